@@ -1,0 +1,196 @@
+"""The interface that operations are written against.
+
+`Arithmetic` is what an elementwise meaning needs: the same body runs in LLVM IR
+(`codegen.builder`), in NumPy (tests of the polynomials) and in a counter (the
+cost model). `KernelBuilder` adds one tile's buffers and loops; it knows no cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
+
+from .dtypes import DType
+
+Compare = Literal["eq", "ne", "lt", "le", "gt", "ge"]
+Combine = Literal["add", "mul", "min", "max"]
+StrideKind = Literal["zero", "unit", "any"]
+
+
+class Value(Protocol):
+    """One element or one vector of lanes; the builder that made it knows which."""
+
+    @property
+    def dtype(self) -> DType: ...
+
+
+class Arithmetic(Protocol):
+    """Primitive operations on values. Operands of one call have one dtype.
+
+    A call may mix vectors and single elements: the element is broadcast.
+    Nothing is fast-math; only `fma` fuses.
+    """
+
+    def const(self, value: float | int | bool, dtype: DType) -> Value: ...
+    def add(self, a: Value, b: Value) -> Value: ...
+    def sub(self, a: Value, b: Value) -> Value: ...
+    def mul(self, a: Value, b: Value) -> Value: ...
+    def div(self, a: Value, b: Value) -> Value:
+        """Quotient. Integers truncate toward zero; x / 0 is 0 and INT_MIN / -1 is INT_MIN."""
+        ...
+
+    def rem(self, a: Value, b: Value) -> Value:
+        """Remainder with the sign of `a` (C's %, fmod); integer x % 0 is 0."""
+        ...
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c, rounded once. Floats only."""
+        ...
+
+    def neg(self, a: Value) -> Value: ...
+    def abs(self, a: Value) -> Value: ...
+    def min(self, a: Value, b: Value) -> Value:
+        """The smaller; NaN when either is NaN, as numpy.minimum."""
+        ...
+
+    def max(self, a: Value, b: Value) -> Value:
+        """The larger; NaN when either is NaN, as numpy.maximum."""
+        ...
+
+    def sqrt(self, a: Value) -> Value: ...
+    def floor(self, a: Value) -> Value: ...
+    def ceil(self, a: Value) -> Value: ...
+    def round(self, a: Value) -> Value:
+        """To the nearest integer, ties to even, as a float."""
+        ...
+
+    def compare(self, kind: Compare, a: Value, b: Value) -> Value:
+        """A bool. With NaN, only "ne" is true."""
+        ...
+
+    def select(self, condition: Value, a: Value, b: Value) -> Value: ...
+    def bit_and(self, a: Value, b: Value) -> Value: ...
+    def bit_or(self, a: Value, b: Value) -> Value: ...
+    def bit_xor(self, a: Value, b: Value) -> Value: ...
+    def bit_not(self, a: Value) -> Value:
+        """Complement; of a bool, its negation."""
+        ...
+
+    def shift_left(self, a: Value, b: Value) -> Value:
+        """a << b; 0 when b is not in [0, bits)."""
+        ...
+
+    def shift_right(self, a: Value, b: Value) -> Value:
+        """a >> b, arithmetic for signed types; as if shifted bit by bit when b is too large."""
+        ...
+
+    def cast(self, a: Value, dtype: DType) -> Value:
+        """Conversion as ONNX Cast: floats truncate to integers and saturate, NaN becomes 0."""
+        ...
+
+    def bits(self, a: Value) -> Value:
+        """A float's bits as the signed integer of its size."""
+        ...
+
+    def from_bits(self, a: Value, dtype: DType) -> Value:
+        """The float whose bits are the integer `a`."""
+        ...
+
+
+Carried = Sequence[Value]
+
+
+class KernelBuilder(Arithmetic, Protocol):
+    """One tile: its extents, its buffers, and loops over them.
+
+    Operands are numbered as the op's reads; the result is operand `RESULT`.
+    An index maps iteration axes to positions in the tile (from 0); axes left out
+    count as 0. `lane_axis` is the axis that vectors run along.
+    """
+
+    lane_axis: str
+
+    def extent(self, axis: str) -> Value:
+        """How far this tile goes along `axis` (i64); at most the plan's tile size."""
+        ...
+
+    def origin(self, axis: str) -> Value:
+        """Where this tile starts along `axis` in the whole iteration space (i64)."""
+        ...
+
+    def first(self) -> Value:
+        """Bool: no earlier step of this core contributed to the result tile."""
+        ...
+
+    def stride_kind(self, operand: int, axis: str) -> StrideKind:
+        """What is known of the operand's stride along `axis` when the kernel is made."""
+        ...
+
+    def loop(
+        self,
+        count: Value | int,
+        body: Callable[[Value, Carried], Carried],
+        carried: Carried = (),
+        step: int = 1,
+    ) -> Carried:
+        """Runs `body(i, carried)` for i = 0, step, ... while i + step <= count; the last carried."""
+        ...
+
+    def lane_loop(
+        self,
+        body: Callable[[Value, Carried], Carried],
+        carried: Carried = (),
+        vectors: int = 1,
+    ) -> Carried:
+        """Covers `lane_axis`: `body(i, carried)` sees vectors that start at i.
+
+        Emitted for full groups of `vectors` vectors and then, if needed, for single
+        vectors the last of which is masked; `group()` tells the body which.
+        """
+        ...
+
+    def group(self) -> int:
+        """How many vectors the current lane_loop body covers per pass."""
+        ...
+
+    def lane_offset(self, vector: int) -> Value:
+        """i64: the lanes before vector number `vector` of a group."""
+        ...
+
+    def load(self, operand: int, index: Mapping[str, Value]) -> Value:
+        """One element."""
+        ...
+
+    def load_lanes(
+        self, operand: int, index: Mapping[str, Value], other: float | int = 0
+    ) -> Value:
+        """A vector along `lane_axis`; lanes past the tile hold `other`. A zero stride broadcasts."""
+        ...
+
+    def store(self, value: Value, index: Mapping[str, Value]) -> None: ...
+    def store_lanes(self, value: Value, index: Mapping[str, Value]) -> None:
+        """Stores the lanes that lie in the tile."""
+        ...
+
+    def lane_numbers(self, start: Value) -> Value:
+        """An i64 vector start, start + 1, ... ."""
+        ...
+
+    def splat(self, value: Value) -> Value:
+        """A vector with `value` in each lane."""
+        ...
+
+    def reduce_lanes(self, kind: Combine, value: Value) -> Value:
+        """One element: the lanes combined in a fixed order."""
+        ...
+
+    def where(self, condition: Value, then: Callable[[], None]) -> None:
+        """Runs `then` if the (single) bool holds."""
+        ...
+
+    def add_index(self, a: Value, b: Value | int) -> Value:
+        """i64 sum, for index arithmetic."""
+        ...
+
+
+RESULT = -1

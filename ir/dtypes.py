@@ -1,0 +1,73 @@
+"""Element types: one `DType` per ONNX element type that a core can store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class DType:
+    """An element type: its name, its size in bytes, and its kind.
+
+    `kind` is "f" (IEEE float), "i" (signed), "u" (unsigned) or "b" (bool, one byte, 0 or 1).
+    """
+
+    name: str
+    bytes: int
+    kind: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The NumPy type of the stored bits."""
+        return np.dtype(_NUMPY[self.name])
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "f"
+
+
+F16 = DType("f16", 2, "f")
+F32 = DType("f32", 4, "f")
+F64 = DType("f64", 8, "f")
+I8 = DType("i8", 1, "i")
+I16 = DType("i16", 2, "i")
+I32 = DType("i32", 4, "i")
+I64 = DType("i64", 8, "i")
+U8 = DType("u8", 1, "u")
+U16 = DType("u16", 2, "u")
+U32 = DType("u32", 4, "u")
+U64 = DType("u64", 8, "u")
+BOOL = DType("bool", 1, "b")
+
+ALL = (F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64, BOOL)
+_NUMPY = {
+    "f16": "float16",
+    "f32": "float32",
+    "f64": "float64",
+    "i8": "int8",
+    "i16": "int16",
+    "i32": "int32",
+    "i64": "int64",
+    "u8": "uint8",
+    "u16": "uint16",
+    "u32": "uint32",
+    "u64": "uint64",
+    "bool": "bool",
+}
+_BY_NAME = {t.name: t for t in ALL}
+_BY_NUMPY = {np.dtype(n): _BY_NAME[k] for k, n in _NUMPY.items()}
+
+
+def by_name(name: str) -> DType:
+    """The type called `name`; KeyError when there is none."""
+    return _BY_NAME[name]
+
+
+def of_numpy(dtype: np.dtype[np.generic]) -> DType:
+    """The type that stores NumPy's `dtype`; KeyError when there is none."""
+    return _BY_NUMPY[np.dtype(dtype)]

@@ -1,0 +1,245 @@
+"""Tensors, nodes and graphs, and the builder that ops use to add nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import dtypes
+from .affine import Access, show
+from .dtypes import DType
+from .op import Array, Op
+
+FOLD_LIMIT = 1 << 26  # bytes; a constant result larger than this and its operands is not folded
+
+
+class Unsupported(ValueError):
+    """The model is valid ONNX but asks for something that waferc does not do."""
+
+
+class InvalidModel(ValueError):
+    """The model contradicts itself or the standard."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType
+
+    @property
+    def bytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.bytes
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One op applied. `source` names the ONNX nodes that it stands for.
+
+    Several nodes may write disjoint boxes of one tensor (Concat's parts).
+    """
+
+    op: Op
+    inputs: tuple[str, ...]
+    output: str
+    source: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model: nodes in an order in which every input comes before its use.
+
+    states: pairs (input, output) whose value stays on the wafer between calls.
+    """
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Array]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    states: tuple[tuple[str, str], ...] = ()
+
+    def writers(self) -> dict[str, list[int]]:
+        """For each tensor the positions of the nodes that write it."""
+        out: dict[str, list[int]] = {}
+        for i, n in enumerate(self.nodes):
+            out.setdefault(n.output, []).append(i)
+        return out
+
+    def readers(self) -> dict[str, list[tuple[int, int]]]:
+        """For each tensor the (node position, operand number) pairs that read it."""
+        out: dict[str, list[tuple[int, int]]] = {}
+        for i, n in enumerate(self.nodes):
+            for j, t in enumerate(n.inputs):
+                out.setdefault(t, []).append((i, j))
+        return out
+
+    def check(self) -> None:
+        """Raises InvalidModel unless names, order, shapes and types agree."""
+        ready = {*self.inputs, *self.constants}
+        last = {t: i for i, n in enumerate(self.nodes) for t in (n.output,)}
+        for i, n in enumerate(self.nodes):
+            n.op.check()
+            for t, access, dtype in zip(n.inputs, n.op.reads, n.op.in_types, strict=True):
+                if t not in ready:
+                    raise InvalidModel(f"node {i} ({n.op.name}) reads {t!r} before it is written")
+                self._agree(t, access, dtype)
+            self._agree(n.output, n.op.write, n.op.out_type)
+            box = {a: (0, s) for a, s in n.op.axes}
+            if all(s > 0 for _, s in n.op.axes):
+                for (lo, hi), size in zip(n.op.hold(box), self.tensors[n.output].shape, strict=True):
+                    if lo < 0 or hi > size:
+                        raise InvalidModel(f"node {i} ({n.op.name}) writes past {n.output!r}")
+            if last[n.output] == i:
+                ready.add(n.output)
+        for t in self.outputs:
+            if t not in ready:
+                raise InvalidModel(f"output {t!r} is never written")
+        for past, present in self.states:
+            a, b = self.tensors[past], self.tensors[present]
+            if (a.shape, a.dtype) != (b.shape, b.dtype):
+                raise InvalidModel(f"state {a} differs from {b}")
+
+    def _agree(self, name: str, access: Access, dtype: DType) -> None:
+        t = self.tensors[name]
+        if len(t.shape) != len(access) or t.dtype != dtype:
+            raise InvalidModel(f"{t} is accessed as {dtype}{show(access)}")
+
+    def __str__(self) -> str:
+        lines = [f"graph {self.name!r}"]
+        lines += [f"  input  {self.tensors[t]}" for t in self.inputs]
+        lines += [f"  const  {self.tensors[t]}" for t in self.constants]
+        for n in self.nodes:
+            reads = ", ".join(f"{t}{show(a)}" for t, a in zip(n.inputs, n.op.reads, strict=True))
+            axes = " ".join(f"{a}:{s}" for a, s in n.op.axes)
+            lines.append(f"  {self.tensors[n.output]}{show(n.op.write)} = {n.op.name}({reads})  <{axes}>")
+        lines += [f"  output {self.tensors[t]}" for t in self.outputs]
+        lines += [f"  state  {a} = {b}" for a, b in self.states]
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One ONNX node, freed of protobuf: what a `build` rule sees.
+
+    inputs: tensor names, "" for an omitted optional. attributes: Python numbers,
+    strings, lists and NumPy arrays. opset: version of the node's domain.
+    """
+
+    op_type: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    opset: int
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        return self.attributes.get(name, default)
+
+    def has(self, i: int) -> bool:
+        """Whether optional input number `i` is given."""
+        return i < len(self.inputs) and self.inputs[i] != ""
+
+
+@dataclass
+class GraphBuilder:
+    """A graph under construction. Nodes whose operands are constants are evaluated at once."""
+
+    tensors: dict[str, Tensor] = field(default_factory=lambda: {})
+    constants: dict[str, Array] = field(default_factory=lambda: {})
+    nodes: list[Node] = field(default_factory=lambda: [])
+    source: tuple[str, ...] = ()  # provenance given to nodes added now
+    _count: int = 0
+
+    def fresh(self, hint: str) -> str:
+        """A name not yet taken, made from `hint`."""
+        name = hint
+        while not name or name in self.tensors:
+            self._count += 1
+            name = f"{hint}.{self._count}"
+        return name
+
+    def tensor(self, hint: str, shape: Sequence[int], dtype: DType) -> str:
+        name = self.fresh(hint)
+        self.tensors[name] = Tensor(name, tuple(map(int, shape)), dtype)
+        return name
+
+    def constant(self, value: Array, hint: str = "const") -> str:
+        """A new constant tensor."""
+        value = np.ascontiguousarray(value) if value.ndim else value
+        name = self.tensor(hint, value.shape, dtypes.of_numpy(value.dtype))
+        self.constants[name] = value
+        return name
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors[name].shape
+
+    def dtype(self, name: str) -> DType:
+        return self.tensors[name].dtype
+
+    def value(self, name: str) -> Array | None:
+        """The constant's value, None for a tensor computed at run time."""
+        return self.constants.get(name)
+
+    def known(self, name: str, what: str) -> Array:
+        """The constant's value; Unsupported, naming `what`, where it depends on data."""
+        value = self.constants.get(name)
+        if value is None:
+            raise Unsupported(f"{what} depends on data ({name!r} is computed at run time)")
+        return value
+
+    def emit(self, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str = "t") -> str:
+        """Adds `op` with a new result of `shape`; returns the result's name."""
+        if all(t in self.constants for t in inputs):
+            operands = [self.constants[t] for t in inputs]
+            bytes_out = int(np.prod(shape, dtype=np.int64)) * op.out_type.bytes
+            if bytes_out <= max(FOLD_LIMIT, sum(a.nbytes for a in operands)):
+                out = np.asarray(op.reference(*operands)).astype(op.out_type.numpy, copy=False)
+                return self.constant(out.reshape(tuple(shape)), hint)
+        out_name = self.tensor(hint, shape, op.out_type)
+        self.nodes.append(Node(op, tuple(inputs), out_name, self.source))
+        return out_name
+
+    def emit_parts(
+        self, parts: Sequence[tuple[Op, Sequence[str]]], shape: Sequence[int], dtype: DType, hint: str = "t"
+    ) -> str:
+        """One tensor written by several ops, each its own dense box (Concat, Pad)."""
+        if all(t in self.constants for _, inputs in parts for t in inputs):
+            whole = np.zeros(tuple(shape), dtype.numpy)
+            for op, inputs in parts:
+                box = op.hold({a: (0, s) for a, s in op.axes})
+                at = tuple(slice(lo, hi) for lo, hi in box)
+                whole[at] = op.reference(*(self.constants[t] for t in inputs))
+            return self.constant(whole, hint)
+        out_name = self.tensor(hint, shape, dtype)
+        for op, inputs in parts:
+            self.nodes.append(Node(op, tuple(inputs), out_name, self.source))
+        return out_name
+
+
+Rule = Callable[[GraphBuilder, Spec], Sequence[str]]
+"""Builds the nodes of one ONNX node and returns the names of its outputs ("" for one not made)."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    op_type: str
+    rule: Rule
+    since: int
+    domain: str = ""
+
+
+REGISTRY: dict[tuple[str, str], Registered] = {}
+
+
+def register(op_type: str, rule: Rule, since: int = 6, domain: str = "") -> None:
+    """Makes the importer use `rule` for ONNX operator `op_type`."""
+    REGISTRY[domain, op_type] = Registered(op_type, rule, since, domain)
+

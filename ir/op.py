@@ -1,0 +1,196 @@
+"""The contract of an operation.
+
+An op declares iteration axes and one affine access per operand and for its
+result. From these follow shapes, what may be cut, the box of every operand that
+a tile needs, bytes per core and the work. Axes absent from the result are reduced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .affine import Access, Affine, Interval, access_axes, axis, show
+from .builder import Combine, KernelBuilder
+from .dtypes import DType
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Extents = Mapping[str, Any]  # axis -> int, or an array of candidates (NumPy broadcasting)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a tile costs: vector ops dispatched and elements passed through them.
+
+    `kind` names the wafer's rate: "fma" (arithmetic) or "copy". Fields are numbers
+    or NumPy arrays, as the extents they were computed from.
+    """
+
+    kind: str
+    dispatches: Any
+    elements: Any
+
+
+class InvalidOp(ValueError):
+    """An op that contradicts itself; a bug of ours, not of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op:
+    """One operation on whole tensors.
+
+    axes: (name, size) in loop order. reads: one access per operand. write: the
+    result's access. fill: what a read outside its tensor yields.
+    """
+
+    axes: tuple[tuple[str, int], ...]
+    reads: tuple[Access, ...]
+    write: Access
+    in_types: tuple[DType, ...]
+    out_type: DType
+    fill: float = 0.0
+
+    combine: ClassVar[Combine | None] = None  # how partial results join; None: never cut a reduced axis
+    exact: ClassVar[bool] = False  # equal bits to `reference`, for tests
+
+    # -- derived ---------------------------------------------------------------
+    @property
+    def size(self) -> dict[str, int]:
+        return dict(self.axes)
+
+    @property
+    def reduced(self) -> tuple[str, ...]:
+        kept = access_axes(self.write)
+        return tuple(a for a, _ in self.axes if a not in kept)
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """Axes that must not be cut at all."""
+        return () if self.combine else self.reduced
+
+    def need(self, operand: int, box: Mapping[str, Interval]) -> tuple[Interval, ...]:
+        """The box of `operand` that the iterations in `box` read; may pass the tensor's ends."""
+        return tuple(e.hull(box) for e in self.reads[operand])
+
+    def hold(self, box: Mapping[str, Interval]) -> tuple[Interval, ...]:
+        """The box of the result that the iterations in `box` write."""
+        return tuple(e.hull(box) for e in self.write)
+
+    def check(self) -> None:
+        """Raises InvalidOp unless accesses name known axes and the write is one-to-one."""
+        names = set(self.size)
+        if len(self.reads) != len(self.in_types):
+            raise InvalidOp(f"{self.name}: {len(self.reads)} reads, {len(self.in_types)} types")
+        for access in (*self.reads, self.write):
+            if unknown := set(access_axes(access)) - names:
+                raise InvalidOp(f"{self.name}: unknown axes {sorted(unknown)} in {show(access)}")
+        seen: set[str] = set()
+        for e in self.write:
+            reach = 1
+            for a, c in sorted(e.terms, key=lambda t: abs(t[1])):
+                if a in seen or abs(c) < reach:
+                    raise InvalidOp(f"{self.name}: write {show(self.write)} is not one-to-one")
+                seen.add(a)
+                reach = abs(c) * self.size[a]
+
+    # -- to be given by a family -----------------------------------------------
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def key(self) -> tuple[object, ...]:
+        """What the kernel's code depends on besides axes, strides and types."""
+        return (type(self).__name__,)
+
+    def reference(self, *operands: Array) -> Array:
+        """The meaning in NumPy, on whole operands, in their own precision.
+
+        Returns the box of the result that the op writes (all of it, but for parts of a Concat).
+        """
+        raise NotImplementedError
+
+    def body(self, k: KernelBuilder) -> None:
+        """The kernel of one tile."""
+        raise NotImplementedError
+
+    def work(self, extents: Extents) -> tuple[Work, ...]:
+        """Cost of a tile of these extents."""
+        raise NotImplementedError
+
+    def scratch(self, extents: Extents) -> Any:
+        """Bytes of SRAM that the tile needs besides its operands and result."""
+        return 0
+
+    def lane_axis(self, extents: Mapping[str, int]) -> str:
+        """The axis along which the kernel's vectors run: by default the result's last wide one."""
+        wide = [a for e in self.write for a in e.axes if extents[a] > 1]
+        if wide:
+            return wide[-1]
+        kept = access_axes(self.write)
+        return kept[-1] if kept else self.axes[-1][0] if self.axes else ""
+
+
+def product(values: Sequence[Any]) -> Any:
+    """Product of numbers or arrays; 1 for none."""
+    out: Any = 1
+    for v in values:
+        out = out * v
+    return out
+
+
+def gather(array: Array, access: Access, axes: Sequence[tuple[str, int]], fill: float) -> Array:
+    """`array` seen through `access`: one dimension per axis of `axes`, `fill` outside."""
+    index: list[Array] = []
+    inside: Array | None = None
+    for e, n in zip(access, array.shape, strict=True):
+        at: Array = np.full((1,) * len(axes), e.const, np.int64)
+        for d, (name, size) in enumerate(axes):
+            if c := e.coefficient(name):
+                shape = [1] * len(axes)
+                shape[d] = size
+                at = at + c * np.arange(size).reshape(shape)
+        ok = (at >= 0) & (at < n)
+        if not ok.all():
+            inside = ok if inside is None else inside & ok
+            at = np.where(ok, at, 0)
+        index.append(at)
+    shape = tuple(n for _, n in axes)
+    if not index:
+        return np.broadcast_to(array, shape)
+    out = array[tuple(index)]
+    if inside is not None:
+        out = np.where(inside, out, np.asarray(fill, array.dtype))
+    return np.broadcast_to(out, np.broadcast_shapes(out.shape, tuple(1 for _ in axes)))
+
+
+def scatter(values: Array, write: Access, axes: Sequence[tuple[str, int]], out: Array) -> None:
+    """Stores `values` (one dimension per axis of `axes`) into `out` through `write`."""
+    index: list[Array] = []
+    for e in write:
+        at: Array = np.full((1,) * len(axes), e.const, np.int64)
+        for d, (name, size) in enumerate(axes):
+            if c := e.coefficient(name):
+                shape = [1] * len(axes)
+                shape[d] = size
+                at = at + c * np.arange(size).reshape(shape)
+        index.append(at)
+    if index:
+        out[tuple(index)] = np.broadcast_to(values, tuple(n for _, n in axes))
+    else:
+        out[()] = values.reshape(())
+
+
+def identity(axes: Sequence[str]) -> Access:
+    """The access `[a, b, ...]`."""
+    return tuple(axis(a) for a in axes)
+
+
+def broadcast_access(shape: Sequence[int], axes: Sequence[tuple[str, int]]) -> Access:
+    """How a tensor of `shape` is read under NumPy broadcasting to the axes' sizes."""
+    tail = list(axes)[len(axes) - len(shape) :]
+    return tuple(
+        Affine() if n == 1 and size != 1 else axis(a) for n, (a, size) in zip(shape, tail, strict=True)
+    )
