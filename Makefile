@@ -1,0 +1,47 @@
+# Everything that a contributor or the CI runs. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+# Children see the same environment as without make.
+unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES PYTHON ARGS PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: help setup demo test models test-models lint bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-19s %s\n' "$$t" "$$d"; done
+
+setup: $(STAMP) ## make .venv and install waferc into it, with everything that the checks need
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("waferc needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+demo: $(STAMP) ## compile the bundled model for wse3, run it on real images, verify it, draw it
+	$(BIN)/python examples/01_demo.py
+
+test: $(STAMP) ## the tests that need no download
+	$(BIN)/python -m pytest -n auto -m "not models" $(ARGS)
+
+models: $(STAMP) ## fetch the three larger models into build/models
+	$(BIN)/python examples/fetch_models.py
+
+test-models: models ## compile, run and verify every model
+	$(BIN)/python -m pytest -m models $(ARGS)
+
+lint: $(STAMP) ## ruff (rules and format) and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: models ## each model against onnxruntime on this machine, in pairs
+	$(BIN)/python benchmarks/models.py $(ARGS)
+
+clean: ## remove build/ and the caches, keep .venv
+	rm -rf build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
