@@ -1,0 +1,136 @@
+"""Runs one kernel on NumPy arrays, for tests: the caller's half of the kernel's ABI."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from waferc.codegen.kernels import Kernel, kernel_for, make_module, stride_kinds
+from waferc.ir.dtypes import of_numpy
+from waferc.ir.op import Array, Op
+
+llvm.initialize_native_target()
+llvm.initialize_native_asmprinter()
+
+
+def host_lanes() -> int:
+    """f32 elements in one of the host's vector registers."""
+    features = llvm.get_host_cpu_features()
+    return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
+
+
+def target_machine(opt: int = 2) -> Any:
+    target = llvm.Target.from_default_triple()
+    features = llvm.get_host_cpu_features().flatten()
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=opt, jit=True)
+
+
+_ENGINES: dict[Kernel, tuple[Any, Any]] = {}
+
+
+def compiled(kernel: Kernel) -> Any:
+    """The kernel as a ctypes function of (task, op)."""
+    if kernel not in _ENGINES:
+        module = llvm.parse_assembly(make_module([kernel]))
+        module.verify()
+        engine = llvm.create_mcjit_compiler(module, target_machine())
+        engine.finalize_object()
+        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+        _ENGINES[kernel] = engine, kind(engine.get_function_address(kernel.symbol))
+    return _ENGINES[kernel][1]
+
+
+def element_strides(array: Array) -> list[int]:
+    return [s // array.itemsize for s in array.strides]
+
+
+def axis_strides(op: Op, arrays: Sequence[Array]) -> list[dict[str, int]]:
+    """Elements per step of each axis, for the operands and the result."""
+    out: list[dict[str, int]] = []
+    for access, array in zip((*op.reads, op.write), arrays, strict=True):
+        steps: dict[str, int] = {}
+        for e, pitch in zip(access, element_strides(array), strict=True):
+            for a, c in e.terms:
+                steps[a] = steps.get(a, 0) + c * pitch
+        out.append(steps)
+    return out
+
+
+def call(
+    kernel: Kernel,
+    arrays: Sequence[Array],
+    starts: Sequence[int],
+    steps: Sequence[Mapping[str, int]],
+    extents: Mapping[str, int],
+    origins: Mapping[str, int] | None = None,
+    first: bool = True,
+    bounds: Sequence[tuple[int, int]] = (),
+) -> list[int]:
+    """Runs the kernel; the words of its error record (zeros when it is not guarded).
+
+    starts: addresses at iteration 0. bounds: valid byte addresses, for guarded kernels.
+    """
+    axes = kernel.signature.axes
+    record = np.zeros(4, np.int64)
+    words = [*starts, *(extents[a] for a in axes), *((origins or {}).get(a, 0) for a in axes), int(first)]
+    if kernel.signature.guard:
+        for low, end in bounds:
+            words += [low, end]
+        words.append(record.ctypes.data)
+    assert len(words) == kernel.signature.layout.words(kernel.signature.guard)
+    task = np.array(words, np.int64)
+    op = np.array([s.get(a, 0) for s in steps for a in axes] or [0], np.int64)
+    compiled(kernel)(task.ctypes.data, op.ctypes.data)
+    assert len(arrays) == len(starts)  # and are alive until here
+    return record.tolist()
+
+
+def padded(op: Op, operand: int, array: Array) -> tuple[Array, int]:
+    """`array` with `op.fill` around it wherever the op reads past it, and the address of iteration 0."""
+    box = op.need(operand, {a: (0, n) for a, n in op.axes})
+    before = [max(0, -lo) for lo, _ in box]
+    after = [max(0, hi - n) for (_, hi), n in zip(box, array.shape, strict=True)]
+    if any(before) or any(after):
+        fill = np.asarray(op.fill, array.dtype)
+        array = np.pad(array, list(zip(before, after, strict=True)), constant_values=fill)
+    at = sum((e.const + b) * s for e, b, s in zip(op.reads[operand], before, array.strides, strict=True))
+    return array, array.ctypes.data + at
+
+
+def run(
+    op: Op,
+    operands: Sequence[Array],
+    out_shape: Sequence[int] | None = None,
+    lanes: int | None = None,
+    lane_axis: str | None = None,
+    out: Array | None = None,
+    first: bool = True,
+    guard: bool = False,
+) -> Array:
+    """The op's kernel on one tile that is all of it; the result may be given to be accumulated onto.
+
+    AssertionError when a guarded kernel records a violation.
+    """
+    extents = dict(op.axes)
+    if out is None:
+        box = op.hold({a: (0, n) for a, n in op.axes})
+        out = np.zeros(
+            tuple(out_shape) if out_shape is not None else [hi for _, hi in box], op.out_type.numpy
+        )
+    assert out.dtype == op.out_type.numpy
+    ready = [padded(op, j, x) for j, x in enumerate(operands)]
+    for (x, _), t in zip(ready, op.in_types, strict=True):
+        assert of_numpy(x.dtype) == t
+    arrays = [*(x for x, _ in ready), out]
+    at = sum(e.const * s for e, s in zip(op.write, out.strides, strict=True))
+    starts = [*(a for _, a in ready), out.ctypes.data + at]
+    steps = axis_strides(op, arrays)
+    along = op.lane_axis(extents) if lane_axis is None else lane_axis
+    kernel = kernel_for(op, along, stride_kinds(op, steps, along), lanes or host_lanes(), guard)
+    bounds = [np.lib.array_utils.byte_bounds(a) for a in arrays]
+    record = call(kernel, arrays, starts, steps, extents, None, first, bounds)
+    assert record == [0, 0, 0, 0], f"guard: {record}"
+    return out
