@@ -1,0 +1,184 @@
+"""Loop shapes and choices that the reducing families share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..affine import Access, access_axes
+from ..builder import RESULT, Carried, Combine, KernelBuilder, Value
+from ..dtypes import BOOL, F16, F32, I64, U8, DType
+from ..op import Array, Op, gather, product
+
+LANES = 16  # the vector that `cheapest_lane_axis` reckons with, whatever the host's
+GATHER = 6.0  # a strided vector access against a vector instruction
+ACROSS = 8.0  # vector instructions to combine the lanes of one vector
+
+Index = Mapping[str, Value]
+
+
+# -- types ------------------------------------------------------------------------
+def accumulator(dtype: DType) -> DType:
+    """The type that sums, maxima and products of `dtype` are kept in: at least f32 for floats."""
+    return {F16: F32, BOOL: U8}.get(dtype, dtype)
+
+
+def widen(array: Array, dtype: DType) -> Array:
+    """`array` in the accumulator of `dtype`; a float wider than that stays as it is."""
+    wide = accumulator(dtype)
+    return array if dtype.is_float and array.dtype.itemsize >= wide.bytes else array.astype(wide.numpy)
+
+
+def view(op: Op, operand: int, array: Array) -> Array:
+    """Operand `operand` as the op's iterations see it: one dimension per axis, widened."""
+    seen = gather(widen(array, op.in_types[operand]), op.reads[operand], op.axes, op.fill)
+    return np.broadcast_to(seen, tuple(n for _, n in op.axes))
+
+
+def neutral(kind: Combine, dtype: DType) -> float | int:
+    """What leaves any value of `dtype` as it is under `kind`."""
+    if kind in ("add", "mul"):
+        return int(kind == "mul")
+    if dtype.is_float:
+        return float("inf") if kind == "min" else float("-inf")
+    if dtype == BOOL:
+        return int(kind == "min")
+    limits = np.iinfo(dtype.numpy)
+    return int(limits.max if kind == "min" else limits.min)
+
+
+def combine(k: KernelBuilder, kind: Combine, a: Value, b: Value) -> Value:
+    """a and b joined."""
+    match kind:
+        case "add":
+            return k.add(a, b)
+        case "mul":
+            return k.mul(a, b)
+        case "min":
+            return k.min(a, b)
+        case "max":
+            return k.max(a, b)
+
+
+# -- loops --------------------------------------------------------------------------
+def fold(
+    k: KernelBuilder,
+    axes: Sequence[str],
+    index: Index,
+    carried: Carried,
+    step: Callable[[Index, Carried], Carried],
+) -> Carried:
+    """Runs `step` at every position of `axes`, the last innermost; the last carried."""
+    if not axes:
+        return step(index, carried)
+
+    def deeper(i: Value, inner: Carried) -> Carried:
+        return fold(k, axes[1:], {**index, axes[0]: i}, inner, step)
+
+    return k.loop(k.extent(axes[0]), deeper, carried)
+
+
+def each(k: KernelBuilder, axes: Sequence[str], index: Index, body: Callable[[Index], None]) -> None:
+    """Runs `body` at every position of `axes`, the last innermost."""
+
+    def step(at: Index, carried: Carried) -> Carried:
+        body(at)
+        return carried
+
+    fold(k, axes, index, (), step)
+
+
+def blocks(k: KernelBuilder, count: Value, sizes: Sequence[int], body: Callable[[Value, int], None]) -> None:
+    """Covers 0 .. count with blocks: `body(start, size)`, the largest of `sizes` first.
+
+    `sizes`: falling powers of two, the last 1.
+    """
+    done: Value = k.const(0, I64)
+    left = count
+    for size in sizes:
+
+        def block(i: Value, carried: Carried, start: Value = done, size: int = size) -> Carried:
+            body(k.add_index(start, i), size)
+            return carried
+
+        k.loop(left, block, step=size)
+        rest = k.bit_and(left, k.const(size - 1, I64))
+        done = k.add_index(done, k.sub(left, rest))
+        left = rest
+
+
+def offsets(k: KernelBuilder, start: Value, count: int) -> list[Value]:
+    """start, start + 1, ... ."""
+    return [start, *(k.add_index(start, r) for r in range(1, count))]
+
+
+def lane_starts(k: KernelBuilder, start: Value) -> list[Value]:
+    """Where each vector of the present group starts along the lane axis."""
+    return [start, *(k.add_index(start, k.lane_offset(j)) for j in range(1, k.group()))]
+
+
+def at_lane(k: KernelBuilder, index: Index, start: Value) -> Index:
+    """`index` with the lanes at `start`; an op without axes has one lane and no axis for it."""
+    return {**index, k.lane_axis: start} if k.lane_axis else index
+
+
+def deposit(
+    k: KernelBuilder,
+    kind: Combine,
+    out_type: DType,
+    results: Sequence[tuple[Value, Index]],
+    lanes: bool,
+) -> None:
+    """Stores finished accumulators, joined with what an earlier step of this core left there."""
+    store = k.store_lanes if lanes else k.store
+
+    def fresh() -> None:
+        for value, at in results:
+            store(k.cast(value, out_type), at)
+
+    def join() -> None:
+        for value, at in results:
+            old = k.load_lanes(RESULT, at) if lanes else k.load(RESULT, at)
+            store(k.cast(combine(k, kind, k.cast(old, value.dtype), value), out_type), at)
+
+    k.where(k.first(), fresh)
+    k.where(k.bit_not(k.first()), join)
+
+
+# -- choices ----------------------------------------------------------------------
+def cheapest_lane_axis(op: Op, extents: Mapping[str, int], across: Sequence[str], cost: float = 1.0) -> str:
+    """The axis along which vectors cost least: full lanes, unit strides, few lanes to combine.
+
+    across: axes over which the lanes of a vector must be combined. cost: vector
+    instructions per element besides memory. Equal axes: the result's last.
+    """
+    kept = access_axes(op.write)
+    per_result = product([extents[a] for a in across if a not in kept])
+    best, least = "", float("inf")
+    for a in (*reversed(kept), *(a for a in across if a not in kept)):
+        n = max(1, extents[a])
+        each_element = cost + GATHER * sum(strided(read, a, extents) for read in op.reads)
+        each_result = GATHER * strided(op.write, a, extents) / max(1, per_result)
+        total = -(-n // LANES) * LANES / n * (each_element + each_result)
+        if a in across:
+            total += ACROSS * LANES / n
+        if total < least:
+            best, least = a, total
+    return best
+
+
+def longest(sizes: Sequence[Any]) -> Any:
+    """The greatest of `sizes`, elementwise for arrays of candidates; at least 1."""
+    out: Any = 1
+    for n in sizes:
+        out = np.maximum(out, n)
+    return out
+
+
+def strided(access: Access, axis: str, extents: Mapping[str, int]) -> bool:
+    """Whether neighbours along `axis` are apart in a tile that is stored row by row."""
+    wide = [e for e in access if any(extents[a] > 1 for a in e.axes)]
+    found = [e for e in wide if e.coefficient(axis)]
+    return bool(found) and not (found == wide[-1:] and found[0].coefficient(axis) == 1)

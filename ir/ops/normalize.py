@@ -1,0 +1,357 @@
+"""Normalisations: every element by statistics of its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import math
+from ..affine import Access, Affine, axis
+from ..builder import RESULT, Carried, Combine, KernelBuilder, Value
+from ..count import instructions
+from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
+from ..op import Array, Extents, Op, Work, assemble, broadcast_access, identity, product
+from .elementwise import Add, Div, Mul, Sqrt, Sub, apply
+from .loops import (
+    Index,
+    accumulator,
+    at_lane,
+    cheapest_lane_axis,
+    combine,
+    each,
+    fold,
+    lane_starts,
+    longest,
+    neutral,
+    view,
+)
+from .window import per_channel
+
+VECTORS = 2  # vectors per pass of a row: two chains hide the latency of a polynomial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalize(Op):
+    """The family's base: passes over a row. A row runs along the axes `over`, which are never cut."""
+
+    over: tuple[str, ...]
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        return self.over
+
+    def key(self) -> tuple[object, ...]:
+        return (*super().key(), self.over)
+
+    def lane_axis(self, extents: Mapping[str, int]) -> str:
+        return cheapest_lane_axis(self, extents, self.over, cost=16.0)
+
+    def passes(self) -> int:
+        """Vector instructions per element, over all passes."""
+        raise NotImplementedError
+
+    def work(self, extents: Extents) -> tuple[Work, ...]:
+        """Vector ops run along the longest axis; the statistics of a row are a few single operations."""
+        n = product([extents[a] for a, _ in self.axes])
+        ops = self.passes()
+        return (Work("fma", ops * (n // longest([extents[a] for a, _ in self.axes])), ops * n),)
+
+    # -- kernel -------------------------------------------------------------------
+    def body(self, k: KernelBuilder) -> None:
+        outer = [a for a, _ in self.axes if a not in self.over and a != k.lane_axis]
+        if k.lane_axis in self.over:
+            each(k, outer, {}, lambda at: self.row(k, at))
+            return
+
+        def rows(at: Index) -> None:
+            def lanes(i: Value, carried: Carried) -> Carried:
+                self.row(k, at_lane(k, at, i))
+                return carried
+
+            k.lane_loop(lanes)
+
+        each(k, outer, {}, rows)
+
+    def row(self, k: KernelBuilder, at: Index) -> None:
+        """One row, or one row in each lane where lanes run across rows."""
+        raise NotImplementedError
+
+    def sweep(self, k: KernelBuilder, at: Index, visit: Callable[[Index], None]) -> None:
+        """Visits every element of the row."""
+        self._along(k, at, [], lambda index, carried: (visit(index), carried)[1])
+
+    def total(self, k: KernelBuilder, at: Index, kind: Combine, term: Callable[[Index], Value]) -> Value:
+        """The row's terms combined: one element, or one in each lane where lanes run across rows."""
+        wide = accumulator(self.in_types[0])
+        start = k.splat(k.const(neutral(kind, wide), wide))
+        if k.lane_axis not in self.over:
+            return self._along(k, at, [start], lambda i, c: [combine(k, kind, c[0], term(i))])[0]
+        sums = self._along(k, at, [start] * VECTORS, lambda i, c: [combine(k, kind, c[0], term(i)), *c[1:]])
+        joined = sums[0]
+        for s in sums[1:]:
+            joined = combine(k, kind, joined, s)
+        return k.reduce_lanes(kind, joined)
+
+    def _along(
+        self, k: KernelBuilder, at: Index, carried: Carried, step: Callable[[Index, Carried], Carried]
+    ) -> Carried:
+        """Folds `step` over the row's vectors; vector j of a group sees its own carried value first."""
+        rest = [a for a in self.over if a != k.lane_axis]
+        if k.lane_axis not in self.over:
+            return fold(k, rest, at, carried, step)
+
+        def lane_sweep(index: Index, outer: Carried) -> Carried:
+            def lanes(i: Value, inner: Carried) -> Carried:
+                out = list(inner)
+                for j, start in enumerate(lane_starts(k, i)):
+                    out[j : j + 1] = step(at_lane(k, index, start), out[j : j + 1])
+                return out
+
+            return k.lane_loop(lanes, outer, vectors=VECTORS)
+
+        return fold(k, rest, at, carried, lane_sweep)
+
+    def load(self, k: KernelBuilder, operand: int, at: Index, other: float = 0.0) -> Value:
+        """A vector of `operand` in the accumulator's type."""
+        return k.cast(k.load_lanes(operand, at, other=other), accumulator(self.in_types[operand]))
+
+    def in_row(self, k: KernelBuilder, at: Index, value: Value) -> Value:
+        """`value` with 0 in the lanes past the row's end, where lanes run along the row."""
+        if k.lane_axis not in self.over:
+            return value
+        inside = k.compare("lt", k.lane_numbers(at[k.lane_axis]), k.extent(k.lane_axis))
+        return k.select(inside, value, k.const(0, value.dtype))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax(Normalize):
+    """exp(x - max) / sum(exp(x - max)), or its logarithm."""
+
+    logarithm: bool = False
+
+    def key(self) -> tuple[object, ...]:
+        return (*super().key(), self.logarithm)
+
+    @property
+    def name(self) -> str:
+        return "LogSoftmax" if self.logarithm else "Softmax"
+
+    def reference(self, *operands: Array) -> Array:
+        seen = view(self, 0, operands[0])
+        over = tuple(i for i, (a, _) in enumerate(self.axes) if a in self.over)
+        if not seen.size:
+            return seen
+        with np.errstate(all="ignore"):
+            shifted = seen - seen.max(axis=over, keepdims=True)
+            powers = np.exp(shifted)
+            total = powers.sum(axis=over, keepdims=True)
+            out = shifted - np.log(total) if self.logarithm else powers / total
+        return assemble(out, self.write, self.axes)
+
+    def passes(self) -> int:
+        exp = instructions(math.exp, (accumulator(self.in_types[0]),))
+        return 1 + (2 + exp) + (2 if self.logarithm else 1)
+
+    def row(self, k: KernelBuilder, at: Index) -> None:
+        low = float("-inf")
+        top = self.total(k, at, "max", lambda i: self.load(k, 0, i, low))
+        # The result holds the powers between the passes where it is precise enough.
+        kept = not self.logarithm and self.out_type == accumulator(self.out_type)
+
+        def power(i: Index) -> Value:
+            p = math.exp(k, k.sub(self.load(k, 0, i, low), top))
+            if kept:
+                k.store_lanes(p, i)
+            return p
+
+        total = self.total(k, at, "add", power)
+        if self.logarithm:
+            shift = math.log(k, total)
+        else:
+            shift = k.div(k.const(1, total.dtype), total)
+
+        def finish(i: Index) -> None:
+            if kept:
+                k.store_lanes(k.mul(k.load_lanes(RESULT, i), shift), i)
+                return
+            x = k.sub(self.load(k, 0, i, low), top)
+            out = k.sub(x, shift) if self.logarithm else k.mul(math.exp(k, x), shift)
+            k.store_lanes(k.cast(out, self.out_type), i)
+
+        self.sweep(k, at, finish)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNorm(Normalize):
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias over a row.
+
+    Operands: x, scale and, optionally, bias. centred: False leaves the mean out (RMS norm).
+    """
+
+    epsilon: float
+    centred: bool = True
+
+    def key(self) -> tuple[object, ...]:
+        return (*super().key(), self.epsilon, self.centred)
+
+    @property
+    def name(self) -> str:
+        return "LayerNorm" if self.centred else "RMSNorm"
+
+    def reference(self, *operands: Array) -> Array:
+        x, *affine = (view(self, i, a) for i, a in enumerate(operands))
+        over = tuple(i for i, (a, _) in enumerate(self.axes) if a in self.over)
+        with np.errstate(all="ignore"):
+            if self.centred:
+                x = x - x.mean(axis=over, keepdims=True)
+            out = x / np.sqrt((x * x).mean(axis=over, keepdims=True) + x.dtype.type(self.epsilon)) * affine[0]
+            out = out + affine[1] if len(affine) > 1 else out
+        return assemble(out, self.write, self.axes)
+
+    def passes(self) -> int:
+        return (1 + 2 if self.centred else 0) + 1 + 1 + (len(self.reads) - 1)
+
+    def row(self, k: KernelBuilder, at: Index) -> None:
+        wide = accumulator(self.in_types[0])
+        share = k.const(1, wide)
+        for a in self.over:
+            share = k.div(share, k.cast(k.extent(a), wide))
+        mean = k.mul(self.total(k, at, "add", lambda i: self.load(k, 0, i)), share) if self.centred else None
+
+        def offset(i: Index) -> Value:
+            x = self.load(k, 0, i)
+            return k.sub(x, mean) if mean is not None else x
+
+        def square(i: Index) -> Value:
+            d = offset(i)
+            d = self.in_row(k, i, d) if self.centred else d
+            return k.mul(d, d)
+
+        variance = k.mul(self.total(k, at, "add", square), share)
+        factor = k.div(k.const(1, wide), k.sqrt(k.add(variance, k.const(self.epsilon, wide))))
+
+        def finish(i: Index) -> None:
+            out = k.mul(k.mul(offset(i), factor), self.load(k, 1, i))
+            if len(self.reads) > 2:
+                out = k.add(out, self.load(k, 2, i))
+            k.store_lanes(k.cast(out, self.out_type), i)
+
+        self.sweep(k, at, finish)
+
+
+# -- building -----------------------------------------------------------------------
+def _last(g: GraphBuilder, spec: Spec, default: int) -> int:
+    rank = len(g.shape(spec.inputs[0]))
+    at = int(spec.attribute("axis", default))
+    if not -rank <= at < max(1, rank):
+        raise InvalidModel(f"axis {at} of a tensor with {rank} dimensions")
+    return at % rank if rank else 0
+
+
+def _softmax(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    x = spec.inputs[0]
+    shape = g.shape(x)
+    first = _last(g, spec, -1 if spec.opset >= 13 else 1)
+    # Before opset 13 the tensor is a matrix, cut in two at `axis`.
+    over = range(first, first + 1 if spec.opset >= 13 else len(shape))
+    axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
+    whole = identity([a for a, _ in axes])
+    op = Softmax(
+        axes=axes,
+        reads=(whole,),
+        write=whole,
+        in_types=(g.dtype(x),),
+        out_type=g.dtype(x),
+        over=tuple(f"d{i}" for i in over),
+        logarithm=spec.op_type == "LogSoftmax",
+    )
+    return [g.emit(op, (x,), shape, spec.outputs[0])]
+
+
+def _layer_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    if any(spec.outputs[1:]):
+        raise Unsupported(f"{spec.op_type}'s further outputs (mean and inverse deviation)")
+    x, *affine = (t for t in spec.inputs if t)
+    shape = g.shape(x)
+    first = _last(g, spec, -1)
+    axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
+    reads = (broadcast_access(g.shape(t), axes) for t in affine)
+    return [
+        _emit_norm(
+            g,
+            [x, *affine],
+            axes,
+            [identity([a for a, _ in axes]), *reads],
+            [a for a, _ in axes[first:]],
+            spec,
+            centred=spec.op_type == "LayerNormalization",
+        )
+    ]
+
+
+def _emit_norm(
+    g: GraphBuilder,
+    operands: Sequence[str],
+    axes: tuple[tuple[str, int], ...],
+    reads: Sequence[Access],
+    over: Sequence[str],
+    spec: Spec,
+    centred: bool = True,
+) -> str:
+    x = operands[0]
+    op = LayerNorm(
+        axes=axes,
+        reads=tuple(reads),
+        write=reads[0],
+        in_types=tuple(g.dtype(t) for t in operands),
+        out_type=g.dtype(x),
+        over=tuple(over),
+        epsilon=float(spec.attribute("epsilon", 1e-5)),
+        centred=centred,
+    )
+    return g.emit(op, tuple(operands), g.shape(x), spec.outputs[0])
+
+
+def _group_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """InstanceNormalization, and GroupNormalization: rows of the channels of one group."""
+    x, scale, bias = spec.inputs
+    n, channels, *sizes = g.shape(x)
+    groups = channels if spec.op_type == "InstanceNormalization" else int(spec.attribute("num_groups"))
+    if groups < 1 or channels % groups:
+        raise InvalidModel(f"{channels} channels in {groups} groups")
+    each_group = channels // groups
+    row = [("c", each_group)] if each_group > 1 else []
+    row += [(f"s{i}", size) for i, size in enumerate(sizes)]
+    channel = axis("g", each_group).plus(axis("c") if each_group > 1 else Affine())
+    # Before opset 21 a group, not a channel, has a scale.
+    by_group = g.shape(scale) == (groups,) and spec.op_type == "GroupNormalization" and spec.opset < 21
+    factor = (axis("g") if by_group else channel,)
+    read = (axis("n"), channel, *(axis(f"s{i}") for i in range(len(sizes))))
+    axes = (("n", n), ("g", groups), *row)
+    return [_emit_norm(g, [x, scale, bias], axes, [read, factor, factor], [a for a, _ in row], spec)]
+
+
+def _batch_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """Inference: one scale and one shift for each channel."""
+    if spec.attribute("training_mode", 0) or any(spec.outputs[1:]):
+        raise Unsupported("BatchNormalization in training mode")
+    if spec.attribute("spatial", 1) != 1:
+        raise Unsupported("BatchNormalization with spatial=0")
+    x, scale, bias, mean, variance = spec.inputs
+    hint = spec.outputs[0]
+    epsilon = g.constant(np.asarray(spec.attribute("epsilon", 1e-5), g.dtype(variance).numpy))
+    deviation = apply(g, Sqrt, [apply(g, Add, [variance, epsilon], hint)], hint)
+    factor = apply(g, Div, [scale, deviation], hint)
+    shift = apply(g, Sub, [bias, apply(g, Mul, [mean, factor], hint)], hint)
+    return [per_channel(g, Add, per_channel(g, Mul, x, factor, hint), shift, hint)]
+
+
+register("Softmax", _softmax)
+register("LogSoftmax", _softmax)
+register("LayerNormalization", _layer_norm, since=17)
+register("RMSNormalization", _layer_norm, since=23)
+register("InstanceNormalization", _group_norm)
+register("GroupNormalization", _group_norm, since=18)
+register("BatchNormalization", _batch_norm)

@@ -1,0 +1,286 @@
+"""Reductions: one result element from many elements of one operand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..affine import access_axes, axis, constant
+from ..builder import Carried, Combine, KernelBuilder, Value
+from ..graph import GraphBuilder, InvalidModel, Rule, Spec, register
+from ..op import Array, Extents, Op, Work, assemble, product
+from .activation import Exp, Log
+from .contract import Contract
+from .elementwise import Abs, Add, Clip, Div, Elementwise, Sqrt, Sub, apply, scalar_constant
+from .loops import (
+    Index,
+    accumulator,
+    at_lane,
+    cheapest_lane_axis,
+    combine,
+    deposit,
+    each,
+    fold,
+    lane_starts,
+    longest,
+    neutral,
+    view,
+)
+
+VECTORS = 4  # accumulators side by side, to hide the latency of one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduce(Op):
+    """The family's base. Axes absent from the result are reduced; `combine` says how.
+
+    The operand may be read through any access: a pooling window is a reduction too.
+    """
+
+    ufunc: ClassVar[np.ufunc]
+
+    @property
+    def kind(self) -> Combine:
+        """`combine`, which every member of the family has."""
+        assert self.combine is not None
+        return self.combine
+
+    def key(self) -> tuple[object, ...]:
+        return (*super().key(), self.reduced)
+
+    def finish(self, k: KernelBuilder, value: Value) -> Value:
+        """What becomes of an accumulator before it is stored; must distribute over `combine`."""
+        return value
+
+    def reference(self, *operands: Array) -> Array:
+        seen = view(self, 0, operands[0])
+        over = tuple(i for i, (a, _) in enumerate(self.axes) if a in self.reduced)
+        start = neutral(self.kind, accumulator(self.in_types[0]))
+        with np.errstate(all="ignore"):
+            out = np.asarray(self.ufunc.reduce(seen, axis=over, dtype=seen.dtype, initial=start))
+        return assemble(out, self.write, [(a, n) for a, n in self.axes if a not in self.reduced])
+
+    def body(self, k: KernelBuilder) -> None:
+        kept = [a for a in access_axes(self.write) if a != k.lane_axis]
+        if k.lane_axis in self.reduced:
+            each(k, kept, {}, lambda at: self._across(k, at))
+            return
+
+        def columns(at: Index) -> None:
+            def lanes(i: Value, carried: Carried) -> Carried:
+                starts = lane_starts(k, i)
+
+                def step(inner: Index, sums: Carried) -> Carried:
+                    here = [at_lane(k, inner, start) for start in starts]
+                    return [self._join(k, s, p, 0) for s, p in zip(sums, here, strict=True)]
+
+                sums = fold(k, self.reduced, at, [self._start(k)] * len(starts), step)
+                places = [at_lane(k, at, start) for start in starts]
+                done = [(self.finish(k, s), p) for s, p in zip(sums, places, strict=True)]
+                deposit(k, self.kind, self.out_type, done, lanes=True)
+                return carried
+
+            k.lane_loop(lanes, vectors=VECTORS)
+
+        each(k, kept, {}, columns)
+
+    def _across(self, k: KernelBuilder, at: Index) -> None:
+        """One result element, vectors running along a reduced axis."""
+        rest = [a for a in self.reduced if a != k.lane_axis]
+        other = neutral(self.kind, self.in_types[0])
+
+        def row(index: Index, carried: Carried) -> Carried:
+            def lanes(i: Value, sums: Carried) -> Carried:
+                here = [at_lane(k, index, start) for start in lane_starts(k, i)]
+                joined = [self._join(k, s, p, other) for s, p in zip(sums, here)]
+                return [*joined, *sums[len(here) :]]
+
+            return k.lane_loop(lanes, carried, vectors=VECTORS)
+
+        total, *others = fold(k, rest, at, [self._start(k)] * VECTORS, row)
+        for s in others:
+            total = combine(k, self.kind, total, s)
+        value = self.finish(k, k.reduce_lanes(self.kind, total))
+        deposit(k, self.kind, self.out_type, [(value, at)], lanes=False)
+
+    def _start(self, k: KernelBuilder) -> Value:
+        wide = accumulator(self.in_types[0])
+        return k.splat(k.const(neutral(self.kind, wide), wide))
+
+    def _join(self, k: KernelBuilder, total: Value, at: Index, other: float | int) -> Value:
+        x = k.load_lanes(0, at, other=other)
+        return combine(k, self.kind, total, k.cast(x, accumulator(self.in_types[0])))
+
+    def work(self, extents: Extents) -> tuple[Work, ...]:
+        """Vector ops run along the longest axis, kept or reduced."""
+        n = product([extents[a] for a, _ in self.axes])
+        return (Work("fma", n // longest([extents[a] for a, _ in self.axes]), n),)
+
+    def lane_axis(self, extents: Mapping[str, int]) -> str:
+        across = [a for a in self.reduced if a in access_axes(self.reads[0])]
+        return cheapest_lane_axis(self, extents, across)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReduceSum(Reduce):
+    """The sum, times `scale` (1/n for a mean: partial sums still join by adding)."""
+
+    combine = "add"
+    ufunc = np.add
+    scale: float = 1.0
+
+    def key(self) -> tuple[object, ...]:
+        return (*super().key(), self.scale)
+
+    def reference(self, *operands: Array) -> Array:
+        out = super().reference(*operands)
+        return out if self.scale == 1 else out * out.dtype.type(self.scale)
+
+    def finish(self, k: KernelBuilder, value: Value) -> Value:
+        return value if self.scale == 1 else k.mul(value, k.const(self.scale, value.dtype))
+
+    def work(self, extents: Extents) -> tuple[Work, ...]:
+        if self.scale == 1:
+            return super().work(extents)
+        kept = [extents[a] for a in access_axes(self.write)]
+        n = product(kept)
+        return (*super().work(extents), Work("fma", n // longest(kept), n))
+
+
+class ReduceProd(Reduce):
+    combine = "mul"
+    ufunc = np.multiply
+
+
+class ReduceMax(Reduce):
+    combine = "max"
+    exact = True
+    ufunc = np.maximum
+
+
+class ReduceMin(Reduce):
+    combine = "min"
+    exact = True
+    ufunc = np.minimum
+
+
+REDUCTIONS: dict[Combine, type[Reduce]] = {
+    "add": ReduceSum,
+    "mul": ReduceProd,
+    "max": ReduceMax,
+    "min": ReduceMin,
+}
+"""The reduction that joins partial results of an op with this `combine`."""
+
+
+# -- building ---------------------------------------------------------------------
+def reduce_over(
+    g: GraphBuilder,
+    kind: type[Op],
+    x: str,
+    over: Sequence[int],
+    hint: str,
+    keep: bool = True,
+    **fields: Any,
+) -> str:
+    """Adds a reduction of `x` over the dimensions `over`; they stay with size 1 if `keep`.
+
+    A `Contract` multiplies x with itself: a sum of squares.
+    """
+    shape = g.shape(x)
+    axes = [(f"d{i}", n) for i, n in enumerate(shape)]
+    kept = [i for i in range(len(shape)) if i not in over]
+    read = tuple(axis(a) for a, _ in axes)
+    reads = 2 if kind is Contract else 1
+    op = kind(
+        axes=tuple(axes[i] for i in [*kept, *over]),
+        reads=(read,) * reads,
+        write=tuple(constant(0) if i in over else read[i] for i in range(len(shape)) if keep or i in kept),
+        in_types=(g.dtype(x),) * reads,
+        out_type=g.dtype(x),
+        **fields,
+    )
+    sizes = [1 if i in over else n for i, n in enumerate(shape) if keep or i in kept]
+    return g.emit(op, (x,) * reads, sizes, hint)
+
+
+def dimensions(g: GraphBuilder, spec: Spec) -> list[int]:
+    """The dimensions that an ONNX Reduce* names, by attribute or by input, rising."""
+    rank = len(g.shape(spec.inputs[0]))
+    named = spec.attribute("axes")
+    if named is None and spec.has(1):
+        named = g.known(spec.inputs[1], "axes").ravel().tolist()
+    if named is None or len(named) == 0:
+        return [] if spec.attribute("noop_with_empty_axes", 0) else list(range(rank))
+    over = {int(a) + rank if a < 0 else int(a) for a in named}
+    if not over <= set(range(rank)):
+        raise InvalidModel(f"axes {list(named)} of a tensor with {rank} dimensions")
+    return sorted(over)
+
+
+def _mean(g: GraphBuilder, x: str, over: Sequence[int], hint: str, keep: bool) -> str:
+    n = int(np.prod([g.shape(x)[i] for i in over], dtype=np.int64))
+    if g.dtype(x).is_float:
+        return reduce_over(g, ReduceSum, x, over, hint, keep, scale=1 / n if n else float("inf"))
+    total = reduce_over(g, ReduceSum, x, over, hint, keep)
+    return apply(g, Div, [total, scalar_constant(g, n, g.dtype(x))], hint)
+
+
+def _log_sum_exp(g: GraphBuilder, x: str, over: Sequence[int], hint: str, keep: bool) -> str:
+    """max + log(sum(exp(x - max))), with max kept finite so that no inf - inf arises."""
+    limit = float(np.finfo(g.dtype(x).numpy.name).max)
+    top = apply(g, Clip, [reduce_over(g, ReduceMax, x, over, hint)], hint, low=-limit, high=limit)
+    powers = apply(g, Exp, [apply(g, Sub, [x, top], hint)], hint)
+    total = apply(g, Log, [reduce_over(g, ReduceSum, powers, over, hint, keep)], hint)
+    if not keep:
+        top = reduce_over(g, ReduceMax, top, over, hint, keep=False)
+    return apply(g, Add, [total, top], hint)
+
+
+def _rule(
+    kind: type[Op], before: type[Elementwise] | None = None, after: type[Elementwise] | None = None
+) -> Rule:
+    def build(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+        hint, x = spec.outputs[0], spec.inputs[0]
+        if before:
+            x = apply(g, before, [x], hint)
+        keep = bool(spec.attribute("keepdims", 1))
+        out = reduce_over(g, kind, x, dimensions(g, spec), hint, keep)
+        return [apply(g, after, [out], hint) if after else out]
+
+    return build
+
+
+def _composed(compose: Any) -> Rule:
+    def build(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+        keep = bool(spec.attribute("keepdims", 1))
+        return [compose(g, spec.inputs[0], dimensions(g, spec), spec.outputs[0], keep)]
+
+    return build
+
+
+def _global_max(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    (x,) = spec.inputs
+    return [reduce_over(g, ReduceMax, x, range(2, len(g.shape(x))), spec.outputs[0])]
+
+
+def _global_average(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    (x,) = spec.inputs
+    return [_mean(g, x, range(2, len(g.shape(x))), spec.outputs[0], True)]
+
+
+register("ReduceSum", _rule(ReduceSum))
+register("ReduceProd", _rule(ReduceProd))
+register("ReduceMax", _rule(ReduceMax))
+register("ReduceMin", _rule(ReduceMin))
+register("ReduceL1", _rule(ReduceSum, before=Abs))
+register("ReduceL2", _rule(Contract, after=Sqrt))
+register("ReduceSumSquare", _rule(Contract))
+register("ReduceLogSum", _rule(ReduceSum, after=Log))
+register("ReduceMean", _composed(_mean))
+register("ReduceLogSumExp", _composed(_log_sum_exp))
+register("GlobalMaxPool", _global_max)
+register("GlobalAveragePool", _global_average)
