@@ -183,7 +183,7 @@ def svg_rectangle(s: Rectangle) -> str:
 
 
 def svg_cells(s: Cells) -> list[str]:
-    height, width = s.pixels.shape[:2]
+    height, width = int(s.pixels.shape[0]), int(s.pixels.shape[1])
     if height * width > TIPPED_CELLS or not s.tips:
         out = io.BytesIO()
         Image.fromarray(s.pixels).save(out, "PNG")
@@ -195,9 +195,10 @@ def svg_cells(s: Cells) -> list[str]:
         ]
     lines: list[str] = []
     side = s.cell - s.gap
-    for y, row in enumerate(s.pixels.tolist()):
-        for x, colour in enumerate(row):
+    for y in range(height):
+        for x in range(width):
+            red, green, blue = map(int, s.pixels[y, x])
             at = f'x="{s.x + x * s.cell}" y="{s.y + y * s.cell}" width="{side}" height="{side}"'
             tip = escape(printable(s.tips[y * width + x]))
-            lines.append(f'<rect {at} fill="{css(tuple(colour))}"><title>{tip}</title></rect>')
+            lines.append(f'<rect {at} fill="{css((red, green, blue))}"><title>{tip}</title></rect>')
     return lines

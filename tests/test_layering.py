@@ -1,0 +1,138 @@
+"""The house's rules: which package may import what, and what reaches site-packages."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ORDER = ("ir", "placement", "codegen", "runtime", "compiler")
+FILES = sorted(p for package in ORDER for p in (ROOT / package).rglob("*.py"))
+PLOTTING = {"matplotlib", "PIL", "plotly"}
+MAY_PLOT = {"compiler/drawing.py"}
+PURE = {"numpy", *sys.stdlib_module_names}  # all that ir may import besides itself
+
+
+def imports(source: str, path: str) -> Iterator[str]:
+    """Absolute names of the modules that a file imports; ours as waferc.PACKAGE...."""
+    here = ["waferc", *Path(path).with_suffix("").parts]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            # `from .. import ir` names a module too; a plain name does no harm in the rules below.
+            yield from (f"{module}.{a.name}" for a in node.names)
+
+
+def broken_rules(source: str, path: str) -> list[str]:
+    """What a file at `path` (from the root, forward slashes) does that its package must not."""
+    package = path.split("/")[0]
+    out: list[str] = []
+    for name in imports(source, path):
+        parts = name.split(".")
+        top = parts[0]
+        if top == "waferc" and len(parts) > 1 and parts[1] in ORDER:
+            if ORDER.index(parts[1]) > ORDER.index(package):
+                out.append(f"{package} imports {name}")
+        elif top in ORDER:
+            out.append(f"{name} is imported without waferc")
+        if top == "onnx" and package != "compiler":
+            out.append(f"{package} imports onnx")
+        if name.startswith("llvmlite.ir") and package != "codegen":
+            out.append(f"{package} imports {name}")
+        if name.startswith("llvmlite.binding") and package not in ("codegen", "runtime"):
+            out.append(f"{package} imports {name}")
+        if top in PLOTTING and path not in MAY_PLOT:
+            out.append(f"{path} plots")
+        if package == "ir" and top != "waferc" and top not in PURE:
+            out.append(f"ir imports {top}")
+    if "import waferc" in source or "from waferc" in source:
+        out.append("our packages import one another relatively")
+    return out
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_file_keeps_the_rules(path: Path) -> None:
+    name = path.relative_to(ROOT).as_posix()
+    assert broken_rules(path.read_text(encoding="utf-8"), name) == []
+
+
+@pytest.mark.parametrize(
+    "source, path, message",
+    [
+        ("from ..placement.plan import Plan", "ir/graph.py", "ir imports waferc.placement.plan"),
+        ("from ...codegen import kernels", "ir/ops/window.py", "ir imports waferc.codegen"),
+        ("import onnx", "runtime/executor.py", "runtime imports onnx"),
+        ("from onnx import helper", "ir/graph.py", "ir imports onnx"),
+        ("from llvmlite import ir", "runtime/executor.py", "runtime imports llvmlite.ir"),
+        ("import llvmlite.binding", "placement/plan.py", "placement imports llvmlite.binding"),
+        ("from PIL import Image", "compiler/cli.py", "compiler/cli.py plots"),
+        ("import networkx", "ir/graph.py", "ir imports networkx"),
+        ("import waferc.ir", "runtime/run.py", "our packages import one another relatively"),
+        ("from ir.graph import Graph", "runtime/run.py", "ir.graph is imported without waferc"),
+    ],
+)
+def test_a_broken_rule_is_found(source: str, path: str, message: str) -> None:
+    assert message in broken_rules(source, path)
+
+
+@pytest.mark.parametrize(
+    "source, path",
+    [
+        ("from ..ir.graph import Graph", "placement/plan.py"),
+        ("from .plan import Plan\nimport networkx", "placement/place.py"),
+        ("from llvmlite import binding, ir", "codegen/lower.py"),
+        ("import onnx", "compiler/importer.py"),
+    ],
+)
+def test_a_kept_rule_is_let_through(source: str, path: str) -> None:
+    assert broken_rules(source, path) == []
+
+
+def test_one_file_of_codegen_at_most_uses_the_binding() -> None:
+    codegen = [p for p in FILES if p.relative_to(ROOT).parts[0] == "codegen"]
+    users = [
+        p.name
+        for p in codegen
+        if any(
+            n.startswith("llvmlite.binding")
+            for n in imports(p.read_text(encoding="utf-8"), p.relative_to(ROOT).as_posix())
+        )
+    ]
+    assert len(users) <= 1, users
+
+
+def test_only_waferc_reaches_site_packages() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert {name.split(".")[0] for name in setuptools["packages"]} == {"waferc"}
+    # Every folder with code is listed, so that nothing is missing from the wheel.
+    folders = {p.parent.relative_to(ROOT).as_posix() for p in FILES}
+    assert folders == {name.removeprefix("waferc.").replace(".", "/") for name in setuptools["packages"]}
+    mapped = {"waferc." + folder.replace("/", "."): folder for folder in folders}
+    assert setuptools["package-dir"] == mapped
+
+
+RUNTIME_ALONE = """
+import importlib, pkgutil, sys
+sys.modules["onnx"] = None  # importing it now raises ImportError
+import waferc.runtime
+for module in pkgutil.walk_packages(waferc.runtime.__path__, "waferc.runtime."):
+    importlib.import_module(module.name)
+loaded = [m for m in sys.modules if m.startswith("waferc.compiler")]
+assert not loaded, loaded
+print("ok")
+"""
+
+
+def test_runtime_needs_neither_onnx_nor_the_compiler(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", RUNTIME_ALONE], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "ok\n", done.stderr
