@@ -71,3 +71,12 @@ def by_name(name: str) -> DType:
 def of_numpy(dtype: np.dtype[np.generic]) -> DType:
     """The type that stores NumPy's `dtype`; KeyError when there is none."""
     return _BY_NUMPY[np.dtype(dtype)]
+
+
+# TensorProto.DataType numbers of the ONNX standard (onnx.proto).
+_BY_ONNX = {1: F32, 2: U8, 3: I8, 4: U16, 5: I16, 6: I32, 7: I64, 9: BOOL, 10: F16, 11: F64, 12: U32, 13: U64}
+
+
+def by_onnx(number: int) -> DType | None:
+    """The type of ONNX's TensorProto.DataType `number`; None where a core cannot store it."""
+    return _BY_ONNX.get(number)

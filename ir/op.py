@@ -18,6 +18,7 @@ from .builder import Combine, KernelBuilder
 from .dtypes import DType
 
 Array = np.ndarray[Any, np.dtype[Any]]
+CLOSED = 1 << 40  # dispatches of a way that is not open
 Extents = Mapping[str, Any]  # axis -> int, or an array of candidates (NumPy broadcasting)
 
 
@@ -124,6 +125,14 @@ class Op:
         """Bytes of SRAM that the tile needs besides its operands and result."""
         return 0
 
+    def alternatives(self, extents: Extents) -> tuple[tuple[tuple[Work, ...], Any], ...]:
+        """Ways to carry the tile out on a core, each as its work and its scratch bytes.
+
+        The planner takes the cheapest. For arrays of candidates a way that is not open
+        to some of them has `CLOSED` dispatches there.
+        """
+        return ((self.work(extents), self.scratch(extents)),)
+
     def lane_axis(self, extents: Mapping[str, int]) -> str:
         """The axis along which the kernel's vectors run: by default the result's last wide one."""
         wide = [a for e in self.write for a in e.axes if extents[a] > 1]
@@ -141,8 +150,19 @@ def product(values: Sequence[Any]) -> Any:
     return out
 
 
-def gather(array: Array, access: Access, axes: Sequence[tuple[str, int]], fill: float) -> Array:
-    """`array` seen through `access`: one dimension per axis of `axes`, `fill` outside."""
+def gather(
+    array: Array,
+    access: Access,
+    axes: Sequence[tuple[str, int]],
+    fill: float,
+    chosen: Mapping[str, Array] | None = None,
+) -> Array:
+    """`array` seen through `access`: one dimension per axis of `axes`, `fill` outside.
+
+    chosen: positions to use for an axis instead of 0, 1, ..., one dimension per axis.
+    """
+    if chosen is None and (view := _plain_view(array, access, axes)) is not None:
+        return view
     index: list[Array] = []
     inside: Array | None = None
     for e, n in zip(access, array.shape, strict=True):
@@ -151,7 +171,8 @@ def gather(array: Array, access: Access, axes: Sequence[tuple[str, int]], fill: 
             if c := e.coefficient(name):
                 shape = [1] * len(axes)
                 shape[d] = size
-                at = at + c * np.arange(size).reshape(shape)
+                steps = chosen.get(name) if chosen else None
+                at = at + c * (np.arange(size).reshape(shape) if steps is None else steps)
         ok = (at >= 0) & (at < n)
         if not ok.all():
             inside = ok if inside is None else inside & ok
@@ -164,6 +185,25 @@ def gather(array: Array, access: Access, axes: Sequence[tuple[str, int]], fill: 
     if inside is not None:
         out = np.where(inside, out, np.asarray(fill, array.dtype))
     return np.broadcast_to(out, np.broadcast_shapes(out.shape, tuple(1 for _ in axes)))
+
+
+def _plain_view(array: Array, access: Access, axes: Sequence[tuple[str, int]]) -> Array | None:
+    """`gather` without a copy, where each dimension is one whole axis or has size 1."""
+    number = {name: d for d, (name, _) in enumerate(axes)}
+    order: list[int] = []
+    keep: list[int] = []
+    for j, (e, n) in enumerate(zip(access, array.shape, strict=True)):
+        if not e.terms and e.const == 0 and n == 1:
+            continue
+        if len(e.terms) != 1 or e.const or e.terms[0][1] != 1:
+            return None
+        d = number[e.terms[0][0]]
+        if d in order or axes[d][1] != n:
+            return None
+        order.append(d)
+        keep.append(n)
+    kept = array.reshape(keep).transpose(sorted(range(len(order)), key=lambda i: order[i]))
+    return kept.reshape([size if d in order else 1 for d, (_, size) in enumerate(axes)])
 
 
 def scatter(values: Array, write: Access, axes: Sequence[tuple[str, int]], out: Array) -> None:
@@ -181,6 +221,18 @@ def scatter(values: Array, write: Access, axes: Sequence[tuple[str, int]], out: 
         out[tuple(index)] = np.broadcast_to(values, tuple(n for _, n in axes))
     else:
         out[()] = values.reshape(())
+
+
+def assemble(values: Array, write: Access, axes: Sequence[tuple[str, int]]) -> Array:
+    """The box of the result that `write` covers, from `values` with one dimension per axis."""
+    box = {a: (0, n) for a, n in axes}
+    if any(n == 0 for _, n in axes):
+        return np.zeros([0] * len(write), values.dtype)
+    hull = [e.hull(box) for e in write]
+    out = np.empty([hi - lo for lo, hi in hull], values.dtype)
+    shifted = tuple(e.plus(Affine((), -lo)) for e, (lo, _) in zip(write, hull, strict=True))
+    scatter(values, shifted, axes, out)
+    return out
 
 
 def identity(axes: Sequence[str]) -> Access:

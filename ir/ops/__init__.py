@@ -1,5 +1,29 @@
 """The operations, by families. Importing this package registers every ONNX operator."""
 
-from . import contract, elementwise, index, normalize, rearrange, recur, reduce, window
+from . import (
+    activation,
+    contract,
+    elementwise,
+    index,
+    logic,
+    normalize,
+    rearrange,
+    recur,
+    reduce,
+    shape,
+    window,
+)
 
-__all__ = ["contract", "elementwise", "index", "normalize", "rearrange", "recur", "reduce", "window"]
+__all__ = [
+    "activation",
+    "contract",
+    "elementwise",
+    "index",
+    "logic",
+    "normalize",
+    "rearrange",
+    "recur",
+    "reduce",
+    "shape",
+    "window",
+]

@@ -1,9 +1,12 @@
-"""Elementwise operators with broadcasting. A new operator is one class: see `Relu`."""
+"""Elementwise operators with broadcasting: the family and arithmetic.
+
+A new operator is one class: see `Sqrt`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,18 +15,23 @@ from .. import math
 from ..affine import axis
 from ..builder import Arithmetic, Carried, KernelBuilder, Value
 from ..count import instructions
-from ..dtypes import BOOL, DType
-from ..graph import GraphBuilder, Spec, register
-from ..op import Array, Extents, Op, Work, broadcast_access, gather, product
+from ..dtypes import F32, F64, DType, by_onnx
+from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
+from ..op import Array, Extents, Op, Work, assemble, broadcast_access, gather, product
+
+_SHARED = {f.name for f in fields(Op)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Elementwise(Op):
-    """The family's base: one result element from one element of each operand."""
+    """The family's base: one result element from one element of each operand.
+
+    Fields that a subclass adds are ONNX attributes of the same name.
+    """
 
     arity: ClassVar[int] = 1
     onnx: ClassVar[str] = ""
-    since: ClassVar[int] = 6
+    since: ClassVar[int] = 7
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
@@ -47,7 +55,14 @@ class Elementwise(Op):
     @classmethod
     def build(cls, g: GraphBuilder, spec: Spec) -> Sequence[str]:
         inputs = [t for t in spec.inputs if t]
-        return [apply(g, cls, inputs, spec.outputs[0])]
+        if len(inputs) != cls.arity:
+            raise InvalidModel(f"{cls.onnx} takes {cls.arity} inputs, not {len(inputs)}")
+        own = {f.name: spec.attribute(f.name, f.default) for f in fields(cls) if f.name not in _SHARED}
+        return [apply(g, cls, inputs, spec.outputs[0], **own)]
+
+    def key(self) -> tuple[object, ...]:
+        own = [getattr(self, f.name) for f in fields(self) if f.name not in _SHARED]
+        return (type(self).__name__, *own)
 
     def reference(self, *operands: Array) -> Array:
         views = [
@@ -55,10 +70,7 @@ class Elementwise(Op):
         ]
         with np.errstate(all="ignore"):
             out = np.broadcast_to(self.numpy(*views), tuple(n for _, n in self.axes))
-        # The axes stand in the order of the loop; the result wants the order of the write.
-        order = [i for e in self.write for i, (a, _) in enumerate(self.axes) if a in e.axes]
-        box = self.hold({a: (0, s) for a, s in self.axes})
-        return out.transpose(order).reshape([hi - lo for lo, hi in box])
+        return assemble(out, self.write, self.axes)
 
     def body(self, k: KernelBuilder) -> None:
         outer = [a for a, _ in self.axes if a != k.lane_axis]
@@ -89,9 +101,18 @@ class Elementwise(Op):
         return (Work("fma", ops, ops * n),) if ops else (Work("copy", 1, n),)
 
 
-def apply(g: GraphBuilder, kind: type[Elementwise], inputs: Sequence[str], hint: str, **fields: Any) -> str:
-    """Adds one elementwise op over the broadcast shape of `inputs`."""
-    shape = np.broadcast_shapes(*(g.shape(t) for t in inputs))
+def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The NumPy broadcast of `shapes`; InvalidModel where they do not agree."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = " and ".join(map(str, shapes))
+        raise InvalidModel(f"shapes {listed} do not broadcast") from None
+
+
+def apply(g: GraphBuilder, kind: type[Elementwise], inputs: Sequence[str], hint: str, **own: Any) -> str:
+    """Adds one elementwise op over the broadcast shape of `inputs`; `own` are its fields."""
+    shape = broadcast(*(g.shape(t) for t in inputs))
     axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
     types = tuple(g.dtype(t) for t in inputs)
     op = kind(
@@ -99,21 +120,18 @@ def apply(g: GraphBuilder, kind: type[Elementwise], inputs: Sequence[str], hint:
         reads=tuple(broadcast_access(g.shape(t), axes) for t in inputs),
         write=tuple(axis(a) for a, _ in axes),
         in_types=types,
-        out_type=fields.pop("out_type", None) or kind.result_type(*types),
-        **fields,
+        out_type=own.pop("out_type", None) or kind.result_type(*types),
+        **own,
     )
     return g.emit(op, inputs, shape, hint)
 
 
-class Relu(Elementwise):
-    onnx = "Relu"
-    exact = True
+def scalar_constant(g: GraphBuilder, value: float, dtype: DType) -> str:
+    """A constant without dimensions."""
+    return g.constant(np.asarray(value, dtype.numpy))
 
-    def scalar(self, b: Arithmetic, *x: Value) -> Value:
-        return b.max(x[0], b.const(0, self.out_type))
 
-    def numpy(self, *x: Array) -> Array:
-        return np.maximum(x[0], np.zeros((), x[0].dtype))
+# -- arithmetic -------------------------------------------------------------------------
 
 
 class Add(Elementwise):
@@ -128,36 +146,244 @@ class Add(Elementwise):
         return x[0] + x[1]
 
 
-class Erf(Elementwise):
-    onnx = "Erf"
-
-    def scalar(self, b: Arithmetic, *x: Value) -> Value:
-        return math.erf(b, x[0])
-
-    def numpy(self, *x: Array) -> Array:
-        from math import erf
-
-        return np.vectorize(erf, otypes=[x[0].dtype])(x[0])
-
-
-class Equal(Elementwise):
-    onnx = "Equal"
+class Sub(Elementwise):
+    onnx = "Sub"
     exact = True
     arity = 2
 
-    @classmethod
-    def result_type(cls, *x: DType) -> DType:
-        return BOOL
-
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
-        return b.compare("eq", x[0], x[1])
+        return b.sub(x[0], x[1])
 
     def numpy(self, *x: Array) -> Array:
-        return np.equal(x[0], x[1])
+        return x[0] - x[1]
+
+
+class Mul(Elementwise):
+    onnx = "Mul"
+    exact = True
+    arity = 2
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.mul(x[0], x[1])
+
+    def numpy(self, *x: Array) -> Array:
+        return x[0] * x[1]
+
+
+class Div(Elementwise):
+    """Quotient; that of integers truncates toward zero, as ONNX and C have it."""
+
+    onnx = "Div"
+    exact = True
+    arity = 2
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.div(x[0], x[1])
+
+    def numpy(self, *x: Array) -> Array:
+        if np.issubdtype(x[0].dtype, np.inexact):
+            return x[0] / x[1]
+        floor, rest = np.divmod(x[0], x[1])
+        short = (rest != 0) & ((x[0] < 0) != (x[1] < 0))
+        return floor + short.astype(floor.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mod(Elementwise):
+    """Remainder: with the sign of the divisor, or of the dividend if `fmod`."""
+
+    onnx = "Mod"
+    exact = True
+    arity = 2
+    since = 10
+    fmod: int = 0
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        rest = b.rem(x[0], x[1])
+        if self.fmod or self.out_type.kind == "u":
+            return rest
+        zero = b.const(0, self.out_type)
+        signs = b.bit_xor(b.compare("lt", rest, zero), b.compare("lt", x[1], zero))
+        wrong = b.bit_and(b.compare("ne", rest, zero), signs)
+        return b.select(wrong, b.add(rest, x[1]), rest)
+
+    def numpy(self, *x: Array) -> Array:
+        return np.fmod(x[0], x[1]) if self.fmod else np.mod(x[0], x[1])
+
+
+class Pow(Elementwise):
+    """x ** y, both of one float type."""
+
+    arity = 2
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return math.pow(b, x[0], x[1])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.power(x[0], x[1])
+
+
+class Neg(Elementwise):
+    onnx = "Neg"
+    exact = True
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.neg(x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return -x[0]
+
+
+class Abs(Elementwise):
+    onnx = "Abs"
+    exact = True
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return x[0] if self.out_type.kind == "u" else b.abs(x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.abs(x[0])
+
+
+class Sign(Elementwise):
+    onnx = "Sign"
+    exact = True
+    since = 9
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        zero, one = b.const(0, self.out_type), b.const(1, self.out_type)
+        up = b.select(b.compare("gt", x[0], zero), one, x[0])
+        if self.out_type.kind == "u":
+            return up
+        return b.select(b.compare("lt", x[0], zero), b.const(-1, self.out_type), up)
+
+    def numpy(self, *x: Array) -> Array:
+        return np.sign(x[0])
+
+
+class Reciprocal(Elementwise):
+    onnx = "Reciprocal"
+    exact = True
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.div(b.const(1, self.out_type), x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.ones((), x[0].dtype) / x[0]
+
+
+class Sqrt(Elementwise):
+    onnx = "Sqrt"
+    exact = True
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.sqrt(x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.sqrt(x[0])
+
+
+class Floor(Elementwise):
+    onnx = "Floor"
+    exact = True
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.floor(x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.floor(x[0])
+
+
+class Ceil(Elementwise):
+    onnx = "Ceil"
+    exact = True
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.ceil(x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.ceil(x[0])
+
+
+class Round(Elementwise):
+    """To the nearest integer, ties to even."""
+
+    onnx = "Round"
+    exact = True
+    since = 11
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.round(x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.rint(x[0])
+
+
+class Min(Elementwise):
+    arity = 2
+    exact = True
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.min(x[0], x[1])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.minimum(x[0], x[1])
+
+
+class Max(Elementwise):
+    arity = 2
+    exact = True
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.max(x[0], x[1])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.maximum(x[0], x[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip(Elementwise):
+    """x limited to [low, high]; None leaves a side open. NaN stays."""
+
+    exact = True
+    low: float | int | None = None
+    high: float | int | None = None
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        y = x[0]
+        if self.low is not None:
+            y = b.max(y, b.const(self.low, self.out_type))
+        return y if self.high is None else b.min(y, b.const(self.high, self.out_type))
+
+    def numpy(self, *x: Array) -> Array:
+        y = x[0]
+        if self.low is not None:
+            y = np.maximum(y, np.asarray(self.low, y.dtype))
+        return y if self.high is None else np.minimum(y, np.asarray(self.high, y.dtype))
+
+
+# -- choice and conversion --------------------------------------------------------------
+
+
+class Where(Elementwise):
+    onnx = "Where"
+    exact = True
+    arity = 3
+    since = 9
+
+    @classmethod
+    def result_type(cls, *x: DType) -> DType:
+        return x[1]
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.select(x[0], x[1], x[2])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.where(x[0], x[1], x[2])
 
 
 class Cast(Elementwise):
-    """Conversion between types; `out_type` says to which."""
+    """Conversion between types; `out_type` says to which. See `Arithmetic.cast`."""
 
     exact = True
 
@@ -165,6 +391,113 @@ class Cast(Elementwise):
         return b.cast(x[0], self.out_type)
 
     def numpy(self, *x: Array) -> Array:
-        return x[0].astype(self.out_type.numpy)
+        to = self.out_type.numpy
+        if self.out_type.kind not in "iu" or not np.issubdtype(x[0].dtype, np.floating):
+            return x[0].astype(to)
+        limits = np.iinfo(to)
+        low, high = float(limits.min), float(limits.max)  # `high` may round up, hence >=
+        whole = np.nan_to_num(np.trunc(x[0].astype(np.float64)), nan=0.0)
+        inside = np.clip(whole, low, np.nextafter(high, 0.0)).astype(to)
+        return np.where(whole >= high, np.asarray(limits.max, to), inside)
 
 
+# -- rules that are more than one op ----------------------------------------------------
+
+
+def cast(g: GraphBuilder, tensor: str, dtype: DType, hint: str = "cast") -> str:
+    """`tensor` as `dtype`; itself where it has that type."""
+    return tensor if g.dtype(tensor) == dtype else apply(g, Cast, [tensor], hint, out_type=dtype)
+
+
+def _build_cast(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    dtype = by_onnx(spec.attribute("to"))
+    if dtype is None:
+        raise Unsupported(f"Cast to ONNX element type {spec.attribute('to')}")
+    return [cast(g, spec.inputs[0], dtype, spec.outputs[0])]
+
+
+def _build_cast_like(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    return [cast(g, spec.inputs[0], g.dtype(spec.inputs[1]), spec.outputs[0])]
+
+
+def _build_pow(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """x ** y has x's type. Exponents that one or two instructions compute become those."""
+    x, y = spec.inputs
+    hint, dtype = spec.outputs[0], g.dtype(x)
+    exponent = g.value(y)
+    if exponent is not None and exponent.size == 1 and len(exponent.shape) <= len(g.shape(x)):
+        constant = float(exponent.reshape(()))
+        if constant == 1:
+            return [x]
+        if constant == 2:
+            return [apply(g, Mul, [x, x], hint)]
+        if constant == 3:
+            return [apply(g, Mul, [x, apply(g, Mul, [x, x], hint)], hint)]
+        if constant == 0.5 and dtype.is_float:
+            return [apply(g, Sqrt, [x], hint)]
+        if constant == -1 and dtype.is_float:
+            return [apply(g, Reciprocal, [x], hint)]
+    wide = dtype if dtype.is_float else F64 if max(dtype.bytes, g.dtype(y).bytes) > 2 else F32
+    power = apply(g, Pow, [cast(g, x, wide), cast(g, y, wide)], hint)
+    return [cast(g, power, dtype, hint)]
+
+
+def _variadic(kind: type[Elementwise]):
+    def build(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+        total = spec.inputs[0]
+        for t in spec.inputs[1:]:
+            total = apply(g, kind, [total, t], spec.outputs[0])
+        return [total]
+
+    return build
+
+
+def _build_mean(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    (total,) = _variadic(Add)(g, spec)
+    if len(spec.inputs) == 1:
+        return [total]
+    share = scalar_constant(g, 1 / len(spec.inputs), g.dtype(total))
+    return [apply(g, Mul, [total, share], spec.outputs[0])]
+
+
+def _build_clip(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """Bounds are attributes up to opset 10, optional inputs from 11 on."""
+    x, hint = spec.inputs[0], spec.outputs[0]
+    if spec.opset < 11:
+        low, high = spec.attribute("min"), spec.attribute("max")
+        return [apply(g, Clip, [x], hint, low=low, high=high)]
+    bounds: dict[str, float | int] = {}
+    for i, side, kind in ((1, "low", Max), (2, "high", Min)):
+        if not spec.has(i):
+            continue
+        value = g.value(spec.inputs[i])
+        if value is None:
+            x = apply(g, kind, [x, spec.inputs[i]], hint)
+        else:
+            bounds[side] = value.reshape(()).item()
+    return [apply(g, Clip, [x], hint, **bounds)] if bounds else [x]
+
+
+def _build_identity(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    return [spec.inputs[0]]
+
+
+def _build_dropout(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """Inference: the input itself. The mask, if asked for, is all true (false before opset 10)."""
+    if spec.has(2) and bool(g.known(spec.inputs[2], "Dropout's training_mode")):
+        raise Unsupported("Dropout in training mode")
+    if len(spec.outputs) < 2 or not spec.outputs[1]:
+        return [spec.inputs[0]]
+    return [spec.inputs[0], g.constant(np.ones(g.shape(spec.inputs[0]), np.bool_), spec.outputs[1])]
+
+
+register("Cast", _build_cast)
+register("CastLike", _build_cast_like, 15)
+register("Pow", _build_pow, 7)
+register("Min", _variadic(Min), 6)
+register("Max", _variadic(Max), 6)
+register("Sum", _variadic(Add), 6)
+register("Mean", _build_mean, 6)
+register("Clip", _build_clip, 6)
+register("Identity", _build_identity, 1)
+register("Dropout", _build_dropout, 7)

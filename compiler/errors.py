@@ -1,0 +1,91 @@
+"""Errors that a user sees, one class per exit code, and how names from models are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class WafercError(Exception):
+    """The base. The message is one line: what, where, the numbers, what to try."""
+
+    exit_code = 70
+
+
+class UsageError(WafercError):
+    """A bad flag, an unknown --dim or --shape name."""
+
+    exit_code = 2
+
+
+class InvalidInput(WafercError):
+    """Empty, truncated, no ONNX, refused by onnx's checker, or a dimension left unbound."""
+
+    exit_code = 3
+
+
+class UnsupportedModel(WafercError):
+    """Valid, but waferc does not do it."""
+
+    exit_code = 4
+
+
+class DoesNotFit(WafercError):
+    """Over a limit of the wafer or of the host."""
+
+    exit_code = 5
+
+
+class InputOutput(WafercError):
+    """A missing file, a full disk."""
+
+    exit_code = 6
+
+
+class ArtifactError(WafercError):
+    """A program that is damaged or was made for something else."""
+
+    exit_code = 7
+
+
+class VerificationFailed(WafercError):
+    """The numbers differ."""
+
+    exit_code = 8
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An operator that cannot be compiled: how often, why, and the first node."""
+
+    op_type: str
+    domain: str
+    count: int
+    reason: str
+    node: str
+
+    def __str__(self) -> str:
+        kind = f"{self.domain}.{self.op_type}" if self.domain else self.op_type
+        times = f" ({self.count} nodes)" if self.count > 1 else ""
+        return f"{shown(kind)}{times}, first at node {quoted(self.node)}: {self.reason}"
+
+
+class UnsupportedOperator(UnsupportedModel):
+    """Every operator of a model that waferc does not do; `refusals` lists them."""
+
+    def __init__(self, refusals: Sequence[Refusal]) -> None:
+        self.refusals = tuple(refusals)
+        super().__init__("unsupported: " + "; ".join(map(str, self.refusals)))
+
+
+def shown(name: str, limit: int = 80) -> str:
+    """`name` on one line of printable characters, at most `limit` of them."""
+    text = (
+        name.encode("unicode_escape", "backslashreplace").decode("ascii") if not name.isprintable() else name
+    )
+    return text if len(text) <= limit else text[: limit // 2 - 2] + "..." + text[-(limit // 2 - 1) :]
+
+
+def quoted(name: str, limit: int = 80) -> str:
+    """`shown`, in quotes."""
+    return f"'{shown(name, limit)}'"

@@ -1,0 +1,271 @@
+"""The walk over a model's nodes: rules, function bodies, and branches that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from ..ir.dtypes import by_onnx
+from ..ir.graph import REGISTRY, Graph, GraphBuilder, InvalidModel, Node, Spec, Tensor, Unsupported
+from ..ir.op import InvalidOp, identity
+from ..ir.ops.rearrange import make_copy
+from .errors import InvalidInput, Refusal, UnsupportedModel, UsageError, quoted, shown
+from .load import array_of, attribute_value, dense, type_name
+
+DEPTH_LIMIT = 64  # functions within functions: a body that calls itself would never end
+
+
+@dataclass
+class Builder:
+    """One model on its way to a Graph.
+
+    names: ONNX value -> tensor of `graph`; missing for one that a refused node makes.
+    folded: how many nodes of an operator left nothing to compute.
+    """
+
+    opsets: Mapping[str, int]
+    functions: Mapping[tuple[str, str], onnx.FunctionProto]
+    graph: GraphBuilder = field(default_factory=GraphBuilder)
+    names: dict[str, str] = field(default_factory=lambda: {"": ""})
+    refusals: list[Refusal] = field(default_factory=list)
+    folded: dict[tuple[str, str], int] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    unusable: dict[str, str] = field(default_factory=dict)  # value -> why no core can store it
+    depth: int = 0
+
+    # -- inputs and constants -----------------------------------------------------------
+    def add_initializers(self, graph: onnx.GraphProto) -> None:
+        for t in graph.initializer:
+            try:
+                self.names[t.name] = self.graph.constant(array_of(t), t.name)
+            except Unsupported as e:
+                self.unusable[t.name] = str(e)
+        for s in graph.sparse_initializer:
+            self.names[s.values.name] = self.graph.constant(dense(s), s.values.name)
+
+    def add_input(self, name: str, shape: Sequence[int], elem_type: int) -> None:
+        dtype = by_onnx(elem_type)
+        if dtype is None:
+            raise UnsupportedModel(f"input {quoted(name)} has element type {type_name(elem_type)}")
+        self.names[name] = self.graph.tensor(name, shape, dtype)
+        self.inputs.append(self.names[name])
+
+    # -- nodes --------------------------------------------------------------------------
+    def add_nodes(self, nodes: Sequence[onnx.NodeProto]) -> None:
+        for i, node in enumerate(nodes):
+            self.graph.source = (node.name or f"{node.op_type}_{i}",)
+            self._add(node)
+
+    def _add(self, node: onnx.NodeProto) -> None:
+        """One node; a refused one is recorded and its outputs stay unknown."""
+        source = self.graph.source
+        where = f"node {quoted(source[0])} ({shown(node.op_type)})"
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        unusable = [t for t in node.input if t in self.unusable]
+        if unusable:
+            reason = f"its input {quoted(unusable[0])} has {self.unusable[unusable[0]]}"
+            self.refusals.append(Refusal(node.op_type, domain, 1, reason, source[0]))
+            return
+        if any(t not in self.names for t in node.input):
+            if not self.refusals:
+                missing = next(t for t in node.input if t not in self.names)
+                raise InvalidInput(f"{where}: input {quoted(missing)} is made by no earlier node")
+            return  # behind a refused node
+        before = len(self.graph.nodes)
+        try:
+            results = self._results(node, domain)
+        except Unsupported as e:
+            self.refusals.append(Refusal(node.op_type, domain, 1, shown(str(e), 200), source[0]))
+            return
+        except InvalidModel as e:
+            raise InvalidInput(f"{where}: {shown(str(e), 300)}") from None
+        for name, tensor in zip(node.output, results, strict=False):
+            if name and tensor:
+                self.names[name] = tensor
+        if len(self.graph.nodes) == before:
+            self.folded[node.op_type, domain] = self.folded.get((node.op_type, domain), 0) + 1
+
+    def _results(self, node: onnx.NodeProto, domain: str) -> Sequence[str]:
+        """The tensors that the node's outputs are."""
+        if (domain, node.op_type) == ("", "If"):
+            return self._branch(node)
+        key = (domain, node.op_type)
+        if key in self.functions:
+            return self._call(node, self.functions[key])
+        registered = REGISTRY.get(key)
+        opset = self.opsets.get(domain, 1)
+        if registered is None or registered.since > opset:
+            return self._call(node, self._standard_function(node, domain, opset))
+        spec = Spec(
+            node.op_type,
+            self.graph.source[0],
+            tuple(self.names[t] for t in node.input),
+            tuple(node.output),
+            {a.name: attribute_value(a) for a in node.attribute},
+            opset,
+        )
+        return registered.rule(self.graph, spec)
+
+    def _branch(self, node: onnx.NodeProto) -> Sequence[str]:
+        condition = self.graph.value(self.names[node.input[0]])
+        if condition is None:
+            raise Unsupported("the condition depends on data")
+        wanted = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
+        body = next(a.g for a in node.attribute if a.name == wanted)
+        outer = dict(self.names)
+        self.add_initializers(body)
+        self.add_nodes(body.node)
+        results = [self.names.get(o.name, "") for o in body.output]
+        self.names = outer
+        return results
+
+    def _call(self, node: onnx.NodeProto, function: onnx.FunctionProto) -> Sequence[str]:
+        """Runs the body of a function in a scope of its own."""
+        if self.depth >= DEPTH_LIMIT:
+            raise Unsupported(f"functions nested deeper than {DEPTH_LIMIT}")
+        given = {a.name: a for a in node.attribute}
+        defaults = {a.name: a for a in function.attribute_proto}
+        arguments = [self.names[t] for t in node.input]
+        arguments += [""] * (len(function.input) - len(arguments))
+        inner = replace(
+            self,
+            opsets={("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import},
+            names={"": "", **dict(zip(function.input, arguments, strict=True))},
+            folded={},
+            depth=self.depth + 1,
+        )
+        refused = len(self.refusals)
+        source = self.graph.source
+        for body_node in function.node:
+            inner._add(_with_attributes(body_node, {**defaults, **given}))
+        self.graph.source = source
+        if len(self.refusals) > refused:
+            reasons = [f"{r.op_type}: {r.reason}" for r in self.refusals[refused:]]
+            del self.refusals[refused:]
+            raise Unsupported("its function body needs " + "; ".join(dict.fromkeys(reasons)))
+        return [inner.names.get(o, "") for o in function.output]
+
+    def _standard_function(self, node: onnx.NodeProto, domain: str, opset: int) -> onnx.FunctionProto:
+        """The body that the ONNX standard gives for the node's operator."""
+        try:
+            schema = onnx.defs.get_schema(node.op_type, opset, domain)
+        except onnx.defs.SchemaError:
+            raise Unsupported(f"not an operator of opset {opset}") from None
+        if schema.has_function:
+            versions = [v for v in schema.function_opset_versions if v <= opset]
+            content = schema.get_function_with_opset_version(max(versions)) if versions else None
+        elif schema.has_context_dependent_function:
+            types = [self._type_of(t).SerializeToString() for t in node.input]
+            versions = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
+            content = (
+                schema.get_context_dependent_function_with_opset_version(
+                    max(versions), node.SerializeToString(), types
+                )
+                if versions
+                else None
+            )
+        else:
+            content = None
+        if content is None:
+            raise Unsupported("not done yet")
+        return onnx.FunctionProto.FromString(content) if isinstance(content, bytes) else content
+
+    def _type_of(self, value: str) -> onnx.TypeProto:
+        if not value:
+            return onnx.TypeProto()
+        t = self.graph.tensors[self.names[value]]
+        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(t.dtype.numpy), t.shape)
+
+    # -- outputs ------------------------------------------------------------------------
+    def set_outputs(self, outputs: Sequence[str]) -> None:
+        """Gives each output's tensor the output's own name. Does nothing after a refusal."""
+        if self.refusals:
+            return
+        for name in outputs:
+            if name not in self.names:
+                raise InvalidInput(f"output {quoted(name)} is made by no node")
+        taken: dict[str, str] = {}  # tensor -> output that has it already
+        for name in outputs:
+            tensor = self.names[name]
+            if tensor in self.inputs or tensor in taken or tensor in self.graph.constants:
+                tensor = self._copied(tensor, name)
+            taken[tensor] = name
+        self._rename(taken)
+        self.outputs = list(outputs)
+
+    def _copied(self, tensor: str, hint: str) -> str:
+        """A result of its own: an output that is an input, a constant or another output."""
+        g = self.graph
+        if (value := g.value(tensor)) is not None:
+            return g.constant(np.array(value), hint)
+        shape = g.shape(tensor)
+        axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
+        access = identity([a for a, _ in axes])
+        g.source = (hint,)
+        return g.emit(make_copy(g, tensor, axes, access, access), [tensor], shape, hint)
+
+    def _rename(self, wanted: Mapping[str, str]) -> None:
+        """Renames tensors; one that has a wanted name by chance makes room."""
+        g = self.graph
+        table = dict(wanted)
+        for name in wanted.values():
+            if name in g.tensors and name not in wanted:
+                table[name] = g.fresh(name)
+        if all(a == b for a, b in table.items()):
+            return
+
+        def new(name: str) -> str:
+            return table.get(name, name)
+
+        g.tensors = {new(t.name): Tensor(new(t.name), t.shape, t.dtype) for t in g.tensors.values()}
+        g.constants = {new(name): value for name, value in g.constants.items()}
+        g.nodes = [Node(n.op, tuple(map(new, n.inputs)), new(n.output), n.source) for n in g.nodes]
+
+    def finish(self, name: str, states: Sequence[tuple[str, str]]) -> Graph:
+        """The graph; UsageError for a state that is no pair of input and output of one type."""
+        g = self.graph
+        for past, present in states:
+            for end, ends, what in ((past, self.inputs, "input"), (present, self.outputs, "output")):
+                if end not in ends:
+                    known = ", ".join(map(quoted, ends))
+                    raise UsageError(f"--state: no {what} {quoted(end)}; the {what}s are {known}")
+            a, b = g.tensors[past], g.tensors[present]
+            if (a.shape, a.dtype) != (b.shape, b.dtype):
+                raise UsageError(f"--state: {shown(str(a))} and {shown(str(b))} differ")
+        graph = Graph(
+            name,
+            g.tensors,
+            tuple(g.nodes),
+            g.constants,
+            tuple(self.inputs),
+            tuple(self.outputs),
+            tuple(states),
+        )
+        try:
+            graph.check()
+        except InvalidOp as e:
+            raise AssertionError(f"a rule made an op that contradicts itself: {e}") from e
+        return graph
+
+
+def _with_attributes(node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
+    """A function body's node with references to the function's attributes replaced."""
+    if not any(a.ref_attr_name for a in node.attribute):
+        return node
+    out = onnx.NodeProto()
+    out.CopyFrom(node)
+    del out.attribute[:]
+    for a in node.attribute:
+        if not a.ref_attr_name:
+            out.attribute.append(a)
+        elif a.ref_attr_name in given:
+            value = onnx.AttributeProto()
+            value.CopyFrom(given[a.ref_attr_name])
+            value.name = a.name
+            out.attribute.append(value)
+    return out

@@ -1,0 +1,294 @@
+"""ONNX in, `Graph` out.
+
+    load -> what is not supported at all -> onnx's checker -> version converter if needed
+         -> inputs with static shapes -> one registered rule per node -> outputs
+
+Constants fold while nodes are added, so the shape arithmetic of exported models is gone
+at the end, and an If whose condition became a constant is replaced by its branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import checker, version_converter
+
+from ..ir import ops
+from ..ir.graph import REGISTRY, Graph
+from .errors import InvalidInput, Refusal, UnsupportedModel, UnsupportedOperator, UsageError, quoted, shown
+from .expand import Builder
+from .load import load_model
+
+OLDEST_OPSET = 6
+OLDEST_DIRECT_OPSET = 7  # opset 6 differs in how operands broadcast: onnx's converter rewrites it
+
+__all__ = ["Row", "import_model", "survey"]
+assert ops.__all__  # importing the package is what registers the rules
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `waferc check`. status: "wafer", "host" or "unsupported"."""
+
+    op_type: str
+    domain: str
+    count: int
+    status: str
+    reason: str
+
+
+def import_model(
+    model: str | Path | bytes | onnx.ModelProto,
+    dims: Mapping[str, int] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    states: Sequence[tuple[str, str]] = (),
+) -> Graph:
+    """The model as a checked Graph.
+
+    dims: values of symbolic dimensions. shapes: whole shapes of inputs, which win over dims.
+    states: pairs (input, output) whose value stays on the wafer between calls.
+
+    Raises InputOutput, InvalidInput, UsageError, UnsupportedOperator (which lists every
+    refused operator) or UnsupportedModel.
+    """
+    proto = load_model(model)
+    _check_opsets(proto)
+    refused = _unknown_operators(proto)
+    if not refused:
+        _check(proto)
+    builder = _build(proto, dims or {}, shapes or {}, keep_going=bool(refused))
+    if found := _merge(refused, builder.refusals if builder else []):
+        raise UnsupportedOperator(found)
+    assert builder is not None
+    return builder.finish(proto.graph.name or "model", states)
+
+
+def survey(
+    model: str | Path | bytes | onnx.ModelProto,
+    dims: Mapping[str, int] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> list[Row]:
+    """Every operator of the model, supported or not. Raises only for what is no model at all."""
+    proto = load_model(model)
+    _check_opsets(proto)
+    refused = _unknown_operators(proto)
+    if not refused:
+        _check(proto)
+    builder = _build(proto, dims or {}, shapes or {}, keep_going=True)
+    refusals = _merge(refused, builder.refusals if builder else [])
+    rows: list[Row] = []
+    for (op_type, domain), count in _operators(proto).items():
+        of_kind = [r for r in refusals if (r.op_type, r.domain) == (op_type, domain)]
+        bad = sum(r.count for r in of_kind)
+        rows += [Row(op_type, domain, r.count, "unsupported", r.reason) for r in of_kind]
+        folded = min(builder.folded.get((op_type, domain), 0), count - bad) if builder else 0
+        if folded:
+            rows.append(Row(op_type, domain, folded, "wafer", "no work: a constant or a renaming"))
+        if count > bad + folded:
+            rows.append(Row(op_type, domain, count - bad - folded, "wafer", ""))
+    return rows
+
+
+# -- the stages -------------------------------------------------------------------------
+
+
+def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
+    return {_domain(o.domain): o.version for o in proto.opset_import}
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _check_opsets(proto: onnx.ModelProto) -> None:
+    version = _opsets(proto).get("")
+    newest = onnx.defs.onnx_opset_version()
+    if version is not None and not OLDEST_OPSET <= version <= newest:
+        raise UnsupportedModel(f"opset {version}: waferc takes opsets {OLDEST_OPSET} to {newest}")
+
+
+def _check(proto: onnx.ModelProto) -> None:
+    try:
+        checker.check_model(proto)
+    except (checker.ValidationError, ValueError) as e:
+        first = next((line for line in str(e).splitlines() if line.strip()), "invalid")
+        raise InvalidInput(f"onnx's checker refuses the model: {shown(first, 200)}") from None
+
+
+def _operators(proto: onnx.ModelProto) -> dict[tuple[str, str], int]:
+    """(operator, domain) -> how many nodes, subgraphs included."""
+    found: dict[tuple[str, str], int] = {}
+
+    def walk(graph: onnx.GraphProto) -> None:
+        for node in graph.node:
+            key = (node.op_type, _domain(node.domain))
+            found[key] = found.get(key, 0) + 1
+            for a in node.attribute:
+                for sub in [a.g] if a.HasField("g") else a.graphs:
+                    walk(sub)
+
+    walk(proto.graph)
+    return found
+
+
+def _unknown_operators(proto: onnx.ModelProto) -> list[Refusal]:
+    """Operators of the top level that have no rule, no body and no schema that could give one."""
+    opsets = _opsets(proto)
+    local = {(_domain(f.domain), f.name) for f in proto.functions}
+    found: dict[tuple[str, str], list[str]] = {}
+    for node in proto.graph.node:
+        key = (_domain(node.domain), node.op_type)
+        if key in REGISTRY or key in local or key == ("", "If") or _has_body(key, opsets):
+            continue
+        found.setdefault(key, []).append(node.name or (node.output[0] if node.output else ""))
+    return [
+        Refusal(op_type, domain, len(nodes), _why_unknown(op_type, domain, opsets.get(domain, 1)), nodes[0])
+        for (domain, op_type), nodes in found.items()
+    ]
+
+
+def _why_unknown(op_type: str, domain: str, version: int) -> str:
+    if domain:
+        return f"domain {quoted(domain)} is not known"
+    if not onnx.defs.has(op_type):
+        return f"no such operator in ONNX up to opset {onnx.defs.onnx_opset_version()}"
+    return "not done yet"
+
+
+def _has_body(key: tuple[str, str], opsets: Mapping[str, int]) -> bool:
+    domain, op_type = key
+    try:
+        schema = onnx.defs.get_schema(op_type, opsets.get(domain, 1), domain)
+    except onnx.defs.SchemaError:
+        return False
+    return schema.has_function or schema.has_context_dependent_function
+
+
+def _converted(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in an opset that every one of its operators has a rule for."""
+    have = _opsets(proto).get("", OLDEST_DIRECT_OPSET)
+    used = [kind for kind, domain in _operators(proto) if not domain]
+    # an operator that is older than its rule: one that is newer than `have` is the checker's affair
+    needed = [REGISTRY["", kind].since for kind in used if ("", kind) in REGISTRY]
+    target = max([OLDEST_DIRECT_OPSET, *needed])
+    if have >= target:
+        return proto
+    try:
+        return version_converter.convert_version(proto, target)
+    except (RuntimeError, ValueError) as e:
+        first = str(e).strip().splitlines()
+        reason = shown(first[0] if first else "no reason given", 160)
+        raise UnsupportedModel(f"opset {have} cannot be converted to {target}: {reason}") from None
+
+
+def _build(
+    proto: onnx.ModelProto,
+    dims: Mapping[str, int],
+    shapes: Mapping[str, tuple[int, ...]],
+    keep_going: bool,
+) -> Builder | None:
+    """Runs every rule. With `keep_going`, None where the model is too broken to get to an end."""
+    try:
+        ready = _converted(proto)
+        builder = Builder(_opsets(ready), {(_domain(f.domain), f.name): f for f in ready.functions})
+        builder.add_initializers(ready.graph)
+        _add_inputs(builder, ready.graph, dims, shapes)
+        builder.add_nodes(ready.graph.node)
+        builder.set_outputs([o.name for o in ready.graph.output])
+        return builder
+    except UsageError:
+        raise
+    except (InvalidInput, UnsupportedModel):
+        if not keep_going:
+            raise
+        return None
+
+
+def _merge(*lists: Sequence[Refusal]) -> list[Refusal]:
+    """One refusal per operator and reason."""
+    merged: dict[tuple[str, str, str], Refusal] = {}
+    known: set[tuple[str, str]] = set()
+    for i, refusals in enumerate(lists):
+        for r in refusals:
+            if i and (r.op_type, r.domain) in known:
+                continue
+            key = (r.op_type, r.domain, r.reason)
+            seen = merged.get(key)
+            merged[key] = Refusal(*key[:2], r.count + (seen.count if seen else 0), r.reason, (seen or r).node)
+        known |= {(r.op_type, r.domain) for r in refusals}
+    return list(merged.values())
+
+
+# -- inputs -----------------------------------------------------------------------------
+
+
+def _add_inputs(
+    builder: Builder,
+    graph: onnx.GraphProto,
+    dims: Mapping[str, int],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Declares the graph's inputs with static shapes."""
+    inputs = [v for v in graph.input if v.name not in builder.names]
+    listed = ", ".join(quoted(v.name) for v in inputs) or "none"
+    for name in shapes:
+        if name not in {v.name for v in inputs}:
+            raise UsageError(f"--shape {quoted(name)}: no such input; the inputs are {listed}")
+    symbols = sorted({d.dim_param for v in inputs for d in v.type.tensor_type.shape.dim if d.dim_param})
+    for name, size in dims.items():
+        if name not in symbols:
+            known = ", ".join(map(quoted, symbols)) or "none"
+            raise UsageError(f"--dim {quoted(name)}: no such dimension; the model's are {known}")
+        if size < 1:
+            raise UsageError(f"--dim {shown(name)}={size}: a dimension is at least 1")
+    bound = dict(dims)
+    for v in inputs:
+        if v.name in shapes:
+            _bind(v, tuple(shapes[v.name]), bound)
+    for v in inputs:
+        if not v.type.HasField("tensor_type"):
+            kind = v.type.WhichOneof("value") or "nothing"
+            raise UnsupportedModel(f"input {quoted(v.name)} is a {kind.removesuffix('_type')}, not a tensor")
+        shape = shapes.get(v.name) or _static_shape(v, bound)
+        builder.add_input(v.name, shape, v.type.tensor_type.elem_type)
+
+
+def _bind(value: onnx.ValueInfoProto, shape: tuple[int, ...], bound: dict[str, int]) -> None:
+    """Checks a --shape against the declared one and learns the dimensions that it names."""
+    declared = value.type.tensor_type.shape.dim
+    text = ",".join(map(str, shape))
+    if value.type.tensor_type.HasField("shape") and len(declared) != len(shape):
+        raise UsageError(f"--shape {shown(value.name)}={text}: the input has {len(declared)} dimensions")
+    for d, n in zip(declared, shape, strict=False):
+        if n < 1:
+            raise UsageError(f"--shape {shown(value.name)}={text}: a dimension is at least 1")
+        if d.HasField("dim_value") and d.dim_value != n:
+            raise UsageError(f"--shape {shown(value.name)}={text}: the model says {d.dim_value}, not {n}")
+        if d.dim_param and bound.setdefault(d.dim_param, n) != n:
+            was = bound[d.dim_param]
+            raise UsageError(
+                f"--shape {shown(value.name)}={text}: {quoted(d.dim_param)} is {was} elsewhere, not {n}"
+            )
+
+
+def _static_shape(value: onnx.ValueInfoProto, bound: Mapping[str, int]) -> tuple[int, ...]:
+    name = shown(value.name)
+    if not value.type.tensor_type.HasField("shape"):
+        raise InvalidInput(f"input '{name}' has no shape: give it with --shape {name}=1,2,3")
+    shape: list[int] = []
+    for i, d in enumerate(value.type.tensor_type.shape.dim):
+        if d.HasField("dim_value"):
+            shape.append(d.dim_value)
+        elif d.dim_param in bound:
+            shape.append(bound[d.dim_param])
+        elif d.dim_param:
+            symbol = shown(d.dim_param)
+            raise InvalidInput(f"input '{name}': dimension '{symbol}' is not bound; add --dim {symbol}=N")
+        else:
+            raise InvalidInput(
+                f"input '{name}': dimension {i} has no size; give the shape with --shape {name}=..."
+            )
+    return tuple(shape)

@@ -1,0 +1,123 @@
+"""Reading ONNX files: protobuf, data kept in other files, and values of tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
+
+from ..ir.graph import Unsupported
+from ..ir.op import Array
+from .errors import InputOutput, InvalidInput, quoted, shown
+
+
+def load_model(model: str | Path | bytes | onnx.ModelProto) -> onnx.ModelProto:
+    """The model with all its data in memory. A file's external data lies next to it."""
+    if isinstance(model, onnx.ModelProto):
+        return model
+    if isinstance(model, bytes):
+        return _parse(model, "the model")
+    path = Path(model)
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None
+    proto = _parse(content, quoted(str(path)))
+    _load_external(proto, path.parent)
+    return proto
+
+
+def _parse(content: bytes, what: str) -> onnx.ModelProto:
+    if not content:
+        raise InvalidInput(f"{what} is empty")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError:
+        raise InvalidInput(f"{what} is no ONNX model, or is truncated") from None
+    if not proto.HasField("graph") or not proto.ir_version:
+        raise InvalidInput(f"{what} is no ONNX model: it has no graph")
+    return proto
+
+
+def _load_external(proto: onnx.ModelProto, folder: Path) -> None:
+    for tensor in proto.graph.initializer:
+        if not external_data_helper.uses_external_data(tensor):
+            continue
+        try:
+            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        except (OSError, ValueError, onnx.checker.ValidationError) as e:
+            where = next((e.value for e in tensor.external_data if e.key == "location"), "")
+            lines = str(e).splitlines() or ["unreadable"]
+            raise InputOutput(
+                f"data of {quoted(tensor.name)} in {quoted(where)} next to the model: {shown(lines[0], 160)}"
+            ) from None
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def array_of(tensor: TensorProto) -> Array:
+    """A tensor's value; Unsupported for an element type that a core cannot store."""
+    kind = tensor.data_type
+    known = kind in _STORED
+    if not known:
+        raise Unsupported(f"element type {type_name(kind)}")
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as e:
+        raise InvalidInput(f"tensor {quoted(tensor.name)}: {shown(str(e), 120)}") from None
+
+
+_STORED = {
+    TensorProto.FLOAT,
+    TensorProto.FLOAT16,
+    TensorProto.DOUBLE,
+    TensorProto.BOOL,
+    TensorProto.INT8,
+    TensorProto.INT16,
+    TensorProto.INT32,
+    TensorProto.INT64,
+    TensorProto.UINT8,
+    TensorProto.UINT16,
+    TensorProto.UINT32,
+    TensorProto.UINT64,
+}
+
+
+def type_name(number: int) -> str:
+    """ONNX's name of an element type."""
+    try:
+        return TensorProto.DataType.Name(number)
+    except ValueError:
+        return f"number {number}"
+
+
+def dense(sparse: onnx.SparseTensorProto) -> Array:
+    """A sparse tensor, filled up with zeros."""
+    shape = tuple(sparse.dims)
+    values = array_of(sparse.values)
+    at = array_of(sparse.indices)
+    out = np.zeros(shape, values.dtype)
+    if at.ndim == 1:
+        out.reshape(-1)[at] = values
+    else:
+        out[tuple(at.T)] = values
+    return out
+
+
+def attribute_value(attribute: onnx.AttributeProto) -> Any:
+    """An attribute as a Python number, string, list or NumPy array; subgraphs as they are."""
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, TensorProto):
+        return array_of(value)
+    if isinstance(value, onnx.SparseTensorProto):
+        return dense(value)
+    if isinstance(value, (list, tuple)) or (hasattr(value, "__len__") and not isinstance(value, str)):
+        return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value]
+    return value

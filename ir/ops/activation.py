@@ -1,0 +1,307 @@
+"""Elementwise activations and transcendental functions.
+
+The one-line formulas are those of the ONNX operator schemas. exp(x) - 1 is written
+so, not as expm1: its error near 0 is absolute, at most one rounding of 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import erf as exact_erf
+from math import pi, sqrt
+
+import numpy as np
+
+from .. import math
+from ..builder import Arithmetic, Value
+from ..op import Array
+from .elementwise import Elementwise
+
+
+class Relu(Elementwise):
+    onnx = "Relu"
+    exact = True
+    since = 6
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.max(x[0], b.const(0, self.out_type))
+
+    def numpy(self, *x: Array) -> Array:
+        return np.maximum(x[0], np.zeros((), x[0].dtype))
+
+
+class Exp(Elementwise):
+    onnx = "Exp"
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return math.exp(b, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.exp(x[0])
+
+
+class Log(Elementwise):
+    onnx = "Log"
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return math.log(b, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.log(x[0])
+
+
+class Sin(Elementwise):
+    onnx = "Sin"
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return math.sin(b, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.sin(x[0])
+
+
+class Cos(Elementwise):
+    onnx = "Cos"
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return math.cos(b, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.cos(x[0])
+
+
+class Tanh(Elementwise):
+    onnx = "Tanh"
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return math.tanh(b, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.tanh(x[0])
+
+
+def _sigmoid(x: Array) -> Array:
+    # exp of a negative number only, so that nothing overflows
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def _erf(x: Array) -> Array:
+    return np.vectorize(exact_erf, otypes=[x.dtype])(x)
+
+
+def _softplus(x: Array) -> Array:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _softplus_scalar(b: Arithmetic, x: Value) -> Value:
+    zero, one = b.const(0, x.dtype), b.const(1, x.dtype)
+    return b.add(b.max(x, zero), math.log(b, b.add(one, math.exp(b, b.neg(b.abs(x))))))
+
+
+class Sigmoid(Elementwise):
+    onnx = "Sigmoid"
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return math.sigmoid(b, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return _sigmoid(x[0])
+
+
+class Erf(Elementwise):
+    onnx = "Erf"
+    since = 9
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return math.erf(b, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return _erf(x[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakyRelu(Elementwise):
+    onnx = "LeakyRelu"
+    exact = True
+    since = 6
+    alpha: float = 0.01
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        slope = b.mul(x[0], b.const(self.alpha, self.out_type))
+        return b.select(b.compare("lt", x[0], b.const(0, self.out_type)), slope, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.where(x[0] < 0, x[0] * self.alpha, x[0])
+
+
+class PRelu(Elementwise):
+    onnx = "PRelu"
+    exact = True
+    arity = 2
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.select(b.compare("lt", x[0], b.const(0, self.out_type)), b.mul(x[0], x[1]), x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.where(x[0] < 0, x[0] * x[1], x[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdedRelu(Elementwise):
+    onnx = "ThresholdedRelu"
+    exact = True
+    since = 10
+    alpha: float = 1.0
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        above = b.compare("gt", x[0], b.const(self.alpha, self.out_type))
+        return b.select(above, x[0], b.const(0, self.out_type))
+
+    def numpy(self, *x: Array) -> Array:
+        return np.where(x[0] > np.asarray(self.alpha, x[0].dtype), x[0], np.zeros((), x[0].dtype))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elu(Elementwise):
+    onnx = "Elu"
+    since = 6
+    alpha: float = 1.0
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        one = b.const(1, self.out_type)
+        below = b.mul(b.sub(math.exp(b, x[0]), one), b.const(self.alpha, self.out_type))
+        return b.select(b.compare("lt", x[0], b.const(0, self.out_type)), below, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.where(x[0] < 0, self.alpha * np.expm1(x[0]), x[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Celu(Elementwise):
+    onnx = "Celu"
+    since = 12
+    alpha: float = 1.0
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        alpha, one = b.const(self.alpha, self.out_type), b.const(1, self.out_type)
+        below = b.mul(b.sub(math.exp(b, b.div(x[0], alpha)), one), alpha)
+        return b.select(b.compare("lt", x[0], b.const(0, self.out_type)), below, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.where(x[0] < 0, self.alpha * np.expm1(x[0] / self.alpha), x[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selu(Elementwise):
+    onnx = "Selu"
+    since = 6
+    alpha: float = 1.67326319217681884765625
+    gamma: float = 1.05070102214813232421875
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        alpha, gamma = b.const(self.alpha, self.out_type), b.const(self.gamma, self.out_type)
+        below = b.sub(b.mul(alpha, math.exp(b, x[0])), alpha)
+        return b.mul(gamma, b.select(b.compare("gt", x[0], b.const(0, self.out_type)), x[0], below))
+
+    def numpy(self, *x: Array) -> Array:
+        return self.gamma * np.where(x[0] > 0, x[0], self.alpha * np.expm1(x[0]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardSigmoid(Elementwise):
+    onnx = "HardSigmoid"
+    since = 6
+    alpha: float = 0.2
+    beta: float = 0.5
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        line = b.fma(x[0], b.const(self.alpha, self.out_type), b.const(self.beta, self.out_type))
+        return b.max(b.const(0, self.out_type), b.min(b.const(1, self.out_type), line))
+
+    def numpy(self, *x: Array) -> Array:
+        return np.clip(self.alpha * x[0] + self.beta, 0, 1)
+
+
+class HardSwish(Elementwise):
+    onnx = "HardSwish"
+    since = 14
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        line = b.fma(x[0], b.const(1 / 6, self.out_type), b.const(0.5, self.out_type))
+        return b.mul(x[0], b.max(b.const(0, self.out_type), b.min(b.const(1, self.out_type), line)))
+
+    def numpy(self, *x: Array) -> Array:
+        return x[0] * np.clip(x[0] * (1 / 6) + 0.5, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swish(Elementwise):
+    onnx = "Swish"
+    since = 24
+    alpha: float = 1.0
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        scaled = x[0] if self.alpha == 1 else b.mul(x[0], b.const(self.alpha, self.out_type))
+        return b.mul(x[0], math.sigmoid(b, scaled))
+
+    def numpy(self, *x: Array) -> Array:
+        return x[0] * _sigmoid(x[0] * self.alpha)
+
+
+class Softplus(Elementwise):
+    onnx = "Softplus"
+    since = 1
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return _softplus_scalar(b, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return _softplus(x[0])
+
+
+class Softsign(Elementwise):
+    onnx = "Softsign"
+    since = 1
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.div(x[0], b.add(b.const(1, self.out_type), b.abs(x[0])))
+
+    def numpy(self, *x: Array) -> Array:
+        return x[0] / (1 + np.abs(x[0]))
+
+
+class Mish(Elementwise):
+    onnx = "Mish"
+    since = 18
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return b.mul(x[0], math.tanh(b, _softplus_scalar(b, x[0])))
+
+    def numpy(self, *x: Array) -> Array:
+        return x[0] * np.tanh(_softplus(x[0]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gelu(Elementwise):
+    onnx = "Gelu"
+    since = 20
+    approximate: str = "none"
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        def const(value: float) -> Value:
+            return b.const(value, self.out_type)
+
+        if self.approximate == "tanh":
+            cubic = b.fma(b.mul(b.mul(x[0], x[0]), x[0]), const(0.044715), x[0])
+            gate = math.tanh(b, b.mul(cubic, const(sqrt(2 / pi))))
+        else:
+            gate = math.erf(b, b.mul(x[0], const(sqrt(0.5))))
+        return b.mul(b.mul(const(0.5), x[0]), b.add(const(1), gate))
+
+    def numpy(self, *x: Array) -> Array:
+        if self.approximate == "tanh":
+            gate = np.tanh(sqrt(2 / pi) * (x[0] + 0.044715 * x[0] ** 3))
+        else:
+            gate = _erf(x[0] * sqrt(0.5))
+        return 0.5 * x[0] * (1 + gate)

@@ -1,0 +1,299 @@
+"""ONNX rules that move or reinterpret data: see `rearrange` for what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..dtypes import by_onnx
+from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
+from ..op import product
+from .elementwise import Where, apply, broadcast
+from .rearrange import (
+    Cut,
+    concat,
+    expand,
+    integers,
+    mirror,
+    normal_axis,
+    pad,
+    reshape,
+    slice_axis,
+    slice_box,
+    transpose,
+)
+
+
+def _axes_of(g: GraphBuilder, spec: Spec, rank: int) -> list[int] | None:
+    """`axes` as attribute (before opset 13) or as input 1; None where omitted."""
+    given = spec.attribute("axes")
+    if given is None and spec.has(1):
+        given = g.known(spec.inputs[1], f"{spec.op_type}'s axes")
+    return None if given is None else [normal_axis(a, rank) for a in integers(given)]
+
+
+def _transpose(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    x = spec.inputs[0]
+    order = spec.attribute("perm", list(reversed(range(len(g.shape(x))))))
+    return [transpose(g, x, integers(order), spec.outputs[0])]
+
+
+def _reshape(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    x = spec.inputs[0]
+    old = g.shape(x)
+    wanted = integers(g.known(spec.inputs[1], "Reshape's shape"))
+    if not spec.attribute("allowzero", 0):
+        if any(n == 0 and i >= len(old) for i, n in enumerate(wanted)):
+            raise InvalidModel(f"Reshape of {list(old)} to {wanted}: no dimension to take the 0 from")
+        wanted = [old[i] if n == 0 else n for i, n in enumerate(wanted)]
+    if wanted.count(-1) > 1 or min(wanted, default=0) < -1:
+        raise InvalidModel(f"Reshape to {wanted}")
+    if -1 in wanted:
+        rest = product([n for n in wanted if n != -1])
+        if rest == 0 or product(old) % rest:
+            raise InvalidModel(f"Reshape of {list(old)} to {wanted}")
+        wanted[wanted.index(-1)] = product(old) // rest
+    return [reshape(g, x, wanted, spec.outputs[0])]
+
+
+def _flatten(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    old = g.shape(spec.inputs[0])
+    at = spec.attribute("axis", 1)
+    at = at if at == len(old) else normal_axis(at, len(old))
+    return [reshape(g, spec.inputs[0], (product(old[:at]), product(old[at:])), spec.outputs[0])]
+
+
+def _squeeze(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    old = g.shape(spec.inputs[0])
+    axes = _axes_of(g, spec, len(old))
+    if axes is None:
+        axes = [i for i, n in enumerate(old) if n == 1]
+    if any(old[a] != 1 for a in axes):
+        raise InvalidModel(f"Squeeze of axes {axes} of shape {list(old)}")
+    return [reshape(g, spec.inputs[0], [n for i, n in enumerate(old) if i not in axes], spec.outputs[0])]
+
+
+def _unsqueeze(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    old = list(g.shape(spec.inputs[0]))
+    given = spec.attribute("axes")
+    if given is None:
+        given = g.known(spec.inputs[1], "Unsqueeze's axes")
+    rank = len(old) + len(integers(given))
+    axes = {normal_axis(a, rank) for a in integers(given)}
+    if len(axes) != len(integers(given)):
+        raise InvalidModel(f"Unsqueeze with repeated axes {integers(given)}")
+    rest = iter(old)
+    new = [1 if i in axes else next(rest) for i in range(rank)]
+    return [reshape(g, spec.inputs[0], new, spec.outputs[0])]
+
+
+def _slice(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    x = spec.inputs[0]
+    shape = g.shape(x)
+    if spec.opset < 10:
+        starts, ends = spec.attribute("starts"), spec.attribute("ends")
+        axes, steps = spec.attribute("axes"), None
+    else:
+        names = ("starts", "ends", "axes", "steps")
+        starts, ends, axes, steps = (
+            g.known(spec.inputs[i], f"Slice's {n}") if spec.has(i) else None for i, n in enumerate(names, 1)
+        )
+    first, last = integers(starts), integers(ends)
+    dims = [normal_axis(a, len(shape)) for a in (range(len(first)) if axes is None else integers(axes))]
+    strides = [1] * len(first) if steps is None else integers(steps)
+    if 0 in strides or not len(first) == len(last) == len(dims) == len(strides):
+        raise InvalidModel(f"Slice from {first} to {last} with axes {dims} and steps {strides}")
+    cuts = [Cut(0, 1, n) for n in shape]
+    for d, lo, hi, step in zip(dims, first, last, strides, strict=True):
+        cuts[d] = _cut(lo, hi, step, shape[d])
+    return [slice_box(g, x, cuts, spec.outputs[0])]
+
+
+def _cut(start: int, end: int, step: int, size: int) -> Cut:
+    """ONNX's bounds: negative ones count from the end, then both are clamped to the dimension."""
+    start, end = (v + size if v < 0 else v for v in (start, end))
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    start, end = min(max(start, 0), high), min(max(end, low), high if step < 0 else size)
+    chosen = range(start, end, step)
+    return Cut(chosen.start, step, len(chosen))
+
+
+def _concat(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    rank = len(g.shape(spec.inputs[0]))
+    if any(len(g.shape(t)) != rank for t in spec.inputs):
+        raise InvalidModel("Concat of tensors of different rank")
+    return [concat(g, spec.inputs, normal_axis(spec.attribute("axis", 1), rank), spec.outputs[0])]
+
+
+def _split(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    x = spec.inputs[0]
+    dim = normal_axis(spec.attribute("axis", 0), len(g.shape(x)))
+    size = g.shape(x)[dim]
+    sizes = spec.attribute("split")
+    if sizes is None and spec.has(1):
+        sizes = g.known(spec.inputs[1], "Split's sizes")
+    if sizes is None:
+        number = spec.attribute("num_outputs", len(spec.outputs))
+        each = -(-size // number)
+        sizes = [max(0, min(each, size - i * each)) for i in range(number)]
+    sizes = integers(sizes)
+    if sum(sizes) != size or len(sizes) < len(spec.outputs):
+        raise InvalidModel(f"Split of {size} into {sizes}")
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        slice_axis(g, x, dim, start, count, hint) if hint else ""
+        for hint, start, count in zip(spec.outputs, starts, sizes, strict=False)
+    ]
+
+
+def _pad(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """Widths, value and axes are attributes before opset 11, inputs since."""
+    x, hint = spec.inputs[0], spec.outputs[0]
+    rank = len(g.shape(x))
+    if spec.opset < 11:
+        widths, fill = integers(spec.attribute("pads")), spec.attribute("value", 0.0)
+    else:
+        widths = integers(g.known(spec.inputs[1], "Pad's widths"))
+        fill = g.known(spec.inputs[2], "Pad's value").reshape(()).item() if spec.has(2) else 0.0
+    dims = list(range(rank))
+    if spec.has(3):
+        dims = [normal_axis(a, rank) for a in integers(g.known(spec.inputs[3], "Pad's axes"))]
+    if len(widths) != 2 * len(dims):
+        raise InvalidModel(f"Pad with {len(widths)} widths for {len(dims)} axes")
+    before, after = [0] * rank, [0] * rank
+    for i, d in enumerate(dims):
+        before[d], after[d] = widths[i], widths[len(dims) + i]
+    mode = spec.attribute("mode", "constant")
+    if mode == "constant":
+        if float(fill) != fill:
+            raise Unsupported(f"Pad with the value {fill}, which no float holds")
+        return [pad(g, x, before, after, float(fill), hint)]
+    if mode not in ("reflect", "edge", "wrap"):
+        raise InvalidModel(f"Pad in mode {mode!r}")
+    for d in range(rank):
+        if before[d] or after[d]:
+            x = mirror(g, x, mode, d, before[d], after[d], hint)
+    return [x]
+
+
+def _expand(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    wanted = integers(g.known(spec.inputs[1], "Expand's shape"))
+    shape = broadcast(g.shape(spec.inputs[0]), tuple(wanted))
+    return [expand(g, spec.inputs[0], shape, spec.outputs[0])]
+
+
+def _tile(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """[a, b] repeated (r, s) times: [1, a, 1, b] expanded to [r, a, s, b], then merged."""
+    x, hint = spec.inputs[0], spec.outputs[0]
+    shape = g.shape(x)
+    repeats = integers(g.known(spec.inputs[1], "Tile's repeats"))
+    if len(repeats) != len(shape):
+        raise InvalidModel(f"Tile of shape {list(shape)} by {repeats}")
+    paired = reshape(g, x, [m for n in shape for m in (1, n)], hint)
+    wide = expand(g, paired, [m for r, n in zip(repeats, shape, strict=True) for m in (r, n)], hint)
+    return [reshape(g, wide, [r * n for r, n in zip(repeats, shape, strict=True)], hint)]
+
+
+def _depth_to_space(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    n, c, h, w = g.shape(spec.inputs[0])
+    s, hint = spec.attribute("blocksize"), spec.outputs[0]
+    if c % (s * s):
+        raise InvalidModel(f"DepthToSpace of {c} channels with blocks of {s}")
+    if spec.attribute("mode", "DCR") == "DCR":
+        split, order = (n, s, s, c // (s * s), h, w), (0, 3, 4, 1, 5, 2)
+    else:
+        split, order = (n, c // (s * s), s, s, h, w), (0, 1, 4, 2, 5, 3)
+    blocks = transpose(g, reshape(g, spec.inputs[0], split, hint), order, hint)
+    return [reshape(g, blocks, (n, c // (s * s), h * s, w * s), hint)]
+
+
+def _space_to_depth(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    n, c, h, w = g.shape(spec.inputs[0])
+    s, hint = spec.attribute("blocksize"), spec.outputs[0]
+    if h % s or w % s:
+        raise InvalidModel(f"SpaceToDepth of {h}x{w} with blocks of {s}")
+    blocks = reshape(g, spec.inputs[0], (n, c, h // s, s, w // s, s), hint)
+    return [reshape(g, transpose(g, blocks, (0, 3, 5, 1, 2, 4), hint), (n, c * s * s, h // s, w // s), hint)]
+
+
+# -- constants and shapes ---------------------------------------------------------------
+
+
+def _constant(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    kinds = {
+        "value_float": np.float32,
+        "value_floats": np.float32,
+        "value_int": np.int64,
+        "value_ints": np.int64,
+    }
+    value = spec.attribute("value")
+    for name, dtype in kinds.items():
+        if spec.attribute(name) is not None:
+            value = np.asarray(spec.attribute(name), dtype)
+    if not isinstance(value, np.ndarray):
+        raise Unsupported("a Constant that is not a tensor of numbers")
+    return [g.constant(value, spec.outputs[0])]
+
+
+def _constant_of_shape(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    shape = integers(g.known(spec.inputs[0], "ConstantOfShape's shape"))
+    value = np.asarray(spec.attribute("value", np.zeros(1, np.float32)))
+    return [g.constant(np.full(shape, value.reshape(()), value.dtype), spec.outputs[0])]
+
+
+def _shape(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    shape = g.shape(spec.inputs[0])
+    part = shape[spec.attribute("start", 0) : spec.attribute("end")]
+    return [g.constant(np.array(part, np.int64), spec.outputs[0])]
+
+
+def _size(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    return [g.constant(np.array(product(g.shape(spec.inputs[0])), np.int64), spec.outputs[0])]
+
+
+def _range(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    start, limit, delta = (g.known(t, "Range's bounds").reshape(()) for t in spec.inputs)
+    if delta == 0:
+        raise InvalidModel("Range with a step of 0")
+    number = max(int(np.ceil((limit - start) / delta)), 0)
+    return [g.constant((start + np.arange(number) * delta).astype(start.dtype), spec.outputs[0])]
+
+
+def _eye_like(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    rows, columns = g.shape(spec.inputs[0])
+    dtype = by_onnx(spec.attribute("dtype")) if spec.attribute("dtype") else g.dtype(spec.inputs[0])
+    if dtype is None:
+        raise Unsupported(f"EyeLike of ONNX element type {spec.attribute('dtype')}")
+    return [g.constant(np.eye(rows, columns, spec.attribute("k", 0), dtype.numpy), spec.outputs[0])]
+
+
+def _trilu(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    x = spec.inputs[0]
+    offset = int(g.known(spec.inputs[1], "Trilu's k").reshape(())) if spec.has(1) else 0
+    ones = np.ones(g.shape(x)[-2:], np.bool_)
+    keep = np.triu(ones, offset) if spec.attribute("upper", 1) else np.tril(ones, offset)
+    zero = g.constant(np.zeros((), g.dtype(x).numpy))
+    return [apply(g, Where, [g.constant(keep), x, zero], spec.outputs[0])]
+
+
+register("Transpose", _transpose, 1)
+register("Reshape", _reshape, 5)
+register("Flatten", _flatten, 1)
+register("Squeeze", _squeeze, 1)
+register("Unsqueeze", _unsqueeze, 1)
+register("Slice", _slice, 1)
+register("Concat", _concat, 4)
+register("Split", _split, 2)
+register("Pad", _pad, 2)
+register("Expand", _expand, 8)
+register("Tile", _tile, 6)
+register("DepthToSpace", _depth_to_space, 1)
+register("SpaceToDepth", _space_to_depth, 1)
+register("Constant", _constant, 1)
+register("ConstantOfShape", _constant_of_shape, 9)
+register("Shape", _shape, 1)
+register("Size", _size, 1)
+register("Range", _range, 11)
+register("EyeLike", _eye_like, 9)
+register("Trilu", _trilu, 14)
