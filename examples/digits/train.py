@@ -12,6 +12,7 @@ little or nothing.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -129,7 +130,7 @@ def accuracy(x: Floats, labels: NDArray[np.int64], p: dict[str, Floats]) -> floa
 
 def export(p: dict[str, Floats]) -> onnx.ModelProto:
     """The network as ONNX, opset 17: "image" [batch, 1, 8, 8], 0 to 1, -> "probabilities" [batch, 10]."""
-    conv = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    conv: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
     nodes = [
         helper.make_node("Conv", ["image", "conv1.weight", "conv1.bias"], ["c1"], "conv1", **conv),
         helper.make_node("Relu", ["c1"], ["r1"], "relu1"),
@@ -158,9 +159,9 @@ def main() -> None:
     # Imported here: the data set is all that scikit-learn is for.
     from sklearn.datasets import load_digits  # pyright: ignore[reportMissingImports]
 
-    digits = load_digits()
-    images = (digits.images / 16).astype(np.float32)[:, None]
-    labels = digits.target.astype(np.int64)
+    pixels, digits = load_digits(return_X_y=True)
+    images = (pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+    labels = digits.astype(np.int64)
     p = train(images[:-HELD_OUT], labels[:-HELD_OUT])
     print(f"held-out accuracy {accuracy(images[-HELD_OUT:], labels[-HELD_OUT:], p):.2%}")
     (HERE / "digits.onnx").write_bytes(export(p).SerializeToString(deterministic=True))
