@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_letters
 
 import numpy as np
 
 from ..affine import Affine, access_axes, axis
 from ..builder import Carried, KernelBuilder, Value
-from ..dtypes import DType
+from ..dtypes import I64, DType
 from ..graph import GraphBuilder, InvalidModel, Spec, register
 from ..op import CLOSED, Array, Extents, Op, Work, assemble, broadcast_access, gather, product
 from .elementwise import Add, Mul, apply
@@ -31,6 +32,7 @@ from .loops import (
 # Register tiles: rows by vectors. Sixteen accumulators keep two FMA units of four
 # cycles' latency busy and leave room for operands in a file of 32 registers.
 ROWS = {8: 2, 2: 4, 1: 4}
+CHAINS = 8  # accumulators at least, by splitting sums where a tile has fewer results
 COLUMNS = (4, 1)  # results side by side when vectors run along a reduced axis
 TEMPORARY = 1024  # bytes of products that the second way of `alternatives` may keep
 
@@ -51,21 +53,24 @@ class Contract(Op):
 
     # -- meaning ------------------------------------------------------------------
     def reference(self, *operands: Array) -> Array:
-        names = [a for a, _ in self.axes]
-        terms: list[object] = []
+        letter = dict(zip((a for a, _ in self.axes), ascii_letters, strict=False))
+        seen = {a for read in self.reads for a in access_axes(read)}
+        kept = [(a, n) for a, n in self.axes if a not in self.reduced]
+        terms: list[str] = []
+        factors: list[Array] = []
         for x, read, dtype in zip(operands, self.reads, self.in_types, strict=True):
             used = [(a, n) for a, n in self.axes if a in access_axes(read)]
             wide = widen(x, dtype)
-            if not self.accumulate.is_float:
-                wide = wide.astype(self.accumulate.numpy)
-            terms += [gather(wide, read, used, self.fill), [names.index(a) for a, _ in used]]
-        kept = [a for a in names if a not in self.reduced]
-        # Axes that neither operand has (a result broadcast along them) come after.
-        seen = [a for a in kept if any(a in access_axes(read) for read in self.reads)]
+            wide = wide if self.accumulate.is_float else wide.astype(self.accumulate.numpy)
+            terms.append("".join(letter[a] for a, _ in used))
+            factors.append(gather(wide, read, used, self.fill))
+        result = "".join(letter[a] for a, _ in kept if a in seen)
         with np.errstate(all="ignore"):
-            out = np.asarray(np.einsum(*terms, [names.index(a) for a in seen], optimize=True))
-        unseen = tuple(i for i, a in enumerate(kept) if a not in seen)
-        return assemble(np.expand_dims(out, unseen), self.write, [(a, self.size[a]) for a in kept])
+            out = np.asarray(np.einsum(f"{','.join(terms)}->{result}", *factors, optimize=True))
+        # Rearrangements absorbed into an op can leave axes that move neither operand.
+        repeats = product([self.size[a] for a in self.reduced if a not in seen])
+        out = np.expand_dims(out, tuple(i for i, (a, _) in enumerate(kept) if a not in seen))
+        return assemble(out if repeats == 1 else out * out.dtype.type(repeats), self.write, kept)
 
     # -- cost ---------------------------------------------------------------------
     def work(self, extents: Extents) -> tuple[Work, ...]:
@@ -125,18 +130,45 @@ class Contract(Op):
         def lanes(i: Value, carried: Carried) -> Carried:
             starts = lane_starts(k, i)
             places = [at_lane(k, row, start) for row in rows for start in starts]
-            zero = k.splat(k.const(0, self.accumulate))
-
-            def step(inner: Index, sums: Carried) -> Carried:
-                reduced = {a: inner[a] for a in self.reduced}
-                here = [{**p, **reduced} for p in places]
-                return self._multiply(k, here, sums)
-
-            sums = fold(k, self.reduced, {}, [zero] * len(places), step)
+            sums = self._sums(k, places)
             deposit(k, "add", self.out_type, list(zip(sums, places, strict=True)), lanes=True)
             return carried
 
         k.lane_loop(lanes, vectors=ROWS[len(rows)])
+
+    def _sums(self, k: KernelBuilder, places: Sequence[Index]) -> Carried:
+        """The accumulators at `places`. A few alone do not hide the latency of an FMA: each is then
+        summed in several chains, interleaved along the last reduced axis."""
+        chains = max(1, CHAINS // len(places))
+        last = self.reduced[-1:]
+
+        def step(inner: Index, sums: Carried) -> Carried:
+            return self._multiply(k, [{**p, **inner} for p in places], sums)
+
+        def strip(inner: Index, sums: Carried) -> Carried:
+            def several(i: Value, carried: Carried) -> Carried:
+                out = list(carried)
+                for c, at in enumerate(offsets(k, i, chains)):
+                    own = slice(c, None, chains)
+                    out[own] = step({**inner, last[0]: at}, out[own])
+                return out
+
+            def single(i: Value, carried: Carried) -> Carried:
+                out = list(carried)
+                own = slice(0, None, chains)
+                out[own] = step({**inner, last[0]: k.add_index(done, i)}, out[own])
+                return out
+
+            count = k.extent(last[0])
+            left = k.bit_and(count, k.const(chains - 1, I64))
+            done = k.sub(count, left)
+            return k.loop(left, single, k.loop(count, several, sums, step=chains))
+
+        zero = k.splat(k.const(0, self.accumulate))
+        if chains == 1 or not last:
+            return fold(k, self.reduced, {}, [zero] * len(places), step)
+        sums = fold(k, self.reduced[:-1], {}, [zero] * (len(places) * chains), strip)
+        return [_add_pairs(k, sums[p * chains : (p + 1) * chains]) for p in range(len(places))]
 
     def _dots(self, k: KernelBuilder, kept: Sequence[str]) -> None:
         """Vectors along a reduced axis, a block of results (of up to two axes) at a time."""
@@ -172,7 +204,7 @@ class Contract(Op):
 
         sums = fold(k, outer, {}, [zero] * (len(places) * vectors), row)
         if len(places) == 1:
-            sums = [k.add(k.add(sums[0], sums[1]), k.add(sums[2], sums[3]))]
+            sums = [_add_pairs(k, sums)]
         done = [(k.reduce_lanes("add", s), p) for s, p in zip(sums, places, strict=True)]
         deposit(k, "add", self.out_type, done, lanes=False)
 
@@ -197,6 +229,14 @@ class Contract(Op):
             else:
                 out.append(k.add(s, k.mul(a, b)))
         return out
+
+
+def _add_pairs(k: KernelBuilder, values: Sequence[Value]) -> Value:
+    """The sum of a power of two of values."""
+    while len(values) > 1:
+        half = len(values) // 2
+        values = [k.add(a, b) for a, b in zip(values[:half], values[half:], strict=True)]
+    return values[0]
 
 
 # -- building ---------------------------------------------------------------------

@@ -45,7 +45,7 @@ def neutral(kind: Combine, dtype: DType) -> float | int:
         return float("inf") if kind == "min" else float("-inf")
     if dtype == BOOL:
         return int(kind == "min")
-    limits = np.iinfo(dtype.numpy)
+    limits = np.iinfo(dtype.numpy.name)
     return int(limits.max if kind == "min" else limits.min)
 
 
