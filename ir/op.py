@@ -192,7 +192,7 @@ def _plain_view(array: Array, access: Access, axes: Sequence[tuple[str, int]]) -
     number = {name: d for d, (name, _) in enumerate(axes)}
     order: list[int] = []
     keep: list[int] = []
-    for j, (e, n) in enumerate(zip(access, array.shape, strict=True)):
+    for e, n in zip(access, array.shape, strict=True):
         if not e.terms and e.const == 0 and n == 1:
             continue
         if len(e.terms) != 1 or e.const or e.terms[0][1] != 1:

@@ -17,7 +17,7 @@ from ..affine import Access, Affine, axis, constant
 from ..builder import Arithmetic, Carried, KernelBuilder, Value
 from ..dtypes import I64
 from ..graph import GraphBuilder, InvalidModel
-from ..op import Array, Extents, Op, Work, product
+from ..op import Array, Extents, Op, Work, assemble, gather, product
 from .elementwise import Elementwise
 
 Axes = tuple[tuple[str, int], ...]
@@ -124,7 +124,10 @@ class Relabel(Op):
         return tuple(a for a, _ in self.axes if a[0] != "b")
 
     def reference(self, *operands: Array) -> Array:
-        return operands[0].reshape([e.hull({a: (0, n) for a, n in self.axes})[1] for e in self.write])
+        kept = tuple((a, n) for a, n in self.axes if a[0] != "i")
+        source = tuple((a, n) for a, n in self.axes if a[0] != "o")
+        seen = np.broadcast_to(gather(operands[0], self.reads[0], source, self.fill), [n for _, n in source])
+        return assemble(seen.reshape([n for _, n in kept]), self.write, kept)
 
     def lane_axis(self, extents: Mapping[str, int]) -> str:
         return ""

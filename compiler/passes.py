@@ -1,0 +1,159 @@
+"""Graph to graph: the same outputs with less to do. Each pass is a function; `simplify` runs them all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..ir.graph import Graph, Node
+from ..ir.op import Array, Op
+from ..ir.ops.rearrange import Copy
+from .compose import full_box, into_reader, into_writer, leaves
+
+Pass = Callable[[Graph], Graph]
+
+
+def simplify(graph: Graph) -> Graph:
+    """Runs the passes until none finds anything. Every result is checked."""
+    steps: tuple[Pass, ...] = (
+        merge_equal,
+        eliminate_dead,
+        lambda g: absorb_into_readers(g, splits=False),
+        eliminate_dead,
+        lambda g: absorb_into_writers(g, splits=False),
+        lambda g: absorb_into_writers(g, splits=True),
+        lambda g: absorb_into_readers(g, splits=True),
+        eliminate_dead,
+    )
+    while True:
+        before = graph
+        for step in steps:
+            graph = step(graph)
+            graph.check()
+        if graph.nodes == before.nodes:
+            return graph
+
+
+def eliminate_dead(graph: Graph) -> Graph:
+    """Without the nodes, tensors and constants that no output depends on. Inputs stay."""
+    needed = set(graph.outputs)
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if node.output in needed:
+            kept.append(node)
+            needed.update(node.inputs)
+    needed.update(graph.inputs)
+    return replace(
+        graph,
+        nodes=tuple(reversed(kept)),
+        tensors={name: t for name, t in graph.tensors.items() if name in needed},
+        constants={name: value for name, value in graph.constants.items() if name in needed},
+    )
+
+
+def merge_equal(graph: Graph) -> Graph:
+    """One constant for equal constants and one node for nodes that compute the same."""
+    kept = set(graph.outputs)
+    table: dict[str, str] = {}
+    by_content: dict[object, str] = {}
+    for name, value in graph.constants.items():
+        first = by_content.setdefault(_content(value), name)
+        if first != name and name not in kept:
+            table[name] = first
+    writers = graph.writers()
+    seen: dict[tuple[Op, tuple[str, ...]], Node] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        node = replace(node, inputs=tuple(table.get(t, t) for t in node.inputs))
+        key = (node.op, node.inputs)
+        if len(writers[node.output]) == 1 and node.output not in kept and key in seen:
+            table[node.output] = seen[key].output
+            continue
+        if len(writers[node.output]) == 1:
+            seen.setdefault(key, node)
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _content(value: Array) -> tuple[object, ...]:
+    return value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest()
+
+
+def absorb_into_readers(graph: Graph, splits: bool) -> Graph:
+    """Ops that read a Copy's result read its operand instead, through the composed access.
+
+    splits: an op's axis may be cut in two for that. The Copies stay, for `eliminate_dead`.
+    """
+    nodes: list[Node] = []
+    written: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        operand = 0
+        while operand < len(node.inputs):
+            better = _read_through(graph, node, operand, written, splits)
+            if better is None:
+                operand += 1
+            else:
+                node = better
+        nodes.append(node)
+        written.setdefault(node.output, []).append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _read_through(
+    graph: Graph, node: Node, operand: int, written: dict[str, list[Node]], splits: bool
+) -> Node | None:
+    """`node` with one Copy before `operand` composed into it."""
+    tensor = node.inputs[operand]
+    makers = written.get(tensor, [])
+    for maker in makers:
+        if not isinstance(maker.op, Copy):
+            continue
+        source = maker.inputs[0]
+        op = into_reader(
+            node.op,
+            operand,
+            maker.op,
+            graph.tensors[source].shape,
+            [graph.tensors[t].shape for t in node.inputs],
+            sole=len(makers) == 1,
+            splits=splits,
+        )
+        if op is not None:
+            inputs = (*node.inputs[:operand], source, *node.inputs[operand + 1 :])
+            return Node(op, inputs, node.output, _both(maker.source, node.source))
+    return None
+
+
+def absorb_into_writers(graph: Graph, splits: bool) -> Graph:
+    """The only reader of a tensor being a Copy, the tensor's writers write where the Copy would."""
+    nodes: list[Node | None] = list(graph.nodes)
+    readers, writers = graph.readers(), graph.writers()
+    for at, node in enumerate(graph.nodes):
+        copy = node.op
+        if not isinstance(copy, Copy):
+            continue
+        source = node.inputs[0]
+        makers = writers.get(source, [])
+        if not makers or len(readers[source]) != 1 or source in graph.outputs:
+            continue
+        if leaves(copy.reads[0], full_box(copy), graph.tensors[source].shape):
+            continue
+        redirected: list[tuple[int, Node]] = []
+        for m in makers:
+            maker = nodes[m]
+            op = into_writer(maker.op, copy, splits) if maker else None
+            if maker and op:
+                redirected.append((m, Node(op, maker.inputs, node.output, _both(maker.source, node.source))))
+        if len(redirected) < len(makers):
+            continue
+        for m, better in redirected:
+            nodes[m] = better
+        nodes[at] = None
+        # the writers now stand for the Copy, should another Copy read its result
+        writers[node.output] = [w for w in writers[node.output] if w != at] + makers
+    return replace(graph, nodes=tuple(n for n in nodes if n is not None))
+
+
+def _both(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*first, *second)))
