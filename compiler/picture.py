@@ -28,10 +28,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of cores, `width` x `height` from (x, y); nodes are the ONNX nodes computed there.
-
-    Equal `colour` means that regions belong together (steps of one layer).
-    """
+    """A rectangle of cores, `width` x `height` from (x, y); nodes are the ONNX nodes computed there."""
 
     name: str
     x: int
@@ -39,7 +36,6 @@ class Region:
     width: int
     height: int
     nodes: tuple[str, ...] = ()
-    colour: int = 0
 
     @property
     def label(self) -> str:
@@ -65,7 +61,9 @@ class Picture:
     summary: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def check(self) -> None:
-        """Raises ValueError unless arrays have the grid's shape and regions lie on it."""
+        """Raises ValueError unless metrics are known, arrays have the grid's shape and regions lie on it."""
+        if unknown := set(self.metrics) - set(METRICS):
+            raise ValueError(f"picture: unknown metrics {', '.join(sorted(unknown))}")
         shape = (self.height, self.width)
         for name, values in (("dead", self.dead), *((k, m.values) for k, m in self.metrics.items())):
             if values.shape != shape:

@@ -126,6 +126,8 @@ def test_wrong_requests_say_what_there_is(tmp_path: Path) -> None:
     outside = Picture("p", 2, 2, {}, (Region("r", 1, 0, 2, 1),), np.zeros((2, 2), np.bool_))
     with pytest.raises(ValueError, match="region r leaves the 2x2 grid"):
         outside.check()
+    with pytest.raises(ValueError, match="unknown metrics heat"):
+        Picture("p", 8, 8, {"heat": SMALL.metrics["sram"]}, (), SMALL.dead).check()
 
 
 def test_a_huge_range_is_logarithmic() -> None:
