@@ -1,0 +1,413 @@
+"""Building a plan: with regions given, every step, operand, buffer and move of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..ir.affine import access_axes, axis, constant
+from ..ir.dtypes import DType
+from ..ir.graph import Graph, Node, Tensor
+from ..ir.op import Op
+from ..ir.ops.rearrange import Copy
+from ..ir.ops.reduce import ReduceMax, ReduceMin, ReduceProd, ReduceSum
+from .layout import Cut, Grid, Layout, Region, Split, layout, whole
+from .move import HOST, Move, combining, derive, identical
+from .plan import Buffer, Operand, Plan, Role, Step
+from .split import Limits, Source, join_split, useful_ways
+from .sram import allocate
+from .wafer import Wafer
+
+INPUT_BYTES = 512  # an input is spread until a core owns no more than this, where the region allows
+
+
+@dataclass
+class _Draft:
+    """A step before positions and addresses are known."""
+
+    step: Step
+    buffers: list[int]  # those that live only while it runs
+
+
+@dataclass
+class Assembly:
+    """The state of one build: steps so far, who writes what, and buffers."""
+
+    graph: Graph
+    wafer: Wafer
+    regions: tuple[Region, ...]
+    tensors: dict[str, Tensor] = field(default_factory=lambda: {})
+    steps: list[_Draft] = field(default_factory=lambda: [])
+    writers: dict[str, list[int]] = field(default_factory=lambda: {})
+    buffers: list[Buffer] = field(default_factory=lambda: [])
+    users: dict[int, list[int]] = field(default_factory=lambda: {})  # buffer -> steps that use it
+    lays: list[tuple[str, Move]] = field(default_factory=lambda: [])
+
+    def buffer(
+        self,
+        name: str,
+        role: Role,
+        region: int,
+        grid: Grid,
+        dtype: DType,
+        held: Layout,
+        innermost: int | None,
+    ) -> int:
+        number = len(self.buffers)
+        shape = tuple(p.extent for p in held)
+        order = [d for d in range(len(shape)) if d != innermost]
+        if innermost is not None:
+            order.append(innermost)
+        self.buffers.append(
+            Buffer(number, name, role, region, grid, dtype, shape, tuple(order), (0, 0))
+        )
+        return number
+
+    def source(self, tensor: str, region: int) -> Source | None:
+        """Where a run-time tensor lies, for choosing splits; None for a constant."""
+        if tensor in self.graph.constants:
+            return None
+        steps = [self.steps[i].step for i in self.writers[tensor]]
+        s = steps[0]
+        a, b = self.regions[s.region], self.regions[region]
+        far = abs(a.x + a.width / 2 - b.x - b.width / 2) + abs(a.y + a.height / 2 - b.y - b.height / 2)
+        if len(steps) > 1:
+            return Source(Grid(1, 1), Split(), (), (), -1, far)
+        return Source(s.grid, s.split, s.write, s.op.axes, s.region, far)
+
+    def add(self, step: Step, temporary: Sequence[int] = ()) -> int:
+        number = len(self.steps)
+        self.steps.append(_Draft(replace(step, number=number), list(temporary)))
+        self.writers.setdefault(step.tensor, []).append(number)
+        for o in step.operands:
+            self.users.setdefault(o.buffer, []).append(number)
+            for m in o.moves:
+                self.users.setdefault(m.source, []).append(number)
+        for m in step.moves:
+            self.users.setdefault(m.source, []).append(number)
+        self.users.setdefault(step.result, []).append(number)
+        return number
+
+    # -- inputs ----------------------------------------------------------------------
+    def lay_input(self, name: str, region: int, role: Role) -> int:
+        """The owners of a graph input: spread over the region, each byte once."""
+        tensor = self.graph.tensors[name]
+        axes = tuple((f"d{i}", n) for i, n in enumerate(tensor.shape))
+        op = Copy(
+            axes=axes,
+            reads=(tuple(axis(a) for a, _ in axes),),
+            write=tuple(axis(a) for a, _ in axes),
+            in_types=(tensor.dtype,),
+            out_type=tensor.dtype,
+        )
+        r = self.regions[region]
+        cuts: list[Cut] = []
+        rest = tensor.bytes
+        for a, n in sorted(axes, key=lambda t: -t[1]):
+            for side, limit in (("x", r.columns), ("y", r.rows)):
+                if rest <= INPUT_BYTES or any(c.side == side or c.axis == a for c in cuts):
+                    continue
+                enough = [w for w in useful_ways(n, limit) if rest / w <= INPUT_BYTES]
+                ways = enough[:1] or useful_ways(n, limit)[-1:]
+                if ways:
+                    cuts.append(Cut(a, "x" if side == "x" else "y", ways[0]))
+                    rest = -(-rest // ways[0])
+        split = Split(tuple(cuts))
+        columns, rows, _ = split.grid
+        grid = Grid(columns, rows)
+        held = layout(op.write, axes, split)
+        result = self.buffer(name, role, region, grid, tensor.dtype, held, None)
+        return self.add(
+            Step(
+                number=-1,
+                name=name,
+                kind="input",
+                node=-1,
+                op=op,
+                tensor=name,
+                write=op.write,
+                region=region,
+                grid=grid,
+                split=split,
+                part="",
+                lane_axis="",
+                operands=(),
+                result=result,
+                scratch=-1,
+                wavefront=0,
+                position=0,
+            )
+        )
+
+    # -- operands --------------------------------------------------------------------
+    def operand(self, op: Op, j: int, tensor: str, region: int, grid: Grid, split: Split, lane: str) -> Operand:
+        """How a step on `grid` gets operand `j`."""
+        access = op.reads[j]
+        need = layout(access, op.axes, split)
+        shape = self.graph.tensors[tensor].shape
+        steps = split.grid[2]
+        zero = (
+            np.zeros((len(shape), grid.columns), np.int64),
+            np.zeros((len(shape), grid.rows), np.int64),
+            np.zeros((len(shape), steps), np.int64),
+        )
+        innermost = next(
+            (d for d, e in enumerate(access) if abs(e.coefficient(lane)) == 1), None
+        )
+        dtype = op.in_types[j]
+        fill = any(
+            bool(((p.lo < 0) | (p.hi > n))[p.hi > p.lo].any()) for p, n in zip(need, shape, strict=True)
+        )
+        if tensor in self.graph.constants:
+            held = layout(access, op.axes, split, merge_time=True)
+            buffer = self.buffer(tensor, "constant", region, grid, dtype, held, innermost)
+            self.lays.append((tensor, derive(held, whole(shape), shape, Grid(1, 1), HOST, buffer)))
+            offsets = identical(need, held, grid, grid)
+            assert offsets is not None, "a resident operand covers all its steps"
+            return Operand(tensor, buffer, need, *offsets, fill=fill)
+        writers = [self.steps[i].step for i in self.writers[tensor]]
+        if len(writers) == 1 and writers[0].region == region and not fill:
+            w = writers[0]
+            offsets = identical(need, w.hold, grid, w.grid)
+            if offsets is not None:
+                return Operand(tensor, w.result, need, *offsets)
+        buffer = self.buffer(tensor, "receive", region, grid, dtype, need, innermost)
+        moves = tuple(derive(need, w.hold, shape, w.grid, w.result, buffer) for w in writers)
+        return Operand(tensor, buffer, need, *zero, moves=moves, received=True, fill=fill)
+
+    def level(self, tensors: Sequence[str]) -> int:
+        """The first wavefront after all writers of `tensors`."""
+        return 1 + max(
+            (self.steps[i].step.wavefront for t in tensors for i in self.writers.get(t, ())), default=0
+        )
+
+    # -- steps -----------------------------------------------------------------------
+    def task(self, number: int, node: Node, region: int, grid: Grid, split: Split, part: str) -> None:
+        """The step of a node, and the join of its partial results if `part` is cut."""
+        op = node.op
+        extents = split.extents(op.axes)
+        lane = op.lane_axis(extents)
+        operands = tuple(
+            self.operand(op, j, t, region, grid, split, lane) for j, t in enumerate(node.inputs)
+        )
+        tensor, write = node.output, op.write
+        if part:
+            box = op.hold({a: (0, n) for a, n in op.axes})
+            write = tuple(e.plus(constant(-lo)) for e, (lo, _) in zip(op.write, box, strict=True))
+            tensor = f"{node.output}#{len(self.steps)}"
+            ways = split.axis_ways(part)
+            shape = (ways, *(hi - lo for lo, hi in box))
+            self.tensors[tensor] = Tensor(tensor, shape, op.out_type)
+        held = layout(write, op.axes, split, part, merge_time=True)
+        lead = 1 if part else 0
+        innermost = next((lead + d for d, e in enumerate(write) if abs(e.coefficient(lane)) == 1), None)
+        result = self.buffer(tensor, "result", region, grid, op.out_type, held, innermost)
+        scratch = -1
+        _, scratch_bytes = self.wafer.task(op, extents)
+        temporary = [o.buffer for o in operands if o.received]
+        if int(scratch_bytes):
+            scratch = len(self.buffers)
+            self.buffers.append(
+                Buffer(scratch, tensor, "scratch", region, grid, op.out_type, (-(-int(scratch_bytes) // op.out_type.bytes),), (0,), (0, 0))
+            )
+            temporary.append(scratch)
+        made = self.add(
+            Step(
+                number=-1,
+                name=node.source[0] if node.source else op.name,
+                kind="task",
+                node=number,
+                op=op,
+                tensor=tensor,
+                write=write,
+                region=region,
+                grid=grid,
+                split=split,
+                part=part,
+                lane_axis=lane,
+                operands=operands,
+                result=result,
+                scratch=scratch,
+                wavefront=self.level(node.inputs),
+                position=0,
+                source=node.source,
+            ),
+            temporary,
+        )
+        if part:
+            self.join(number, node, made, region)
+
+    def join(self, number: int, node: Node, made: int, region: int) -> None:
+        """The fabric reduction of the partial results of step `made`."""
+        step = self.steps[made].step
+        op = step.op
+        assert op.combine is not None
+        split, grid = join_split(op, step.split, step.part, step.grid)
+        box = op.hold({a: (0, n) for a, n in op.axes})
+        kept = access_axes(op.write)
+        axes = ((PART, self.tensors[step.tensor].shape[0]), *((a, op.size[a]) for a in kept))
+        write = op.write
+        joined = JOINS[op.combine](
+            axes=axes,
+            reads=((axis(PART), *step.write),),
+            write=write,
+            in_types=(op.out_type,),
+            out_type=op.out_type,
+        )
+        held = layout(write, axes, split)
+        need = layout(step.write, axes, split)
+        lane = step.lane_axis
+        innermost = next((d for d, e in enumerate(write) if abs(e.coefficient(lane)) == 1), None)
+        result = self.buffer(node.output, "result", region, grid, op.out_type, held, innermost)
+        shape = tuple(hi - lo for lo, hi in box)
+        move = combining(need, step.hold, shape, step.grid, step.result, result, op.combine)
+        self.add(
+            Step(
+                number=-1,
+                name=step.name,
+                kind="join",
+                node=number,
+                op=joined,
+                tensor=node.output,
+                write=write,
+                region=region,
+                grid=grid,
+                split=split,
+                part="",
+                lane_axis=lane,
+                operands=(),
+                result=result,
+                scratch=-1,
+                wavefront=step.wavefront + 1,
+                position=0,
+                moves=(replace(move, route="join"),),
+                source=step.source,
+            )
+        )
+
+    def update(self, past: str, present: str) -> None:
+        """The last step of a state: its new value over its old one, on the old one's cores."""
+        old = self.steps[self.writers[past][0]].step
+        operand = self.operand(old.op, 0, present, old.region, old.grid, old.split, "")
+        if operand.received:
+            # The new value is received straight into the state's own buffer.
+            self.buffers.pop()
+            moves = tuple(replace(m, target=old.result) for m in operand.moves)
+            operands: tuple[Operand, ...] = ()
+        else:
+            moves, operands = (), (operand,)
+        last = 1 + max(s.step.wavefront for s in self.steps)
+        self.steps.append(
+            _Draft(
+                replace(
+                    old,
+                    number=len(self.steps),
+                    kind="update",
+                    operands=operands,
+                    moves=moves,
+                    wavefront=last,
+                    lane_axis=old.op.lane_axis(old.split.extents(old.op.axes)),
+                ),
+                [],
+            )
+        )
+        number = len(self.steps) - 1
+        for m in moves:
+            self.users.setdefault(m.source, []).append(number)
+        for o in operands:
+            self.users.setdefault(o.buffer, []).append(number)
+        self.users.setdefault(old.result, []).append(number)
+
+
+PART = "part"
+JOINS = {"add": ReduceSum, "mul": ReduceProd, "min": ReduceMin, "max": ReduceMax}
+
+
+def assemble(
+    graph: Graph,
+    wafer: Wafer,
+    regions: tuple[Region, ...],
+    region_of_node: Mapping[int, int],
+    choose: Any,
+    limits: Mapping[int, Limits],
+    objective: str,
+    seed: int,
+) -> Plan:
+    """The plan for `regions`, each node on region `region_of_node[node]`.
+
+    choose(op, sources, region, columns, rows, limits) gives the splits. The plan may be over
+    budget.
+    """
+    a = Assembly(graph, wafer, regions)
+    a.tensors.update(graph.tensors)
+    pasts = {p for p, _ in graph.states}
+    for i, node in enumerate(graph.nodes):
+        region = region_of_node[i]
+        for t in node.inputs:
+            if t in graph.inputs and t not in a.writers:
+                a.lay_input(t, region, "state" if t in pasts else "input")
+        r = regions[region]
+        sources = [a.source(t, region) for t in node.inputs]
+        c = choose(node.op, sources, region, r.columns, r.rows, limits[i])
+        a.task(i, node, region, c.grid, c.split, c.part)
+    for t in graph.inputs:
+        if t not in a.writers:
+            a.lay_input(t, 0, "state" if t in pasts else "input")
+    for past, present in graph.states:
+        a.update(past, present)
+    return _finish(a, objective, seed)
+
+
+def _finish(a: Assembly, objective: str, seed: int) -> Plan:
+    """Positions by wavefront, lifetimes, addresses."""
+    order = sorted(range(len(a.steps)), key=lambda i: (a.steps[i].step.wavefront, i))
+    position = {n: p for p, n in enumerate(order)}
+    end = len(order)
+    outputs: dict[str, tuple[int, ...]] = {}
+    buffers: list[Buffer] = []
+    owned = {a.steps[i].step.result for t in a.graph.outputs for i in a.writers.get(t, ())}
+    for b in a.buffers:
+        at = [position[s] for s in a.users.get(b.number, ())]
+        live = (min(at, default=0), max(at, default=0))
+        if b.role in ("constant", "state"):
+            live = (-1, end)
+        elif b.role == "input":
+            live = (-1, live[1])
+        if b.number in owned:
+            live = (live[0], end)
+        buffers.append(replace(b, live=live))
+    for d in a.steps:
+        if d.step.scratch >= 0:
+            p = position[d.step.number]
+            buffers[d.step.scratch] = replace(buffers[d.step.scratch], live=(p, p))
+    steps = tuple(replace(a.steps[n].step, position=position[n]) for n in order)
+    steps = tuple(_renumber(s, position) for s in steps)
+    for t in a.graph.outputs:
+        outputs[t] = tuple(sorted(position[i] for i in a.writers.get(t, ())))
+    kernels: list[set[Any]] = [set() for _ in a.regions]
+    for s in steps:
+        if s.kind == "task" or (s.kind == "update" and s.operands):
+            kernels[s.region].add((type(s.op).__name__, s.op.key(), s.op.in_types, s.op.out_type))
+    code = tuple(a.wafer.code_bytes_base + len(k) * a.wafer.code_bytes_per_kernel for k in kernels)
+    graph = replace(a.graph, tensors=a.tensors)
+    return Plan(
+        graph=graph,
+        wafer=a.wafer,
+        objective=objective,
+        seed=seed,
+        regions=a.regions,
+        steps=steps,
+        buffers=allocate(buffers, code),
+        code_bytes=code,
+        lays=tuple(a.lays),
+        outputs=outputs,
+    )
+
+
+def _renumber(step: Step, position: Mapping[int, int]) -> Step:
+    """Steps are numbered by their position."""
+    return replace(step, number=position[step.number])
+

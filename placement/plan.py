@@ -1,0 +1,168 @@
+"""The plan: the legal mapping of a graph onto a wafer, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from ..ir.affine import Access
+from ..ir.dtypes import DType
+from ..ir.graph import Graph
+from ..ir.op import Op
+from .layout import Grid, Ints, Layout, Region, Split, layout
+from .move import Move
+from .wafer import Wafer
+
+Role = Literal["input", "constant", "state", "result", "receive", "scratch"]
+Kind = Literal["input", "task", "join", "update"]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """An address range that is the same on every core of a grid.
+
+    shape: the largest box held, by tensor dimension. order: dimensions from outermost to
+    innermost in memory. live: first and last position in the schedule, inclusive; resident
+    buffers live always. address: byte offset in the core's SRAM.
+    """
+
+    number: int
+    name: str
+    role: Role
+    region: int
+    grid: Grid
+    dtype: DType
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    live: tuple[int, int]
+    address: int = -1
+
+    @property
+    def elements(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * self.dtype.bytes
+
+    @cached_property
+    def pitches(self) -> tuple[int, ...]:
+        """Elements between neighbours, by tensor dimension."""
+        out = [0] * len(self.shape)
+        step = 1
+        for d in reversed(self.order):
+            out[d] = step
+            step *= self.shape[d]
+        return tuple(out)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """How a step gets one operand: in place, or received by moves just before it runs.
+
+    need: layout of what each core reads. x, y, t: [dims, columns/rows/steps] element offsets of
+    the need within `buffer` (zeros when received). fill: whether some core needs elements
+    outside the tensor.
+    """
+
+    tensor: str
+    buffer: int
+    need: Layout
+    x: Ints
+    y: Ints
+    t: Ints
+    moves: tuple[Move, ...] = ()
+    received: bool = False
+    fill: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One op on its grid: an input laid by the host, tasks, a fabric reduction, or a state's update.
+
+    node: number in the graph, -1 for none. part: the reduced axis cut in space, "" for none;
+    the result then has a leading dimension of partial results. write: access of the result
+    (relative to `offset` for partial results). position: place in the schedule.
+    """
+
+    number: int
+    name: str
+    kind: Kind
+    node: int
+    op: Op
+    tensor: str
+    write: Access
+    region: int
+    grid: Grid
+    split: Split
+    part: str
+    lane_axis: str
+    operands: tuple[Operand, ...]
+    result: int
+    scratch: int
+    wavefront: int
+    position: int
+    moves: tuple[Move, ...] = ()  # a join's
+    source: tuple[str, ...] = ()
+
+    @cached_property
+    def hold(self) -> Layout:
+        """What each core holds when the step is done."""
+        return layout(self.write, self.op.axes, self.split, self.part, merge_time=True)
+
+    @property
+    def tiles(self) -> int:
+        """Tasks that the step runs per call (empty tiles not counted)."""
+        if self.kind in ("input", "join"):
+            return 0
+        full = 1
+        for a, n in self.op.axes:
+            if n == 0:
+                return 0
+            full *= -(-n // self.split.tile(a, n))
+        return full
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Regions, steps in schedule order, buffers with addresses, moves with routes."""
+
+    graph: Graph
+    wafer: Wafer
+    objective: str
+    seed: int
+    regions: tuple[Region, ...]
+    steps: tuple[Step, ...]
+    buffers: tuple[Buffer, ...]
+    code_bytes: tuple[int, ...]  # per region, at address 0
+    lays: tuple[tuple[str, Move], ...] = ()  # constants, laid once when the program is loaded
+    outputs: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {})  # name -> steps that own it
+    notes: tuple[str, ...] = ()
+
+    @property
+    def wavefronts(self) -> int:
+        return 1 + max((s.wavefront for s in self.steps), default=-1)
+
+    @property
+    def tasks(self) -> int:
+        return sum(s.tiles for s in self.steps)
+
+    def sram(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """int64 [height, width]: the highest byte in use on each core at any time."""
+        out = np.zeros(self.wafer.cores, np.int64)
+        for region, code in zip(self.regions, self.code_bytes, strict=True):
+            np.maximum.at(out, region.core.ravel(), code)
+        for b in self.buffers:
+            cores = self.regions[b.region].on(b.grid).ravel()
+            out[cores] = np.maximum(out[cores], b.address + b.bytes)
+        return out.reshape(self.wafer.height, self.wafer.width)
+
+    def check(self) -> None:
+        """Judges the plan anew; raises check.IllegalPlan that names the first thing wrong."""
+        from .check import judge
+
+        judge(self)

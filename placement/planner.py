@@ -1,0 +1,231 @@
+"""Planning: graph -> groups -> splits -> regions -> steps with moves -> SRAM -> Plan.
+
+The search tries a region for each group apart and one region for all together, builds the most
+promising and keeps the one of least predicted cycles that fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..ir.graph import Graph
+from ..ir.op import Op
+from .build import assemble
+from .group import Group, layers
+from .layout import Grid, Region, Split
+from .place import PLACERS, Size, logical_width, make_region
+from .plan import Plan
+from .split import Choice, Limits, Source, choose, join_split
+from .timing import predicted_cycles
+from .wafer import Wafer
+
+Report = Callable[[str, float], None]  # (phase, share done)
+
+SIDES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+SHARES = ((0.62, 0.30), (0.75, 0.18), (0.50, 0.40), (0.82, 0.10))  # of SRAM: (resident, one op's working set)
+BUILDS = 3  # assignments built in full per share
+
+
+class DoesNotFit(ValueError):
+    """The model does not fit the wafer; `plan` is the nearest attempt, None where there is not even that."""
+
+    def __init__(self, message: str, plan: Plan | None = None) -> None:
+        super().__init__(message)
+        self.plan = plan
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """For each group its region's number; for each region its name and logical size."""
+
+    region_of: tuple[int, ...]
+    sizes: tuple[Size, ...]
+
+
+class Estimator:
+    """Splits and latencies of groups on regions of a given size, remembered by op and sources."""
+
+    def __init__(self, graph: Graph, wafer: Wafer, shares: tuple[float, float]) -> None:
+        self.graph, self.wafer, self.shares = graph, wafer, shares
+        self._choices: dict[Any, Choice] = {}
+
+    def choice(
+        self, op: Op, sources: Sequence[Source | None], region: int, columns: int, rows: int, limits: Limits
+    ) -> Choice:
+        """The split of `op` on region number `region` of columns x rows."""
+        local = tuple(
+            None
+            if s is None
+            else replace(s, region=0 if s.region == region else 1, distance=round(s.distance, -1))
+            for s in sources
+        )
+        key = (op, local, columns, rows, limits)
+        if key not in self._choices:
+            self._choices[key] = choose(op, local, 0, columns, rows, limits, self.wafer)
+        return self._choices[key]
+
+    def limits(self, nodes: Sequence[int]) -> dict[int, Limits]:
+        """What each node may keep resident, in proportion to its constants, and use while it runs."""
+        graph = self.graph
+        constants = {
+            i: sum(graph.tensors[t].bytes for t in graph.nodes[i].inputs if t in graph.constants) for i in nodes
+        }
+        total = max(1, sum(constants.values()))
+        resident, working = self.shares[0] * self.wafer.sram_bytes, self.shares[1] * self.wafer.sram_bytes
+        return {i: Limits(round(resident * c / total) + 64, working) for i, c in constants.items()}
+
+    def latency(self, groups: Sequence[Group], columns: int, rows: int) -> tuple[float, bool]:
+        """(estimated cycles, whether each op keeps to its limits) of groups on one region."""
+        sources: dict[str, Source] = {}
+        limits = self.limits([i for g in groups for i in g.nodes])
+        total, fits = 0.0, True
+        for i in (i for g in groups for i in g.nodes):
+            n = self.graph.nodes[i]
+            held = [self._source(t, sources) for t in n.inputs]
+            c = self.choice(n.op, held, 0, columns, rows, limits[i])
+            total += c.cycles
+            fits = fits and c.resident <= limits[i].resident * 1.001 and c.working <= limits[i].working * 1.001
+            split, grid = c.split, c.grid
+            if c.part:
+                split, grid = join_split(n.op, split, c.part, grid)
+            sources[n.output] = Source(grid, split, n.op.write, n.op.axes, 0, 0.0)
+        return total, fits
+
+    def _source(self, tensor: str, sources: Mapping[str, Source]) -> Source | None:
+        if tensor in self.graph.constants:
+            return None
+        return sources.get(tensor, Source(Grid(1, 1), Split(), (), (), 1, 20.0))
+
+
+def shapes(wafer: Wafer) -> list[tuple[int, int]]:
+    """Logical (columns, rows) worth trying for a region."""
+    most_x, most_y = logical_width(wafer, wafer.width), wafer.height
+    xs = sorted({min(s, most_x) for s in SIDES})
+    ys = sorted({min(s, most_y) for s in SIDES})
+    every = {(x, y) for x in xs for y in ys if max(x, y) <= 2 * min(x, y)}
+    return sorted(every | {(min(most_x, SIDES[-1]), min(most_y, SIDES[-1]))})
+
+
+def plan(
+    graph: Graph,
+    wafer: Wafer,
+    objective: str = "latency",
+    seed: int = 0,
+    placer: str = "strips",
+    assignment: Callable[[Sequence[Group]], tuple[Assignment, tuple[Region, ...]]] | None = None,
+    report: Report = lambda phase, share: None,
+) -> Plan:
+    """The plan of least predicted cycles found for `graph` on `wafer`.
+
+    assignment: regions given by constraints instead of searched. Raises DoesNotFit, naming the op,
+    the bytes on the fullest core, the budget and what to try.
+    """
+    wafer.check()
+    groups = layers(graph)
+    need = sum(graph.tensors[t].bytes for t in graph.constants)
+    cores = wafer.cores - len(set(wafer.dead_cores))
+    if need > cores * wafer.sram_bytes:
+        raise DoesNotFit(
+            f"constants need {need:,} bytes; wafer {wafer.name} has {cores * wafer.sram_bytes:,} "
+            f"({cores:,} cores x {wafer.sram_bytes:,}); try a larger --wafer"
+        )
+    best: Plan | None = None
+    best_cycles, least_excess = float("inf"), 0
+    nearest: Plan | None = None
+    for attempt, shares in enumerate(SHARES):
+        report("plan", attempt / len(SHARES))
+        estimator = Estimator(graph, wafer, shares)
+        if assignment is not None:
+            a, fixed = assignment(groups)
+            trials = [(a, fixed)]
+        else:
+            found = [(a, _regions(wafer, a, placer, seed)) for a in propose(groups, estimator, wafer)]
+            trials = [(a, r) for a, r in found if r is not None]
+        for a, regions in trials:
+            region_of = {i: a.region_of[g] for g, group in enumerate(groups) for i in group.nodes}
+            limits: dict[int, Limits] = {}
+            for r in range(len(regions)):
+                limits |= estimator.limits([i for i, k in region_of.items() if k == r])
+            built = assemble(graph, wafer, regions, region_of, estimator.choice, limits, objective, seed)
+            excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
+            if excess > 0:
+                if nearest is None or excess < least_excess:
+                    nearest, least_excess = built, excess
+                continue
+            cycles = predicted_cycles(built)
+            if cycles < best_cycles:
+                best, best_cycles = built, cycles
+        if best is not None:
+            return best
+    if nearest is None:
+        raise DoesNotFit(
+            f"no arrangement of {len(groups)} regions avoids the dead cores of wafer {wafer.name}; "
+            "try a larger --wafer"
+        )
+    raise DoesNotFit(explain(nearest), nearest)
+
+
+def explain(plan: Plan) -> str:
+    """Who uses what on the fullest core of a plan that is over budget."""
+    used = plan.sram()
+    core = int(used.argmax())
+    x, y = core % plan.wafer.width, core // plan.wafer.width
+    here = [b for b in plan.buffers if (plan.regions[b.region].on(b.grid) == core).any()]
+    here.sort(key=lambda b: (-b.bytes, b.number))
+    steps = {o.buffer: s for s in plan.steps for o in s.operands} | {s.result: s for s in plan.steps}
+    largest = "; ".join(
+        f"{steps[b.number].name if b.number in steps else b.name} ({b.role} {b.bytes:,})" for b in here[:3]
+    )
+    return (
+        f"core ({x}, {y}) needs {int(used.max()):,} bytes, budget {plan.wafer.sram_bytes:,}; "
+        f"largest: {largest}; try a larger --wafer or 16-bit --weights"
+    )
+
+
+def _regions(wafer: Wafer, a: Assignment, placer: str, seed: int) -> tuple[Region, ...] | None:
+    if len(a.sizes) == 1:
+        name, columns, rows = a.sizes[0]
+        region = make_region(wafer, name, 0, 0, columns, rows)
+        return None if region is None else (region,)
+    return PLACERS[placer](wafer, a.sizes, seed)
+
+
+AREA_PRICE = 1e-4  # cycles per core: among equals, the smaller region
+
+
+def propose(groups: Sequence[Group], estimator: Estimator, wafer: Wafer) -> list[Assignment]:
+    """Assignments worth building: groups apart, and all together on one region."""
+    all_shapes = shapes(wafer)
+    together: list[tuple[bool, float, Assignment]] = []
+    for columns, rows in all_shapes:
+        cycles, fits = estimator.latency(groups, columns, rows)
+        a = Assignment((0,) * len(groups), ((groups[0].name, columns, rows),))
+        together.append((not fits, cycles + AREA_PRICE * columns * rows, a))
+    together.sort(key=lambda t: t[:2])
+    out = [a for _, _, a in together[: BUILDS - 1]]
+    if len(groups) > 1 and (apart := _apart(groups, estimator, wafer, all_shapes)) is not None:
+        out.append(apart)
+    return out
+
+
+def _apart(
+    groups: Sequence[Group], estimator: Estimator, wafer: Wafer, all_shapes: Sequence[tuple[int, int]]
+) -> Assignment | None:
+    """Each group on its best region, the largest ones halved until all have room; None if they never do."""
+    sizes: list[Size] = []
+    for g in groups:
+        options = [(*estimator.latency([g], c, r), c, r) for c, r in all_shapes]
+        fitting = [o for o in options if o[1]]
+        if not fitting:
+            return None
+        _, _, columns, rows = min(fitting, key=lambda o: (o[0] + AREA_PRICE * o[2] * o[3], o[2] * o[3]))
+        sizes.append((g.name, columns, rows))
+    while PLACERS["strips"](wafer, sizes, 0) is None:
+        i = max(range(len(sizes)), key=lambda j: sizes[j][1] * sizes[j][2])
+        name, columns, rows = sizes[i]
+        if columns * rows <= 16:
+            return None
+        sizes[i] = (name, max(1, columns // 2), rows) if columns >= rows else (name, columns, max(1, rows // 2))
+    return Assignment(tuple(range(len(groups))), tuple(sizes))

@@ -1,0 +1,350 @@
+"""Choosing splits: how each op's axes are cut over its region.
+
+For every op the useful cuts are enumerated as arrays (divisors, and ragged cuts where a size has
+few), their cycles and bytes evaluated all at once, and the least latency that fits is taken. An
+op may also follow its producer: run where an operand already lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..ir.affine import Access, access_axes
+from ..ir.op import Op
+from .layout import Cut, Grid, Side, Split
+from .wafer import Wafer
+
+MOST_AXES = 4  # axes considered for cutting, by size
+MOST_WAYS = 10  # cuts considered per axis and side
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run-time operand lies: the producer's grid, split, write access and axes."""
+
+    grid: Grid
+    split: Split
+    write: Access
+    axes: tuple[tuple[str, int], ...]
+    region: int
+    distance: float  # hops between the regions' centres
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes that one op may take on a core."""
+
+    resident: float
+    working: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A split with its grid and its estimate: cycles, bytes that stay, bytes while it runs."""
+
+    split: Split
+    grid: Grid
+    part: str
+    cycles: float
+    resident: float
+    working: float
+
+
+def cuttable(op: Op) -> list[str]:
+    whole = set(op.whole)
+    return [a for a, n in op.axes if n > 1 and a not in whole]
+
+
+def useful_ways(size: int, limit: int) -> list[int]:
+    """Numbers of cuts worth trying: divisors first; only the smallest count for each tile size."""
+    limit = min(size, limit)
+    ways = {d for d in range(2, limit + 1) if size % d == 0}
+    if len(ways) < 4:
+        for tile in {max(1, size // w) for w in (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)}:
+            w = -(-size // tile)
+            if 2 <= w <= limit:
+                ways.add(w)
+    best = -(-size // -(-size // limit))
+    if best >= 2:
+        ways.add(best)
+    out = sorted(ways)
+    if len(out) > MOST_WAYS:
+        at = np.unique(np.geomspace(1, len(out), MOST_WAYS).round().astype(int)) - 1
+        out = [out[i] for i in at]
+    return out
+
+
+def dense(access: Access, extents: Mapping[str, Any], cut: Mapping[str, Any]) -> Any:
+    """Whether a written tile is a full box: an inner axis is cut only where its outer ones are single."""
+    ok: Any = True
+    for e in access:
+        terms = sorted(e.terms, key=lambda t: -abs(t[1]))
+        for i, (inner, _) in enumerate(terms):
+            for outer, _ in terms[:i]:
+                ok = ok & ((cut[inner] <= 1) | (extents[outer] <= 1))
+    return ok
+
+
+def tile_elements(access: Access, extents: Mapping[str, Any]) -> Any:
+    """Elements of the hull that a tile touches through `access`."""
+    n: Any = 1
+    for e in access:
+        length: Any = 1
+        for a, c in e.terms:
+            length = length + abs(c) * (extents[a] - 1)
+        n = n * length
+    return n
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    axes: list[str]
+    side: Any  # int8 [axes, candidates]: 0 uncut, 1 x, 2 y, 3 x then y
+    ways: Any  # int64 [axes, candidates, 2]: along x, along y
+
+
+def enumerate_cuts(op: Op, columns: int, rows: int) -> _Candidates:
+    """All combinations of useful cuts of the op's largest axes that fit a columns x rows region."""
+    size = op.size
+    axes = sorted(cuttable(op), key=lambda a: -size[a])[:MOST_AXES]
+    reduced = set(op.reduced)
+    both = len(axes) <= 2
+    wx = np.ones((0, 1), np.int64)
+    wy = np.ones((0, 1), np.int64)
+    parts = np.zeros(1, np.int64)
+    for a in axes:
+        options = [(1, 1)]
+        options += [(w, 1) for w in useful_ways(size[a], columns)]
+        options += [(1, w) for w in useful_ways(size[a], rows)]
+        if both and a not in reduced:
+            for i in useful_ways(size[a], columns):
+                options += [(i, j) for j in useful_ways(-(-size[a] // i), rows)]
+        ox = np.array([o[0] for o in options], np.int64)
+        oy = np.array([o[1] for o in options], np.int64)
+        n, m = wx.shape[1], len(options)
+        wx = np.concatenate([np.repeat(wx, m, 1), np.tile(ox, n)[None]])
+        wy = np.concatenate([np.repeat(wy, m, 1), np.tile(oy, n)[None]])
+        parts = np.repeat(parts, m) + ((np.tile(ox * oy, n) > 1) if a in reduced else 0)
+        keep = (wx.prod(0) <= columns) & (wy.prod(0) <= rows) & (parts <= 1)
+        wx, wy, parts = wx[:, keep], wy[:, keep], parts[keep]
+    return _Candidates(axes, None, np.stack([wx, wy], -1) if axes else np.ones((0, 1, 2), np.int64))
+
+
+def to_split(op: Op, axes: Sequence[str], ways: Any) -> Split:
+    """The split with `ways` [axes, 2]: results' axes first, the reduced one innermost on its side."""
+    reduced = set(op.reduced)
+    cuts: list[Cut] = []
+    order = sorted(range(len(axes)), key=lambda i: (axes[i] in reduced, i))
+    position = {a: i for i, (a, _) in enumerate(op.axes)}
+    order.sort(key=lambda i: (axes[i] in reduced, position[axes[i]]))
+    for i in order:
+        for side, w in zip(("x", "y"), ways[i], strict=True):
+            if w > 1:
+                cuts.append(Cut(axes[i], "x" if side == "x" else "y", int(w)))
+    return Split(tuple(cuts))
+
+
+def part_axis(op: Op, split: Split) -> str:
+    """The reduced axis that `split` cuts in space; "" for none."""
+    reduced = set(op.reduced)
+    for c in split.cuts:
+        if c.axis in reduced and c.side != "t":
+            return c.axis
+    return ""
+
+
+def estimate(
+    op: Op,
+    extents: Mapping[str, Any],
+    cut: Mapping[str, Any],
+    span: Any,
+    parts: Any,
+    sources: Sequence[Source | None],
+    aligned: Sequence[bool],
+    wafer: Wafer,
+) -> tuple[Any, Any, Any]:
+    """(cycles, resident bytes, working bytes) of a tile, all as arrays of candidates.
+
+    span: hops across the op's grid. parts: ways of the reduced axis cut in space. A source of
+    None is a constant. `aligned` operands are read in place.
+    """
+    cycles, scratch = wafer.task(op, extents)
+    resident: Any = 0
+    working: Any = scratch
+    arrival: Any = 0.0
+    for access, dtype, source, local in zip(op.reads, op.in_types, sources, aligned, strict=True):
+        elements = tile_elements(access, extents)
+        if source is None:
+            resident = resident + elements * dtype.bytes
+        elif not local:
+            hops = span / 2 + source.distance
+            cost = wafer.route(hops, 1) + wafer.serial(wafer.wavelets(elements * dtype.bytes))
+            # Bytes that many cores want leave their owner one after the other.
+            arrival = np.maximum(arrival, cost)
+            working = working + elements * dtype.bytes
+    out = tile_elements(op.write, extents) * op.out_type.bytes
+    working = working + out
+    cycles = cycles + arrival
+    joined = wafer.join(parts, wafer.wavelets(out))
+    cycles = cycles + np.where(np.asarray(parts) > 1, joined, 0.0)
+    return cycles, resident, working
+
+
+def search(
+    op: Op, sources: Sequence[Source | None], columns: int, rows: int, limits: Limits, wafer: Wafer
+) -> Choice:
+    """The enumerated split of least estimated latency within `limits` (or of least excess)."""
+    c = enumerate_cuts(op, columns, rows)
+    n = c.ways.shape[1]
+    size = op.size
+    cut: dict[str, Any] = {a: np.ones(n, np.int64) for a in size}
+    for i, a in enumerate(c.axes):
+        cut[a] = c.ways[i].prod(-1)
+    extents = {a: -(-size[a] // cut[a]) for a in size}
+    used_x, used_y = c.ways[..., 0].prod(0), c.ways[..., 1].prod(0)
+    reduced = [a for a in c.axes if a in op.reduced]
+    parts: Any = np.ones(n, np.int64)
+    for a in reduced:
+        parts = parts * cut[a]
+    cycles, resident, working = estimate(
+        op, extents, cut, used_x + used_y, parts, sources, [False] * len(sources), wafer
+    )
+    cycles = np.broadcast_to(np.asarray(cycles, float), (n,))
+    resident = np.broadcast_to(np.asarray(resident, float), (n,))
+    working = np.broadcast_to(np.asarray(working, float), (n,))
+    legal = np.broadcast_to(np.asarray(dense(op.write, extents, cut)), (n,))
+    excess = np.maximum(resident / max(limits.resident, 1.0), 1.0) * np.maximum(
+        working / max(limits.working, 1.0), 1.0
+    )
+    cores = used_x * used_y
+    score = np.lexsort((cores, cycles, excess, ~legal))
+    i = int(score[0])
+    split = to_split(op, c.axes, c.ways[:, i])
+    gw, gh, _ = split.grid
+    return Choice(
+        split, Grid(gw, gh), part_axis(op, split), float(cycles[i]), float(resident[i]), float(working[i])
+    )
+
+
+def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
+    """The split and grid on which `operand` is read where `source` holds it; None if there is none.
+
+    Producer cuts that the op cannot take (its axis must stay whole, or is absent) are dropped when
+    they are the outermost or innermost digits of their side: the op then runs on a part of the grid.
+    """
+    held = dict(source.axes)
+    size = op.size
+    whole = set(op.whole) | set(op.reduced)
+    taken: list[tuple[Cut, str]] = []  # producer's cut, our axis ("" = dropped)
+    dim_of = {a: d for d, e in enumerate(source.write) for a in e.axes}
+    for c in source.split.cuts:
+        if c.side == "t":
+            continue
+        d = dim_of.get(c.axis)
+        if d is None:
+            return None
+        ours = op.reads[operand][d]
+        name = ""
+        terms = sorted(ours.terms, key=lambda t: -abs(t[1]))
+        coefficient = source.write[d].coefficient(c.axis)
+        tile = source.split.tile(c.axis, held[c.axis]) * abs(coefficient)
+        for a, k in terms:
+            if a not in whole and k > 0 and tile % k == 0 and tile // k <= size[a]:
+                name = a
+                break
+        taken.append((c, name))
+    x, dx, columns = _part_of_side([t for t in taken if t[0].side == "x"], source.grid.x, source.grid.dx)
+    y, dy, rows = _part_of_side([t for t in taken if t[0].side == "y"], source.grid.y, source.grid.dy)
+    if columns == 0 or rows == 0:
+        return None
+    cuts = tuple(Cut(a, c.side, c.ways) for c, a in taken if a)
+    split = Split(cuts)
+    if any(split.axis_ways(a) > n for a, n in op.axes):
+        return None
+    extents = split.extents(op.axes)
+    cut = {a: split.axis_ways(a) for a in size}
+    if not bool(dense(op.write, extents, cut)) or set(access_axes(op.write)) < {c.axis for c in cuts} - set(op.reduced):
+        return None
+    return split, Grid(columns, rows, x, y, dx, dy)
+
+
+def _part_of_side(cuts: Sequence[tuple[Cut, str]], start: int, pitch: int) -> tuple[int, int, int]:
+    """(start, pitch, length) of the kept digits; length 0 where a dropped one lies between kept ones."""
+    kept = [bool(a) for _, a in cuts]
+    ways = [c.ways for c, _ in cuts]
+    while kept and not kept[0]:
+        kept, ways = kept[1:], ways[1:]
+    while kept and not kept[-1]:
+        pitch *= ways[-1]
+        kept, ways = kept[:-1], ways[:-1]
+    if not all(kept):
+        return start, pitch, 0
+    return start, pitch, int(np.prod(ways, dtype=np.int64))
+
+
+def choose(
+    op: Op,
+    sources: Sequence[Source | None],
+    region: int,
+    columns: int,
+    rows: int,
+    limits: Limits,
+    wafer: Wafer,
+) -> Choice:
+    """The best split of `op` on a region of columns x rows logical cores."""
+    best = search(op, sources, columns, rows, limits, wafer)
+    for j, source in enumerate(sources):
+        if source is None or source.region != region:
+            continue
+        if (found := follow(op, j, source)) is None:
+            continue
+        split, grid = found
+        cut = {a: split.axis_ways(a) for a in op.size}
+        extents = split.extents(op.axes)
+        aligned = [
+            i == j or (s is not None and s.grid == source.grid and follow(op, i, s) == found)
+            for i, s in enumerate(sources)
+        ]
+        span = grid.columns * grid.dx + grid.rows * grid.dy
+        cycles, resident, working = estimate(op, extents, cut, span, 1, sources, aligned, wafer)
+        fits = resident <= limits.resident and working <= limits.working
+        best_fits = best.resident <= limits.resident and best.working <= limits.working
+        if (fits, -float(cycles)) > (best_fits, -best.cycles):
+            best = Choice(split, grid, "", float(cycles), float(resident), float(working))
+    return best
+
+
+def join_split(op: Op, split: Split, part: str, grid: Grid) -> tuple[Split, Grid]:
+    """Where the partial results of `part` are joined: spread over the cores that made them.
+
+    The part's digit, innermost on its side, is given to the result axis with the longest tile; as
+    many of its cores become roots as divide that tile exactly. One root, in the centre, where none does.
+    """
+    cut = next(c for c in split.cuts if c.axis == part)
+    rest = tuple(c for c in split.cuts if c.axis != part)
+    size = op.size
+    kept = access_axes(op.write)
+    base = Split(rest)
+    extents = base.extents(op.axes)
+    best_axis, best_ways = "", 1
+    for a in kept:
+        tile = extents[a]
+        for w in range(min(cut.ways, tile), 1, -1):
+            if tile % w == 0 and cut.ways % w == 0 and (w > best_ways):
+                trial = Split((*rest, Cut(a, cut.side, w)))
+                if bool(dense(op.write, trial.extents(op.axes), {b: trial.axis_ways(b) for b in size})):
+                    best_axis, best_ways = a, w
+                    break
+    pitch = cut.ways // best_ways
+    chosen = Split((*rest, Cut(best_axis, cut.side, best_ways))) if best_axis else base
+    gw, gh, _ = chosen.grid
+    if cut.side == "x":
+        return chosen, Grid(gw, gh, grid.x + grid.dx * (pitch // 2), grid.y, grid.dx * pitch, grid.dy)
+    return chosen, Grid(gw, gh, grid.x, grid.y + grid.dy * (pitch // 2), grid.dx, grid.dy * pitch)
+
+
+Sides = tuple[Side, Side]

@@ -1,0 +1,235 @@
+"""The machine: its grid, its memory, and the only cycle formulas in waferc.
+
+Every constant is a field, so a TOML file describes a machine completely. Sources: DESIGN section 9
+(published measurements); fields named in `assumed` have no published value.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..ir.dtypes import F16, DType
+from ..ir.op import Op, Work
+
+LINKS = ("east", "west", "south", "north")  # directions of a router's outgoing links
+STEP = {"east": (1, 0), "west": (-1, 0), "south": (0, 1), "north": (0, -1)}
+MAX_SIDE = 4096
+
+
+class WaferError(ValueError):
+    """A wafer description that cannot be used; the message says what and where."""
+
+
+@dataclass(frozen=True)
+class Wafer:
+    """A `width` x `height` grid of cores and its constants.
+
+    Times are in cycles, sizes in bytes. `vector` maps "kind_type" to (setup, elements per
+    cycle). A dead core has no working memory or datapath, but its router forwards; a router that
+    does not is given as four dead links. `dead_links` are (x, y, direction) of outgoing links.
+    """
+
+    name: str
+    width: int
+    height: int
+    sram_bytes: int
+    clock_hz: float
+    hop: float
+    turn: float
+    send: float
+    done: float
+    wavelet_bytes: int
+    wavelet: float
+    colours: int
+    loop: float
+    stage: float
+    relay: float
+    express: int
+    code_bytes_base: int
+    code_bytes_per_kernel: int
+    host_bytes_per_cycle: float
+    vector: Mapping[str, tuple[float, float]]
+    fabric_width: int = 0
+    fabric_height: int = 0
+    assumed: tuple[str, ...] = ()
+    dead_cores: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+    dead_links: tuple[tuple[int, int, str], ...] = field(default=(), repr=False)
+
+    @property
+    def cores(self) -> int:
+        return self.width * self.height
+
+    def dead(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """bool [height, width]: the cores that hold no tile."""
+        out = np.zeros((self.height, self.width), np.bool_)
+        for x, y in self.dead_cores:
+            out[y, x] = True
+        return out
+
+    def check(self) -> None:
+        """Raises WaferError unless the description is complete and sane."""
+        if not (1 <= self.width <= MAX_SIDE and 1 <= self.height <= MAX_SIDE):
+            raise WaferError(f"wafer {self.name}: {self.width}x{self.height} cores; sides go from 1 to {MAX_SIDE}")
+        for f in fields(self):
+            v = getattr(self, f.name)
+            if isinstance(v, int | float) and (not math.isfinite(v) or v < 0):
+                raise WaferError(f"wafer {self.name}: {f.name} = {v}; must be finite and not negative")
+        for f in ("sram_bytes", "wavelet_bytes", "wavelet", "clock_hz", "host_bytes_per_cycle"):
+            if not getattr(self, f) > 0:
+                raise WaferError(f"wafer {self.name}: {f} = {getattr(self, f)}; must be above 0")
+        for kind in _KINDS:
+            if kind not in self.vector or not self.vector[kind][1] > 0:
+                raise WaferError(f"wafer {self.name}: vector.{kind} = [setup, elements per cycle] is missing")
+        for x, y in self.dead_cores:
+            if not (0 <= x < self.width and 0 <= y < self.height):
+                raise WaferError(f"wafer {self.name}: dead core ({x}, {y}) is outside {self.width}x{self.height}")
+        for x, y, d in self.dead_links:
+            if d not in LINKS or not (0 <= x < self.width and 0 <= y < self.height):
+                raise WaferError(f"wafer {self.name}: dead link ({x}, {y}, {d!r}); use one of {', '.join(LINKS)}")
+
+    # -- cycles --------------------------------------------------------------------
+    def _rate(self, kind: str, dtype: DType) -> tuple[float, float]:
+        """(setup, elements per cycle); wider types take the f32 rate once per 32 bits."""
+        if dtype.bytes <= 2:
+            return self.vector[f"{kind}_f16" if dtype == F16 or kind == "copy" else f"{kind}_f32"]
+        setup, rate = self.vector[f"{kind}_f32"]
+        return setup, rate * 4 / max(dtype.bytes, 4)
+
+    def work(self, work: Work, dtype: DType) -> Any:
+        """Cycles of one row of work: dispatches * (setup + loop) + elements / rate."""
+        setup, rate = self._rate(work.kind, dtype)
+        return work.dispatches * (setup + self.loop) + work.elements / rate
+
+    def task(self, op: Op, extents: Mapping[str, Any]) -> tuple[Any, Any]:
+        """(cycles, scratch bytes) of a tile of `extents`: the cheapest way that the op offers.
+
+        Extents may be NumPy arrays of candidates; so are then the results.
+        """
+        best: Any = None
+        scratch: Any = 0
+        wide = max([*op.in_types, op.out_type], key=lambda t: t.bytes)
+        for rows, temporary in op.alternatives(extents):
+            cycles: Any = 0.0
+            for w in rows:
+                cycles = cycles + self.work(w, wide)
+            if best is None:
+                best, scratch = cycles, temporary
+            else:
+                scratch = np.where(cycles < best, temporary, scratch)
+                best = np.minimum(cycles, best)
+        return best, scratch
+
+    def wavelets(self, nbytes: Any) -> Any:
+        """How many wavelets carry `nbytes`."""
+        return -(-nbytes // self.wavelet_bytes)
+
+    def copy(self, elements: Any, dtype: DType) -> Any:
+        """Cycles of a copy within one core."""
+        return self.work(Work("copy", 1, elements), dtype)
+
+    def route(self, hops: Any, turns: Any) -> Any:
+        """Cycles from the first wavelet's send to its arrival at the task (without serialisation)."""
+        return self.send + self.hop * hops + self.turn * turns + self.done
+
+    def serial(self, wavelets: Any) -> Any:
+        """Cycles that `wavelets` take through one link."""
+        return self.wavelet * wavelets
+
+    def relayed(self, hops: Any) -> Any:
+        """Extra cycles of a route on the shared lanes: a task relays at each stop.
+
+        Lanes of `express` hops carry it as far as they go, lanes of one hop the rest.
+        """
+        stops = hops // self.express + hops % self.express
+        return self.relay * np.maximum(stops - 1, 0)
+
+    def join(self, parts: Any, wavelets: Any, pitch: Any = 1) -> Any:
+        """Cycles of a fabric reduction of `parts` partial results, `pitch` cores apart, into one root.
+
+        Two-level, pipelined by element, rooted in the centre (DESIGN section 9); the group size
+        that takes least is used, a chain being one group. A star serves one wavelet from at most 16.
+        """
+        parts = np.maximum(np.asarray(parts, np.int64), 1)
+        add = 1.0 / self.vector["fma_f32"][1]
+        setup = self.vector["fma_f32"][0] + self.loop
+        tail = wavelets * max(self.wavelet, add) + wavelets * add + self.send + self.done
+        best = np.full(np.broadcast_shapes(parts.shape, np.shape(wavelets), np.shape(pitch)), np.inf)
+        for group in (*_GROUPS, parts):
+            s1 = -(-(np.minimum(group, parts) - 1) // 2)
+            s2 = -(-(-(-parts // group) - 1) // 2)
+            cycles = setup + s1 * (self.hop * pitch + self.stage) + s2 * (group * pitch * self.hop + self.stage)
+            best = np.minimum(best, cycles + tail)
+        star = self.route(self.hop * 0 + pitch * parts / 2, 0) + self.wavelet * parts + parts * add + setup
+        return np.where((parts <= 16) & (np.asarray(wavelets) <= 1), np.minimum(best, star), best)
+
+
+_KINDS = ("copy_f16", "copy_f32", "fma_f16", "fma_f32", "fma_mixed")
+_GROUPS = (4, 8, 16, 32, 64)
+PRESETS = ("wse2", "wse3", "8x8", "16x16", "32x32", "64x64", "128x128")
+
+
+@cache
+def preset(name: str) -> Wafer:
+    """The wafer called `name`: wse2, wse3, or WIDTHxHEIGHT with wse3's constants.
+
+    Raises WaferError for any other name.
+    """
+    if grid := re.fullmatch(r"(\d{1,5})x(\d{1,5})", name):
+        wafer = replace(preset("wse3"), name=name, width=int(grid[1]), height=int(grid[2]))
+        wafer = replace(wafer, fabric_width=wafer.width, fabric_height=wafer.height)
+        wafer.check()
+        return wafer
+    path = Path(__file__).parent / "presets" / f"{name}.toml"
+    if name not in PRESETS or not path.exists():
+        raise WaferError(f"no wafer called {name!r}; try {', '.join(PRESETS)}, any WIDTHxHEIGHT, or a TOML file")
+    return parse(path.read_text("utf-8"), name)
+
+
+def parse(text: str, where: str) -> Wafer:
+    """A wafer from TOML. `base = "NAME"` starts from a preset. Raises WaferError."""
+    try:
+        data: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise WaferError(f"{where}: not TOML: {e}") from None
+    base = data.pop("base", None)
+    known = {f.name for f in fields(Wafer)}
+    if unknown := sorted(set(data) - known):
+        raise WaferError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    try:
+        vector = {k: (float(v[0]), float(v[1])) for k, v in data.pop("vector", {}).items()}
+        for key in ("dead_cores", "dead_links", "assumed"):
+            if key in data:
+                data[key] = tuple(tuple(v) if isinstance(v, list) else v for v in data[key])
+        if base is not None:
+            start = preset(str(base))
+            wafer = replace(start, **{"name": where, **data, "vector": {**start.vector, **vector}})
+        else:
+            wafer = Wafer(**data, vector=vector)
+        for f in fields(Wafer):
+            kind = type(getattr(preset("wse3"), f.name)) if base is not None else None
+            value = getattr(wafer, f.name)
+            if kind in (int, float) and not isinstance(value, int | float):
+                raise WaferError(f"{where}: {f.name} = {value!r} is not a number")
+        wafer.check()
+    except (TypeError, ValueError, IndexError) as e:
+        if isinstance(e, WaferError):
+            raise
+        raise WaferError(f"{where}: {str(e).replace('Wafer.__init__()', 'wafer file')}") from None
+    return wafer
+
+
+def load(name: str) -> Wafer:
+    """A preset by name, or a wafer from the TOML file at that path."""
+    path = Path(name)
+    if name not in PRESETS and path.suffix == ".toml":
+        return parse(path.read_text("utf-8"), str(path))
+    return preset(name)
