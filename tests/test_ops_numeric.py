@@ -11,13 +11,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from waferc.ir import dtypes
 from waferc.ir.affine import access_axes
-from waferc.ir.graph import REGISTRY, Graph, GraphBuilder, Spec
-from waferc.ir.op import Op
+from waferc.ir.builder import Combine
+from waferc.ir.graph import REGISTRY, Graph, GraphBuilder, InvalidModel, Spec, Unsupported
+from waferc.ir.op import CLOSED, Op
 from waferc.ir.ops.contract import Contract
+from waferc.ir.ops.loops import neutral
 from waferc.ir.ops.normalize import Normalize
-from waferc.ir.ops.reduce import REDUCTIONS, Reduce
+from waferc.ir.ops.reduce import REDUCTIONS, Reduce, reduce_over
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -111,7 +115,7 @@ def golden(case: Case, operands: Sequence[Array]) -> Array:
     return np.asarray(session.run(None, feed)[0])
 
 
-def given(case: Case, operands: Sequence[Array]) -> list[Array]:
+def runtime_operands(case: Case, operands: Sequence[Array]) -> list[Array]:
     """The operands that are graph inputs."""
     return [x for i, x in enumerate(operands) if i not in case.fixed and i not in case.constants]
 
@@ -228,7 +232,7 @@ def test_meaning(case: Case) -> None:
     if case.nodes is not None:
         assert len(graph.nodes) == case.nodes
     theirs = golden(case, operands)
-    close(evaluate(graph, given(case, operands)), theirs, case.dtype)
+    close(evaluate(graph, runtime_operands(case, operands)), theirs, case.dtype)
     _, folded = build(Case(**{**case.__dict__, "constants": range(len(operands)), "nodes": None}), operands)
     assert folded is not None
     close(folded, theirs, case.dtype)
@@ -293,4 +297,160 @@ def test_kernel(case: Case) -> None:
                     close(out, joined, op.out_type.numpy.name)
         return theirs.astype(op.out_type.numpy)
 
-    evaluate(graph, given(case, operands), run)
+    evaluate(graph, runtime_operands(case, operands), run)
+
+
+SIZES = st.integers(1, 40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(m=SIZES, n=SIZES, k=SIZES, along=st.sampled_from("mnk"), cut=st.integers(0, 40))
+def test_contract_of_any_size(m: int, n: int, k: int, along: str, cut: int) -> None:
+    """Ragged rows, vectors and chains; a reduced axis cut in two time steps."""
+    random = np.random.default_rng(m * 1600 + n * 40 + k)
+    a, b = random.standard_normal((m, k)), random.standard_normal((k, n))
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    out = np.full((m, n), 3, np.float32)
+    steps = [(0, cut), (cut, k)] if 0 < cut < k else [(0, k)]
+    for lo, hi in steps:
+        graph, _ = build(Case("MatMul", [(m, hi - lo), (hi - lo, n)]), [a[:, lo:hi], b[lo:hi]])
+        op = graph.nodes[0].op
+        jit.run(op, [a[:, lo:hi], b[lo:hi]], lane_axis=along, out=out, first=lo == 0)
+    close(out, a.astype(np.float64) @ b.astype(np.float64), "float32")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 70), st.integers(1, 70)),
+    over=st.sampled_from(["d1", "d2"]),
+    along=st.sampled_from(["d0", "d1", "d2"]),
+    logarithm=st.booleans(),
+)
+def test_softmax_of_any_size(shape: tuple[int, ...], over: str, along: str, logarithm: bool) -> None:
+    """Rows of any length, with masked (-inf) and large elements, lanes along or across them."""
+    x = np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32) * 30
+    x[:, ::3, 1::3] = -np.inf
+    x[..., 0] = 80
+    kind = "LogSoftmax" if logarithm else "Softmax"
+    graph, _ = build(Case(kind, [shape], {"axis": int(over[1])}), [x])
+    op = graph.nodes[0].op
+    close(jit.run(op, [x], lane_axis=along), exact_value(op, [x]), "float32")
+
+
+@pytest.mark.parametrize("op_type", ["ReduceMax", "ReduceMin", "ReduceSum", "Softmax", "MatMul"])
+def test_nan_propagates(op_type: str) -> None:
+    x = np.arange(120, dtype=np.float32).reshape(3, 40)
+    x[1, 37] = np.nan
+    case = Case(op_type, [(3, 40)], {} if op_type in ("Softmax", "MatMul") else {"axes": [1]}, opset=13)
+    if op_type == "MatMul":
+        case = Case(op_type, [(3, 40), (40, 2)])
+    operands = [x, np.ones((40, 2), np.float32)][: len(case.shapes)]
+    op = build(case, operands)[0].nodes[0].op
+    for lane_axis in lane_axes(op):
+        out = jit.run(op, operands, lane_axis=lane_axis)
+        assert np.isnan(out).reshape(3, -1).all(axis=1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    # ONNX has no sum or product of booleans.
+    [(k, t) for k in REDUCTIONS for t in dtypes.ALL if t != dtypes.BOOL or k in ("min", "max")],
+    ids=str,
+)
+def test_reductions_of_every_type(kind: Combine, dtype: dtypes.DType) -> None:
+    """All element types, along a dense and a strided axis; no element at all is the neutral one."""
+    x = np.random.default_rng(2).integers(0, 2 if dtype == dtypes.BOOL else 4, (5, 37)).astype(dtype.numpy)
+    if dtype.kind in "if":
+        x = -x if kind == "max" else x
+    for over in ([0], [1], [0, 1]):
+        g = GraphBuilder()
+        reduce_over(g, REDUCTIONS[kind], g.tensor("x", x.shape, dtype), over, "y", keep=False)
+        op = g.nodes[0].op
+        theirs = REDUCTIONS[kind].ufunc.reduce(x, axis=tuple(over), dtype=None if dtype.is_float else x.dtype)
+        with np.errstate(over="ignore"):
+            close(jit.run(op, [x]), np.asarray(theirs), x.dtype.name)
+    g = GraphBuilder()
+    reduce_over(g, REDUCTIONS[kind], g.tensor("x", (3, 0), dtype), [1], "y", keep=False)
+    empty = jit.run(g.nodes[0].op, [np.zeros((3, 0), dtype.numpy)])
+    assert (empty == np.asarray(neutral(kind, dtype), dtype.numpy)).all()
+
+
+# -- cost -----------------------------------------------------------------------------
+def matrix_vector() -> Contract:
+    graph, _ = build(Case("MatMul", [(1, 64), (64, 48)]), [np.ones((1, 64)), np.ones((64, 48))])
+    op = graph.nodes[0].op
+    assert isinstance(op, Contract)
+    return op
+
+
+def test_work_of_a_matrix_vector_tile() -> None:
+    """k rows are k dispatches, or two with all products held at once, where those fit."""
+    op = matrix_vector()
+    candidates = {"m": 1, "k": np.array([4, 16, 64]), "n": np.array([[48], [8]])}
+    (one, none), (two, held) = op.alternatives(candidates)
+    assert none == 0
+    assert one[0].dispatches.tolist() == [[4, 16, 64]] * 2
+    assert one[0].elements.tolist() == [[192, 768, 3072], [32, 128, 512]]
+    # f64: 4 x 48 and 64 x 8 products take more than 1024 bytes.
+    assert two[0].dispatches.tolist() == [[CLOSED] * 3, [2, 2, CLOSED]]
+    assert held.tolist() == [[1024] * 3, [256, 1024, 1024]]
+    assert two[0].elements.tolist() == [[384, 1536, 6144], [64, 256, 1024]]
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.nodes == 1], ids=str)
+def test_work_takes_candidates(case: Case) -> None:
+    """Work for an array of candidates is the work of each; a split in two halves the elements."""
+    op = build(case, case.operands())[0].nodes[0].op
+    for axis, size in op.axes:
+        half = max(1, size // 2)
+        together = op.work({**op.size, axis: np.array([size, half])})
+        for i, n in enumerate((size, half)):
+            for one, many in zip(op.work({**op.size, axis: n}), together, strict=True):
+                assert np.broadcast_to(many.elements, 2)[i] == one.elements
+                assert np.broadcast_to(many.dispatches, 2)[i] == one.dispatches > 0
+
+
+def test_a_normalised_axis_stays_whole() -> None:
+    graph, _ = build(Case("Softmax", [(3, 5, 7)], {"axis": 1}), [np.ones((3, 5, 7), np.float32)])
+    op = graph.nodes[0].op
+    assert op.whole == ("d1",)
+    assert op.combine is None
+
+
+def test_a_reduced_axis_may_be_cut() -> None:
+    op = matrix_vector()
+    assert (op.combine, op.reduced, op.whole) == ("add", ("k",), ())
+    assert {k.combine for k in REDUCTIONS.values()} == set(REDUCTIONS)
+
+
+# -- refusals ---------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("case", "outputs", "error", "says"),
+    [
+        (Case("MatMul", [(2, 3), (4, 5)]), 1, InvalidModel, "do not multiply"),
+        (Case("MatMul", [(2, 2, 3), (3, 3, 5)]), 1, InvalidModel, "do not broadcast"),
+        (Case("MatMul", [(), (3,)]), 1, InvalidModel, "scalar"),
+        (Case("Gemm", [(2, 3, 1), (3, 5)]), 1, InvalidModel, "not matrices"),
+        (conv((1, 4, 5, 5), (4, 3, 3, 3)), 1, InvalidModel, "1 groups"),
+        (conv((1, 3, 5, 5), (4, 3, 3, 3), strides=[1]), 1, InvalidModel, "do not fit 2 dimensions"),
+        (conv((1, 3, 2, 2), (4, 3, 3, 3)), 1, InvalidModel, "a window of 3 over 2"),
+        (Case("MaxPool", [(1, 1, 4)], {"kernel_shape": [2]}), 2, Unsupported, "indices"),
+        (Case("ReduceSum", [(3, 4)], {"axes": [2]}, opset=11), 1, InvalidModel, "2 dimensions"),
+        (Case("ReduceSum", [(3, 4), (1,)], dtype="int64"), 1, Unsupported, "axes depends on data"),
+        (Case("LayerNormalization", [(3, 4), (4,)]), 2, Unsupported, "mean"),
+        (Case("BatchNormalization", [(3, 4), *[(4,)] * 4], {"training_mode": 1}), 1, Unsupported, "training"),
+        (Case("BatchNormalization", [(3, 4), *[(3,)] * 4]), 1, InvalidModel, "each channel"),
+        (Case("Softmax", [(3, 4)], {"axis": 2}), 1, InvalidModel, "axis 2"),
+        (Case("GroupNormalization", [(1, 4, 2), (4,), (4,)], {"num_groups": 3}), 1, InvalidModel, "3 groups"),
+    ],
+    ids=str,
+)
+def test_refuses(case: Case, outputs: int, error: type[Exception], says: str) -> None:
+    g = GraphBuilder()
+    kind = dtypes.of_numpy(np.dtype(case.dtype))
+    names = tuple(g.tensor(f"x{i}", s, kind) for i, s in enumerate(case.shapes))
+    spec = Spec(
+        case.op_type, "node", names, tuple(f"y{i}" for i in range(outputs)), case.attributes, case.opset
+    )
+    with pytest.raises(error, match=says):
+        REGISTRY["", case.op_type].rule(g, spec)
