@@ -1,4 +1,4 @@
-"""`waferc bench` on the four models that the tests verify: each against onnxruntime, in pairs, on this machine.
+"""`waferc bench` on the four models that the tests verify: each against onnxruntime on this machine, in pairs.
 
 make bench    # or: python benchmarks/models.py digits magika
 """
