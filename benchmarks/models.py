@@ -1,6 +1,6 @@
-"""`waferc bench` on the four models that the tests verify: each against onnxruntime on this machine, in pairs.
+"""`waferc bench` on the four models that the tests verify: each against onnxruntime, here and now, in pairs.
 
-make bench    # or: python benchmarks/models.py digits magika
+`make bench`, or `python benchmarks/models.py digits magika`.
 """
 
 from __future__ import annotations
