@@ -14,6 +14,7 @@ from ..ir.graph import REGISTRY, Graph, GraphBuilder, InvalidModel, Node, Spec, 
 from ..ir.op import InvalidOp, identity
 from ..ir.ops.rearrange import make_copy
 from .errors import InvalidInput, Refusal, UnsupportedModel, UsageError, quoted, shown
+from .functions import body_of
 from .load import array_of, attribute_value, dense, type_name
 
 DEPTH_LIMIT = 64  # functions within functions: a body that calls itself would never end
@@ -31,11 +32,12 @@ class Builder:
     functions: Mapping[tuple[str, str], onnx.FunctionProto]
     graph: GraphBuilder = field(default_factory=GraphBuilder)
     names: dict[str, str] = field(default_factory=lambda: {"": ""})
-    refusals: list[Refusal] = field(default_factory=list)
-    folded: dict[tuple[str, str], int] = field(default_factory=dict)
-    inputs: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-    unusable: dict[str, str] = field(default_factory=dict)  # value -> why no core can store it
+    refusals: list[Refusal] = field(default_factory=list[Refusal])
+    folded: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
+    inputs: list[str] = field(default_factory=list[str])
+    outputs: list[str] = field(default_factory=list[str])
+    # value -> why no core can store it
+    unusable: dict[str, str] = field(default_factory=dict[str, str])
     depth: int = 0
 
     # -- inputs and constants -----------------------------------------------------------
@@ -152,28 +154,11 @@ class Builder:
 
     def _standard_function(self, node: onnx.NodeProto, domain: str, opset: int) -> onnx.FunctionProto:
         """The body that the ONNX standard gives for the node's operator."""
-        try:
-            schema = onnx.defs.get_schema(node.op_type, opset, domain)
-        except onnx.defs.SchemaError:
-            raise Unsupported(f"not an operator of opset {opset}") from None
-        if schema.has_function:
-            versions = [v for v in schema.function_opset_versions if v <= opset]
-            content = schema.get_function_with_opset_version(max(versions)) if versions else None
-        elif schema.has_context_dependent_function:
-            types = [self._type_of(t).SerializeToString() for t in node.input]
-            versions = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
-            content = (
-                schema.get_context_dependent_function_with_opset_version(
-                    max(versions), node.SerializeToString(), types
-                )
-                if versions
-                else None
-            )
-        else:
-            content = None
-        if content is None:
-            raise Unsupported("not done yet")
-        return onnx.FunctionProto.FromString(content) if isinstance(content, bytes) else content
+        types = [self._type_of(t).SerializeToString() for t in node.input]
+        body = body_of(node, domain, opset, types)
+        if body is None:
+            raise Unsupported(f"not done yet in opset {opset}")
+        return body
 
     def _type_of(self, value: str) -> onnx.TypeProto:
         if not value:

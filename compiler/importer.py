@@ -20,6 +20,7 @@ from ..ir import ops
 from ..ir.graph import REGISTRY, Graph
 from .errors import InvalidInput, Refusal, UnsupportedModel, UnsupportedOperator, UsageError, quoted, shown
 from .expand import Builder
+from .functions import has_body
 from .load import load_model
 
 OLDEST_OPSET = 6
@@ -112,7 +113,7 @@ def _check_opsets(proto: onnx.ModelProto) -> None:
 
 def _check(proto: onnx.ModelProto) -> None:
     try:
-        checker.check_model(proto)
+        checker.check_model(proto)  # pyright: ignore[reportUnknownMemberType]
     except (checker.ValidationError, ValueError) as e:
         first = next((line for line in str(e).splitlines() if line.strip()), "invalid")
         raise InvalidInput(f"onnx's checker refuses the model: {shown(first, 200)}") from None
@@ -141,7 +142,12 @@ def _unknown_operators(proto: onnx.ModelProto) -> list[Refusal]:
     found: dict[tuple[str, str], list[str]] = {}
     for node in proto.graph.node:
         key = (_domain(node.domain), node.op_type)
-        if key in REGISTRY or key in local or key == ("", "If") or _has_body(key, opsets):
+        if (
+            key in REGISTRY
+            or key in local
+            or key == ("", "If")
+            or has_body(node.op_type, key[0], opsets.get(key[0], 1))
+        ):
             continue
         found.setdefault(key, []).append(node.name or (node.output[0] if node.output else ""))
     return [
@@ -156,15 +162,6 @@ def _why_unknown(op_type: str, domain: str, version: int) -> str:
     if not onnx.defs.has(op_type):
         return f"no such operator in ONNX up to opset {onnx.defs.onnx_opset_version()}"
     return "not done yet"
-
-
-def _has_body(key: tuple[str, str], opsets: Mapping[str, int]) -> bool:
-    domain, op_type = key
-    try:
-        schema = onnx.defs.get_schema(op_type, opsets.get(domain, 1), domain)
-    except onnx.defs.SchemaError:
-        return False
-    return schema.has_function or schema.has_context_dependent_function
 
 
 def _converted(proto: onnx.ModelProto) -> onnx.ModelProto:

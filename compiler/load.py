@@ -111,13 +111,14 @@ def dense(sparse: onnx.SparseTensorProto) -> Array:
 
 def attribute_value(attribute: onnx.AttributeProto) -> Any:
     """An attribute as a Python number, string, list or NumPy array; subgraphs as they are."""
-    value = helper.get_attribute_value(attribute)
+    value: Any = helper.get_attribute_value(attribute)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, TensorProto):
         return array_of(value)
     if isinstance(value, onnx.SparseTensorProto):
         return dense(value)
-    if isinstance(value, (list, tuple)) or (hasattr(value, "__len__") and not isinstance(value, str)):
-        return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value]
-    return value
+    if isinstance(value, (int, float, str, onnx.GraphProto)):
+        return value
+    items: list[Any] = list(value)
+    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in items]

@@ -3,6 +3,8 @@
 from . import (
     activation,
     contract,
+    conversion,
+    einsum,
     elementwise,
     index,
     logic,
@@ -11,12 +13,15 @@ from . import (
     recur,
     reduce,
     shape,
+    trigonometry,
     window,
 )
 
 __all__ = [
     "activation",
     "contract",
+    "conversion",
+    "einsum",
     "elementwise",
     "index",
     "logic",
@@ -25,5 +30,6 @@ __all__ = [
     "recur",
     "reduce",
     "shape",
+    "trigonometry",
     "window",
 ]

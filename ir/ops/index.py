@@ -12,7 +12,8 @@ from ..builder import Carried, KernelBuilder, Value
 from ..dtypes import BOOL, I64, U8
 from ..graph import GraphBuilder, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, gather, product
-from .elementwise import Where, apply, cast
+from .conversion import Where, cast
+from .elementwise import apply
 from .logic import Equal
 from .rearrange import Cut, integers, join, normal_axis, pick, reshape, slice_box
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ..dtypes import by_onnx
 from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
 from ..op import product
-from .elementwise import Where, apply, broadcast
+from .conversion import Where
+from .elementwise import apply, broadcast
 from .rearrange import (
     Cut,
     concat,
@@ -227,13 +229,13 @@ def _constant(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         "value_int": np.int64,
         "value_ints": np.int64,
     }
-    value = spec.attribute("value")
+    value: Any = spec.attribute("value")
     for name, dtype in kinds.items():
         if spec.attribute(name) is not None:
             value = np.asarray(spec.attribute(name), dtype)
-    if not isinstance(value, np.ndarray):
+    if value is None:
         raise Unsupported("a Constant that is not a tensor of numbers")
-    return [g.constant(value, spec.outputs[0])]
+    return [g.constant(np.asarray(value), spec.outputs[0])]
 
 
 def _constant_of_shape(g: GraphBuilder, spec: Spec) -> Sequence[str]:
