@@ -318,7 +318,7 @@ def _combine_rows(
 def _combined(e: _Emitter, combine: str, dtype: DType, a: ir.Value, c: ir.Value) -> ir.Value:
     """a (combine) c, with the semantics of the kernels' own arithmetic."""
     lanes = a.type.count if isinstance(a.type, ir.VectorType) else 0
-    arithmetic = LLVMArithmetic(e.module, e.b, max(lanes, 1))
+    arithmetic = LLVMArithmetic(e.module, e.b, 8)
     kind: Combine = "add" if combine == "add" else "mul" if combine == "mul" else "min" if combine == "min" else "max"
     join = {"add": arithmetic.add, "mul": arithmetic.mul, "min": arithmetic.min, "max": arithmetic.max}[kind]
     return join(arithmetic.make(dtype, a, lanes), arithmetic.make(dtype, c, lanes)).ir  # type: ignore[attr-defined]

@@ -1,1 +1,1 @@
-"""waferc.runtime"""
+"""Running a program: native code, the cores' SRAM, the executor, and traces."""

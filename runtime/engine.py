@@ -1,0 +1,108 @@
+"""Native code: LLVM IR or bitcode to callable addresses, through a cache on disk.
+
+The only place that uses llvmlite's binding. A cache entry is keyed by the code, the host's CPU and
+llvmlite's version; its own digest is checked, and a damaged one is built again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import llvmlite
+import llvmlite.binding as llvm
+
+OPTIONS = "-disable-lsr"  # loop strength reduction spills vector registers under run-time strides
+DIGEST = 32  # bytes of SHA-256 before an object in the cache
+
+
+@cache
+def _start() -> None:
+    """Once in a process, before any target machine: options are the whole process's."""
+    llvm.set_option("waferc", OPTIONS)
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+
+
+@cache
+def host() -> tuple[str, str]:
+    """(CPU name, its features as LLVM writes them)."""
+    _start()
+    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+@cache
+def host_lanes() -> int:
+    """f32 elements in one of the host's vector registers."""
+    features = llvm.get_host_cpu_features()
+    return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
+
+
+def cache_folder() -> Path:
+    """Where objects are kept: $WAFERC_CACHE, or the user's cache folder."""
+    if own := os.environ.get("WAFERC_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "waferc"
+
+
+def bitcode(text: str) -> bytes:
+    """LLVM IR text as bitcode, verified."""
+    _start()
+    module = llvm.parse_assembly(text)
+    module.verify()
+    return module.as_bitcode()
+
+
+class Code:
+    """Loaded native code; addresses stay valid while it lives."""
+
+    def __init__(self, code: bytes) -> None:
+        cpu, features = host()
+        self._machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=cpu, features=features, opt=2, jit=True
+        )
+        key = hashlib.sha256(
+            b"\0".join([code, cpu.encode(), features.encode(), llvmlite.__version__.encode(), OPTIONS.encode()])
+        ).hexdigest()
+        path = cache_folder() / f"{key}.o"
+        made = _read(path)
+        if made is None:
+            made = self._machine.emit_object(llvm.parse_bitcode(code))
+            _write(path, made)
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._machine)
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(made))
+        self._engine.finalize_object()
+
+    def addresses(self, symbols: Sequence[str]) -> list[int]:
+        return [self._engine.get_function_address(s) for s in symbols]
+
+    def executor(self) -> ctypes._CFuncPtr:  # pyright: ignore[reportPrivateUsage]
+        """`execute` as a Python callable that releases the interpreter while it runs."""
+        kind = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
+        return kind(self._engine.get_function_address("execute"))
+
+
+def _read(path: Path) -> bytes | None:
+    """The object in a cache file; None where there is none or it is damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    made = data[DIGEST:]
+    return made if made and hashlib.sha256(made).digest() == data[:DIGEST] else None
+
+
+def _write(path: Path, made: bytes) -> None:
+    """Puts an object into the cache, whole or not at all; a cache that cannot be written is no error."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
+            f.write(hashlib.sha256(made).digest() + made)
+        os.replace(f.name, path)
+    except OSError:
+        pass
