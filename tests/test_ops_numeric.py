@@ -221,6 +221,12 @@ CASES = [
     Case("InstanceNormalization", [(2, 3, 5, 7), (3,), (3,)], nodes=1),
     Case("BatchNormalization", [(2, 3, 5, 7), (3,), (3,), (3,), (3,)], constants=(1, 2, 3, 4), nodes=2),
     Case("BatchNormalization", [(2, 3), (3,), (3,), (3,), (3,)]),
+    Case("Einsum", [(2, 5, 3, 8), (2, 7, 3, 8)], {"equation": "bshd, bthd -> bhst"}, nodes=1),
+    Case("Einsum", [(1, 2, 3, 5), (4, 2, 1, 5)], {"equation": "...ij,...kj"}, nodes=1),
+    Case("Einsum", [(4, 4)], {"equation": "ii->i"}, nodes=1),
+    Case("Einsum", [(4, 5, 6)], {"equation": "ijk->ki"}, nodes=1),
+    Case("Einsum", [(4,), (5,)], {"equation": "i,j->ij"}, nodes=1),
+    Case("Einsum", [(4, 5), (5, 6), (6, 3)], {"equation": "ij,jk,kl->il"}, nodes=2),
 ]
 
 
@@ -440,6 +446,10 @@ def test_a_reduced_axis_may_be_cut() -> None:
         (Case("LayerNormalization", [(3, 4), (4,)]), 2, Unsupported, "mean"),
         (Case("BatchNormalization", [(3, 4), *[(4,)] * 4], {"training_mode": 1}), 1, Unsupported, "training"),
         (Case("BatchNormalization", [(3, 4), *[(3,)] * 4]), 1, InvalidModel, "each channel"),
+        (Case("Einsum", [(3, 4)], {"equation": "ijk"}), 1, InvalidModel, "'ijk' for 2 dimensions"),
+        (Case("Einsum", [(3, 4)], {"equation": "ij->k"}), 1, InvalidModel, "do not give"),
+        (Case("Einsum", [(3, 4), (5,)], {"equation": "ij,j"}), 1, InvalidModel, "is 4 and 5"),
+        (Case("Einsum", [(3, 4)], {"equation": "ij,j"}), 1, InvalidModel, "of 1 operands"),
         (Case("Softmax", [(3, 4)], {"axis": 2}), 1, InvalidModel, "axis 2"),
         (Case("GroupNormalization", [(1, 4, 2), (4,), (4,)], {"num_groups": 3}), 1, InvalidModel, "3 groups"),
     ],

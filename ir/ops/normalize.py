@@ -27,6 +27,7 @@ from .loops import (
     neutral,
     view,
 )
+from .rearrange import normal_axis
 from .window import per_channel
 
 VECTORS = 2  # vectors per pass of a row: two chains hide the latency of a polynomial
@@ -242,18 +243,10 @@ class LayerNorm(Normalize):
 
 
 # -- building -----------------------------------------------------------------------
-def _last(g: GraphBuilder, spec: Spec, default: int) -> int:
-    rank = len(g.shape(spec.inputs[0]))
-    at = int(spec.attribute("axis", default))
-    if not -rank <= at < max(1, rank):
-        raise InvalidModel(f"axis {at} of a tensor with {rank} dimensions")
-    return at % rank if rank else 0
-
-
 def _softmax(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     x = spec.inputs[0]
     shape = g.shape(x)
-    first = _last(g, spec, -1 if spec.opset >= 13 else 1)
+    first = normal_axis(int(spec.attribute("axis", -1 if spec.opset >= 13 else 1)), len(shape))
     # Before opset 13 the tensor is a matrix, cut in two at `axis`.
     over = range(first, first + 1 if spec.opset >= 13 else len(shape))
     axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
@@ -275,7 +268,7 @@ def _layer_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         raise Unsupported(f"{spec.op_type}'s further outputs (mean and inverse deviation)")
     x, *affine = (t for t in spec.inputs if t)
     shape = g.shape(x)
-    first = _last(g, spec, -1)
+    first = normal_axis(int(spec.attribute("axis", -1)), len(shape))
     axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
     reads = (broadcast_access(g.shape(t), axes) for t in affine)
     return [

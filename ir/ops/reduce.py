@@ -10,7 +10,7 @@ import numpy as np
 
 from ..affine import access_axes, axis, constant
 from ..builder import Carried, Combine, KernelBuilder, Value
-from ..graph import GraphBuilder, InvalidModel, Rule, Spec, register
+from ..graph import GraphBuilder, Rule, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, product
 from .activation import Exp, Log
 from .contract import Contract
@@ -29,6 +29,7 @@ from .loops import (
     neutral,
     view,
 )
+from .rearrange import normal_axis
 
 VECTORS = 4  # accumulators side by side, to hide the latency of one
 
@@ -215,10 +216,7 @@ def dimensions(g: GraphBuilder, spec: Spec) -> list[int]:
         named = g.known(spec.inputs[1], "axes").ravel().tolist()
     if named is None or len(named) == 0:
         return [] if spec.attribute("noop_with_empty_axes", 0) else list(range(rank))
-    over = {int(a) + rank if a < 0 else int(a) for a in named}
-    if not over <= set(range(rank)):
-        raise InvalidModel(f"axes {list(named)} of a tensor with {rank} dimensions")
-    return sorted(over)
+    return sorted({normal_axis(int(a), rank) for a in named})
 
 
 def _mean(g: GraphBuilder, x: str, over: Sequence[int], hint: str, keep: bool) -> str:
