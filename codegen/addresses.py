@@ -169,11 +169,11 @@ class Addresses:
     def _step(self, operand: int, axis: str, at: LLVMValue, part: LLVMValue) -> LLVMValue:
         """The pointer `at` moved by `part` strides, in the block that defines `part`."""
         loop = self.loops.get(part.ir)
+        pitch = self.stride(operand, axis)  # not inside `goto_block`, which does not nest
         if self.kind(operand, axis) == "unit" or loop is None or at.block is loop.head:
             with self.builder.goto_block(part.block):
-                offset = self.builder.mul(part.ir, self.stride(operand, axis))
+                offset = self.builder.mul(part.ir, pitch)
                 return LLVMValue(at.dtype, self._gep(at.ir, offset), part.block)
-        pitch = self.stride(operand, axis)
         with self.builder.goto_block(loop.before):
             start = at.ir
             if not isinstance(loop.start, ir.Constant) or loop.start.constant:
