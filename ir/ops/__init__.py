@@ -14,6 +14,7 @@ from . import (
     reduce,
     shape,
     trigonometry,
+    upsample,
     window,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "reduce",
     "shape",
     "trigonometry",
+    "upsample",
     "window",
 ]
