@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..ir.ops.reduce import ReduceMax, ReduceMin, ReduceProd, ReduceSum
 from .layout import Cut, Grid, Layout, Region, Split, layout, whole
 from .move import HOST, Move, combining, derive, identical
 from .plan import Buffer, Operand, Plan, Role, Step
-from .split import Limits, Source, join_split, useful_ways
+from .split import Choice, Source, join_split, useful_ways
 from .sram import allocate
 from .wafer import Wafer
 
@@ -326,32 +326,34 @@ PART = "part"
 JOINS = {"add": ReduceSum, "mul": ReduceProd, "min": ReduceMin, "max": ReduceMax}
 
 
+Chooser = Callable[[int, Sequence[Source | None], int, int, int], Choice]
+"""(node, sources, region, columns, rows) -> the node's split on that region."""
+
+
 def assemble(
     graph: Graph,
     wafer: Wafer,
     regions: tuple[Region, ...],
-    region_of_node: Mapping[int, int],
-    choose: Any,
-    limits: Mapping[int, Limits],
+    region_of: Mapping[int, int],
+    choose: Chooser,
     objective: str,
     seed: int,
 ) -> Plan:
-    """The plan for `regions`, each node on region `region_of_node[node]`.
+    """The plan for `regions`, each node on region `region_of[node]`, split as `choose` says.
 
-    choose(op, sources, region, columns, rows, limits) gives the splits. The plan may be over
-    budget.
+    The plan may be over budget.
     """
     a = Assembly(graph, wafer, regions)
     a.tensors.update(graph.tensors)
     pasts = {p for p, _ in graph.states}
     for i, node in enumerate(graph.nodes):
-        region = region_of_node[i]
+        region = region_of[i]
         for t in node.inputs:
             if t in graph.inputs and t not in a.writers:
                 a.lay_input(t, region, "state" if t in pasts else "input")
         r = regions[region]
         sources = [a.source(t, region) for t in node.inputs]
-        c = choose(node.op, sources, region, r.columns, r.rows, limits[i])
+        c = choose(i, sources, region, r.columns, r.rows)
         a.task(i, node, region, c.grid, c.split, c.part)
     for t in graph.inputs:
         if t not in a.writers:
@@ -392,9 +394,9 @@ def _finish(a: Assembly, objective: str, seed: int) -> Plan:
         if s.kind == "task" or (s.kind == "update" and s.operands):
             kernels[s.region].add((type(s.op).__name__, s.op.key(), s.op.in_types, s.op.out_type))
     code = tuple(a.wafer.code_bytes_base + len(k) * a.wafer.code_bytes_per_kernel for k in kernels)
-    graph = replace(a.graph, tensors=a.tensors)
     return Plan(
-        graph=graph,
+        graph=a.graph,
+        tensors=a.tensors,
         wafer=a.wafer,
         objective=objective,
         seed=seed,

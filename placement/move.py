@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,22 +38,41 @@ class DimensionMoves:
     length: Ints
 
 
+RouteKind = Literal["host", "local", "tree", "relay", "join"]
+
+
+@dataclass(frozen=True)
+class Detour:
+    """The path of one record that does not go along the row, then along the column.
+
+    source, target: physical core numbers. corners: (x, y) of every turn, both ends included.
+    """
+
+    source: int
+    target: int
+    corners: tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class Move:
     """Bytes for one operand (or, with `combine`, for the result) from one producer.
 
     source: the producer's buffer, or HOST. The first dimension of a combining move runs over
     the partial results; their order is the order of the reduction. route: how the fabric does
-    it: "local" (no link), "tree" (a multicast tree per source, on `colours` of its own),
-    "relay" (hop by hop on the shared lanes) or "join" (a fabric reduction on the lanes).
+    it: "host" (laid or read by the host), "local" (no link), "tree" (a multicast tree from each
+    source core: along its row, then along the columns), "relay" (on the shared lanes) or
+    "join" (a fabric reduction on the lanes). A tree from producer column i and row j has colour
+    colour_x[i] + colour_y[j].
     """
 
     source: int
     target: int
     dims: tuple[DimensionMoves, ...]
     combine: Combine | None = None
-    route: str = "relay"
-    colours: tuple[int, ...] = ()
+    route: RouteKind = "relay"
+    colour_x: Ints | None = None
+    colour_y: Ints | None = None
+    detours: tuple[Detour, ...] = ()
 
 
 def overlaps(need: Pieces, hold: Pieces, size: int, columns: int) -> DimensionMoves:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..ir.affine import Access
 from ..ir.dtypes import DType
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Tensor
 from ..ir.op import Op
 from .layout import Grid, Ints, Layout, Region, Split, layout
 from .move import Move
@@ -132,6 +132,7 @@ class Plan:
     """Regions, steps in schedule order, buffers with addresses, moves with routes."""
 
     graph: Graph
+    tensors: Mapping[str, Tensor]  # the graph's, and partial results
     wafer: Wafer
     objective: str
     seed: int
@@ -141,7 +142,6 @@ class Plan:
     code_bytes: tuple[int, ...]  # per region, at address 0
     lays: tuple[tuple[str, Move], ...] = ()  # constants, laid once when the program is loaded
     outputs: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {})  # name -> steps that own it
-    notes: tuple[str, ...] = ()
 
     @property
     def wavefronts(self) -> int:

@@ -17,6 +17,7 @@ from .group import Group, layers
 from .layout import Grid, Region, Split
 from .place import PLACERS, Size, logical_width, make_region
 from .plan import Plan
+from .route import routed
 from .split import Choice, Limits, Source, choose, join_split
 from .timing import predicted_cycles
 from .wafer import Wafer
@@ -114,13 +115,11 @@ def plan(
     objective: str = "latency",
     seed: int = 0,
     placer: str = "strips",
-    assignment: Callable[[Sequence[Group]], tuple[Assignment, tuple[Region, ...]]] | None = None,
     report: Report = lambda phase, share: None,
 ) -> Plan:
     """The plan of least predicted cycles found for `graph` on `wafer`.
 
-    assignment: regions given by constraints instead of searched. Raises DoesNotFit, naming the op,
-    the bytes on the fullest core, the budget and what to try.
+    Raises DoesNotFit, naming the op, the bytes on the fullest core, the budget and what to try.
     """
     wafer.check()
     groups = layers(graph)
@@ -137,23 +136,32 @@ def plan(
     for attempt, shares in enumerate(SHARES):
         report("plan", attempt / len(SHARES))
         estimator = Estimator(graph, wafer, shares)
-        if assignment is not None:
-            a, fixed = assignment(groups)
-            trials = [(a, fixed)]
-        else:
-            found = [(a, _regions(wafer, a, placer, seed)) for a in propose(groups, estimator, wafer)]
-            trials = [(a, r) for a, r in found if r is not None]
+        found = [(a, _regions(wafer, a, placer, seed)) for a in propose(groups, estimator, wafer)]
+        trials = [(a, r) for a, r in found if r is not None]
         for a, regions in trials:
             region_of = {i: a.region_of[g] for g, group in enumerate(groups) for i in group.nodes}
             limits: dict[int, Limits] = {}
             for r in range(len(regions)):
                 limits |= estimator.limits([i for i, k in region_of.items() if k == r])
-            built = assemble(graph, wafer, regions, region_of, estimator.choice, limits, objective, seed)
+
+            def choose_split(
+                i: int,
+                sources: Sequence[Source | None],
+                region: int,
+                columns: int,
+                rows: int,
+                estimator: Estimator = estimator,
+                limits: Mapping[int, Limits] = limits,
+            ) -> Choice:
+                return estimator.choice(graph.nodes[i].op, sources, region, columns, rows, limits[i])
+
+            built = assemble(graph, wafer, regions, region_of, choose_split, objective, seed)
             excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
             if excess > 0:
                 if nearest is None or excess < least_excess:
                     nearest, least_excess = built, excess
                 continue
+            built = routed(built)
             cycles = predicted_cycles(built)
             if cycles < best_cycles:
                 best, best_cycles = built, cycles

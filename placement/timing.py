@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .layout import Grid, axis_indices
-from .move import Move, Records, records
+from .layout import axis_indices
+from .move import Move, records
 from .plan import Plan, Step
 from .wafer import Wafer
 
@@ -93,7 +93,6 @@ def simulate(plan: Plan) -> Timing:
         arrival = np.zeros(core.size)
         extra = np.zeros(core.size)
         moves = [m for o in step.operands for m in o.moves] + list(step.moves)
-        dtype_bytes = plan.buffers[step.result].dtype.bytes
         for m in moves:
             producer = of_buffer[m.source]
             nbytes = plan.buffers[m.source].dtype.bytes
@@ -119,7 +118,6 @@ def simulate(plan: Plan) -> Timing:
         starts.append(begin.reshape(core.shape))
         ends.append(finish.reshape(core.shape))
         of_buffer[step.result] = len(ends) - 1
-        del dtype_bytes
     total = max((float(e.max(initial=0)) for e in ends), default=0.0)
     shape = (wafer.height, wafer.width)
     return Timing(total, starts, ends, busy.reshape(shape), links, ops.reshape(shape))
@@ -156,11 +154,22 @@ def _receive(
         inbound = np.bincount(target, waves, len(arrival))
         row, column = _load(wafer, src, sx, sy, dx, dy, waves, links)
         hops = np.abs(sx - dx) + np.abs(sy - dy)
+        turns = ((sx != dx) & (sy != dy)).astype(np.int64)
+        _detour(wafer, move, src, dst, hops, turns)
         serial = np.maximum(inbound[target], np.maximum(row[sy], column[dx]))
-        time = s_end[source] + wafer.route(hops, (sx != dx) & (sy != dy)) + wafer.serial(serial)
+        time = s_end[source] + wafer.route(hops, turns) + wafer.serial(serial)
         if move.route == "relay":
             time = time + wafer.relayed(hops)
         np.maximum.at(arrival, target, time)
+
+
+def _detour(wafer: Wafer, move: Move, src: Any, dst: Any, hops: Any, turns: Any) -> None:
+    """Puts the hops and turns of detours in place."""
+    for d in move.detours:
+        chosen = (src == d.source) & (dst == d.target)
+        legs = zip(d.corners, d.corners[1:], strict=False)
+        hops[chosen] = sum(abs(a[0] - b[0]) + abs(a[1] - b[1]) for a, b in legs)
+        turns[chosen] = max(0, len(d.corners) - 2)
 
 
 def _load(
@@ -240,5 +249,3 @@ def _join(
     # The roots of one line share its links: they carry the results of all of them.
     arrival[:] = np.maximum(arrival, ready + wafer.join(np.full(len(arrival), count), waves / count * roots, along))
 
-
-_ = (Grid, Records)
