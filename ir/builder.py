@@ -161,9 +161,7 @@ class KernelBuilder(Arithmetic, Protocol):
         """One element."""
         ...
 
-    def load_lanes(
-        self, operand: int, index: Mapping[str, Value], other: float | int = 0
-    ) -> Value:
+    def load_lanes(self, operand: int, index: Mapping[str, Value], other: float | int = 0) -> Value:
         """A vector along `lane_axis`; lanes past the tile hold `other`. A zero stride broadcasts."""
         ...
 

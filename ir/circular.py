@@ -53,13 +53,13 @@ def _circular(b: Arithmetic, x: Value, ahead: int) -> Value:
 
 @in_f32
 def sin(b: Arithmetic, x: Value) -> Value:
-    """Sine; f32 within 1 ULP, f64 within 1 ULP, for |x| < 2^38; beyond, some value in [-1, 1]."""
+    """Sine; f32 within 2 ULP, f64 within 2 ULP, for |x| < 2^38; beyond, some value in [-1, 1]."""
     return _circular(b, x, 0)
 
 
 @in_f32
 def cos(b: Arithmetic, x: Value) -> Value:
-    """Cosine; f32 within 1 ULP, f64 within 1 ULP, for |x| < 2^38; beyond, some value in [-1, 1]."""
+    """Cosine; f32 within 2 ULP, f64 within 2 ULP, for |x| < 2^38; beyond, some value in [-1, 1]."""
     return _circular(b, x, 1)
 
 

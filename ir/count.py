@@ -67,5 +67,3 @@ def instructions(scalar: Callable[..., Value], types: Sequence[DType]) -> int:
     counter: Any = Counter()
     scalar(counter, *(_Counted(t) for t in types))
     return int(counter.count)
-
-

@@ -242,4 +242,3 @@ REGISTRY: dict[tuple[str, str], Registered] = {}
 def register(op_type: str, rule: Rule, since: int = 6, domain: str = "") -> None:
     """Makes the importer use `rule` for ONNX operator `op_type`."""
     REGISTRY[domain, op_type] = Registered(op_type, rule, since, domain)
-

@@ -11,21 +11,15 @@ import numpy as np
 from waferc.codegen.kernels import Kernel, kernel_for, make_module, stride_kinds
 from waferc.ir.dtypes import of_numpy
 from waferc.ir.op import Array, Op
-
-llvm.initialize_native_target()
-llvm.initialize_native_asmprinter()
-
-
-def host_lanes() -> int:
-    """f32 elements in one of the host's vector registers."""
-    features = llvm.get_host_cpu_features()
-    return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
+from waferc.runtime.engine import host, host_lanes
 
 
 def target_machine(opt: int = 2) -> Any:
-    target = llvm.Target.from_default_triple()
-    features = llvm.get_host_cpu_features().flatten()
-    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=opt, jit=True)
+    """The host, with the options that the runtime sets."""
+    cpu, features = host()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=cpu, features=features, opt=opt, jit=True
+    )
 
 
 _ENGINES: dict[Kernel, tuple[Any, Any]] = {}

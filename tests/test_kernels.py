@@ -1,0 +1,292 @@
+"""Kernels in native code: elementwise families on every type, strides, ragged sizes, and the guard."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import jit
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+from waferc.codegen import guard
+from waferc.codegen.kernels import Kernel, kernel_for, make_module, stride_kinds
+from waferc.ir.affine import Affine, axis
+from waferc.ir.dtypes import ALL, BOOL, F16, F32, F64, I8, I32, I64, U8, U64, DType
+from waferc.ir.op import Array, Op, broadcast_access, identity
+from waferc.ir.ops import activation, conversion, elementwise, logic
+from waferc.ir.ops.contract import Contract
+from waferc.ir.ops.elementwise import Elementwise
+
+W = jit.host_lanes()
+RAGGED = (1, W - 1, W, W + 1, 3 * W + 5)
+NUMBERS = tuple(t for t in ALL if t != BOOL)
+INTEGERS = tuple(t for t in NUMBERS if not t.is_float)
+
+
+def elementwise_op(
+    kind: type[Elementwise],
+    shapes: Sequence[tuple[int, ...]],
+    types: Sequence[DType],
+    out: DType | None = None,
+) -> Elementwise:
+    axes = tuple((f"d{i}", n) for i, n in enumerate(np.broadcast_shapes(*shapes)))
+    return kind(
+        axes=axes,
+        reads=tuple(broadcast_access(s, axes) for s in shapes),
+        write=identity([a for a, _ in axes]),
+        in_types=tuple(types),
+        out_type=out or kind.result_type(*types),
+    )
+
+
+def values(dtype: DType, shape: tuple[int, ...], seed: int = 0) -> Array:
+    """Small numbers and, among them, the type's edges."""
+    rng = np.random.default_rng(seed)
+    if dtype == BOOL:
+        return rng.integers(0, 2, shape).astype(bool)
+    if dtype.is_float:
+        x = rng.normal(0, 10, shape).astype(dtype.numpy)
+        edges = [0.0, -0.0, float("inf"), float("-inf"), float("nan"), 1.0, -1.0]
+    else:
+        info = np.iinfo(dtype.numpy.name)
+        x = rng.integers(max(info.min, -20), 20, shape).astype(dtype.numpy)
+        edges = [info.min, info.max, 0, info.max, info.min, 1]
+    flat = x.reshape(-1)
+    at = rng.integers(0, flat.size, flat.size // 4)
+    flat[at] = rng.choice(np.array(edges, dtype.numpy), at.size)
+    return x
+
+
+def compare(op: Op, *operands: Array, **options: object) -> None:
+    got = jit.run(op, operands, **options)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(got, op.reference(*operands))
+
+
+ARITHMETIC = [elementwise.Add, elementwise.Sub, elementwise.Mul, logic.Less, logic.Equal]
+
+
+@pytest.mark.parametrize("dtype", NUMBERS, ids=str)
+@pytest.mark.parametrize("kind", ARITHMETIC, ids=lambda k: k.__name__)
+def test_every_type_at_ragged_sizes(kind: type[Elementwise], dtype: DType) -> None:
+    for n in RAGGED:
+        op = elementwise_op(kind, [(3, n), (3, n)], [dtype, dtype])
+        compare(op, values(dtype, (3, n)), values(dtype, (3, n), 1))
+
+
+@pytest.mark.parametrize("dtype", [F16, F32, F64, I8, I64, U8], ids=str)
+def test_extremes_propagate_nan(dtype: DType) -> None:
+    for kind in (elementwise.Min, elementwise.Max):
+        compare(
+            elementwise_op(kind, [(200,)] * 2, [dtype] * 2), values(dtype, (200,)), values(dtype, (200,), 1)
+        )
+    compare(elementwise_op(activation.Relu, [(200,)], [dtype]), values(dtype, (200,)))
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_integer_division_never_traps(dtype: DType) -> None:
+    x, y = values(dtype, (300,)), values(dtype, (300,), 1)
+    info = np.iinfo(dtype.numpy.name)
+    x[:3], y[:3] = info.min, np.array([-1 if info.min else 1, 0, 1], dtype.numpy)
+    got = jit.run(elementwise_op(elementwise.Div, [(300,)] * 2, [dtype] * 2), [x, y]).tolist()
+    for a, b, q in zip(x.tolist(), y.tolist(), got, strict=True):
+        exact = 0 if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+        assert q == (info.min if exact > info.max else exact), (a, b)
+
+
+@pytest.mark.parametrize("shapes", [[(2, 1, 35), (4, 1)], [(35,), (2, 4, 1)], [(2, 4, 35), ()]], ids=str)
+@pytest.mark.parametrize("dtype", [F32, I8], ids=str)
+def test_broadcast_operands(shapes: list[tuple[int, ...]], dtype: DType) -> None:
+    op = elementwise_op(elementwise.Sub, shapes, [dtype, dtype])
+    operands = [values(dtype, s, i) for i, s in enumerate(shapes)]
+    for lane in ("d0", "d1", "d2"):
+        compare(op, *operands, lane_axis=lane)
+        compare(op, *operands, lane_axis=lane, guard=True)
+
+
+@pytest.mark.parametrize("dtype", [F16, F32, F64, I8, I64, BOOL], ids=str)
+def test_strided_operands_and_results(dtype: DType) -> None:
+    kind = logic.Xor if dtype == BOOL else elementwise.Add
+    base = values(dtype, (7, 3 * W + 5))
+    other = values(dtype, (2 * (3 * W + 5), 14), 1)[::2, ::2].T
+    out = np.zeros((3 * W + 5, 7), dtype.numpy).T
+    reverse = base[::-1, ::-1]
+    op = elementwise_op(kind, [base.shape] * 2, [dtype] * 2)
+    for guarded in (False, True):
+        jit.run(op, [reverse, other], out=out, guard=guarded)
+        np.testing.assert_array_equal(out, op.reference(reverse, other))
+
+
+def test_a_store_keeps_to_its_lanes() -> None:
+    for n in RAGGED:
+        room = np.full(n + 2 * W, 7, np.float32)
+        op = elementwise_op(elementwise.Neg, [(n,)], [F32])
+        jit.run(op, [values(F32, (n,))], out=room[W : W + n])
+        assert (room[:W] == 7).all() and (room[W + n :] == 7).all()
+
+
+def test_a_scalar_op() -> None:
+    for x in (-3.0, 3.0):
+        compare(elementwise_op(activation.Relu, [()], [F32]), np.array(x, np.float32))
+
+
+@pytest.mark.parametrize("source", ALL, ids=str)
+def test_casts(source: DType) -> None:
+    x = values(source, (150,))
+    with np.errstate(all="ignore"):
+        for to in ALL:
+            if to != source:
+                compare(elementwise_op(conversion.Cast, [(150,)], [source], to), x)
+
+
+def test_f64_is_rounded_to_f16_once() -> None:
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float64)
+    middle = (halves[:-1] + halves[1:]) / 2
+    x = np.concatenate(
+        [halves, middle, np.nextafter(middle, 0), np.nextafter(middle, np.inf), [65519.99, 65520]]
+    )
+    compare(elementwise_op(conversion.Cast, [x.shape], [F64], F16), np.concatenate([x, -x])[: len(x)])
+    compare(elementwise_op(conversion.Cast, [x.shape], [F64], F16), -x)
+
+
+# -- identity ---------------------------------------------------------------------
+def kernel_of(op: Op, *operands: Array, guarded: bool = False) -> Kernel:
+    arrays = [*operands, op.reference(*operands)]
+    lane = op.lane_axis(dict(op.axes))
+    return kernel_for(op, lane, stride_kinds(op, jit.axis_strides(op, arrays), lane), W, guarded)
+
+
+def add_of(n: int) -> Op:
+    return elementwise_op(elementwise.Add, [(3, n), (3, n)], [F32, F32])
+
+
+def test_sizes_share_a_kernel_and_everything_else_separates() -> None:
+    kernels = {n: kernel_of(add_of(n), *[values(F32, (3, n))] * 2) for n in (20, 400)}
+    assert kernels[20] == kernels[400] and kernels[20].symbol == kernels[400].symbol
+    x = values(F32, (3, 20))
+    sub = elementwise_op(elementwise.Sub, [x.shape] * 2, [F32] * 2)
+    others = [
+        kernel_of(sub, x, x),
+        kernel_of(add_of(20), x, x, guarded=True),
+        kernel_of(add_of(20), x, np.asfortranarray(x)),
+        kernel_of(elementwise_op(elementwise.Add, [x.shape] * 2, [F64] * 2), *[x.astype(np.float64)] * 2),
+    ]
+    assert len({k.symbol for k in [kernels[20], *others]}) == 5
+    assert make_module([*kernels.values(), *others]).count("define void") == 5
+
+
+def test_a_module_is_the_same_in_every_process() -> None:
+    code = (
+        "import test_kernels as t; x = t.values(t.F32, (3, 20));"
+        "print(t.make_module([t.kernel_of(t.add_of(20), x, x, guarded=g) for g in (False, True)]))"
+    )
+    texts = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            check=True,
+            cwd=jit.__file__.rpartition("/")[0],
+            env={"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert texts[0] == texts[1] and b"define void" in texts[0]
+
+
+# -- the guard --------------------------------------------------------------------
+def guarded_call(dtype: DType, n: int, bounds: list[tuple[int, int]], x: Array, out: Array) -> list[int]:
+    op = elementwise_op(logic.Not if dtype == BOOL else elementwise.Neg, [(n,)], [dtype])
+    steps = jit.axis_strides(op, [x, out])
+    kernel = kernel_for(op, "d0", stride_kinds(op, steps, "d0"), W, guard=True)
+    starts = [x.ctypes.data, out.ctypes.data]
+    return jit.call(kernel, [x, out], starts, steps, {"d0": n}, bounds=bounds)
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("n", [1, W, 2 * W + 3])
+def test_guard_names_a_read_one_element_past_its_buffer(n: int, stride: int) -> None:
+    x, out = np.ones(stride * n, np.float32)[::stride], np.zeros(n, np.float32)
+    last = x.ctypes.data + 4 * stride * (n - 1)
+    whole, short = (x.ctypes.data, last + 4), (x.ctypes.data, last)
+    target = (out.ctypes.data, out.ctypes.data + 4 * n)
+    assert guarded_call(F32, n, [whole, target], x, out) == [0, 0, 0, 0]
+    assert (out == -1).all()
+    out[:] = 5
+    code, operand, address, _ = guarded_call(F32, n, [short, target], x, out)
+    assert (code, operand) == (guard.READ_OUTSIDE, 0) and address >= last
+    assert out[-1] == 0  # the value of a load that was not performed
+    late = (x.ctypes.data + 1, last + 4)
+    assert guarded_call(F32, n, [late, target], x, out)[:3] == [guard.READ_OUTSIDE, 0, x.ctypes.data]
+
+
+@pytest.mark.parametrize("n", [1, W, 2 * W + 3])
+def test_guard_names_a_write_outside_and_does_not_perform_it(n: int) -> None:
+    x, out = np.ones(n, np.float32), np.full(n, 7, np.float32)
+    source = (x.ctypes.data, x.ctypes.data + 4 * n)
+    short = (out.ctypes.data, out.ctypes.data + 4 * n - 4)
+    code, operand, address, _ = guarded_call(F32, n, [source, short], x, out)
+    assert (code, operand, address) == (guard.WRITE_OUTSIDE, 1, short[1])
+    assert out[-1] == 7
+
+
+@pytest.mark.parametrize("dtype", [F16, F32, F64, I32, U64, BOOL], ids=str)
+@pytest.mark.parametrize("at", [0, W - 2, 2 * W + 1])
+def test_guard_names_a_stale_read(dtype: DType, at: int) -> None:
+    n = 2 * W + 3
+    x, out = np.ones(n, dtype.numpy), np.zeros(n, dtype.numpy)
+    bounds = [(a.ctypes.data, a.ctypes.data + a.nbytes) for a in (x, out)]
+    assert guarded_call(dtype, n, bounds, x, out) == [0, 0, 0, 0]
+    x.view(np.uint8)[at * dtype.bytes : (at + 2) * dtype.bytes] = guard.POISON
+    expected = [guard.STALE_READ, 0, x.ctypes.data + at * dtype.bytes, 0]
+    assert guarded_call(dtype, n, bounds, x, out) == expected
+
+
+def test_guard_keeps_the_first_violation() -> None:
+    n = 3 * W
+    x, out = np.ones(n, np.float32), np.zeros(n, np.float32)
+    x.view(np.uint8)[8:12] = guard.POISON
+    bounds = [(x.ctypes.data, x.ctypes.data + 4 * n - 4), (out.ctypes.data, out.ctypes.data + 4)]
+    assert guarded_call(F32, n, bounds, x, out) == [guard.STALE_READ, 0, x.ctypes.data + 8, 0]
+
+
+# -- code quality -----------------------------------------------------------------
+def gemm(m: int, n: int, k: int) -> Op:
+    return Contract(
+        axes=(("m", m), ("n", n), ("k", k)),
+        reads=((axis("m"), axis("k")), (axis("k"), axis("n"))),
+        write=(axis("m"), axis("n")),
+        in_types=(F32, F32),
+        out_type=F32,
+    )
+
+
+@pytest.mark.skipif(not llvm.get_host_cpu_features().get("avx512f"), reason="counts AVX-512 registers")
+def test_gemm_spills_no_vectors_and_its_inner_loop_is_lean() -> None:
+    a, b = np.ones((24, 16), np.float32), np.ones((16, 2 * W), np.float32)
+    kernel = kernel_of(gemm(24, 2 * W, 16), a, b)
+    assembly = jit.target_machine().emit_assembly(llvm.parse_assembly(make_module([kernel])))
+    lines = assembly.splitlines()
+    assert not [s for s in lines if "zmm" in s and "rsp" in s]
+    loops = re.split(r"^\.LBB.*:$", assembly, flags=re.MULTILINE)
+    inner = max(loops, key=lambda text: text.count("vfmadd"))
+    body = inner[: inner.index("\tj")].strip().splitlines()  # up to the loop's branch
+    products, loads = inner.count("vfmadd"), inner.count("vbroadcastss") + inner.count("vmovups")
+    assert products >= 16
+    assert len(body) <= products + loads + 5  # two pointers, a counter, a comparison
+
+
+def test_windows_read_a_constant_distance_from_a_loop_index() -> None:
+    """y[i] = x[3 i + 1] + x[i + 2]: constants and coefficients of accesses reach the addresses."""
+    n = 2 * W + 3
+    x, y = values(F32, (3 * n,)), values(F32, (n + 2,), 1)
+    op = elementwise.Add(
+        axes=(("i", n),),
+        reads=((Affine((("i", 3),), 1),), (Affine((("i", 1),), 2),)),
+        write=(axis("i"),),
+        in_types=(F32, F32),
+        out_type=F32,
+    )
+    compare(op, x, y)
+    compare(op, x, y, guard=True)
