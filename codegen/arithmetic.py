@@ -58,6 +58,12 @@ def suffix(type: ir.Type) -> str:
     return "p0"
 
 
+def _no_float(value: Value) -> Value:
+    if value.dtype.is_float:
+        raise TypeError(f"an operation on the bits of {value.dtype}; see `bits`")
+    return value
+
+
 class LLVMArithmetic:
     """Emits into `builder`, which always stands at the end of its block."""
 
@@ -115,6 +121,8 @@ class LLVMArithmetic:
 
     def _float_intrinsic(self, name: str, *values: Value) -> LLVMValue:
         given, lanes = self._same(*values)
+        if any(v.dtype != given[0].dtype or not v.dtype.is_float for v in given):
+            raise TypeError(f"{name} of {', '.join(str(v.dtype) for v in given)}")  # LLVM would abort
         t = given[0].ir.type
         out = self.intrinsic(f"llvm.{name}.{suffix(t)}", t, [v.ir for v in given])
         return self.make(given[0].dtype, out, lanes)
@@ -165,7 +173,7 @@ class LLVMArithmetic:
         if a.dtype == F16:
             return self.cast(self.rem(self.cast(a, F32), self.cast(b, F32)), F16)
         if a.dtype.is_float:
-            return self._binary(a, b, self.builder.frem)
+            return self._binary(a, b, self.builder.frem)  # calls libm's fmod
         (x, y), lanes = self._same(a, b)
         safe, _ = self._divisor(x, y)
         out = (self.builder.srem if x.dtype.kind == "i" else self.builder.urem)(x.ir, safe)
@@ -252,28 +260,28 @@ class LLVMArithmetic:
         return self.make(x.dtype, self.builder.select(c.ir, x.ir, y.ir), lanes or c.lanes)
 
     def bit_and(self, a: Value, b: Value) -> Value:
-        return self._binary(a, b, self.builder.and_)
+        return self._binary(_no_float(a), b, self.builder.and_)
 
     def bit_or(self, a: Value, b: Value) -> Value:
-        return self._binary(a, b, self.builder.or_)
+        return self._binary(_no_float(a), b, self.builder.or_)
 
     def bit_xor(self, a: Value, b: Value) -> Value:
-        return self._binary(a, b, self.builder.xor)
+        return self._binary(_no_float(a), b, self.builder.xor)
 
     def bit_not(self, a: Value) -> Value:
-        v = cast(LLVMValue, a)
+        v = cast(LLVMValue, _no_float(a))
         return self.make(
             v.dtype, self.builder.xor(v.ir, self._constant(1 if v.dtype == BOOL else -1, v)), v.lanes
         )
 
     def shift_left(self, a: Value, b: Value) -> Value:
-        (x, y), lanes = self._same(a, b)
+        (x, y), lanes = self._same(_no_float(a), b)
         inside, amount = self._shift(y)
         out = self.builder.select(inside, self.builder.shl(x.ir, amount), self._constant(0, x))
         return self.make(x.dtype, out, lanes)
 
     def shift_right(self, a: Value, b: Value) -> Value:
-        (x, y), lanes = self._same(a, b)
+        (x, y), lanes = self._same(_no_float(a), b)
         inside, amount = self._shift(y)
         e = self.builder
         if x.dtype.kind == "i":

@@ -161,6 +161,30 @@ class Plan:
             out[cores] = np.maximum(out[cores], b.address + b.bytes)
         return out.reshape(self.wafer.height, self.wafer.width)
 
+    def __str__(self) -> str:
+        used = self.sram()
+        lines = [
+            f"plan of {self.graph.name!r} on {self.wafer.name} ({self.wafer.width}x{self.wafer.height}), "
+            f"optimized for {self.objective}",
+            f"  cores {int((used > 0).sum()):,}  tasks {self.tasks:,}  wavefronts {self.wavefronts}  "
+            f"fullest core {int(used.max(initial=0)):,} of {self.wafer.sram_bytes:,} B",
+        ]
+        for i, r in enumerate(self.regions):
+            lines.append(f"  region {i} {r.name!r}: {r.columns}x{r.rows} at {r.x},{r.y}")
+        for s in self.steps:
+            b = self.buffers[s.result]
+            part = f" partial over {s.part}" if s.part else ""
+            lines.append(
+                f"  {s.position:4} w{s.wavefront} {s.kind} {s.op.name} {s.name!r} on region {s.region} "
+                f"[{s.grid}] {s.split}{part} -> {b.dtype}{list(b.shape)} at {b.address}"
+            )
+            for o in s.operands:
+                c = self.buffers[o.buffer]
+                how = "received" if o.received else "in place"
+                routes = " ".join(m.route for m in o.moves)
+                lines.append(f"         {how} {o.tensor!r} {list(c.shape)} at {c.address} {routes}".rstrip())
+        return "\n".join(lines) + "\n"
+
     def check(self) -> None:
         """Judges the plan anew; raises check.IllegalPlan that names the first thing wrong."""
         from .check import judge

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..ir.graph import Graph
 from ..ir.op import Op
-from .build import assemble
+from .build import Chooser, assemble
 from .group import Group, layers
 from .layout import Grid, Region, Split
 from .place import PLACERS, Size, logical_width, make_region
@@ -173,6 +173,15 @@ def plan(
             "try a larger --wafer"
         )
     raise DoesNotFit(explain(nearest), nearest)
+
+
+def chooser(graph: Graph, wafer: Wafer) -> Chooser:
+    """Chooses splits for nodes of a placement that leaves them open."""
+    estimator = Estimator(graph, wafer, SHARES[0])
+    limits = estimator.limits(range(len(graph.nodes)))
+    return lambda i, sources, region, columns, rows: estimator.choice(
+        graph.nodes[i].op, sources, region, columns, rows, limits[i]
+    )
 
 
 def explain(plan: Plan) -> str:

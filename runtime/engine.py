@@ -50,10 +50,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "waferc"
 
 
-def bitcode(text: str) -> bytes:
-    """LLVM IR text as bitcode, verified."""
+def bitcode(*texts: str) -> bytes:
+    """LLVM IR modules linked into one, verified, as bitcode."""
     _start()
-    module = llvm.parse_assembly(text)
+    module = llvm.parse_assembly(texts[0])
+    for text in texts[1:]:
+        module.link_in(llvm.parse_assembly(text))
     module.verify()
     return module.as_bitcode()
 

@@ -1,0 +1,170 @@
+"""The whole story: model -> graph -> simplified graph -> plan -> program."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from ..codegen import artifact
+from ..ir.graph import Graph
+from ..ir.op import Array
+from ..placement import planner, route, written
+from ..placement.plan import Plan
+from ..placement.timing import Timing, simulate
+from ..placement.wafer import Wafer, WaferError, load as load_wafer
+from ..runtime.load import entries, prepare
+from ..runtime.program import Program
+from .errors import DoesNotFit, InvalidInput, UsageError, quoted
+from .importer import import_model
+from .passes import simplify
+
+Until = Literal["graph", "plan", "program"]
+Report = Callable[[str, float], None]
+
+
+class Compiled:
+    """A compiled model: its graph, plan, predicted timing, and the program, made when first needed."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        plan: Plan | None,
+        manifest: Mapping[str, Any],
+        phases: Mapping[str, str],
+        seconds: dict[str, float],
+    ) -> None:
+        self.graph, self._plan, self.manifest = graph, plan, manifest
+        self.phases, self.seconds = phases, seconds
+
+    @property
+    def plan(self) -> Plan:
+        if self._plan is None:
+            raise UsageError("compiled to a graph only; there is no plan")
+        return self._plan
+
+    @cached_property
+    def timing(self) -> Timing:
+        return simulate(self.plan)
+
+    @cached_property
+    def program(self) -> Program:
+        return prepare(self.plan)
+
+    def run(self, inputs: Mapping[str, Any], threads: int | None = None) -> dict[str, Array]:
+        """Outputs by name for inputs by name; see `runtime.program.Program.run`."""
+        return self.program.run(inputs, threads)
+
+    def reset(self) -> None:
+        """Sets all states to zero."""
+        self.program.reset()
+
+    def placement(self) -> dict[str, Any]:
+        """What placement.json holds."""
+        return written.write(self.plan)
+
+    def save(self, path: str | Path, until: Until = "program") -> None:
+        """Writes the artifact: a program, or with `until="plan"` a plan without weights and kernels."""
+        start = time.perf_counter()
+        parts = artifact.describe(self.plan, self.phases)
+        if until == "program":
+            parts |= artifact.weights(self.plan) | entries(self.plan)
+        artifact.write(path, self.manifest, parts)
+        self.seconds["codegen"] = time.perf_counter() - start
+
+
+def compile_model(
+    model: str | Path | bytes,
+    *,
+    wafer: str | Wafer = "wse3",
+    dims: Mapping[str, int] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    optimize: str = "latency",
+    seed: int = 0,
+    states: Sequence[tuple[str, str]] = (),
+    constraints: str | Path | None = None,
+    level: int = 2,
+    until: Until = "program",
+    report: Report | None = None,
+) -> Compiled:
+    """Compiles an ONNX model for a wafer.
+
+    dims binds symbolic dimensions, shapes whole inputs; states are (input, output) pairs that stay on
+    the wafer. level 0 skips the graph's simplification. Raises the errors of `compiler.errors`.
+    """
+    say = report or (lambda phase, share: None)
+    seconds: dict[str, float] = {}
+    phases: dict[str, str] = {}
+
+    def timed(phase: str, work: Callable[[], Any]) -> Any:
+        say(phase, 0.0)
+        start = time.perf_counter()
+        out = work()
+        seconds[phase] = time.perf_counter() - start
+        return out
+
+    machine = _wafer(wafer)
+    graph: Graph = timed("import", lambda: import_model(model, dims or {}, shapes or {}, states=tuple(states)))
+    phases["import"] = str(graph)
+    if level > 0:
+        graph = timed("simplify", lambda: simplify(graph))
+        phases["simplify"] = str(graph)
+    plan: Plan | None = None
+    if until != "graph":
+        plan = timed("plan", lambda: _plan(graph, machine, optimize, seed, constraints, say))
+        phases["plan"] = str(plan)
+    manifest = {
+        "waferc": version("waferc"),
+        "model": model_digest(model),
+        "dims": dict(sorted((dims or {}).items())),
+        "shapes": {k: list(v) for k, v in sorted((shapes or {}).items())},
+        "states": [list(s) for s in graph.states],
+        "wafer": machine.name,
+        "optimize": optimize,
+        "seed": seed,
+        "level": level,
+    }
+    return Compiled(graph, plan, manifest, phases, seconds)
+
+
+def model_digest(model: str | Path | bytes) -> str:
+    """SHA-256 of the model file."""
+    content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _wafer(wafer: str | Wafer) -> Wafer:
+    try:
+        return load_wafer(wafer) if isinstance(wafer, str) else wafer
+    except WaferError as e:
+        raise UsageError(str(e)) from None
+
+
+def _plan(
+    graph: Graph, wafer: Wafer, optimize: str, seed: int, constraints: str | Path | None, say: Report
+) -> Plan:
+    try:
+        if constraints is None:
+            return planner.plan(graph, wafer, optimize, seed, report=say)
+        try:
+            data = json.loads(Path(constraints).read_text("utf-8"))
+        except ValueError as e:
+            raise InvalidInput(f"{quoted(str(constraints))} is not JSON: {e}") from None
+        made = route.routed(written.read(data, graph, wafer, planner.chooser(graph, wafer)))
+        over = int(made.sram().max(initial=0)) - wafer.sram_bytes
+        if over > 0:
+            raise planner.DoesNotFit(planner.explain(made), made)
+        made.check()
+        return made
+    except planner.DoesNotFit as e:
+        error = DoesNotFit(str(e))
+        error.plan = e.plan
+        raise error from None
+    except written.PlacementError as e:
+        raise InvalidInput(f"{quoted(str(constraints))}: {e}") from None
+
