@@ -197,8 +197,11 @@ class GraphBuilder:
 
     def emit(self, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str = "t") -> str:
         """Adds `op` with a new result of `shape`; returns the result's name."""
-        if all(t in self.constants for t in inputs):
-            operands = [self.constants[t] for t in inputs]
+        empty = 0 in op.size.values()  # no iteration: the same whatever the operands hold
+        if empty or all(t in self.constants for t in inputs):
+            operands = [
+                np.zeros(self.shape(t), self.dtype(t).numpy) if empty else self.constants[t] for t in inputs
+            ]
             bytes_out = int(np.prod(shape, dtype=np.int64)) * op.out_type.bytes
             if bytes_out <= max(FOLD_LIMIT, sum(a.nbytes for a in operands)):
                 out = np.asarray(op.reference(*operands)).astype(op.out_type.numpy, copy=False)

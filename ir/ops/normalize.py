@@ -13,7 +13,9 @@ from ..builder import RESULT, Carried, Combine, KernelBuilder, Value
 from ..count import instructions
 from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
 from ..op import Array, Extents, Op, Work, assemble, broadcast_access, identity, product
-from .elementwise import Add, Div, Mul, Sqrt, Sub, apply
+from .contract import Contract
+from .conversion import cast
+from .elementwise import Add, Div, Mul, Reciprocal, Sqrt, Sub, apply, scalar_constant
 from .loops import (
     Index,
     accumulator,
@@ -28,6 +30,7 @@ from .loops import (
     view,
 )
 from .rearrange import normal_axis
+from .reduce import ReduceSum, reduce_over
 from .window import per_channel
 
 VECTORS = 2  # vectors per pass of a row: two chains hide the latency of a polynomial
@@ -264,24 +267,36 @@ def _softmax(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 
 def _layer_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    if any(spec.outputs[1:]):
-        raise Unsupported(f"{spec.op_type}'s further outputs (mean and inverse deviation)")
     x, *affine = (t for t in spec.inputs if t)
     shape = g.shape(x)
     first = normal_axis(int(spec.attribute("axis", -1)), len(shape))
     axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
     reads = (broadcast_access(g.shape(t), axes) for t in affine)
-    return [
-        _emit_norm(
-            g,
-            [x, *affine],
-            axes,
-            [identity([a for a, _ in axes]), *reads],
-            [a for a, _ in axes[first:]],
-            spec,
-            centred=spec.op_type == "LayerNormalization",
-        )
-    ]
+    out = _emit_norm(
+        g,
+        [x, *affine],
+        axes,
+        [identity([a for a, _ in axes]), *reads],
+        [a for a, _ in axes[first:]],
+        spec,
+        centred=spec.op_type == "LayerNormalization",
+    )
+    return [out, *_statistics(g, spec, x, range(first, len(shape)))]
+
+
+def _statistics(g: GraphBuilder, spec: Spec, x: str, over: Sequence[int]) -> list[str]:
+    """The mean and the inverse deviation of each row, as LayerNormalization's further outputs."""
+    if not any(spec.outputs[1:]):
+        return []
+    hint = spec.outputs[1]
+    share = 1 / product([g.shape(x)[i] for i in over])
+    wide = cast(g, x, accumulator(g.dtype(x)))
+    mean = reduce_over(g, ReduceSum, wide, over, hint, scale=share)
+    squares = reduce_over(g, Contract, apply(g, Sub, [wide, mean], hint), over, hint)
+    variance = apply(g, Mul, [squares, scalar_constant(g, share, g.dtype(squares))], hint)
+    epsilon = scalar_constant(g, spec.attribute("epsilon", 1e-5), g.dtype(squares))
+    deviation = apply(g, Sqrt, [apply(g, Add, [variance, epsilon], hint)], hint)
+    return [mean, apply(g, Reciprocal, [deviation], hint)]
 
 
 def _emit_norm(
@@ -334,7 +349,7 @@ def _batch_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         raise Unsupported("BatchNormalization with spatial=0")
     x, scale, bias, mean, variance = spec.inputs
     hint = spec.outputs[0]
-    epsilon = g.constant(np.asarray(spec.attribute("epsilon", 1e-5), g.dtype(variance).numpy))
+    epsilon = scalar_constant(g, spec.attribute("epsilon", 1e-5), g.dtype(variance))
     deviation = apply(g, Sqrt, [apply(g, Add, [variance, epsilon], hint)], hint)
     factor = apply(g, Div, [scale, deviation], hint)
     shift = apply(g, Sub, [bias, apply(g, Mul, [mean, factor], hint)], hint)

@@ -92,13 +92,16 @@ def _conv_transpose(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     taps = [k + more for k, more in zip(kernel, short, strict=True)]
     turned = transposed(g, w, (0, *range(2, rank + 2), 1))
 
+    # One filter for each group needs no axis.
+    f = axis("f") if group == 1 or each > 1 else Affine()
+
     def part(phases: Sequence[int]) -> tuple[Contract, list[str]]:
         """The contraction that computes one phase in every dimension."""
         first = [s.first_tap(p) for s, p in zip(along, phases, strict=True)]
         counts = [-(-(k - r) // s.apart) for s, k, r in zip(along, taps, first, strict=True)]
         image: list[Affine] = []
         tap: list[Affine] = []
-        write: list[Affine] = [axis("n"), axis("g", each).plus(axis("f"))]
+        write: list[Affine] = [axis("n"), axis("g", each).plus(f)]
         for i, (s, phase, r) in enumerate(zip(along, phases, first, strict=True)):
             back = -(s.dilation * s.apart // s.stride)
             at = axis(f"y{i}", 1, (phase + s.before - r * s.dilation) // s.stride)
@@ -108,14 +111,14 @@ def _conv_transpose(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         channel = axis("g", channels // group).plus(axis("c"))
         op = Contract(
             axes=(
-                *(("n", n), ("g", group), ("f", each)),
+                *(("n", n), ("g", group), *((a, each) for a in f.axes)),
                 *((f"y{i}", s.places) for i, s in enumerate(along)),
                 ("c", channels // group),
                 *((f"r{i}", c) for i, c in enumerate(counts)),
             ),
             reads=(
                 (axis("n"), channel, *image),
-                (channel, *tap, axis("f")) if turned else (channel, axis("f"), *tap),
+                (channel, *tap, f) if turned else (channel, f, *tap),
             ),
             write=tuple(write),
             in_types=(g.dtype(x), g.dtype(w)),
