@@ -1,0 +1,313 @@
+"""Graph passes: the same numbers, fewer nodes, and no composition that reads what is not there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from single import by_kernels, close, golden
+from waferc.compiler.importer import import_model
+from waferc.compiler.passes import eliminate_dead, merge_equal, simplify
+from waferc.ir.evaluate import evaluate
+from waferc.ir.graph import Graph
+from waferc.ir.op import Array
+
+MODELS = Path(__file__).resolve().parent.parent / "build" / "models"
+random = np.random.default_rng(3)
+
+
+def normal(*shape: int) -> Array:
+    return random.standard_normal(shape).astype(np.float32)
+
+
+def several(
+    nodes: Sequence[tuple[str, str, str] | tuple[str, str, str, dict[str, object]]],
+    inputs: Mapping[str, Sequence[int]],
+    outputs: Sequence[str],
+    constants: Mapping[str, Array] | None = None,
+    opset: int = 21,
+) -> onnx.ModelProto:
+    """A model of (operator, "a b", "c", attributes) rows on f32 inputs."""
+    made = [
+        helper.make_node(n[0], n[1].split(), n[2].split(), f"n{i}", **(n[3] if len(n) > 3 else {}))
+        for i, n in enumerate(nodes)
+    ]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()]
+    results = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs]
+    for r in results:
+        r.type.tensor_type.shape.SetInParent()
+    fixed = [numpy_helper.from_array(v, n) for n, v in (constants or {}).items()]
+    graph = helper.make_graph(made, "several", values, results, fixed)
+    inferred = onnx.shape_inference.infer_shapes(
+        helper.make_model(_open(graph), ir_version=8, opset_imports=[helper.make_opsetid("", opset)])
+    )
+    return inferred
+
+
+def _open(graph: onnx.GraphProto) -> onnx.GraphProto:
+    """Outputs with a type and no shape, for inference to fill in."""
+    for r in graph.output:
+        r.type.tensor_type.ClearField("shape")
+    return graph
+
+
+def check(proto: onnx.ModelProto) -> Graph:
+    """The simplified graph, after its numbers were found to be onnxruntime's."""
+    graph = import_model(proto)
+    better = simplify(graph)
+    inputs = {t: normal(*graph.tensors[t].shape) for t in graph.inputs}
+    theirs = golden(proto, inputs)
+    for run in (evaluate, by_kernels):
+        ours = run(better, inputs)
+        for name, value in theirs.items():
+            close(ours[name], np.asarray(value))
+    return better
+
+
+def kinds(graph: Graph) -> Counter[str]:
+    return Counter(n.op.name for n in graph.nodes)
+
+
+def ints(*values: int) -> Array:
+    return np.array(values, np.int64)
+
+
+def test_dead_nodes_go_and_inputs_stay() -> None:
+    proto = several(
+        [("Relu", "x", "y"), ("Neg", "x", "z"), ("Exp", "z", "w")], {"x": (3,), "unused": (2,)}, ["y"]
+    )
+    g = eliminate_dead(import_model(proto))
+    assert kinds(g) == {"Relu": 1}
+    assert g.inputs == ("x", "unused")
+
+
+def test_equal_nodes_merge_but_outputs_keep_their_names() -> None:
+    rows = [("Relu", "x", "a"), ("Relu", "x", "b"), ("Exp", "a", "c"), ("Exp", "b", "d"), ("Add", "c d", "e")]
+    assert kinds(simplify(import_model(several(rows, {"x": (3,)}, ["e"])))) == {"Relu": 1, "Exp": 1, "Add": 1}
+    g = merge_equal(import_model(several(rows, {"x": (3,)}, ["a", "b"])))
+    assert g.outputs == ("a", "b")
+    check(several(rows, {"x": (3,)}, ["a", "b", "e"]))
+
+
+def test_equal_constants_merge() -> None:
+    c = normal(4)
+    proto = several([("Mul", "x p", "a"), ("Mul", "a q", "b")], {"x": (4,)}, ["b"], {"p": c, "q": c.copy()})
+    assert len(check(proto).constants) == 1
+
+
+def test_attention_needs_no_copy() -> None:
+    rows = [
+        ("MatMul", "x wq", "q0"),
+        ("MatMul", "x wk", "k0"),
+        ("MatMul", "x wv", "v0"),
+        *((("Reshape", f"{t}0 heads", f"{t}1")) for t in "qkv"),
+        ("Transpose", "q1", "q", {"perm": [0, 2, 1, 3]}),
+        ("Transpose", "k1", "k", {"perm": [0, 2, 3, 1]}),
+        ("Transpose", "v1", "v", {"perm": [0, 2, 1, 3]}),
+        ("MatMul", "q k", "s"),
+        ("Softmax", "s", "p"),
+        ("MatMul", "p v", "o0"),
+        ("Transpose", "o0", "o1", {"perm": [0, 2, 1, 3]}),
+        ("Reshape", "o1 flat", "o2"),
+        ("MatMul", "o2 wo", "y"),
+    ]
+    constants = {f"w{t}": normal(12, 12) for t in "qkvo"}
+    constants |= {"heads": ints(0, 0, 3, 4), "flat": ints(0, 0, 12)}
+    g = check(several(rows, {"x": (1, 5, 12)}, ["y"], constants))
+    assert kinds(g) == {"Contract": 6, "Softmax": 1}
+
+
+def test_split_axes_on_both_sides() -> None:
+    """[8, 6] -> [4, 12]: rows pair up; neither side has the axes, so one is cut."""
+    rows = [("Relu", "x", "a"), ("Reshape", "a s", "b"), ("MatMul", "b w", "y")]
+    g = check(several(rows, {"x": (8, 6)}, ["y"], {"s": ints(4, 12), "w": normal(12, 5)}))
+    assert kinds(g) == {"Relu": 1, "Contract": 1}
+    rows = [("Reshape", "x s", "b"), ("MatMul", "b w", "y")]
+    g = check(several(rows, {"x": (8, 6)}, ["y"], {"s": ints(4, 12), "w": normal(12, 5)}))
+    assert kinds(g) == {"Contract": 1}
+
+
+def test_normalised_axis_is_not_cut() -> None:
+    rows = [("Reshape", "x s", "b"), ("Softmax", "b", "y", {"axis": -1})]
+    assert kinds(check(several(rows, {"x": (8, 6)}, ["y"], {"s": ints(4, 12)}))) == {"Copy": 1, "Softmax": 1}
+
+
+def test_padding_becomes_the_convolution_s_own() -> None:
+    rows = [("Pad", "x p", "a"), ("Conv", "a w", "y")]
+    constants = {"p": ints(0, 0, 1, 2, 0, 0, 0, 1), "w": normal(3, 2, 3, 3)}
+    assert kinds(check(several(rows, {"x": (1, 2, 6, 7)}, ["y"], constants))) == {"Contract": 1}
+
+
+def test_padding_of_another_value_stays_under_a_padded_reader() -> None:
+    """The Pad's 1 and the convolution's 0 cannot be one fill."""
+    rows = [("Pad", "x p v", "a"), ("Conv", "a w", "y", {"pads": [1, 1]})]
+    constants = {"p": ints(0, 0, 1, 0, 0, 1), "v": np.array(1, np.float32), "w": normal(3, 2, 3)}
+    assert kinds(check(several(rows, {"x": (1, 2, 6)}, ["y"], constants))) == {"Copy": 1, "Contract": 1}
+
+
+def test_a_slice_under_a_padded_reader_stays() -> None:
+    """What the convolution pads with zeros lies inside the sliced tensor."""
+    rows = [("Slice", "x s e a", "b"), ("Conv", "b w", "y", {"pads": [1, 1]})]
+    constants = {"s": ints(1), "e": ints(5), "a": ints(2), "w": normal(3, 2, 3)}
+    assert kinds(check(several(rows, {"x": (1, 2, 8)}, ["y"], constants))) == {"Copy": 1, "Contract": 1}
+
+
+def test_a_transpose_under_a_padded_reader_goes() -> None:
+    rows = [("Transpose", "x", "b", {"perm": [0, 2, 1]}), ("Conv", "b w", "y", {"pads": [1, 1]})]
+    assert kinds(check(several(rows, {"x": (1, 8, 2)}, ["y"], {"w": normal(3, 2, 3)}))) == {"Contract": 1}
+
+
+def test_unit_dimension_under_a_padded_reader_stays() -> None:
+    """Padding of a dimension that the operand does not have."""
+    rows = [("Unsqueeze", "x a", "b"), ("Conv", "b w", "y", {"pads": [1, 0, 1, 0]})]
+    constants = {"a": ints(2), "w": normal(3, 2, 3, 1)}
+    check(several(rows, {"x": (1, 2, 8)}, ["y"], constants))
+
+
+def test_a_reader_within_one_part_of_a_concat() -> None:
+    rows = [
+        ("Concat", "x y", "c", {"axis": 0}),
+        ("Slice", "c s e", "d"),
+        ("Relu", "d", "z"),
+    ]
+    g = check(several(rows, {"x": (3, 2), "y": (4, 2)}, ["z"], {"s": ints(4), "e": ints(6)}))
+    assert kinds(g) == {"Relu": 1}
+
+
+def test_a_reader_across_parts_keeps_the_concat() -> None:
+    rows = [("Concat", "x y", "c", {"axis": 0}), ("Relu", "c", "z")]
+    g = check(several(rows, {"x": (3, 2), "y": (4, 2)}, ["z"]))
+    assert kinds(g) == {"Copy": 2, "Relu": 1}
+
+
+def test_producers_write_into_the_concat() -> None:
+    rows = [("Relu", "x", "a"), ("Exp", "y", "b"), ("Concat", "a b", "z", {"axis": 1})]
+    assert kinds(check(several(rows, {"x": (3, 2), "y": (3, 5)}, ["z"]))) == {"Relu": 1, "Exp": 1}
+
+
+def test_a_tensor_that_is_an_output_keeps_its_writer() -> None:
+    rows = [("Relu", "x", "a"), ("Transpose", "a", "b")]
+    assert kinds(check(several(rows, {"x": (3, 2)}, ["a", "b"]))) == {"Relu": 1, "Copy": 1}
+
+
+def test_part_of_a_result_is_not_written() -> None:
+    rows = [("Relu", "x", "a"), ("Slice", "a s e", "b")]
+    check(several(rows, {"x": (5,)}, ["b"], {"s": ints(1), "e": ints(3)}))
+
+
+def test_repeats_are_not_writes() -> None:
+    rows = [("Relu", "x", "a"), ("Tile", "a r", "b")]
+    check(several(rows, {"x": (2, 3)}, ["b"], {"r": ints(2, 2)}))
+
+
+def test_reversed_results_are_dense() -> None:
+    rows = [("Relu", "x", "a"), ("Slice", "a s e d t", "b")]
+    constants = {"s": ints(4), "e": ints(-9), "d": ints(0), "t": ints(-1)}
+    check(several(rows, {"x": (5, 2)}, ["b"], constants))
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> onnx.ModelProto:
+    """An elementwise op between random rearrangements, then a sum over one axis."""
+    shape = draw(st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=1, max_size=3))
+    rows: list[tuple[str, str, str, dict[str, object]]] = []
+    constants: dict[str, Array] = {}
+    first, current = list(shape), "x"
+    for i in range(draw(st.integers(1, 5))):
+        choice = draw(st.sampled_from(["transpose", "reshape", "slice", "pad", "relu", "reverse", "expand"]))
+        out, own, inputs = f"t{i}", {}, current
+        if choice == "transpose":
+            order = list(draw(st.permutations(range(len(shape)))))
+            own, op_type, shape = {"perm": order}, "Transpose", [shape[d] for d in order]
+        elif choice == "reshape":
+            op_type, size = "Reshape", int(np.prod(shape))
+            split = draw(st.sampled_from([n for n in (1, 2, 3, 4, 6) if size % n == 0]))
+            shape = draw(st.sampled_from([[size], [split, size // split], [size // split, split]]))
+            constants[f"c{i}"], inputs = ints(*shape), f"{current} c{i}"
+        elif choice in ("slice", "reverse"):
+            op_type, d = "Slice", draw(st.integers(0, len(shape) - 1))
+            bounds = (0, max(1, shape[d] - 1), d, 1) if choice == "slice" else (-1, -99, d, -1)
+            for part, value in zip("seat", bounds, strict=True):
+                constants[f"{part}{i}"] = ints(value)
+            inputs = f"{current} s{i} e{i} a{i} t_{i}"
+            constants[f"t_{i}"] = constants.pop(f"t{i}")
+            shape = [n if j != d or choice == "reverse" else max(1, n - 1) for j, n in enumerate(shape)]
+        elif choice == "pad":
+            op_type = "Pad"
+            widths = draw(st.lists(st.integers(0, 2), min_size=2 * len(shape), max_size=2 * len(shape)))
+            constants[f"c{i}"], inputs = ints(*widths), f"{current} c{i}"
+            shape = [n + widths[j] + widths[j + len(shape)] for j, n in enumerate(shape)]
+        elif choice == "expand":
+            op_type = "Expand"
+            shape = [draw(st.sampled_from([1, 3])) if n == 1 else n for n in shape]
+            constants[f"c{i}"], inputs = ints(*shape), f"{current} c{i}"
+        else:
+            op_type = "Relu"
+        rows.append((op_type, inputs, out, own))
+        current = out
+    last = draw(st.sampled_from(["Relu", "ReduceSum", "Softmax"]))
+    if last == "ReduceSum":
+        constants["over"] = ints(draw(st.integers(0, len(shape) - 1)))
+        rows.append(("ReduceSum", f"{current} over", "y", {"keepdims": draw(st.integers(0, 1))}))
+    else:
+        rows.append((last, current, "y", {}))
+    return several(rows, {"x": first}, ["y"], constants)
+
+
+@given(chains())
+def test_random_chains(proto: onnx.ModelProto) -> None:
+    graph = import_model(proto)
+    better = simplify(graph)
+    assert len(better.nodes) <= len(graph.nodes)
+    x = np.arange(1, 1 + int(np.prod(graph.tensors["x"].shape)), dtype=np.float32)
+    inputs = {"x": (x % 7 - 2).reshape(graph.tensors["x"].shape)}
+    want = evaluate(graph, inputs)["y"]
+    close(want, golden(proto, inputs)["y"])
+    for run in (evaluate, by_kernels):
+        close(run(better, inputs)["y"], want)
+
+
+# -- real models ------------------------------------------------------------------------
+
+
+def feeds(name: str) -> dict[str, Array]:
+    if name.startswith("silero"):
+        return {"input": 0.1 * normal(1, 576), "state": 0.1 * normal(2, 1, 128)}
+    if name.startswith("magika"):
+        return {"bytes": random.integers(0, 257, (1, 2048)).astype(np.int32)}
+    mask = np.ones((1, 16), np.int64)
+    mask[0, 12:] = 0
+    return {"input_ids": random.integers(0, 30000, (1, 16)), "attention_mask": mask}
+
+
+REAL = [
+    ("silero_vad_openvino_16k.onnx", {}, 32, 4),
+    ("magika.onnx", {"unk__214": 1}, 63, 0),
+    ("paraphrase-MiniLM-L3-v2.onnx", {"batch_size": 1, "sequence_length": 16}, 93, 2),
+]
+
+
+@pytest.mark.parametrize(("name", "dims", "nodes", "copies"), REAL, ids=[r[0] for r in REAL])
+def test_real_models(name: str, dims: dict[str, int], nodes: int, copies: int) -> None:
+    """MiniLM's two Copies are the outputs that are inputs; silero's are a reflection and its state."""
+    path = MODELS / name
+    if not path.exists():
+        pytest.skip(f"{path} IS MISSING: run `make models`")
+    graph = import_model(path, dims)
+    better = simplify(graph)
+    inputs = feeds(name)
+    theirs = golden(onnx.load(path), inputs)
+    for g in (graph, better):
+        ours = evaluate(g, inputs)
+        assert list(ours) == list(theirs)
+        for output, value in theirs.items():
+            close(ours[output], np.asarray(value))
+    assert len(better.nodes) <= nodes
+    assert kinds(better)["Copy"] <= copies
