@@ -1,0 +1,365 @@
+"""The way in: files, dimensions, opsets, functions, and what is refused and how it is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from single import close, golden, model
+from waferc.compiler.errors import (
+    InputOutput,
+    InvalidInput,
+    UnsupportedModel,
+    UnsupportedOperator,
+    UsageError,
+    quoted,
+    shown,
+)
+from waferc.compiler.importer import Row, import_model, survey
+from waferc.ir.evaluate import evaluate
+from waferc.ir.op import Array
+
+random = np.random.default_rng(5)
+
+
+def normal(*shape: int) -> Array:
+    return random.standard_normal(shape).astype(np.float32)
+
+
+def symbolic(**dims: str | int | None) -> onnx.ModelProto:
+    """y = relu(x), where x has the given dimensions."""
+    shape = list(dims.values())
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], "r")], "g", values[:1], values[1:])
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def graph_of(
+    nodes: list[onnx.NodeProto],
+    opsets: tuple[tuple[str, int], ...] = (("", 17),),
+    functions: tuple[onnx.FunctionProto, ...] = (),
+    initializers: tuple[onnx.TensorProto, ...] = (),
+    outputs: tuple[str, ...] = ("y",),
+) -> onnx.ModelProto:
+    """Nodes from x: f32[4] to f32[4] results."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])
+    results = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in outputs]
+    graph = helper.make_graph(nodes, "g", [x], results, list(initializers))
+    imports = [helper.make_opsetid(d, v) for d, v in opsets]
+    return helper.make_model(graph, ir_version=8, opset_imports=imports, functions=list(functions))
+
+
+# -- files ------------------------------------------------------------------------------
+
+
+def test_every_form_of_a_model(tmp_path: Path) -> None:
+    proto = model("Relu", [normal(3)])
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path)
+    texts = {str(import_model(m)) for m in (proto, proto.SerializeToString(), path, str(path))}
+    assert len(texts) == 1
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputOutput, match=r"cannot read .*none\.onnx.*No such file") as e:
+        import_model(tmp_path / "none.onnx")
+    assert e.value.exit_code == 6
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x00" * 40])
+def test_no_model(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"bad\.onnx") as e:
+        import_model(path)
+    assert e.value.exit_code == 3
+    assert "\n" not in str(e.value)
+
+
+def test_every_truncation_is_an_error_of_ours() -> None:
+    content = model("Gemm", [normal(2, 3), normal(3, 4)], constants=[1]).SerializeToString()
+    for end in range(len(content)):
+        with pytest.raises((InvalidInput, UnsupportedModel)):
+            import_model(content[:end])
+
+
+def test_external_data(tmp_path: Path) -> None:
+    proto = model("Add", [normal(64, 32), normal(64, 32)], constants=[1])
+    want = numpy_helper.to_array(proto.graph.initializer[0])
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    graph = import_model(path)
+    assert any(np.array_equal(v, want) for v in graph.constants.values())
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(InputOutput, match=r"weights\.bin"):
+        import_model(path)
+
+
+def test_the_checker_s_refusal_is_one_line() -> None:
+    bad = graph_of([helper.make_node("Relu", ["x"], ["y"], "r", nonsense=1)])
+    with pytest.raises(InvalidInput, match="checker refuses") as e:
+        import_model(bad)
+    assert "\n" not in str(e.value)
+
+
+# -- dimensions -------------------------------------------------------------------------
+
+
+def test_dimensions_bind() -> None:
+    proto = symbolic(a="batch", b=3)
+    assert import_model(proto, {"batch": 2}).tensors["x"].shape == (2, 3)
+    assert import_model(proto, {}, {"x": (5, 3)}).tensors["x"].shape == (5, 3)
+    assert import_model(symbolic(a=None), {}, {"x": (5,)}).tensors["x"].shape == (5,)
+
+
+def test_a_shape_binds_the_dimension_for_other_inputs() -> None:
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n"]) for n in ("a", "b", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["y"])], "g", values[:2], values[2:])
+    proto = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    assert import_model(proto, {}, {"a": (7,)}).tensors["b"].shape == (7,)
+    with pytest.raises(UsageError, match="'n' is 7 elsewhere, not 8"):
+        import_model(proto, {}, {"a": (7,), "b": (8,)})
+
+
+@pytest.mark.parametrize(
+    ("dims", "shapes", "kind", "message"),
+    [
+        ({}, {}, InvalidInput, "input 'x': dimension 'batch' is not bound; add --dim batch=N"),
+        ({"bach": 2}, {}, UsageError, "--dim 'bach': no such dimension; the model's are 'batch'"),
+        ({"batch": 0}, {}, UsageError, "--dim batch=0: a dimension is at least 1"),
+        ({}, {"z": (1,)}, UsageError, "--shape 'z': no such input; the inputs are 'x'"),
+        ({}, {"x": (1,)}, UsageError, "--shape x=1: the input has 2 dimensions"),
+        ({}, {"x": (1, 4)}, UsageError, "--shape x=1,4: the model says 3, not 4"),
+        ({}, {"x": (-1, 3)}, UsageError, "--shape x=-1,3: a dimension is at least 1"),
+    ],
+)
+def test_wrong_dimensions(
+    dims: dict[str, int], shapes: dict[str, tuple[int, ...]], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind) as e:
+        import_model(symbolic(a="batch", b=3), dims, shapes)
+    assert str(e.value) == message
+
+
+def test_states() -> None:
+    proto = model("Relu", [normal(3)])
+    assert import_model(proto, states=[("x0", "y0")]).states == (("x0", "y0"),)
+    with pytest.raises(UsageError, match="no output 'z'; the outputs are 'y0'"):
+        import_model(proto, states=[("x0", "z")])
+    with pytest.raises(UsageError, match="differ"):
+        import_model(model("Cast", [normal(3)], to=7), states=[("x0", "y0")])
+
+
+# -- opsets -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opset", [5, 99])
+def test_opsets_out_of_range(opset: int) -> None:
+    proto = symbolic(a=3)
+    proto.opset_import[0].version = opset
+    with pytest.raises(UnsupportedModel, match=f"opset {opset}: waferc takes opsets 6 to"):
+        import_model(proto)
+
+
+def test_opset_6_goes_through_the_converter() -> None:
+    """Opset 6 broadcasts by attribute: b's only dimension is a's first."""
+    a, b = normal(3, 4), normal(3)
+    values = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("a", (3, 4)), ("y", (3, 4)))
+    ]
+    node = helper.make_node("Mul", ["a", "b"], ["y"], broadcast=1, axis=0)
+    graph = helper.make_graph([node], "g", values[:1], values[1:], [numpy_helper.from_array(b, "b")])
+    graph.input.append(helper.make_tensor_value_info("b", TensorProto.FLOAT, [3]))
+    proto = helper.make_model(graph, ir_version=3, opset_imports=[helper.make_opsetid("", 6)])
+    imported = import_model(proto)
+    assert imported.inputs == ("a",)
+    np.testing.assert_array_equal(evaluate(imported, {"a": a})["y"], a * b[:, None])
+
+
+@pytest.mark.parametrize("opset", [7, 9, 11, 13, 15, 18, 21])
+def test_one_network_in_every_opset(opset: int) -> None:
+    x = normal(4)
+    nodes = [
+        helper.make_node("Add", ["x", "x"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Softmax", ["b"], ["y"], axis=0),
+    ]
+    proto = graph_of(nodes, (("", opset),))
+    close(evaluate(import_model(proto), {"x": x})["y"], golden(proto, {"x": x})["y"])
+
+
+# -- functions and branches -------------------------------------------------------------
+
+
+def doubled() -> onnx.FunctionProto:
+    """own.Scale(v; by) = v * by, by 2 if not given."""
+    by = helper.make_node("Constant", [], ["c"])
+    by.attribute.append(onnx.AttributeProto(name="value_float", ref_attr_name="by", type=1))
+    body = [by, helper.make_node("Mul", ["v", "c"], ["w"])]
+    return helper.make_function(
+        "own",
+        "Scale",
+        ["v"],
+        ["w"],
+        body,
+        [helper.make_opsetid("", 17)],
+        attribute_protos=[helper.make_attribute("by", 2.0)],
+    )
+
+
+def test_model_functions_expand_with_their_attributes() -> None:
+    nodes = [
+        helper.make_node("Scale", ["x"], ["a"], domain="own"),
+        helper.make_node("Scale", ["a"], ["y"], domain="own", by=5.0),
+    ]
+    graph = import_model(graph_of(nodes, (("", 17), ("own", 1)), (doubled(),)))
+    np.testing.assert_array_equal(
+        evaluate(graph, {"x": np.arange(4, dtype=np.float32)})["y"], [0, 10, 20, 30]
+    )
+
+
+def test_a_function_that_calls_itself_is_refused() -> None:
+    body = [helper.make_node("Loop", ["v"], ["w"], domain="own")]
+    f = helper.make_function("own", "Loop", ["v"], ["w"], body, [helper.make_opsetid("own", 1)])
+    proto = graph_of([helper.make_node("Loop", ["x"], ["y"], domain="own")], (("", 17), ("own", 1)), (f,))
+    with pytest.raises((UnsupportedModel, InvalidInput)):
+        import_model(proto)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "opset", "own"),
+    [("Shrink", 21, {"lambd": 0.3, "bias": 0.1}), ("MeanVarianceNormalization", 13, {"axes": [0, 1]})],
+)
+def test_standard_functions_expand(op_type: str, opset: int, own: dict[str, object]) -> None:
+    x = normal(3, 40)
+    proto = model(op_type, [x], opset=opset, **own)
+    close(evaluate(import_model(proto), {"x0": x})["y0"], golden(proto, {"x0": x})["y0"])
+
+
+def branches(condition: onnx.NodeProto) -> onnx.ModelProto:
+    def branch(name: str, op_type: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, [4])
+        return helper.make_graph([helper.make_node(op_type, ["x"], [out.name])], name, [], [out])
+
+    taken = helper.make_node(
+        "If", ["c"], ["y"], "choice", then_branch=branch("t", "Relu"), else_branch=branch("e", "Neg")
+    )
+    return graph_of([condition, taken])
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_known_branch_is_taken(value: bool) -> None:
+    constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(value)))
+    graph = import_model(branches(constant))
+    x = np.array([-1, 2, -3, 4], np.float32)
+    want = np.maximum(x, 0) if value else -x
+    np.testing.assert_array_equal(evaluate(graph, {"x": x})["y"], want)
+
+
+def test_a_branch_that_depends_on_data_is_refused() -> None:
+    condition = helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0)
+    proto = branches(condition)
+    proto.graph.node.insert(1, helper.make_node("Cast", ["m"], ["c"], to=TensorProto.BOOL))
+    with pytest.raises(
+        UnsupportedOperator, match="If, first at node 'choice': the condition depends on data"
+    ):
+        import_model(proto)
+
+
+# -- outputs ----------------------------------------------------------------------------
+
+
+def test_outputs_keep_their_names() -> None:
+    """An output that is an input, a constant, or another output is a tensor of its own."""
+    nodes = [
+        helper.make_node("Identity", ["x"], ["a"]),
+        helper.make_node("Relu", ["x"], ["b"]),
+        helper.make_node("Identity", ["b"], ["c"]),
+        helper.make_node("Constant", [], ["d"], value_floats=[1.0, 2.0, 3.0, 4.0]),
+    ]
+    graph = import_model(graph_of(nodes, outputs=("a", "b", "c", "d")))
+    assert graph.outputs == ("a", "b", "c", "d")
+    x = normal(4)
+    out = evaluate(graph, {"x": x})
+    np.testing.assert_array_equal(out["a"], x)
+    np.testing.assert_array_equal(out["b"], out["c"])
+    np.testing.assert_array_equal(out["d"], [1, 2, 3, 4])
+
+
+def test_sources_name_the_onnx_nodes() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a"], "first"), helper.make_node("Neg", ["a"], ["y"])]
+    assert [n.source for n in import_model(graph_of(nodes)).nodes] == [("first",), ("Neg_1",)]
+
+
+# -- refusals ---------------------------------------------------------------------------
+
+
+def unsupported() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Fancy", ["x"], ["a"], "f1", domain="com.example"),
+        helper.make_node("Fancy", ["a"], ["b"], "f2", domain="com.example"),
+        helper.make_node("NonZero", ["x"], ["c"], "nz"),
+        helper.make_node("Nonsense", ["x"], ["d"], "ns"),
+        helper.make_node("Relu", ["x"], ["y"], "r"),
+    ]
+    return graph_of(nodes, (("", 17), ("com.example", 1)))
+
+
+def test_all_refusals_at_once() -> None:
+    with pytest.raises(UnsupportedOperator) as e:
+        import_model(unsupported())
+    assert e.value.exit_code == 4
+    assert [(r.op_type, r.domain, r.count, r.node) for r in e.value.refusals] == [
+        ("Fancy", "com.example", 2, "f1"),
+        ("NonZero", "", 1, "nz"),
+        ("Nonsense", "", 1, "ns"),
+    ]
+    assert "com.example.Fancy (2 nodes), first at node 'f1'" in str(e.value)
+
+
+def test_survey_lists_everything() -> None:
+    rows = survey(unsupported())
+    assert [(r.op_type, r.count, r.status) for r in rows] == [
+        ("Fancy", 2, "unsupported"),
+        ("NonZero", 1, "unsupported"),
+        ("Nonsense", 1, "unsupported"),
+        ("Relu", 1, "wafer"),
+    ]
+    assert all(r.reason for r in rows if r.status == "unsupported")
+
+
+def test_survey_tells_what_costs_nothing() -> None:
+    nodes = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Reshape", ["x", "s"], ["y"])]
+    rows = survey(graph_of(nodes))
+    assert [(r.op_type, r.status, bool(r.reason)) for r in rows] == [
+        ("Shape", "wafer", True),
+        ("Reshape", "wafer", True),
+    ]
+    assert survey(symbolic(a=2)) == [Row("Relu", "", 1, "wafer", "")]
+
+
+def test_types_that_no_core_stores() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.STRING, [2])
+    y = helper.make_tensor_value_info("y", TensorProto.STRING, [2])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    proto = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    with pytest.raises(UnsupportedModel, match="input 'x' has element type STRING"):
+        import_model(proto)
+    words = helper.make_tensor("w", TensorProto.STRING, [4], [b"a"] * 4)
+    nodes = [helper.make_node("Equal", ["w", "w"], ["b"], "eq"), helper.make_node("Relu", ["x"], ["y"])]
+    with pytest.raises(UnsupportedOperator, match="its input 'w' has element type STRING"):
+        import_model(graph_of(nodes, (("", 19),), initializers=(words,)))
+
+
+def test_names_are_shown_on_one_line() -> None:
+    assert shown("a\nb\x1b[31m") == "a\\nb\\x1b[31m"
+    assert len(shown("x" * 500)) <= 80
+    assert quoted("n") == "'n'"
+    proto = graph_of([helper.make_node("NonZero", ["x"], ["y"], "evil\nname" + "z" * 200)])
+    with pytest.raises(UnsupportedOperator) as e:
+        import_model(proto)
+    assert "\n" not in str(e.value)
+    assert len(str(e.value)) < 200
