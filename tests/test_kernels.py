@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import jit
 import llvmlite.binding as llvm
@@ -65,6 +66,16 @@ def compare(op: Op, *operands: Array, **options: object) -> None:
     np.testing.assert_array_equal(got, op.reference(*operands))
 
 
+def gemm(m: int, n: int, k: int) -> Op:
+    return Contract(
+        axes=(("m", m), ("n", n), ("k", k)),
+        reads=((axis("m"), axis("k")), (axis("k"), axis("n"))),
+        write=(axis("m"), axis("n")),
+        in_types=(F32, F32),
+        out_type=F32,
+    )
+
+
 ARITHMETIC = [elementwise.Add, elementwise.Sub, elementwise.Mul, logic.Less, logic.Equal]
 
 
@@ -94,6 +105,37 @@ def test_integer_division_never_traps(dtype: DType) -> None:
     for a, b, q in zip(x.tolist(), y.tolist(), got, strict=True):
         exact = 0 if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
         assert q == (info.min if exact > info.max else exact), (a, b)
+
+
+@pytest.mark.parametrize("dtype", NUMBERS, ids=str)
+def test_remainders(dtype: DType) -> None:
+    x, y = values(dtype, (300,)), values(dtype, (300,), 1)
+    op = elementwise_op(elementwise.Mod, [(300,)] * 2, [dtype] * 2)
+    compare(replace(op, fmod=1), x, y)
+    if not dtype.is_float:
+        compare(op, x, y)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_shifts_by_any_amount(dtype: DType) -> None:
+    bits = 8 * dtype.bytes
+    x = values(dtype, (300,))
+    y = np.resize(np.array([0, 1, bits - 1, bits, 127, -1 if dtype.kind == "i" else bits], dtype.numpy), 300)
+    op = elementwise_op(logic.BitShift, [(300,)] * 2, [dtype] * 2)
+    left, right = (jit.run(replace(op, direction=d), [x, y]).tolist() for d in ("LEFT", "RIGHT"))
+    for a, n, up, down in zip(x.tolist(), y.tolist(), left, right, strict=True):
+        inside = 0 <= n < bits
+        wrapped = np.array((a << n if inside else 0) & (2**bits - 1), np.uint64).astype(dtype.numpy)
+        assert up == wrapped and down == (a >> n if inside else -1 if a < 0 else 0), (a, n)
+
+
+@pytest.mark.parametrize("lanes", [2, 4, 8, 16])
+def test_any_vector_width_computes_the_same(lanes: int) -> None:
+    a, b = values(F32, (9, 37)), values(F32, (37, 21), 1)
+    a, b = np.nan_to_num(a, posinf=3, neginf=4), np.nan_to_num(b, posinf=3, neginf=4)
+    for lane in ("m", "n", "k"):
+        got = jit.run(gemm(9, 21, 37), [a, b], lanes=lanes, lane_axis=lane)
+        np.testing.assert_allclose(got, a.astype(np.float64) @ b, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("shapes", [[(2, 1, 35), (4, 1)], [(35,), (2, 4, 1)], [(2, 4, 35), ()]], ids=str)
@@ -177,6 +219,18 @@ def test_sizes_share_a_kernel_and_everything_else_separates() -> None:
     assert make_module([*kernels.values(), *others]).count("define void") == 5
 
 
+@pytest.mark.parametrize("make", [add_of, lambda n: gemm(n, n, 3 * n)], ids=["Add", "Contract"])
+def test_code_depends_on_nothing_outside_the_identity(make: Callable[[int], Op]) -> None:
+    texts: list[str] = []
+    for n in (20, 400):
+        op = make(n)
+        operands = [
+            np.ones([hi for _, hi in op.need(j, {a: (0, s) for a, s in op.axes})], np.float32) for j in (0, 1)
+        ]
+        texts.append(make_module([kernel_of(op, *operands)]))
+    assert texts[0] == texts[1]
+
+
 def test_a_module_is_the_same_in_every_process() -> None:
     code = (
         "import test_kernels as t; x = t.values(t.F32, (3, 20));"
@@ -252,16 +306,6 @@ def test_guard_keeps_the_first_violation() -> None:
 
 
 # -- code quality -----------------------------------------------------------------
-def gemm(m: int, n: int, k: int) -> Op:
-    return Contract(
-        axes=(("m", m), ("n", n), ("k", k)),
-        reads=((axis("m"), axis("k")), (axis("k"), axis("n"))),
-        write=(axis("m"), axis("n")),
-        in_types=(F32, F32),
-        out_type=F32,
-    )
-
-
 @pytest.mark.skipif(not llvm.get_host_cpu_features().get("avx512f"), reason="counts AVX-512 registers")
 def test_gemm_spills_no_vectors_and_its_inner_loop_is_lean() -> None:
     a, b = np.ones((24, 16), np.float32), np.ones((16, 2 * W), np.float32)
