@@ -215,6 +215,13 @@ def test_nan_propagates(op_type: str) -> None:
         assert np.isnan(out).reshape(3, -1).all(axis=1).tolist() == [False, True, False]
 
 
+def test_lanes_past_a_sum_count_for_nothing() -> None:
+    """Not even times infinity."""
+    operands = [np.ones(5, np.float32), np.asarray(np.inf, np.float32)]
+    op = build(Case("Einsum", [(5,), ()], {"equation": "i,->"}), operands)[0].nodes[0].op
+    assert jit.run(op, operands, lane_axis=op.reduced[0]) == np.inf
+
+
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     # ONNX has no sum or product of booleans.

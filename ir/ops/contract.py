@@ -215,7 +215,8 @@ class Contract(Op):
         def load(operand: int, index: Index) -> Value:
             used = [a for a, _ in self.axes if k.stride_kind(operand, a) != "zero"]
             key = (operand, *(id(index[a]) for a in used))
-            single = k.lane_axis not in used
+            # Lanes past the end of a sum must be 0 in both factors: 0 * inf is not 0.
+            single = k.lane_axis not in used and k.lane_axis not in self.reduced
             if key not in loaded:
                 value = k.load(operand, index) if single else k.load_lanes(operand, index)
                 loaded[key] = k.cast(value, self.accumulate)
