@@ -1,1 +1,4 @@
-"""waferc.codegen"""
+"""What a core runs: ops' bodies as kernels in LLVM IR, the plan's tables, the artifact.
+
+A reader starts at `kernels`, then `builder`, then `arithmetic` and `addresses`.
+"""
