@@ -1,0 +1,352 @@
+"""The judge: is a plan legal? Independent of the planner, so that neither can excuse the other.
+
+Everything is derived anew from the graph's accesses, the splits, grids, buffers and moves; of the
+planner's code only `layout` (what a split means) and `records` (what a move's tables mean) are
+used. Region descriptors and per-dimension tables are judged, not cores one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ir.affine import Affine, access_axes, axis
+from ..ir.op import Op
+from .check_delivery import judge_delivery
+from .check_memory import judge_memory
+from .check_routes import judge_routes
+from .layout import Ints
+from .plan import Plan, Step
+from .verdict import IllegalPlan, Index, core_name, index_of, step_name
+
+__all__ = ["IllegalPlan", "judge"]
+
+
+def judge(plan: Plan) -> None:
+    """Raises IllegalPlan, one line, for the first thing that is wrong with `plan`."""
+    _judge_regions(plan)
+    index = index_of(plan)
+    for position, step in enumerate(plan.steps):
+        _judge_place(plan, step, position)
+        _judge_split(step)
+    _judge_graph(plan, index)
+    _judge_dead_cores(plan)
+    for tensor, steps in index.writers.items():
+        _judge_partition(plan, tensor, steps)
+    judge_memory(plan, index)
+    _judge_order(plan, index)
+    judge_delivery(plan, index)
+    judge_routes(plan, index)
+
+
+# -- regions and grids -------------------------------------------------------------------
+
+
+def _judge_regions(plan: Plan) -> None:
+    """Regions lie in the wafer, apart from one another, and map to their own cores, each once."""
+    wafer = plan.wafer
+    if len(plan.code_bytes) != len(plan.regions):
+        raise IllegalPlan(f"{len(plan.code_bytes)} code sizes for {len(plan.regions)} regions")
+    owner = np.full((wafer.height, wafer.width), -1, np.int32)
+    for i, r in enumerate(plan.regions):
+        x1, y1 = r.x + r.width, r.y + r.height
+        if r.x < 0 or r.y < 0 or r.width < 1 or r.height < 1 or x1 > wafer.width or y1 > wafer.height:
+            raise IllegalPlan(
+                f"region {r.name!r}: {r.width}x{r.height} at core ({r.x}, {r.y}) passes the wafer's "
+                f"{wafer.width}x{wafer.height}"
+            )
+        box = owner[r.y : y1, r.x : x1]
+        if (box >= 0).any():
+            y, x = np.argwhere(box >= 0)[0]
+            other = plan.regions[int(box[y, x])]
+            raise IllegalPlan(f"regions {other.name!r} and {r.name!r} both have core ({r.x + x}, {r.y + y})")
+        box[:] = i
+        core: Ints = r.core.astype(np.int64).ravel()
+        cx, cy = core % wafer.width, core // wafer.width
+        outside = (core < 0) | (cx < r.x) | (cx >= x1) | (cy < r.y) | (cy >= y1)
+        if outside.any():
+            raise IllegalPlan(
+                f"region {r.name!r}: {core_name(plan, int(core[outside][0]))} is not in its rectangle "
+                f"{r.width}x{r.height} at ({r.x}, {r.y})"
+            )
+        values, count = np.unique(core, return_counts=True)
+        if (count > 1).any():
+            raise IllegalPlan(
+                f"region {r.name!r}: {core_name(plan, int(values[count > 1][0]))} stands for "
+                f"{int(count.max())} of its logical cores"
+            )
+
+
+def _judge_place(plan: Plan, step: Step, position: int) -> None:
+    """A step is numbered by its position and its grid lies in its region and matches its split."""
+    if step.position != position or step.number != position:
+        raise IllegalPlan(f"{step_name(step)}: position {step.position}, but it comes {position}th")
+    if not 0 <= step.region < len(plan.regions):
+        raise IllegalPlan(f"{step_name(step)}: region {step.region} of {len(plan.regions)}")
+    g, r = step.grid, plan.regions[step.region]
+    x0, y0, x1, y1 = g.box
+    if min(g.columns, g.rows, g.dx, g.dy) < 1 or x0 < 0 or y0 < 0 or x1 > r.columns or y1 > r.rows:
+        raise IllegalPlan(
+            f"{step_name(step)}: grid {g} ends at ({x1}, {y1}), region {r.name!r} has {r.columns}x{r.rows}"
+        )
+    if step.split.grid[:2] != (g.columns, g.rows):
+        raise IllegalPlan(
+            f"{step_name(step)}: split {step.split} makes {step.split.grid[0]}x{step.split.grid[1]} tiles "
+            f"for a grid of {g.columns}x{g.rows}"
+        )
+
+
+def _judge_dead_cores(plan: Plan) -> None:
+    """No grid of a step uses a core without memory."""
+    if not plan.wafer.dead_cores:
+        return
+    dead = plan.wafer.dead().ravel()
+    hurt = {i for i, r in enumerate(plan.regions) if dead[r.core].any()}
+    for step in plan.steps:
+        if step.region not in hurt:
+            continue
+        cores = plan.regions[step.region].on(step.grid).ravel()
+        if dead[cores].any():
+            at = core_name(plan, int(cores[dead[cores]][0]))
+            raise IllegalPlan(
+                f"{step_name(step)}: a tile on dead {at}, {dead[cores].sum()} of {len(cores)} are dead"
+            )
+
+
+# -- splits and what is written --------------------------------------------------------------
+
+
+def _judge_split(step: Step) -> None:
+    """Cuts are on axes that may be cut; a reduced axis is cut in space only as the part."""
+    op, reduced = step.op, set(step.op.reduced)
+    size = op.size
+    for c in step.split.cuts:
+        where = f"{step_name(step)}: cut {c.axis}/{c.ways} along {c.side}"
+        if c.ways < 1:
+            raise IllegalPlan(f"{where}: must be at least 1")
+        if c.axis not in size:
+            raise IllegalPlan(f"{where}: {op.name} has no such axis")
+        if c.ways > 1 and c.axis in op.whole:
+            raise IllegalPlan(f"{where}: {op.name} keeps axis {c.axis} (size {size[c.axis]}) whole")
+        if c.ways > 1 and c.axis in reduced and c.side != "t" and c.axis != step.part:
+            raise IllegalPlan(f"{where}: a reduced axis cut in space without partial results")
+    if step.part and (step.part not in reduced or op.combine is None):
+        raise IllegalPlan(
+            f"{step_name(step)}: {step.part} is no reduced axis of {op.name} that can be joined"
+        )
+
+
+def merged_tiles(step: Step, name: str) -> tuple[Ints, Ints]:
+    """[tiles]: where each core's share of an axis starts and ends, its time steps as one."""
+    size, own = step.op.size[name], [c for c in step.split.cuts if c.axis == name and c.ways > 1]
+    in_time = [c.side == "t" for c in own]
+    if sorted(in_time) != in_time:
+        raise IllegalPlan(f"{step_name(step)}: axis {name} is cut in time outside of a cut in space")
+    ways = int(np.prod([c.ways for c in own], dtype=np.int64))
+    steps = int(np.prod([c.ways for c in own if c.side == "t"], dtype=np.int64))
+    share = -(-size // ways) * steps
+    at = np.arange(ways // steps, dtype=np.int64) * share
+    return np.minimum(at, size), np.minimum(at + share, size)
+
+
+def _written(step: Step, expression: Affine) -> tuple[Ints, Ints, Ints]:
+    """(first, end, elements in fact) of what each non-empty tile writes in one dimension, sorted."""
+    lo = hi = np.full(1, expression.const, np.int64)
+    count = np.ones(1, np.int64)
+    for name, c in expression.terms:
+        start, end = merged_tiles(step, name)
+        near, far = (start, end - 1) if c > 0 else (end - 1, start)
+        lo = (lo[:, None] + c * near).ravel()
+        hi = (hi[:, None] + c * far).ravel()
+        count = (count[:, None] * (end - start)).ravel()
+    order = np.argsort(lo, kind="stable")
+    order = order[count[order] > 0]
+    return lo[order], hi[order] + 1, count[order]
+
+
+def _box(step: Step) -> list[tuple[int, int]]:
+    """The box that a step writes; raises unless its tiles are dense, apart and leave no gap."""
+    out: list[tuple[int, int]] = []
+    for d, e in enumerate(step.write):
+        lo, hi, count = _written(step, e)
+        if not len(lo):
+            return [(0, 0)] * len(step.write)
+        if (hi - lo != count).any():
+            i = int(np.flatnonzero(hi - lo != count)[0])
+            raise IllegalPlan(
+                f"{step_name(step)}: a tile spans {hi[i] - lo[i]} elements of dimension {d}, "
+                f"but writes {count[i]}"
+            )
+        if (lo[1:] != hi[:-1]).any():
+            i = int(np.flatnonzero(lo[1:] != hi[:-1])[0])
+            raise IllegalPlan(
+                f"{step_name(step)}: tiles of dimension {d} end at {hi[i]} and start at {lo[i + 1]}"
+            )
+        held = step.hold[d + (1 if step.part else 0)]
+        used = np.flatnonzero(held.hi > held.lo)
+        used = used[np.argsort(held.lo[used], kind="stable")]
+        if not (np.array_equal(held.lo[used], lo) and np.array_equal(held.hi[used], hi)):
+            raise IllegalPlan(
+                f"{step_name(step)}: {len(used)} pieces of dimension {d} are said to be held, "
+                f"{len(lo)} others are written"
+            )
+        out.append((int(lo[0]), int(hi[-1])))
+    return out
+
+
+def _judge_partition(plan: Plan, tensor: str, steps: Sequence[Step]) -> None:
+    """The steps that write a tensor write each of its elements once."""
+    shape = plan.tensors[tensor].shape
+    lead = 1 if steps[0].part else 0
+    if len(steps) > 1 and lead:
+        raise IllegalPlan(f"{step_name(steps[1])}: {len(steps)} steps write the partial results {tensor!r}")
+    if len(shape) != lead + len(steps[0].write):
+        raise IllegalPlan(
+            f"{step_name(steps[0])}: writes {len(steps[0].write)} dimensions of {tensor!r}{shape}"
+        )
+    boxes: Any = np.array([_box(s) for s in steps], np.int64).reshape(len(steps), -1, 2)
+    for s, box in zip(steps, boxes, strict=True):
+        for d, ((lo, hi), n) in enumerate(zip(box, shape[lead:], strict=True)):
+            if lo < 0 or hi > n:
+                raise IllegalPlan(f"{step_name(s)}: writes [{lo}, {hi}) of dimension {d}, {tensor!r} has {n}")
+    for i, s in enumerate(steps):
+        lo = np.maximum(boxes[:i, :, 0], boxes[i, :, 0])
+        hi = np.minimum(boxes[:i, :, 1], boxes[i, :, 1])
+        both = np.flatnonzero((hi > lo).all(1))
+        if len(both):
+            raise IllegalPlan(
+                f"{step_name(s)} and {step_name(steps[int(both[0])])} write the same of {tensor!r}"
+            )
+    written = int((boxes[:, :, 1] - boxes[:, :, 0]).prod(1).sum())
+    total = int(np.prod(shape[lead:], dtype=np.int64))
+    if written != total:
+        raise IllegalPlan(
+            f"{step_name(steps[0])}: {written} of the {total} elements of {tensor!r} are written"
+        )
+
+
+# -- the graph and its order ----------------------------------------------------------------
+
+
+def _same_accesses(a: Op, b: Op) -> bool:
+    return (a.axes, a.reads, a.write, a.in_types, a.out_type) == (
+        b.axes,
+        b.reads,
+        b.write,
+        b.in_types,
+        b.out_type,
+    )
+
+
+def _judge_graph(plan: Plan, index: Index) -> None:
+    """Each input, node and state of the graph is carried out once, by a step that means it."""
+    graph = plan.graph
+    tasks: dict[int, Step] = {}
+    joins: dict[int, Step] = {}
+    for s in plan.steps:
+        if s.kind in ("task", "join"):
+            of = tasks if s.kind == "task" else joins
+            if not 0 <= s.node < len(graph.nodes) or s.node in of:
+                raise IllegalPlan(f"{step_name(s)}: node {s.node} is no node of the graph or done twice")
+            of[s.node] = s
+        elif s.tensor not in graph.inputs:
+            raise IllegalPlan(f"{step_name(s)}: {s.tensor!r} is no input of the graph")
+    for i, node in enumerate(graph.nodes):
+        s, join = tasks.get(i), joins.get(i)
+        if s is None:
+            raise IllegalPlan(f"node {i} ({node.op.name}, {node.source}) has no step")
+        if not _same_accesses(s.op, node.op) or tuple(o.tensor for o in s.operands) != node.inputs:
+            raise IllegalPlan(f"{step_name(s)}: {s.op.name} is not node {i} ({node.op.name})")
+        if (join is not None) != bool(s.part):
+            raise IllegalPlan(f"{step_name(s)}: part {s.part!r}, joined {int(join is not None)} times")
+        last = join or s
+        if last.tensor != node.output or (join is not None and s.tensor in graph.tensors):
+            raise IllegalPlan(f"{step_name(last)}: writes {last.tensor!r}, node {i} writes {node.output!r}")
+        if join is None:
+            meant = s.write == node.op.write
+        else:
+            read = join.op.reads[0]
+            meant = (
+                join.write == join.op.write == node.op.write
+                and read[1:] == s.write
+                and read[0] == axis(read[0].axes[0])
+                and join.op.axes
+                == (
+                    (read[0].axes[0], s.split.axis_ways(s.part)),
+                    *((a, node.op.size[a]) for a in access_axes(s.write)),
+                )
+                and all(m.combine == node.op.combine for m in join.moves)
+                and _shifted(s, node.op)
+            )
+        if not meant:
+            raise IllegalPlan(f"{step_name(last)}: does not write what node {i} ({node.op.name}) writes")
+    for name in graph.inputs:
+        found = [s for s in index.writers.get(name, ()) if s.kind == "input"]
+        if len(found) != 1:
+            raise IllegalPlan(f"input {name!r} is laid by {len(found)} steps, not 1")
+    for past, present in graph.states:
+        s = index.updates.get(past)
+        if s is None or s.result != index.writers[past][0].result:
+            raise IllegalPlan(f"state {past!r}: its new value {present!r} is not written into its buffer")
+        if [o.tensor for o in s.operands] not in ([], [present]) or bool(s.operands) == bool(s.moves):
+            raise IllegalPlan(f"{step_name(s)}: its new value is not {present!r}")
+    if extra := set(index.updates) - {p for p, _ in graph.states}:
+        raise IllegalPlan(f"{step_name(index.updates[min(extra)])}: is no state")
+    for name in graph.outputs:
+        owners = tuple(s.number for s in index.writers.get(name, ()))
+        if tuple(plan.outputs.get(name, ())) != owners or not (owners or name in graph.constants):
+            raise IllegalPlan(
+                f"output {name!r}: read from steps {plan.outputs.get(name)}, written by {owners}"
+            )
+
+
+def _shifted(step: Step, op: Op) -> bool:
+    """Whether partial results are written as the op writes, its box moved to the origin."""
+    if any(n == 0 for _, n in op.axes):
+        return True
+    box = op.hold({a: (0, n) for a, n in op.axes})
+    return step.write == tuple(
+        Affine(e.terms, e.const - lo) for e, (lo, _) in zip(op.write, box, strict=True)
+    )
+
+
+def _judge_order(plan: Plan, index: Index) -> None:
+    """Every step comes after those whose results it reads; a state's update after its readers."""
+    before = -1
+    for s in plan.steps:
+        if s.wavefront < before:
+            raise IllegalPlan(f"{step_name(s)}: wavefront {s.wavefront} comes after wavefront {before}")
+        before = s.wavefront
+        for buffer in _read(s):
+            producer = index.owner.get(buffer)
+            if producer is None:
+                continue
+            if producer.position >= s.position:
+                raise IllegalPlan(
+                    f"{step_name(s)}: at position {s.position}, but it reads {step_name(producer)} "
+                    f"at {producer.position}"
+                )
+            if producer.wavefront >= s.wavefront:
+                raise IllegalPlan(
+                    f"{step_name(s)}: in wavefront {s.wavefront}, but it reads {step_name(producer)} "
+                    f"of {producer.wavefront}"
+                )
+            update = index.updates.get(producer.tensor)
+            if update is None or update is s:
+                continue
+            if update.position <= s.position or update.wavefront <= s.wavefront:
+                raise IllegalPlan(
+                    f"{step_name(update)}: in wavefront {update.wavefront}, but {step_name(s)} reads "
+                    f"the old value in wavefront {s.wavefront}"
+                )
+    for name in plan.graph.outputs:
+        if name in index.updates:
+            raise IllegalPlan(f"{step_name(index.updates[name])}: output {name!r} is read after its update")
+
+
+def _read(step: Step) -> list[int]:
+    """The buffers that a step reads, here or elsewhere."""
+    moves = [m for o in step.operands for m in o.moves] + list(step.moves)
+    return [m.source for m in moves] + [o.buffer for o in step.operands if not o.received]

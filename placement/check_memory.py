@@ -1,0 +1,149 @@
+"""Judging SRAM: sizes, budgets, lifetimes and addresses of buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .layout import Grid, Layout, layout
+from .plan import Buffer, Plan, Role, Step
+from .verdict import IllegalPlan, Index, buffer_name, grid_core, step_name
+
+
+def judge_memory(plan: Plan, index: Index) -> None:
+    """Raises IllegalPlan unless every buffer fits, lives long enough and is alone at its addresses."""
+    for i, b in enumerate(plan.buffers):
+        _judge_buffer(plan, b, i)
+    users: list[list[int]] = [[] for _ in plan.buffers]
+    takers: dict[int, Step] = {}
+    for s in plan.steps:
+        _judge_step(plan, s, users, takers)
+    _judge_lifetimes(plan, index, users)
+    for r in range(len(plan.regions)):
+        _judge_addresses(plan, [b for b in plan.buffers if b.region == r and b.bytes])
+
+
+def _judge_buffer(plan: Plan, b: Buffer, number: int) -> None:
+    """A buffer lies on its region's cores, above the code and below the budget."""
+    if b.number != number or not 0 <= b.region < len(plan.regions):
+        raise IllegalPlan(f"{buffer_name(b)}: stands at {number}, in region {b.region}")
+    r, (x0, y0, x1, y1) = plan.regions[b.region], b.grid.box
+    if x0 < 0 or y0 < 0 or x1 > r.columns or y1 > r.rows:
+        raise IllegalPlan(
+            f"{buffer_name(b)}: grid ends at ({x1}, {y1}), region {r.name!r} has {r.columns}x{r.rows}"
+        )
+    if sorted(b.order) != list(range(len(b.shape))) or min(b.shape, default=0) < 0:
+        raise IllegalPlan(f"{buffer_name(b)}: order {b.order} of shape {b.shape}")
+    core, code = grid_core(plan, b.region, b.grid, 0, 0), plan.code_bytes[b.region]
+    if b.address < code or b.address % b.dtype.bytes:
+        raise IllegalPlan(
+            f"{buffer_name(b)}: address {b.address} on {core}; code ends at {code}, elements are "
+            f"{b.dtype.bytes} bytes"
+        )
+    if b.address + b.bytes > plan.wafer.sram_bytes:
+        raise IllegalPlan(
+            f"{buffer_name(b)}: ends at {b.address + b.bytes} on {core}, budget {plan.wafer.sram_bytes}"
+        )
+
+
+def _judge_step(plan: Plan, s: Step, users: list[list[int]], takers: dict[int, Step]) -> None:
+    """A step's buffers are its own, on its grid, and large enough; notes who uses what when."""
+    op, p = s.op, s.position
+    pasts = {past for past, _ in plan.graph.states}
+    role: Role = "result"
+    if s.kind in ("input", "update"):
+        role = "state" if s.tensor in pasts else "input"
+    _match(plan, s, s.result, (role,), s.hold)
+    users[s.result].append(p)
+    for j, (o, access) in enumerate(zip(s.operands, op.reads, strict=False)):
+        users[o.buffer].append(p)
+        if o.received:
+            if o.buffer in takers:
+                raise IllegalPlan(
+                    f"{step_name(s)}: operand {j} is received into the buffer of "
+                    f"{step_name(takers[o.buffer])}"
+                )
+            takers[o.buffer] = s
+            _match(plan, s, o.buffer, ("receive",), layout(access, op.axes, s.split))
+        elif o.tensor in plan.graph.constants:
+            _match(plan, s, o.buffer, ("constant",), layout(access, op.axes, s.split, merge_time=True))
+        for m in o.moves:
+            users[m.source].append(p)
+    for m in s.moves:
+        users[m.source].append(p)
+    if s.kind == "task":
+        _, scratch = plan.wafer.task(op, s.split.extents(op.axes))
+        have = plan.buffers[s.scratch].bytes if s.scratch >= 0 else 0
+        if have < int(scratch):
+            raise IllegalPlan(f"{step_name(s)}: scratch of {have} bytes, {op.name} takes {int(scratch)}")
+        if s.scratch >= 0:
+            _match(plan, s, s.scratch, ("scratch",), None)
+            users[s.scratch].append(p)
+
+
+def _match(plan: Plan, s: Step, number: int, roles: Sequence[Role], held: Layout | None) -> None:
+    """Buffer `number` has one of `roles`, the step's region and grid, and room for `held`."""
+    if not 0 <= number < len(plan.buffers):
+        raise IllegalPlan(f"{step_name(s)}: buffer {number} of {len(plan.buffers)}")
+    b = plan.buffers[number]
+    if b.role not in roles:
+        raise IllegalPlan(f"{step_name(s)}: {buffer_name(b)} should be a {roles[0]}")
+    if (b.region, b.grid) != (s.region, s.grid):
+        raise IllegalPlan(f"{step_name(s)}: on grid {s.grid}, but {buffer_name(b)} on {b.grid}")
+    if held is None:
+        return
+    if len(b.shape) != len(held):
+        raise IllegalPlan(f"{step_name(s)}: {buffer_name(b)} has {len(b.shape)} dimensions, not {len(held)}")
+    for d, (n, pieces) in enumerate(zip(b.shape, held, strict=True)):
+        longest = int((pieces.hi - pieces.lo).max(initial=0))
+        if n < longest:
+            raise IllegalPlan(
+                f"{step_name(s)}: {buffer_name(b)} has {n} elements along dimension {d}, needs {longest}"
+            )
+
+
+def _judge_lifetimes(plan: Plan, index: Index, users: Sequence[Sequence[int]]) -> None:
+    """A buffer lives from when it is written to its last use; resident ones always."""
+    end = len(plan.steps)
+    output = {s.result for t in plan.graph.outputs for s in index.writers.get(t, ())}
+    for b, at in zip(plan.buffers, users, strict=True):
+        first = -1 if b.role in ("input", "constant", "state") else min(at, default=0)
+        last = end if b.role in ("constant", "state") or b.number in output else max(at, default=first)
+        if b.live[0] > first or b.live[1] < last:
+            raise IllegalPlan(
+                f"{buffer_name(b)}: lives from {b.live[0]} to {b.live[1]}, is used from {first} to {last}"
+            )
+
+
+def _judge_addresses(plan: Plan, buffers: Sequence[Buffer]) -> None:
+    """No two buffers of a region share a core, a moment and an address."""
+    order = sorted(buffers, key=lambda b: (b.address, b.number))
+    lo: Any = np.array([b.address for b in order], np.int64)
+    hi: Any = np.array([b.address + b.bytes for b in order], np.int64)
+    live: Any = np.array([b.live for b in order], np.int64).reshape(-1, 2)
+    box: Any = np.array([b.grid.box for b in order], np.int64).reshape(-1, 4)
+    last: Any = np.searchsorted(lo, hi, side="left")
+    for i, b in enumerate(order):
+        j = np.arange(i + 1, last[i])
+        near = (live[j, 0] <= live[i, 1]) & (live[j, 1] >= live[i, 0])
+        near &= (box[j, :2] < box[i, 2:]).all(1) & (box[i, :2] < box[j, 2:]).all(1)
+        for k in j[near]:
+            other = order[int(k)]
+            shared = _shared(b.grid, other.grid)
+            if shared is None:
+                continue
+            x, y = shared
+            core = grid_core(plan, b.region, Grid(1, 1, x, y), 0, 0)
+            raise IllegalPlan(
+                f"{buffer_name(b)} and {buffer_name(other)} both have address {other.address} on {core} "
+                f"at position {max(b.live[0], other.live[0])}"
+            )
+
+
+def _shared(a: Grid, b: Grid) -> tuple[int, int] | None:
+    """A logical core of both grids, None where there is none."""
+    x = np.intersect1d(a.x + a.dx * np.arange(a.columns), b.x + b.dx * np.arange(b.columns))
+    y = np.intersect1d(a.y + a.dy * np.arange(a.rows), b.y + b.dy * np.arange(b.rows))
+    return (int(x[0]), int(y[0])) if len(x) and len(y) else None

@@ -1,0 +1,112 @@
+"""Small graphs that the tests of planning share, and how they are planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import waferc.ir.ops  # noqa: F401  (registers the operators)
+from waferc.ir import dtypes
+from waferc.ir.graph import REGISTRY, Graph, GraphBuilder, Spec
+from waferc.placement.plan import Plan
+from waferc.placement.planner import plan
+from waferc.placement.wafer import Wafer, preset
+
+
+class Model(GraphBuilder):
+    """A graph under construction, one ONNX operator at a time."""
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Adds one node called `n<number>_<kind>`; its first output."""
+        name = f"n{len(self.nodes)}_{kind}"
+        self.source = (name,)
+        spec = Spec(kind, name, inputs, (f"{name}_out",), attributes, 17)
+        return REGISTRY["", kind].rule(self, spec)[0]
+
+    def normal(self, seed: int, *shape: int) -> str:
+        """A constant of normally distributed f32."""
+        return self.constant(np.random.default_rng(seed).standard_normal(shape).astype(np.float32), "weight")
+
+    def graph(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        states: Sequence[tuple[str, str]] = (),
+    ) -> Graph:
+        out = Graph(
+            name,
+            self.tensors,
+            tuple(self.nodes),
+            self.constants,
+            tuple(inputs),
+            tuple(outputs),
+            tuple(states),
+        )
+        out.check()
+        return out
+
+
+def mlp() -> Graph:
+    """Two products with a bias, a relu and a softmax; sizes that few cuts divide."""
+    m = Model()
+    x = m.tensor("x", (10, 100), dtypes.F32)
+    h = m.op("Relu", m.op("Add", m.op("MatMul", x, m.normal(0, 100, 75)), m.normal(1, 75)))
+    return m.graph("mlp", [x], [m.op("Softmax", m.op("MatMul", h, m.normal(2, 75, 30)))])
+
+
+def convolution() -> Graph:
+    """A padded convolution and a pooling: halos and fills."""
+    m = Model()
+    x = m.tensor("x", (1, 3, 14, 14), dtypes.F32)
+    h = m.op("Conv", x, m.normal(0, 8, 3, 3, 3), m.normal(1, 8), pads=[1, 1, 1, 1])
+    h = m.op("Relu", h)
+    return m.graph("convolution", [x], [m.op("MaxPool", h, kernel_shape=[2, 2], strides=[2, 2])])
+
+
+def attention() -> Graph:
+    """One head with normalisation, transposed keys and a residual."""
+    m = Model()
+    x = m.tensor("x", (12, 32), dtypes.F32)
+    n = m.op("LayerNormalization", x, m.normal(0, 32), m.normal(1, 32))
+    q, k, v = (m.op("MatMul", n, m.normal(2 + i, 32, 32)) for i in range(3))
+    p = m.op("Softmax", m.op("MatMul", q, m.op("Transpose", k, perm=[1, 0])))
+    return m.graph("attention", [x], [m.op("Add", m.op("MatMul", p, v), x)])
+
+
+def parts() -> Graph:
+    """A tensor written in three parts (Concat), read whole by a product."""
+    m = Model()
+    x, y = m.tensor("x", (6, 20), dtypes.F32), m.tensor("y", (6, 9), dtypes.F32)
+    h = m.op("Concat", m.op("Relu", x), y, m.op("Neg", x), axis=1)
+    return m.graph("parts", [x, y], [m.op("MatMul", h, m.normal(0, 49, 16))])
+
+
+def state() -> Graph:
+    """A running sum kept on the wafer: present = past + x, and a product that reads the past."""
+    m = Model()
+    x, past = m.tensor("x", (4, 24), dtypes.F32), m.tensor("past", (4, 24), dtypes.F32)
+    y = m.op("MatMul", past, m.normal(0, 24, 8))
+    present = m.op("Add", past, x)
+    return m.graph("state", [x, past], [y, present], [(past, present)])
+
+
+GRAPHS: dict[str, Callable[[], Graph]] = {f.__name__: f for f in (mlp, convolution, attention, parts, state)}
+SMALL = ("8x8", "16x16", "32x32")
+
+
+@cache
+def planned(name: str, wafer: str) -> Plan:
+    """The plan of a shared graph on a preset, made once."""
+    return plan(GRAPHS[name](), preset(wafer))
+
+
+def damaged(side: int, share: float, seed: int) -> Wafer:
+    """A side x side wafer on which this share of the cores is dead, chosen at random."""
+    random = np.random.default_rng(seed)
+    cores = random.choice(side * side, round(side * side * share), replace=False)
+    dead = tuple((int(c) % side, int(c) // side) for c in np.sort(cores))
+    return replace(preset(f"{side}x{side}"), dead_cores=dead)
