@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..placement.plan import Plan
 
 
 class WafercError(Exception):
@@ -31,9 +35,10 @@ class UnsupportedModel(WafercError):
 
 
 class DoesNotFit(WafercError):
-    """Over a limit of the wafer or of the host."""
+    """Over a limit of the wafer or of the host. `plan`: the nearest attempt, for reports."""
 
     exit_code = 5
+    plan: Plan | None = None
 
 
 class InputOutput(WafercError):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..ir.graph import Graph, Node
 from ..ir.op import Array, Op
 from ..ir.ops.rearrange import Copy
 from .compose import full_box, into_reader, into_writer, leaves
+from .fuse import drop_unit_axes, embed_scalars, fuse_elementwise
 
 Pass = Callable[[Graph], Graph]
 
 
-def simplify(graph: Graph) -> Graph:
-    """Runs the passes until none finds anything. Every result is checked."""
+def simplify(graph: Graph, fuse: bool = True) -> Graph:
+    """Runs the passes until none finds anything. Every result is checked.
+
+    fuse: elementwise chains become one op, so that what lies between them is no tensor any more.
+    """
     steps: tuple[Pass, ...] = (
         merge_equal,
         eliminate_dead,
@@ -26,6 +30,14 @@ def simplify(graph: Graph) -> Graph:
         lambda g: absorb_into_readers(g, splits=True),
         eliminate_dead,
     )
+    graph = drop_unit_axes(_until_stable(graph, steps))
+    graph.check()
+    if not fuse:
+        return graph
+    return _until_stable(graph, (embed_scalars, merge_equal, fuse_elementwise, eliminate_dead))
+
+
+def _until_stable(graph: Graph, steps: Sequence[Pass]) -> Graph:
     while True:
         before = graph
         for step in steps:
