@@ -35,8 +35,8 @@ def judge(plan: Plan) -> None:
     _judge_dead_cores(plan)
     for tensor, steps in index.writers.items():
         _judge_partition(plan, tensor, steps)
-    judge_memory(plan, index)
     _judge_order(plan, index)
+    judge_memory(plan, index)
     judge_delivery(plan, index)
     judge_routes(plan, index)
 

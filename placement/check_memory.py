@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .layout import Grid, Layout, layout
+from .layout import Grid, Ints, Layout, layout
 from .plan import Buffer, Plan, Role, Step
 from .verdict import IllegalPlan, Index, buffer_name, grid_core, step_name
 
@@ -109,8 +109,10 @@ def _judge_lifetimes(plan: Plan, index: Index, users: Sequence[Sequence[int]]) -
     end = len(plan.steps)
     output = {s.result for t in plan.graph.outputs for s in index.writers.get(t, ())}
     for b, at in zip(plan.buffers, users, strict=True):
-        first = -1 if b.role in ("input", "constant", "state") else min(at, default=0)
-        last = end if b.role in ("constant", "state") or b.number in output else max(at, default=first)
+        if not at:
+            continue
+        first = -1 if b.role in ("input", "constant", "state") else min(at)
+        last = end if b.role in ("constant", "state") or b.number in output else max(at)
         if b.live[0] > first or b.live[1] < last:
             raise IllegalPlan(
                 f"{buffer_name(b)}: lives from {b.live[0]} to {b.live[1]}, is used from {first} to {last}"
@@ -124,13 +126,14 @@ def _judge_addresses(plan: Plan, buffers: Sequence[Buffer]) -> None:
     hi: Any = np.array([b.address + b.bytes for b in order], np.int64)
     live: Any = np.array([b.live for b in order], np.int64).reshape(-1, 2)
     box: Any = np.array([b.grid.box for b in order], np.int64).reshape(-1, 4)
-    last: Any = np.searchsorted(lo, hi, side="left")
+    last: Ints = np.searchsorted(lo, hi, side="left")
     for i, b in enumerate(order):
-        j = np.arange(i + 1, last[i])
+        j: Ints = np.arange(i + 1, int(last[i]))
         near = (live[j, 0] <= live[i, 1]) & (live[j, 1] >= live[i, 0])
         near &= (box[j, :2] < box[i, 2:]).all(1) & (box[i, :2] < box[j, 2:]).all(1)
-        for k in j[near]:
-            other = order[int(k)]
+        chosen: list[int] = j[near].tolist()
+        for k in chosen:
+            other = order[k]
             shared = _shared(b.grid, other.grid)
             if shared is None:
                 continue
