@@ -1,0 +1,214 @@
+"""`waferc check` and `waferc compile`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .command import Verb
+from .console import Console, facts, table
+from .errors import DoesNotFit, UnsupportedModel, UsageError, shown
+from .options import Compiling, binding, compiling, unique
+
+if TYPE_CHECKING:
+    from .importer import Row
+    from .pipeline import Compiled
+
+PHASES = ("graph", "plan", "program")
+
+
+@click.command(cls=Verb)
+@click.argument("model")
+@binding
+@click.pass_obj
+def check(
+    console: Console,
+    model: str,
+    wafer: str,
+    dims: tuple[tuple[str, int], ...],
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+) -> None:
+    """List a model's operators, and whether it fits.
+
+    Says for every operator of the ONNX file MODEL whether it runs on the wafer, and
+    if not, why. Then plans the model and names the fullest core's largest consumers.
+    No code is made.
+    """
+    from .importer import survey
+
+    rows = survey(model, unique("--dim", dims), unique("--shape", shapes))
+    operators = [
+        {"operator": _kind(r), "count": r.count, "where": r.status, "reason": r.reason} for r in rows
+    ]
+    shown_rows = [[shown(_kind(r)), r.count, r.status, shown(r.reason, 200)] for r in rows]
+    for line in table(["operator", "count", "where", "reason"], shown_rows):
+        console.say(line)
+    refused = sorted({_kind(r) for r in rows if r.status == "unsupported"})
+    data: dict[str, Any] = {"model": model, "operators": operators, "supported": not refused}
+    if refused:
+        console.result(data)
+        some = ", ".join(shown(kind) for kind in refused[:8]) + (", ..." if len(refused) > 8 else "")
+        raise UnsupportedModel(f"{len(refused)} unsupported operators ({some}): the table says why")
+    options = Compiling(wafer, dims, shapes, "2", "latency", 0, (), None)
+    try:
+        compiled = options.compile(model, console, until="plan")
+    except DoesNotFit as e:
+        data |= {"fits": False, "reason": str(e)}
+        if e.plan is not None:
+            from .show import consumers
+
+            data["largest"] = consumers(e.plan)
+            _say_largest(console, data["largest"])
+        console.result(data)
+        raise
+    data |= {"fits": True, **_say_fit(console, compiled)}
+    console.result(data)
+
+
+def _kind(row: Row) -> str:
+    return f"{row.domain}.{row.op_type}" if row.domain else row.op_type
+
+
+def _say_fit(console: Console, compiled: Compiled) -> dict[str, Any]:
+    from .show import consumers, figures, share
+
+    plan = compiled.plan
+    f = figures(plan, compiled.timing)
+    x, y = f.fullest_core
+    console.say()
+    console.say(
+        f"fits {shown(plan.wafer.name)}: {f.cores_used:,} of {plan.wafer.cores:,} cores, "
+        f"{f.cycles:,.0f} cycles per call, {f.tasks:,} tasks"
+    )
+    console.say(f"fullest core ({x}, {y}): {share(f.fullest_core_bytes, plan.wafer.sram_bytes)} bytes")
+    largest = consumers(plan)
+    _say_largest(console, largest)
+    return {
+        "wafer": plan.wafer.name,
+        "cores_used": f.cores_used,
+        "cycles": f.cycles,
+        "tasks": f.tasks,
+        "fullest_core": [x, y],
+        "fullest_core_bytes": f.fullest_core_bytes,
+        "sram_bytes": plan.wafer.sram_bytes,
+        "largest": largest,
+    }
+
+
+def _say_largest(console: Console, largest: list[dict[str, Any]]) -> None:
+    console.say()
+    rows = [[r["bytes"], r["role"], r["node"]] for r in largest]
+    for line in table(["bytes", "role", "node"], rows):
+        console.say(line)
+
+
+@click.command("compile", cls=Verb)
+@click.argument("model")
+@click.option("-o", "output", metavar="FILE", help="Where to write the program (.wafer) or plan (.plan).")
+@compiling
+@click.option("--report", "report_path", metavar="FILE.html", help="A report, also when nothing fits.")
+@click.option(
+    "--compile-to",
+    "until",
+    type=click.Choice(PHASES),
+    default="program",
+    show_default=True,
+    help="Stop after a phase: a graph is written as text, a plan without weights and kernels.",
+)
+@click.option("--dump-phases-to", "folder", metavar="DIR", help="Write each phase's result there as text.")
+@click.option("--time-phases", is_flag=True, help="Say on stderr how long each phase took.")
+@click.pass_obj
+def compile_verb(
+    console: Console,
+    model: str,
+    output: str | None,
+    options: Compiling,
+    report_path: str | None,
+    until: Any,
+    folder: str | None,
+    time_phases: bool,
+) -> None:
+    """Compile a model to a program.
+
+    Places the ONNX file MODEL on the wafer and writes a program that 'waferc run'
+    executes. A program contains native code: run one only if you trust its source.
+    """
+    if output is None:
+        raise UsageError("compile needs -o FILE; 'waferc check' plans without writing anything")
+    try:
+        compiled = options.compile(model, console, until)
+    except DoesNotFit as e:
+        if report_path is not None:
+            _report_failure(report_path, options, model, e)
+            console.note(f"wrote {shown(report_path)}")
+        raise
+    if folder is not None:
+        _dump(folder, compiled)
+    data: dict[str, Any] = {"model": model, "output": output}
+    if until == "graph":
+        from .files import replacing
+
+        with replacing(output) as part:
+            part.write_text(str(compiled.graph), encoding="utf-8")
+    else:
+        from .show import figures, summary
+
+        console.progress("codegen", 0.5)
+        _save(compiled, output, until)
+        f = figures(compiled.plan, compiled.timing)
+        for line in facts(summary(compiled.plan, f)):
+            console.say(line)
+        if report_path is not None:
+            from .files import replacing
+            from .report import write_report
+            from .show import picture
+
+            with replacing(report_path) as part:
+                write_report(picture(compiled.plan, compiled.timing), part)
+        data |= {"figures": vars(f), "manifest": dict(compiled.manifest)}
+    if time_phases:
+        for name, seconds in compiled.seconds.items():
+            console.note(f"{name:10} {seconds:8.3f} s")
+    console.note(f"wrote {shown(output)}")
+    console.result({**data, "seconds": compiled.seconds})
+
+
+def _save(compiled: Compiled, output: str, until: Any) -> None:
+    """Through `replacing`, too, so that a device given as FILE is written to and not replaced."""
+    from .files import replacing
+
+    with replacing(output) as part:
+        compiled.save(part, until)
+
+
+def _dump(folder: str, compiled: Compiled) -> None:
+    import json
+    from pathlib import Path
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for i, (name, text) in enumerate(compiled.phases.items(), 1):
+        (Path(folder) / f"{i}-{name}.txt").write_text(text, encoding="utf-8")
+    if "plan" in compiled.phases:
+        text = json.dumps(compiled.placement(), indent=1) + "\n"
+        (Path(folder) / "placement.json").write_text(text, encoding="utf-8")
+
+
+def _report_failure(path: str, options: Compiling, model: str, e: DoesNotFit) -> None:
+    """The report of the nearest plan, or of the empty wafer where there is none."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from ..placement.timing import simulate
+    from ..placement.wafer import load
+    from .files import replacing
+    from .report import write_report
+    from .show import empty_picture, picture
+
+    if e.plan is None:
+        drawn = empty_picture(load(options.wafer), Path(model).name, str(e))
+    else:
+        drawn = picture(e.plan, simulate(e.plan))
+        drawn = replace(drawn, summary={"does not fit": str(e), **drawn.summary})
+    with replacing(path) as part:
+        write_report(drawn, part)

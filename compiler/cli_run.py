@@ -1,0 +1,346 @@
+"""`waferc run`, `verify` and `bench`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from .command import Verb
+from .console import Console, table
+from .errors import ArtifactError, UsageError, VerificationFailed, quoted, shown
+from .options import Compiling, compiling, feeding, ranges, threads, unique
+
+if TYPE_CHECKING:
+    from ..ir.op import Array
+    from ..runtime.program import Program
+    from .feeds import Feed, Feeding
+    from .saved import Saved
+    from .verify import Comparison
+
+
+@click.command(cls=Verb)
+@click.argument("program")
+@feeding
+@click.option("-o", "output", metavar="OUT.npz", help="Write the outputs, by name.")
+@threads
+@click.option("--guard", is_flag=True, help="Check every load and store; nothing is shared between cores.")
+@click.option(
+    "--no-host", is_flag=True, help="Refuse operators that would run on the host; none does so far."
+)
+@click.option("--trace", "trace_path", metavar="FILE.json", help="A Chrome trace of one predicted call.")
+@click.pass_obj
+def run(
+    console: Console,
+    program: str,
+    feeding: Feeding,
+    output: str | None,
+    threads: int | None,
+    guard: bool,
+    no_host: bool,
+    trace_path: str | None,
+) -> None:
+    """Run a program on this machine.
+
+    Executes PROGRAM (.wafer) in the same tasks and moves as on the wafer. With
+    --steps, outputs gain a first axis that counts the calls.
+    """
+    from .files import write_npz
+    from .saved import Saved
+    from .show import clock, figures, host_line
+
+    saved = Saved(program)
+    loaded = saved.program(threads, guard)
+    feeds = feeding.calls(loaded.image.inputs, loaded.state_inputs)
+    results, milliseconds = _timed(console, loaded, feeds, threads)
+    if output is not None:
+        write_npz(output, _stacked(results, feeding.steps is not None))
+    for line in _values(results[-1]):
+        console.say(line)
+    f, wafer = figures(saved.plan, saved.timing), saved.plan.wafer
+    console.say()
+    median = sorted(milliseconds)[len(milliseconds) // 2]
+    calls = f"median of {len(feeds)} calls" if len(feeds) > 1 else "one call"
+    used = threads or loaded.threads
+    console.say(f"this machine  {median:,.3f} ms, {calls}, {used} threads{', guarded' if guard else ''}")
+    console.say(f"wafer         {f.cycles:,.0f} cycles = {f.microseconds:,.2f} us at {clock(wafer)}")
+    console.say(f"host link     {host_line(f, wafer)}")
+    if trace_path is not None:
+        _write_trace(console, saved, trace_path)
+    if output is not None:
+        console.note(f"wrote {shown(output)}")
+    console.result(
+        {
+            "program": program,
+            "calls": len(feeds),
+            "threads": used,
+            "guard": guard,
+            "milliseconds": milliseconds,
+            "median_milliseconds": median,
+            "cycles": f.cycles,
+            "microseconds": f.microseconds,
+            "bytes_in": f.bytes_in,
+            "bytes_out": f.bytes_out,
+            "host_cycles": f.host_cycles,
+            "outputs": [{"name": n, "type": a.dtype.name, "shape": a.shape} for n, a in results[-1].items()],
+        }
+    )
+
+
+def _timed(
+    console: Console, program: Program, feeds: list[Feed], threads: int | None
+) -> tuple[list[dict[str, Array]], list[float]]:
+    """Outputs and milliseconds of each call."""
+    import time
+
+    results: list[dict[str, Array]] = []
+    milliseconds: list[float] = []
+    for i, feed in enumerate(feeds):
+        console.progress("run", i / len(feeds))
+        start = time.perf_counter()
+        results.append(program.run(feed, threads))
+        milliseconds.append((time.perf_counter() - start) * 1e3)
+    return results, milliseconds
+
+
+def _stacked(results: list[dict[str, Array]], many: bool) -> dict[str, Array]:
+    import numpy as np
+
+    return {n: np.stack([r[n] for r in results]) if many else results[0][n] for n in results[0]}
+
+
+def _values(outputs: dict[str, Array]) -> list[str]:
+    """One line per output: type, shape and the first values."""
+    lines: list[str] = []
+    for name, a in outputs.items():
+        some = " ".join(f"{v:.6g}" if a.dtype.kind == "f" else str(v) for v in a.ravel()[:6].tolist())
+        text = f"{shown(name, 32)}  {a.dtype}{list(a.shape)}  {some}{' ...' if a.size > 6 else ''}"
+        lines.append(text if len(text) <= 80 else text[:76].rstrip() + " ...")
+    return lines
+
+
+def _write_trace(console: Console, saved: Saved, path: str) -> None:
+    import json
+
+    from .chrome import chrome_trace
+    from .files import replacing
+
+    data = chrome_trace(saved.plan, saved.timing)
+    with replacing(path) as part:
+        part.write_text(json.dumps(data) + "\n", encoding="utf-8")
+    console.note(f"wrote {shown(path)}, one track per {data['otherData']['tracks'].replace('s', '', 1)}")
+
+
+@click.command(cls=Verb)
+@click.argument("model")
+@click.option("--program", "program_path", metavar="P.wafer", help="Verify this program of MODEL.")
+@compiling
+@feeding
+@threads
+@click.option("--guard", is_flag=True, help="Check every load and store, too.")
+@click.option("--rtol", type=float, default=1e-4, show_default=True, help="Times the largest golden value.")
+@click.option("--atol", type=float, default=1e-6, show_default=True, help="Added to it.")
+@click.option(
+    "--golden",
+    "golden_name",
+    type=click.Choice(["onnxruntime", "reference"]),
+    default="onnxruntime",
+    show_default=True,
+    help="What is taken to be right; reference is onnx's own evaluator.",
+)
+@click.option(
+    "--per-node",
+    is_flag=True,
+    help="Compile with every node's result as an output; name the first wrong one.",
+)
+@click.pass_obj
+def verify(
+    console: Console,
+    model: str,
+    program_path: str | None,
+    options: Compiling,
+    feeding: Feeding,
+    threads: int | None,
+    guard: bool,
+    rtol: float,
+    atol: float,
+    golden_name: str,
+    per_node: bool,
+) -> None:
+    """Compare a program's outputs with another runtime's.
+
+    Runs the ONNX file MODEL on the wafer's program and on a golden runtime, with the
+    same inputs (--random 0 if none are given), and exits with 8 if they differ.
+    """
+    from dataclasses import replace
+
+    from .golden import exposed, golden
+    from .verify import Rule
+    from .verify import verify as compare
+
+    if per_node and program_path:
+        raise UsageError("--per-node compiles the model anew; leave --program out")
+    source, makers = exposed(model) if per_node else (model, dict[str, str]())
+    loaded = _program(console, source, model, program_path, options, threads, guard)
+    reference = golden(golden_name, source, threads)
+    if feeding.seed is None:
+        feeding = replace(feeding, seed=0)
+    feeds = feeding.calls(loaded.image.inputs, loaded.state_inputs)
+    rule = Rule(rtol, atol)
+    found = compare(loaded, reference, feeds, rule, threads, console.progress)
+    console.say(
+        f"against {reference.name}, {len(feeds)} {'call' if len(feeds) == 1 else 'calls'}; passes when"
+    )
+    console.say(f"  {rule}")
+    console.say()
+    failed = [c for c in found if not c.passed]
+    _say_comparisons(console, found if not per_node else failed[:1] or found[-1:], makers)
+    console.result(
+        {
+            "model": model,
+            "golden": golden_name,
+            "calls": len(feeds),
+            "rule": str(rule),
+            "rtol": rtol,
+            "atol": atol,
+            "passed": not failed,
+            "outputs": [{**vars(c), "bad": [vars(b) for b in c.bad], "passed": c.passed} for c in found],
+        }
+    )
+    if not failed:
+        count = f"{len(found)} {'results of nodes' if per_node else 'outputs'}"
+        console.say(f"PASS: {count}, {sum(c.values for c in found):,} values", "green", bold=True)
+        return
+    first = failed[0]
+    what = first.problem or f"{first.wrong:,} of {first.values:,} values differ too much"
+    where = f"node {quoted(makers[first.output])}, " if first.output in makers else ""
+    raise VerificationFailed(f"{where}output {quoted(first.output)}: {what}, by up to {first.max_abs:.3g}")
+
+
+def _program(
+    console: Console,
+    source: str | bytes,
+    model: str,
+    program_path: str | None,
+    options: Compiling,
+    threads: int | None,
+    guard: bool,
+) -> Program:
+    """The given program, which must be of this model, or one compiled now."""
+    if program_path is None:
+        from ..runtime.load import prepare
+
+        compiled = options.compile(source, console)
+        return prepare(compiled.plan, threads, guard)
+    from .pipeline import model_digest
+    from .saved import Saved
+
+    saved = Saved(program_path)
+    ours, theirs = str(saved.manifest.get("model", "")), model_digest(model)
+    if ours != theirs:
+        raise ArtifactError(
+            f"{quoted(program_path)} was compiled from another model: SHA-256 {ours[:12]}..., "
+            f"{quoted(model)} has {theirs[:12]}...; compile it again"
+        )
+    return saved.program(threads, guard)
+
+
+def _say_comparisons(console: Console, found: list[Comparison], makers: dict[str, str]) -> None:
+    rows = [
+        [
+            shown(c.output),
+            "ok" if c.passed else "WRONG",
+            f"{c.max_abs:.3g}",
+            f"{c.max_rel:.3g}",
+            "-" if c.ulp is None else f"{c.ulp:.6g}",
+            f"{c.cosine:.9f}",
+        ]
+        for c in found
+    ]
+    for line in table(["output", "", "max abs", "max rel", "ULP", "cosine"], rows):
+        console.say(line)
+    for c in found:
+        if c.problem:
+            console.say(f"  {shown(c.output)}: {c.problem}", "red")
+        if c.bad:
+            console.say()
+            bad = [[b.call, str(list(b.index)), f"{b.ours:.9g}", f"{b.golden:.9g}"] for b in c.bad]
+            for line in table(["call", f"index in {shown(c.output, 30)}", "ours", "golden"], bad):
+                console.say(line, "red")
+
+
+@click.command(cls=Verb)
+@click.argument("model")
+@compiling
+@threads
+@click.option(
+    "--pairs", type=click.IntRange(1, 1000), default=7, show_default=True, help="Pairs of measurements."
+)
+@click.option(
+    "--random",
+    "seed_of_inputs",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="SEED",
+    help="Of the inputs.",
+)
+@ranges
+@click.pass_obj
+def bench(
+    console: Console,
+    model: str,
+    options: Compiling,
+    threads: int | None,
+    pairs: int,
+    seed_of_inputs: int,
+    ranges: tuple[tuple[str, tuple[float, float]], ...],
+) -> None:
+    """Time a model side by side with onnxruntime.
+
+    Both run on this machine with the same number of threads and the same inputs, new
+    ones in each call, in turns: while one runs, the other's process is stopped.
+    """
+    from statistics import median
+
+    from .bench import measure
+
+    compiled = options.compile(model, console)
+    program = compiled.program
+    used = threads or program.threads
+    limits = unique("--range", ranges)
+    found = measure(program, model, pairs, used, seed_of_inputs, limits, console.progress)
+    ours, peer = median(found.ours), median(found.peer)
+    rows = [
+        ["waferc", f"{ours:,.4f}", f"{min(found.ours):,.4f}"],
+        ["onnxruntime", f"{peer:,.4f}", f"{min(found.peer):,.4f}"],
+    ]
+    for line in table(["", "median ms", "best ms"], rows):
+        console.say(line)
+    console.say(
+        f"ratio {found.ratio:.2f} (median of {pairs} pairs, "
+        f"{min(found.ratios):.2f} to {max(found.ratios):.2f}; "
+        f"below 1 waferc is faster)"
+    )
+    wafer = compiled.plan.wafer
+    console.say(
+        f"{used} threads, {found.calls} calls per measurement; "
+        f"on {shown(wafer.name)} itself {compiled.timing.cycles:,.0f} cycles"
+    )
+    console.result(
+        {
+            "model": model,
+            "wafer": wafer.name,
+            "threads": used,
+            "pairs": pairs,
+            "calls": found.calls,
+            "waferc_ms": ours,
+            "peers": {"onnxruntime": peer},
+            "ratio": found.ratio,
+            "ratios": found.ratios,
+            "waferc_pairs_ms": found.ours,
+            "onnxruntime_pairs_ms": found.peer,
+            "wafer_cycles": compiled.timing.cycles,
+            "tasks": compiled.plan.tasks,
+        }
+    )

@@ -1,0 +1,145 @@
+"""What a command prints, and where: text and JSON on stdout, notes and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+SCHEMA = 1  # of every verb's JSON
+PATIENCE = 1.0  # seconds before a progress bar appears
+BAR = 24  # characters
+
+
+@dataclass
+class Console:
+    """The settings that every verb shares.
+
+    verbosity: -1 (errors only), 0, 1 (how it went), 2 (tracebacks). colour: None decides by NO_COLOR and
+    the terminal. json_path: "-" for stdout, which then carries nothing else.
+    """
+
+    verbosity: int = 0
+    colour: bool | None = None
+    json_path: str | None = None
+    _started: float = field(default_factory=time.monotonic)
+    _drawn: float = 0.0
+
+    def coloured(self, terminal: bool) -> bool:
+        if self.colour is not None:
+            return self.colour
+        return terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def say(self, text: str = "", colour: str | None = None, bold: bool = False) -> None:
+        """A line of the result."""
+        if self.verbosity < 0 or self.json_path == "-":
+            return
+        on = self.coloured(sys.stdout.isatty())
+        styled = click.style(text, fg=colour, bold=bold or None) if colour or bold else text
+        click.echo(styled if on else text, color=on)
+
+    def note(self, text: str, level: int = 0) -> None:
+        """A line about how it goes, on stderr."""
+        if self.verbosity >= level:
+            self.clear()
+            click.echo(text, err=True)
+
+    def error(self, text: str) -> None:
+        """The one line of an error."""
+        self.clear()
+        on = self.coloured(sys.stderr.isatty())
+        head = click.style("waferc: error:", fg="red", bold=True) if on else "waferc: error:"
+        click.echo(f"{head} {text}", err=True, color=on)
+
+    def result(self, data: Mapping[str, Any]) -> None:
+        """Writes the JSON that --json asks for."""
+        if self.json_path is None:
+            return
+        text = json.dumps(plain({"schema": SCHEMA, **data}), indent=1, allow_nan=False) + "\n"
+        if self.json_path == "-":
+            click.echo(text, nl=False)
+            return
+        from .files import replacing
+
+        with replacing(self.json_path) as part:
+            part.write_text(text, encoding="utf-8")
+
+    def progress(self, phase: str, share: float) -> None:
+        """A bar on a terminal, once things take longer than a second."""
+        now = time.monotonic()
+        silent = self.verbosity < 0 or not sys.stderr.isatty()
+        if silent or now - self._started < PATIENCE or now - self._drawn < 0.1:
+            return
+        self._drawn = now
+        full = round(BAR * min(1.0, max(0.0, share)))
+        click.echo(f"\r\x1b[K{phase:10} [{'#' * full}{'-' * (BAR - full)}] {share:4.0%}", nl=False, err=True)
+
+    def clear(self) -> None:
+        """Takes the bar away."""
+        if self._drawn:
+            click.echo("\r\x1b[K", nl=False, err=True)
+            self._drawn = 0.0
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: NumPy numbers and arrays as Python's, what is not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, str | bool | int) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Sequence):
+        return [plain(v) for v in cast(Sequence[Any], value)]
+    return plain(value.tolist())
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 80) -> list[str]:
+    """Rows under titles, at most `width` wide: numbers to the right, the widest texts cut short."""
+    cells = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in rows]
+    number = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(titles))]
+    widths = [max([len(t), *(len(row[i]) for row in cells)]) for i, t in enumerate(titles)]
+    while sum(widths) + 2 * (len(widths) - 1) > width:
+        texts = [i for i in range(len(widths)) if not number[i]]
+        widest = max(texts, key=lambda i: widths[i], default=-1)
+        if widest < 0 or widths[widest] <= 6:
+            break
+        widths[widest] -= 1
+
+    def line(row: Sequence[str]) -> str:
+        out: list[str] = []
+        for text, size, right in zip(row, widths, number, strict=True):
+            short = text if len(text) <= size else text[: size - 2] + ".."
+            out.append(short.rjust(size) if right else short.ljust(size))
+        return "  ".join(out).rstrip()
+
+    return [line(titles), *map(line, cells)]
+
+
+def facts(pairs: Sequence[tuple[str, str]], width: int = 80) -> list[str]:
+    """`name  value` lines, values wrapped under one another."""
+    import textwrap
+
+    indent = max((len(name) for name, _ in pairs), default=0) + 2
+    out: list[str] = []
+    for name, value in pairs:
+        head = name.ljust(indent)
+        out += textwrap.wrap(
+            value,
+            width,
+            initial_indent=head,
+            subsequent_indent=" " * indent,
+            break_long_words=True,
+            break_on_hyphens=False,
+        ) or [head.rstrip()]
+    return out

@@ -1,0 +1,306 @@
+"""A plan for people: its figures, its table of steps, one core's memory, and the picture of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..placement.plan import Buffer, Plan, Step
+from ..placement.timing import Timing, held
+from ..placement.wafer import LINKS, Wafer
+from .errors import shown
+from .picture import Metric, Picture, Region
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one looks at first. Bytes, cycles; fullest: (x, y) of a core or of a link's router."""
+
+    cores_used: int
+    regions: int
+    wavefronts: int
+    tasks: int
+    cycles: float
+    microseconds: float
+    fullest_core: tuple[int, int]
+    fullest_core_bytes: int
+    fullest_link: tuple[int, int, str] | None
+    fullest_link_bytes: int
+    bytes_in: int
+    bytes_out: int
+    host_cycles: float
+    assumed: tuple[str, ...]
+
+
+def figures(plan: Plan, timing: Timing) -> Figures:
+    """The totals of one call. Transfers from and to the host are not part of `cycles`."""
+    wafer, graph = plan.wafer, plan.graph
+    sram = plan.sram()
+    core = int(sram.argmax())
+    link = int(timing.links.argmax())
+    direction, y, x = np.unravel_index(link, timing.links.shape)
+    pasts, presents = {p for p, _ in graph.states}, {p for _, p in graph.states}
+    bytes_in = sum(graph.tensors[t].bytes for t in graph.inputs if t not in pasts)
+    bytes_out = sum(graph.tensors[t].bytes for t in graph.outputs if t not in presents)
+    return Figures(
+        int((sram > 0).sum()),
+        len(plan.regions),
+        plan.wavefronts,
+        plan.tasks,
+        timing.cycles,
+        timing.cycles / wafer.clock_hz * 1e6,
+        (core % wafer.width, core // wafer.width),
+        int(sram.max(initial=0)),
+        (int(x), int(y), LINKS[int(direction)]) if timing.links.any() else None,
+        int(timing.links.max(initial=0)),
+        bytes_in,
+        bytes_out,
+        (bytes_in + bytes_out) / wafer.host_bytes_per_cycle,
+        assumed(plan),
+    )
+
+
+def assumed(plan: Plan) -> tuple[str, ...]:
+    """The constants without a published value that this plan's figures rest on."""
+    routes = {m.route for s in plan.steps for m in (*s.moves, *(m for o in s.operands for m in o.moves))}
+    narrow = any(t.bytes <= 2 for s in plan.steps for t in (*s.op.in_types, s.op.out_type))
+    wide = any(t.bytes > 2 for s in plan.steps for t in (*s.op.in_types, s.op.out_type))
+    matters = {
+        "stage": "join" in routes,
+        "relay": "relay" in routes,
+        "express": "relay" in routes,
+        "vector.copy_f16": narrow,
+        "vector.fma_f16": narrow,
+        "vector.fma_mixed": False,  # products of f16 accumulated in f32: no operator does them yet
+        "vector.copy_f32": wide,
+        "vector.fma_f32": wide,
+    }
+    return tuple(
+        f"{name} = {_constant(plan.wafer, name)}" for name in plan.wafer.assumed if matters.get(name, True)
+    )
+
+
+def _constant(wafer: Wafer, name: str) -> str:
+    group, _, kind = name.partition(".")
+    value: Any = wafer.vector[kind] if group == "vector" and kind in wafer.vector else getattr(wafer, group)
+    return f"{value[0]:g} + n/{value[1]:g}" if isinstance(value, tuple) else f"{value:g}"
+
+
+def summary(plan: Plan, f: Figures) -> list[tuple[str, str]]:
+    """The figures as (name, text), one fact each."""
+    wafer = plan.wafer
+    x, y = f.fullest_core
+    link = f.fullest_link
+    return [
+        ("model", shown(plan.graph.name)),
+        ("wafer", f"{shown(wafer.name)}: {wafer.width} x {wafer.height} cores{_dead(wafer)}"),
+        ("plan", f"best {plan.objective} found, seed {plan.seed}"),
+        ("cores used", f"{f.cores_used:,} of {wafer.cores:,} in {f.regions} {_plural(f.regions, 'region')}"),
+        ("tasks per call", f"{f.tasks:,} in {f.wavefronts} {_plural(f.wavefronts, 'wavefront')}"),
+        ("cycles per call", f"{f.cycles:,.0f} = {f.microseconds:,.2f} us at {clock(wafer)}"),
+        ("fullest core", f"({x}, {y}): {share(f.fullest_core_bytes, wafer.sram_bytes)} bytes"),
+        (
+            "fullest link",
+            f"({link[0]}, {link[1]}) {link[2]}: {f.fullest_link_bytes:,} bytes per call"
+            if link
+            else "none is used",
+        ),
+        ("host", host_line(f, wafer)),
+        ("assumed", "; ".join(f.assumed) if f.assumed else "nothing"),
+    ]
+
+
+def host_line(f: Figures, wafer: Wafer) -> str:
+    """The transfer from and to the host, which is not part of the cycles."""
+    return (
+        f"{f.bytes_in:,} bytes in, {f.bytes_out:,} out: {f.host_cycles:,.0f} more cycles "
+        f"at {wafer.host_bytes_per_cycle:g} bytes per cycle"
+    )
+
+
+def clock(wafer: Wafer) -> str:
+    return f"{wafer.clock_hz / 1e9:g} GHz"
+
+
+def share(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,} ({part / max(1, whole):.0%})"
+
+
+def _plural(n: int, noun: str) -> str:
+    return noun if n == 1 else f"{noun}s"
+
+
+def _dead(wafer: Wafer) -> str:
+    n = len(set(wafer.dead_cores))
+    return f", {n:,} dead" if n else ""
+
+
+# -- steps ------------------------------------------------------------------------------
+
+
+def span(timing: Timing, step: Step) -> tuple[float, float]:
+    """(first start, last end) over the cores that have work in `step`."""
+    active = held(step)
+    start, end = timing.start[step.position][active], timing.end[step.position][active]
+    return float(start.min(initial=np.inf)) if start.size else 0.0, float(end.max(initial=0))
+
+
+def buffers_of(plan: Plan, step: Step) -> list[Buffer]:
+    """What the step reads, holds while it runs, and writes on each core."""
+    numbers = {o.buffer for o in step.operands} | {step.result}
+    if step.scratch >= 0:
+        numbers.add(step.scratch)
+    return [plan.buffers[n] for n in sorted(numbers)]
+
+
+def step_rows(plan: Plan, timing: Timing) -> list[dict[str, Any]]:
+    """One row per step in schedule order, all with the same keys."""
+    out: list[dict[str, Any]] = []
+    for s in plan.steps:
+        start, end = span(timing, s)
+        out.append(
+            {
+                "step": s.position,
+                "op": s.op.name if s.kind in ("task", "join") else s.kind,
+                "node": shown(s.name),
+                "region": s.region,
+                "split": str(s.split) + (f", partial sums over {s.part}" if s.part else ""),
+                "grid": f"{s.grid.columns}x{s.grid.rows}",
+                "tiles": s.tiles,
+                "wavefront": s.wavefront,
+                "start": round(start),
+                "end": round(end),
+                "bytes": sum(b.bytes for b in buffers_of(plan, s)),
+            }
+        )
+    return out
+
+
+def region_rows(plan: Plan) -> list[dict[str, Any]]:
+    """One row per region: its place and the ONNX nodes on it."""
+    nodes: list[list[str]] = [[] for _ in plan.regions]
+    for s in plan.steps:
+        if s.kind == "task":
+            nodes[s.region] += [n for n in (s.source or (s.name,)) if n not in nodes[s.region]]
+    return [
+        {
+            "region": i,
+            "name": shown(r.name),
+            "place": f"{r.columns}x{r.rows} at {r.x},{r.y}",
+            "cores": r.columns * r.rows,
+            "nodes": nodes[i],
+            "code": code,
+        }
+        for i, (r, code) in enumerate(zip(plan.regions, plan.code_bytes, strict=True))
+    ]
+
+
+# -- one core ---------------------------------------------------------------------------
+
+
+def at_core(plan: Plan, x: int, y: int) -> tuple[list[Buffer], list[tuple[Step, int, int]]]:
+    """The buffers on core (x, y) by address, and the steps with work there: (step, grid row, column)."""
+    core = y * plan.wafer.width + x
+    on: dict[tuple[int, Any], Any] = {}
+
+    def place(region: int, grid: Any) -> Any:
+        if (region, grid) not in on:
+            on[region, grid] = np.argwhere(plan.regions[region].on(grid) == core)
+        return on[region, grid]
+
+    buffers = [b for b in plan.buffers if len(place(b.region, b.grid))]
+    steps: list[tuple[Step, int, int]] = []
+    for s in plan.steps:
+        found = place(s.region, s.grid)
+        if len(found) and held(s)[tuple(found[0])]:
+            steps.append((s, int(found[0][0]), int(found[0][1])))
+    return sorted(buffers, key=lambda b: (b.address, b.number)), steps
+
+
+def buffer_rows(plan: Plan, buffers: Sequence[Buffer]) -> list[dict[str, Any]]:
+    """One row per buffer. live: first to last step, or "always"."""
+    last = len(plan.steps)
+    out: list[dict[str, Any]] = []
+    for b in buffers:
+        always = b.live[0] < 0 and b.live[1] >= last
+        first, end = max(0, b.live[0]), min(last - 1, b.live[1])
+        out.append(
+            {
+                "address": b.address,
+                "bytes": b.bytes,
+                "role": b.role,
+                "type": str(b.dtype),
+                "shape": "x".join(map(str, b.shape)) or "1",
+                "live": "always" if always else f"{first}-{end}",
+                "name": shown(b.name),
+            }
+        )
+    return out
+
+
+def consumers(plan: Plan, most: int = 8) -> list[dict[str, Any]]:
+    """The largest buffers on the fullest core, by what computes or reads them."""
+    core = int(plan.sram().argmax())
+    buffers, _ = at_core(plan, core % plan.wafer.width, core // plan.wafer.width)
+    users = {o.buffer: s.name for s in reversed(plan.steps) for o in s.operands}
+    users |= {s.result: s.name for s in plan.steps}
+    largest = sorted(buffers, key=lambda b: (-b.bytes, b.number))[:most]
+    return [
+        {
+            "node": shown(users.get(b.number, b.name)),
+            "role": b.role,
+            "bytes": b.bytes,
+            "tensor": shown(b.name),
+        }
+        for b in largest
+    ]
+
+
+# -- the picture ------------------------------------------------------------------------
+
+
+def picture(plan: Plan, timing: Timing) -> Picture:
+    """What heatmaps and reports draw."""
+    wafer = plan.wafer
+    sram = plan.sram().astype(np.float64)
+    used = sram > 0
+
+    def on_used(values: Any) -> Any:
+        return np.where(used, values, np.nan)
+
+    links = timing.links.max(axis=0)
+    metrics = {
+        "sram": Metric("SRAM in use", "bytes", on_used(sram)),
+        "cycles": Metric("Cycles spent computing", "cycles per call", on_used(timing.busy)),
+        # Routers of unused cores forward, too.
+        "links": Metric(
+            "Fullest outgoing link", "bytes per call", np.where(used | (links > 0), links, np.nan)
+        ),
+        "ops": Metric("Steps with work on the core", "steps per call", on_used(timing.ops)),
+    }
+    regions = tuple(
+        Region(
+            r["name"],
+            plan.regions[i].x,
+            plan.regions[i].y,
+            plan.regions[i].width,
+            plan.regions[i].height,
+            tuple(r["nodes"]),
+        )
+        for i, r in enumerate(region_rows(plan))
+    )
+    rows = tuple(step_rows(plan, timing))
+    facts = dict(summary(plan, figures(plan, timing)))
+    title = f"{shown(plan.graph.name, 60)} on {shown(wafer.name, 40)}"
+    return Picture(title, wafer.width, wafer.height, metrics, regions, wafer.dead(), rows, facts)
+
+
+def empty_picture(wafer: Wafer, title: str, reason: str) -> Picture:
+    """The picture of a model for which there is no plan at all."""
+    values = np.full((wafer.height, wafer.width), np.nan)
+    metrics = {"sram": Metric("SRAM in use", "bytes", values)}
+    reasons = {"does not fit": reason}
+    return Picture(title, wafer.width, wafer.height, metrics, (), wafer.dead(), (), reasons)

@@ -1,0 +1,175 @@
+"""Whether two runtimes give the same numbers, by a stated rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..ir.op import Array
+from ..runtime.program import Port, Program
+from .feeds import Feed
+from .golden import Golden
+
+MOST_BAD = 10  # values shown
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a float agrees; other types must be equal."""
+
+    rtol: float = 1e-4
+    atol: float = 1e-6
+
+    def __str__(self) -> str:
+        return (
+            f"abs(ours - golden) <= {self.rtol:g} * max(abs(golden)) + {self.atol:g} for floats, "
+            "equal integers, NaN where NaN, same type and shape"
+        )
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One value that differs too much, in call number `call`."""
+
+    call: int
+    index: tuple[int, ...]
+    ours: float | int | bool
+    golden: float | int | bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One output over all calls.
+
+    max_rel: difference over abs(golden), where that is not 0. ulp: the most representable values between
+    ours and golden; None for integers. cosine: of the angle between both, the least of any call. wrong: how
+    many values break the rule; `bad` are the first. problem: a type or shape that differs, "" for none.
+    """
+
+    output: str
+    values: int
+    max_abs: float
+    max_rel: float
+    ulp: float | None
+    cosine: float
+    wrong: int
+    bad: tuple[Bad, ...] = ()
+    problem: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.problem and not self.wrong
+
+
+def compare(output: str, ours: Array, golden: Array, rule: Rule, call: int = 0) -> Comparison:
+    """One output of one call."""
+    if ours.dtype != golden.dtype or ours.shape != golden.shape:
+        problem = f"{ours.dtype}{list(ours.shape)} instead of {golden.dtype}{list(golden.shape)}"
+        return Comparison(output, 0, np.nan, np.nan, None, np.nan, 0, (), problem)
+    floating = golden.dtype.kind == "f"
+    exact: Any = np.longdouble if golden.dtype.itemsize == 8 else np.float64
+    a, b = ours.astype(exact), golden.astype(exact)
+    finite = np.isfinite(a) & np.isfinite(b)
+    # Equal covers infinities; what is not finite on one side alone is wrong.
+    same = (ours == golden) | (np.isnan(a) & np.isnan(b))
+    difference = np.where(finite, np.abs(np.where(finite, a, 0) - np.where(finite, b, 0)), 0)
+    if floating:
+        peak = np.abs(b[np.isfinite(b)]).max(initial=0)
+        wrong = ~(same | (finite & (difference <= rule.rtol * peak + rule.atol)))
+    else:
+        wrong = ~same
+    weight = np.abs(np.where(finite, b, 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(weight > 0, difference / weight, 0)
+    places = np.argwhere(wrong)[:MOST_BAD]
+    bad = tuple(Bad(call, tuple(p), ours[tuple(p)].item(), golden[tuple(p)].item()) for p in places.tolist())
+    return Comparison(
+        output,
+        golden.size,
+        float(difference.max(initial=0)) if finite.all() or not wrong.any() else float("inf"),
+        float(relative.max(initial=0)),
+        _ulp(ours[finite], golden[finite]) if floating else None,
+        _cosine(a[finite], b[finite]),
+        int(wrong.sum()),
+        bad,
+    )
+
+
+def _ulp(a: Array, b: Array) -> float:
+    """The most representable values that lie between neighbours in `a` and `b`."""
+    integer = {2: np.int16, 4: np.int32, 8: np.int64}[a.dtype.itemsize]
+    least = np.iinfo(integer).min
+
+    def rank(x: Array) -> Array:
+        bits = np.ascontiguousarray(x).view(integer).astype(np.longdouble)
+        return np.where(bits < 0, np.longdouble(least) - bits, bits)
+
+    return float(np.abs(rank(a) - rank(b)).max(initial=0))
+
+
+def _cosine(a: Array, b: Array) -> float:
+    norms = float(np.linalg.norm(a.astype(np.float64)) * np.linalg.norm(b.astype(np.float64)))
+    if norms == 0:
+        return 1.0 if not a.any() and not b.any() else 0.0
+    return min(1.0, float(np.dot(a.astype(np.float64).ravel(), b.astype(np.float64).ravel())) / norms)
+
+
+def merged(a: Comparison, b: Comparison) -> Comparison:
+    """Two calls of one output as one: the worst of both."""
+    return replace(
+        a,
+        values=a.values + b.values,
+        max_abs=max(a.max_abs, b.max_abs),
+        max_rel=max(a.max_rel, b.max_rel),
+        ulp=None if a.ulp is None or b.ulp is None else max(a.ulp, b.ulp),
+        cosine=min(a.cosine, b.cosine),
+        wrong=a.wrong + b.wrong,
+        bad=(*a.bad, *b.bad)[:MOST_BAD],
+        problem=a.problem or b.problem,
+    )
+
+
+@dataclass
+class Streaming:
+    """A golden runtime with the states that a program keeps: each output goes back in as the next input."""
+
+    golden: Golden
+    ports: Sequence[Port]
+    states: Sequence[tuple[str, str]]
+    _kept: Feed = field(default_factory=dict[str, Array])
+
+    def __post_init__(self) -> None:
+        pasts = {past for past, _ in self.states}
+        self._kept = {p.name: np.zeros(p.shape, p.dtype) for p in self.ports if p.name in pasts}
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        whole = {**self._kept, **feed}
+        out = self.golden.run({name: whole[name] for name in self.golden.inputs if name in whole})
+        self._kept = {past: out[present] for past, present in self.states}
+        return out
+
+
+def verify(
+    program: Program,
+    golden: Golden,
+    feeds: Sequence[Feed],
+    rule: Rule,
+    threads: int | None = None,
+    progress: Callable[[str, float], None] = lambda phase, share: None,
+) -> list[Comparison]:
+    """Both on the same inputs, call after call; one comparison per output, in golden's order.
+
+    Raises InputError for inputs that the program does not take, UnsupportedModel where golden cannot.
+    """
+    streaming = Streaming(golden, program.image.inputs, program.image.states)
+    found: dict[str, Comparison] = {}
+    for number, feed in enumerate(feeds):
+        progress("verify", number / len(feeds))
+        ours, right = program.run(feed, threads), streaming.run(feed)
+        for name, value in right.items():
+            c = compare(name, ours[name], value, rule, number)
+            found[name] = merged(found[name], c) if name in found else c
+    return list(found.values())
