@@ -14,9 +14,9 @@ from enum import IntEnum
 
 from llvmlite import ir
 
-from ..ir.builder import Combine
-from ..ir.dtypes import DType, by_name
-from .arithmetic import LLVMArithmetic, type_of
+from ..ir.dtypes import F64, DType, by_name
+from .arithmetic import LLVMArithmetic, LLVMValue, type_of
+from .guard import POISON, STALE_READ
 
 I64 = ir.IntType(64)
 I8 = ir.IntType(8)
@@ -110,22 +110,25 @@ class Pull:
     dtype: str
     combine: str = ""
     guard: bool = False
+    wide: bool = False  # f32 sums are held in f64 until the last
 
     @property
     def symbol(self) -> str:
         kind = f"{self.combine}_{self.dtype}" if self.combine else f"copy{by_name(self.dtype).bytes}"
+        kind += "_wide" if self.wide else ""
         return f"pull{self.rank}_{kind}{'_guard' if self.guard else ''}"
 
 
 class _Emitter:
     """Loops and word accesses of one function."""
 
-    def __init__(self, module: ir.Module, name: str, arguments: int, guard: bool = False) -> None:
+    def __init__(self, module: ir.Module, name: str, arguments: int) -> None:
         kind = ir.FunctionType(ir.VoidType(), [I64] * arguments)
         self.module = module
         self.function = ir.Function(module, kind, name)
         self.function.attributes.add("nounwind")
         self.b = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.element = 0  # bytes of what a pull moves
 
     def at(self, base: ir.Value, index: ir.Value | int) -> ir.Value:
         """The word number `index` of the table at address `base`."""
@@ -170,158 +173,204 @@ def _declared(module: ir.Module, name: str, kind: ir.FunctionType) -> ir.Functio
     return found if found is not None else ir.Function(module, kind, name)
 
 
+Dimension = dict[DimensionWords, ir.Value]
+
+
 def emit_pull(module: ir.Module, pull: Pull) -> None:
     """`pull(move, base, x, y, t, error)`: fills one operand of one core.
 
-    Runs the product of the dimensions' entries; for each, copies (or combines) a box. Entries of
-    the first dimension of a combining move are joined in their order, the first one copied.
+    Runs the product of the dimensions' entries and copies a box for each. A combining move's first
+    dimension runs innermost instead: each element is joined over all partial results, in their
+    order, before it is stored once.
     """
     e = _Emitter(module, pull.symbol, 6)
     b = e.b
     move, base, x, y, t, error = e.function.args
-    dtype = by_name(pull.dtype)
     dims_at = e.at(move, MoveWords.DIMENSIONS)
     bases = e.at(move, MoveWords.BASES)
-    source0 = e.at(move, MoveWords.SOURCE)
-    target0 = b.add(base, e.at(move, MoveWords.TARGET))
-    start = e.at(move, MoveWords.START)
-    dims: list[dict[DimensionWords, ir.Value]] = []
+    source = e.at(move, MoveWords.SOURCE)
+    target = b.add(base, e.at(move, MoveWords.TARGET))
+    dims: list[Dimension] = []
     spans: list[tuple[ir.Value, ir.Value]] = []
     for d in range(pull.rank):
         at = {w: e.at(dims_at, d * DimensionWords.SIZE + w) for w in DimensionWords if w != DimensionWords.SIZE}
-        piece = b.add(b.add(e.at(at[DimensionWords.X], x), e.at(at[DimensionWords.Y], y)), e.at(at[DimensionWords.T], t))
+        row = b.add(e.at(at[DimensionWords.X], x), e.at(at[DimensionWords.Y], y))
+        piece = b.add(row, e.at(at[DimensionWords.T], t))
         first = e.at(at[DimensionWords.START], piece)
-        last = e.at(at[DimensionWords.START], b.add(piece, word(1)))
         dims.append(at)
-        spans.append((first, last))
+        spans.append((first, e.at(at[DimensionWords.START], b.add(piece, word(1)))))
+    lead = 1 if pull.combine else 0
 
-    def nest(d: int, core: ir.Value, source: ir.Value, target: ir.Value, lengths: list[ir.Value], again: ir.Value | None) -> None:
-        if d == pull.rank:
-            from_base = e.at(bases, core)
-            _box(e, pull, dims, b.add(from_base, source), target, lengths, again, error, dtype)
-            return
+    def nest(d: int, core: ir.Value, source: ir.Value, target: ir.Value, lengths: list[ir.Value]) -> None:
+        if d < pull.rank:
 
-        def body(i: ir.Value) -> None:
-            at = dims[d]
-            joined = again
-            if pull.combine and d == 0:
-                joined = b.icmp_signed(">", i, spans[0][0])
-            nest(
-                d + 1,
-                b.add(core, e.at(at[DimensionWords.CORE], i)),
-                b.add(source, e.at(at[DimensionWords.SOURCE], i)),
-                b.add(target, e.at(at[DimensionWords.TARGET], i)),
-                [*lengths, e.at(at[DimensionWords.LENGTH], i)],
-                joined,
-            )
+            def body(i: ir.Value) -> None:
+                at = dims[d]
+                nest(
+                    d + 1,
+                    b.add(core, e.at(at[DimensionWords.CORE], i)),
+                    b.add(source, e.at(at[DimensionWords.SOURCE], i)),
+                    b.add(target, e.at(at[DimensionWords.TARGET], i)),
+                    [*lengths, e.at(at[DimensionWords.LENGTH], i)],
+                )
 
-        e.loop(*spans[d], body)
+            e.loop(*spans[d], body)
+        elif pull.combine:
+            parts = _Parts(e, pull, dims[0], spans[0], bases, core, error)
+            _box(e, dims[1:], lengths, source, target, parts.join, parts.join_vector if not pull.guard else None)
+        else:
+            start = b.add(e.at(bases, core), source)
+            copy = _Copies(e, pull, error)
+            _box(e, dims, lengths, start, target, copy.element, None if pull.guard else copy.row)
 
-    nest(0, start, source0, target0, [], None)
+    nest(lead, e.at(move, MoveWords.START), source, target, [])
     b.ret_void()
+
+
+Element = Callable[[ir.Value, ir.Value], None]  # (source address or offset, target address)
+Row = Callable[[ir.Value, ir.Value, ir.Value], ir.Value]  # the same and a length -> elements done
 
 
 def _box(
     e: _Emitter,
-    pull: Pull,
-    dims: Sequence[dict[DimensionWords, ir.Value]],
+    dims: Sequence[Dimension],
+    lengths: Sequence[ir.Value],
     source: ir.Value,
     target: ir.Value,
-    lengths: Sequence[ir.Value],
-    again: ir.Value | None,
-    error: ir.Value,
-    dtype: DType,
+    element: Element,
+    row: Row | None,
 ) -> None:
-    """Copies or combines one box; the last dimension is the innermost in the target."""
+    """Every element of a box; `row` does what it can of an innermost dimension that is dense on both sides."""
     b = e.b
-    lead = 1 if pull.combine else 0  # partial results: one at a time, no extent of their own
-
-    def element(s: ir.Value, d: ir.Value) -> None:
-        raw = type_of(dtype, 0) if pull.combine else ir.IntType(8 * dtype.bytes)
-        sp, dp = b.inttoptr(s, POINTER), b.inttoptr(d, POINTER)
-        value = b.load(sp, typ=raw, align=dtype.bytes)
-        if pull.guard:
-            _check(e, sp, dtype, s, error)
-        if pull.combine:
-            assert again is not None
-            old = b.load(dp, typ=raw, align=dtype.bytes)
-            value = b.select(again, _combined(e, pull.combine, dtype, old, value), value)
-        b.store(value, dp, align=dtype.bytes)
 
     def nest(d: int, s: ir.Value, t: ir.Value) -> None:
         if d == len(dims):
             element(s, t)
             return
         sp, tp = dims[d][DimensionWords.SOURCE_PITCH], dims[d][DimensionWords.TARGET_PITCH]
-        if d == len(dims) - 1 and not pull.guard and not pull.combine:
-            size = word(dtype.bytes)
-            dense = b.and_(b.icmp_signed("==", sp, size), b.icmp_signed("==", tp, size))
-            copy, strided, after = (b.append_basic_block(n) for n in ("dense", "strided", "copied"))
-            b.cbranch(dense, copy, strided)
-            b.position_at_end(copy)
-            _copy_bytes(e, s, t, b.mul(lengths[d], size))
+        begin: ir.Value = word(0)
+        if d == len(dims) - 1 and row is not None:
+            dense = b.icmp_signed("==", sp, tp)
+            rows, other, after = (b.append_basic_block(n) for n in ("rows", "other", "each"))
+            b.cbranch(dense, rows, other)
+            b.position_at_end(rows)
+            done = row(s, t, b.select(b.icmp_signed("==", sp, word(e.element)), lengths[d], word(0)))
+            rows = b.block
             b.branch(after)
-            b.position_at_end(strided)
-            e.loop(word(0), lengths[d], lambda i: element(b.add(s, b.mul(i, sp)), b.add(t, b.mul(i, tp))))
+            b.position_at_end(other)
             b.branch(after)
             b.position_at_end(after)
-            return
-        e.loop(word(0), lengths[d], lambda i: nest(d + 1, b.add(s, b.mul(i, sp)), b.add(t, b.mul(i, tp))))
+            phi = b.phi(I64)
+            phi.add_incoming(done, rows)
+            phi.add_incoming(word(0), other)
+            begin = phi
+        e.loop(begin, lengths[d], lambda i: nest(d + 1, b.add(s, b.mul(i, sp)), b.add(t, b.mul(i, tp))))
 
-    if pull.combine and not pull.guard and len(dims) > lead:
-        _combine_rows(e, pull, dims, source, target, lengths, again, dtype, nest_from=lead)
-        return
-    nest(lead, source, target)
-
-
-def _combine_rows(
-    e: _Emitter,
-    pull: Pull,
-    dims: Sequence[dict[DimensionWords, ir.Value]],
-    source: ir.Value,
-    target: ir.Value,
-    lengths: Sequence[ir.Value],
-    again: ir.Value | None,
-    dtype: DType,
-    nest_from: int,
-) -> None:
-    """As the element-wise nest, with vectors of 8 along a dense innermost dimension."""
-    b = e.b
-    assert again is not None
-    vector = ir.VectorType(type_of(dtype, 0), 8)
-
-    def one(s: ir.Value, t: ir.Value, kind: ir.Type) -> None:
-        sp, dp = b.inttoptr(s, POINTER), b.inttoptr(t, POINTER)
-        value = b.load(sp, typ=kind, align=dtype.bytes)
-        old = b.load(dp, typ=kind, align=dtype.bytes)
-        b.store(b.select(again, _combined(e, pull.combine, dtype, old, value), value), dp, align=dtype.bytes)
-
-    def nest(d: int, s: ir.Value, t: ir.Value) -> None:
-        sp, tp = dims[d][DimensionWords.SOURCE_PITCH], dims[d][DimensionWords.TARGET_PITCH]
-        if d < len(dims) - 1:
-            e.loop(word(0), lengths[d], lambda i: nest(d + 1, b.add(s, b.mul(i, sp)), b.add(t, b.mul(i, tp))))
-            return
-        size = word(dtype.bytes)
-        dense = b.and_(b.icmp_signed("==", sp, size), b.icmp_signed("==", tp, size))
-        eights = b.select(dense, b.sdiv(lengths[d], word(8)), word(0))
-        wide = b.mul(size, word(8))
-        e.loop(word(0), eights, lambda i: one(b.add(s, b.mul(i, wide)), b.add(t, b.mul(i, wide)), vector))
-        e.loop(
-            b.mul(eights, word(8)),
-            lengths[d],
-            lambda i: one(b.add(s, b.mul(i, sp)), b.add(t, b.mul(i, tp)), type_of(dtype, 0)),
-        )
-
-    nest(nest_from, source, target)
+    nest(0, source, target)
 
 
-def _combined(e: _Emitter, combine: str, dtype: DType, a: ir.Value, c: ir.Value) -> ir.Value:
-    """a (combine) c, with the semantics of the kernels' own arithmetic."""
-    lanes = a.type.count if isinstance(a.type, ir.VectorType) else 0
-    arithmetic = LLVMArithmetic(e.module, e.b, 8)
-    kind: Combine = "add" if combine == "add" else "mul" if combine == "mul" else "min" if combine == "min" else "max"
-    join = {"add": arithmetic.add, "mul": arithmetic.mul, "min": arithmetic.min, "max": arithmetic.max}[kind]
-    return join(arithmetic.make(dtype, a, lanes), arithmetic.make(dtype, c, lanes)).ir  # type: ignore[attr-defined]
+class _Copies:
+    """Element and row of a copying pull."""
+
+    def __init__(self, e: _Emitter, pull: Pull, error: ir.Value) -> None:
+        self.e, self.guard, self.error = e, pull.guard, error
+        self.dtype = by_name(pull.dtype)
+        e.element = self.dtype.bytes
+
+    def element(self, s: ir.Value, t: ir.Value) -> None:
+        b, size = self.e.b, self.dtype.bytes
+        pointer = b.inttoptr(s, POINTER)
+        value = b.load(pointer, typ=ir.IntType(8 * size), align=size)
+        if self.guard:
+            _check(self.e, value, self.dtype, s, self.error)
+        b.store(value, b.inttoptr(t, POINTER), align=size)
+
+    def row(self, s: ir.Value, t: ir.Value, length: ir.Value) -> ir.Value:
+        _copy_bytes(self.e, s, t, self.e.b.mul(length, word(self.dtype.bytes)))
+        return length
+
+
+class _Parts:
+    """One element, or a vector of them, joined over the partial results of a combining pull."""
+
+    WIDTH = 8
+
+    def __init__(
+        self,
+        e: _Emitter,
+        pull: Pull,
+        lead: Dimension,
+        span: tuple[ir.Value, ir.Value],
+        bases: ir.Value,
+        core: ir.Value,
+        error: ir.Value,
+    ) -> None:
+        self.e, self.pull, self.lead, self.span = e, pull, lead, span
+        self.bases, self.core, self.error = bases, core, error
+        self.dtype = by_name(pull.dtype)
+        self.held = F64 if pull.wide else self.dtype
+        e.element = self.dtype.bytes
+
+    def _at(self, i: ir.Value, s: ir.Value) -> ir.Value:
+        e = self.e
+        base = e.at(self.bases, e.b.add(self.core, e.at(self.lead[DimensionWords.CORE], i)))
+        return e.b.add(base, e.b.add(s, e.at(self.lead[DimensionWords.SOURCE], i)))
+
+    def _total(self, s: ir.Value, lanes: int) -> ir.Value:
+        e, b = self.e, self.e.b
+        arithmetic = LLVMArithmetic(e.module, b, self.WIDTH)
+        kind = type_of(self.dtype, lanes)
+
+        def part(i: ir.Value) -> LLVMValue:
+            at = self._at(i, s)
+            raw = b.load(b.inttoptr(at, POINTER), typ=kind, align=self.dtype.bytes)
+            if self.pull.guard:
+                bits = ir.IntType(8 * self.dtype.bytes)
+                _check(e, b.load(b.inttoptr(at, POINTER), typ=bits, align=self.dtype.bytes), self.dtype, at, self.error)
+            return _as(arithmetic.cast(arithmetic.make(self.dtype, raw, lanes), self.held))
+
+        join = getattr(arithmetic, self.pull.combine)
+        first = part(self.span[0])
+        before, head, after = b.block, b.append_basic_block("parts"), b.append_basic_block("joined")
+        start = b.add(self.span[0], word(1))
+        b.cbranch(b.icmp_signed("<", start, self.span[1]), head, after)
+        b.position_at_end(head)
+        i, total = b.phi(I64), b.phi(first.ir.type)
+        i.add_incoming(start, before)
+        total.add_incoming(first.ir, before)
+        joined = _as(join(arithmetic.make(self.held, total, lanes), part(i)))
+        following = b.add(i, word(1))
+        i.add_incoming(following, b.block)
+        total.add_incoming(joined.ir, b.block)
+        end = b.block
+        b.cbranch(b.icmp_signed("<", following, self.span[1]), head, after)
+        b.position_at_end(after)
+        out = b.phi(first.ir.type)
+        out.add_incoming(first.ir, before)
+        out.add_incoming(joined.ir, end)
+        return _as(arithmetic.cast(arithmetic.make(self.held, out, lanes), self.dtype)).ir
+
+    def join(self, s: ir.Value, t: ir.Value) -> None:
+        value = self._total(s, 0)
+        self.e.b.store(value, self.e.b.inttoptr(t, POINTER), align=self.dtype.bytes)
+
+    def join_vector(self, s: ir.Value, t: ir.Value, length: ir.Value) -> ir.Value:
+        b = self.e.b
+        count = b.sdiv(length, word(self.WIDTH))
+        wide = word(self.WIDTH * self.dtype.bytes)
+
+        def one(i: ir.Value) -> None:
+            value = self._total(b.add(s, b.mul(i, wide)), self.WIDTH)
+            pointer = b.inttoptr(b.add(t, b.mul(i, wide)), POINTER)
+            b.store(value, pointer, align=self.dtype.bytes)
+
+        self.e.loop(word(0), count, one)
+        return b.mul(count, word(self.WIDTH))
+
+
+def _as(value: object) -> LLVMValue:
+    assert isinstance(value, LLVMValue)
+    return value
 
 
 def _copy_bytes(e: _Emitter, source: ir.Value, target: ir.Value, count: ir.Value) -> None:
@@ -330,17 +379,16 @@ def _copy_bytes(e: _Emitter, source: ir.Value, target: ir.Value, count: ir.Value
     e.b.call(function, [e.b.inttoptr(target, POINTER), e.b.inttoptr(source, POINTER), count, ir.Constant(ir.IntType(1), 0)])
 
 
-def _check(e: _Emitter, pointer: ir.Value, dtype: DType, address: ir.Value, error: ir.Value) -> None:
-    """Records a stale read (code 3, operand -1) when the element is poison; see `guard`."""
+def _check(e: _Emitter, raw: ir.Value, dtype: DType, address: ir.Value, error: ir.Value) -> None:
+    """Records a stale read (operand -1) when the bits of an element are poison; see `guard`."""
     b = e.b
     if dtype.bytes == 1 and dtype.kind != "b":
         return
-    raw = b.load(pointer, typ=ir.IntType(8 * dtype.bytes), align=dtype.bytes)
-    pattern = ir.Constant(raw.type, int.from_bytes(bytes([0xA5]) * dtype.bytes, "little"))
+    pattern = ir.Constant(raw.type, int.from_bytes(bytes([POISON]) * dtype.bytes, "little"))
     none = b.icmp_signed("==", e.at(error, 0), word(0))
 
     def record() -> None:
-        for i, v in enumerate((word(3), word(-1), address)):
+        for i, v in enumerate((word(STALE_READ), word(-1), address)):
             p = b.gep(b.inttoptr(error, POINTER), [word(i)], source_etype=I64)
             b.store(v, p, align=8)
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..ir.affine import access_axes, axis, constant
-from ..ir.dtypes import DType
+from ..ir.dtypes import F32, DType
 from ..ir.graph import Graph, Node, Tensor
 from ..ir.op import Op
 from ..ir.ops.rearrange import Copy
-from ..ir.ops.reduce import ReduceMax, ReduceMin, ReduceProd, ReduceSum
+from ..ir.ops.reduce import REDUCTIONS
 from .layout import Cut, Grid, Layout, Region, Split, layout, whole
 from .move import HOST, Move, combining, derive, identical
 from .plan import Buffer, Operand, Plan, Role, Step
@@ -45,6 +45,20 @@ class Assembly:
     buffers: list[Buffer] = field(default_factory=lambda: [])
     users: dict[int, list[int]] = field(default_factory=lambda: {})  # buffer -> steps that use it
     lays: list[tuple[str, Move]] = field(default_factory=lambda: [])
+    resident: dict[int, Any] = field(default_factory=lambda: {})  # region -> bytes of constants by core
+
+    def spot(self, region: int, grid: Grid) -> Grid:
+        """`grid` moved to where its fullest core holds least; near the region's corner among equals."""
+        r = self.regions[region]
+        if region not in self.resident:
+            return grid
+        used = self.resident[region]
+        best = (int(used[: grid.rows, : grid.columns].max()), 0, 0)
+        for y in _offsets(r.rows, grid.rows):
+            for x in _offsets(r.columns, grid.columns):
+                most = int(used[y : y + grid.rows, x : x + grid.columns].max())
+                best = min(best, (most, y, x))
+        return replace(grid, x=best[2], y=best[1])
 
     def buffer(
         self,
@@ -164,6 +178,10 @@ class Assembly:
         if tensor in self.graph.constants:
             held = layout(access, op.axes, split, merge_time=True)
             buffer = self.buffer(tensor, "constant", region, grid, dtype, held, innermost)
+            r = self.regions[region]
+            used = self.resident.setdefault(region, np.zeros((r.rows, r.columns), np.int64))
+            box = grid.box
+            used[grid.y : box[3] : grid.dy, grid.x : box[2] : grid.dx] += self.buffers[buffer].bytes
             self.lays.append((tensor, derive(held, whole(shape), shape, Grid(1, 1), HOST, buffer)))
             offsets = identical(need, held, grid, grid)
             assert offsets is not None, "a resident operand covers all its steps"
@@ -250,7 +268,7 @@ class Assembly:
         kept = access_axes(op.write)
         axes = ((PART, self.tensors[step.tensor].shape[0]), *((a, op.size[a]) for a in kept))
         write = op.write
-        joined = JOINS[op.combine](
+        joined = REDUCTIONS[op.combine](
             axes=axes,
             reads=((axis(PART), *step.write),),
             write=write,
@@ -283,7 +301,7 @@ class Assembly:
                 scratch=-1,
                 wavefront=step.wavefront + 1,
                 position=0,
-                moves=(replace(move, route="join"),),
+                moves=(replace(move, route="join", wide=op.compensated and op.out_type == F32),),
                 source=step.source,
             )
         )
@@ -323,7 +341,15 @@ class Assembly:
 
 
 PART = "part"
-JOINS = {"add": ReduceSum, "mul": ReduceProd, "min": ReduceMin, "max": ReduceMax}
+
+
+SPOTS = 12  # places tried along each side
+
+
+def _offsets(size: int, taken: int) -> list[int]:
+    free = size - taken
+    step = max(1, taken, -(-free // SPOTS))
+    return list(range(0, free + 1, step))
 
 
 Chooser = Callable[[int, Sequence[Source | None], int, int, int], Choice]
@@ -354,7 +380,8 @@ def assemble(
         r = regions[region]
         sources = [a.source(t, region) for t in node.inputs]
         c = choose(i, sources, region, r.columns, r.rows)
-        a.task(i, node, region, c.grid, c.split, c.part)
+        grid = c.grid if c.fixed else a.spot(region, c.grid)
+        a.task(i, node, region, grid, c.split, c.part)
     for t in graph.inputs:
         if t not in a.writers:
             a.lay_input(t, 0, "state" if t in pasts else "input")

@@ -31,33 +31,57 @@ class Unroutable(ValueError):
 
 @dataclass(frozen=True)
 class _Ends:
-    """Physical coordinates of all records of a move, and the producer columns and rows."""
+    """Which columns (or rows) talk to which, seen along one side of the wafer.
 
-    sx: Ints
-    sy: Ints
-    dx: Ints
-    dy: Ints
-    column: Ints
-    row: Ints
+    source: producer column numbers; at, to: wafer columns of that source and of a target. Each
+    triple once. Separable: a pair stands here if some row has it.
+    """
 
-    @property
-    def local(self) -> bool:
-        return bool(((self.sx == self.dx) & (self.sy == self.dy)).all())
+    source: Ints
+    at: Ints
+    to: Ints
 
 
-def _ends(plan: Plan, step: Step, producer: Step, move: Move) -> _Ends:
-    w = plan.wafer.width
-    target = plan.regions[step.region].on(step.grid).ravel().astype(np.int64)
-    source = plan.regions[producer.region].on(producer.grid).ravel().astype(np.int64)
-    pairs: list[Ints] = []
-    for r in records(move, step.grid, 1 << 22):
-        pairs.append(np.unique(r.source * len(target) + r.target))
-    every = np.unique(np.concatenate(pairs)) if pairs else np.zeros(0, np.int64)
-    number, consumer = every // max(1, len(target)), every % max(1, len(target))
-    s, d = source[number], target[consumer]
-    return _Ends(
-        s % w, s // w, d % w, d // w, number % producer.grid.columns, number // producer.grid.columns
-    )
+def _along(plan: Plan, step: Step, producer: Step, move: Move, side: str) -> _Ends:
+    """The ends of a move along x or y, one tensor dimension at a time.
+
+    Dimensions are taken as independent, so that a pair may stand here which no record has: a
+    tree's span is then too long, never too short.
+    """
+    g, p = step.grid, producer.grid
+    here, there = plan.regions[step.region], plan.regions[producer.region]
+    if side == "x":
+        count, columns = g.columns, p.columns
+        to = here.x + g.x + g.dx * np.arange(count)
+        at = there.x + p.x + p.dx * np.arange(p.columns)
+    else:
+        count, columns = g.rows, p.columns
+        to = here.y + g.y + g.dy * np.arange(count)
+        at = there.y + p.y + p.dy * np.arange(p.rows)
+    target = np.arange(count, dtype=np.int64)
+    source = np.zeros(count, np.int64)
+    for d in move.dims:
+        part = d.core % columns if side == "x" else d.core // columns
+        if not part.any():
+            continue
+        own = d.x if side == "x" else d.y
+        others = np.unique(np.add.outer(np.unique(d.y if side == "x" else d.x), np.unique(d.t)))
+        pairs: list[Ints] = []
+        for o in others:
+            piece = own + o
+            first, many = d.start[piece], np.diff(d.start)[piece]
+            who = np.repeat(np.arange(count), many)
+            entry = np.repeat(first - (np.cumsum(many) - many), many) + np.arange(len(who))
+            pairs.append(np.unique(who * len(at) + part[entry]))
+        every = np.unique(np.concatenate(pairs))
+        who, adds = every // len(at), every % len(at)
+        # All combinations of what the earlier dimensions reach with what this one adds.
+        many = np.bincount(who, minlength=count)
+        start = np.cumsum(many) - many
+        repeat = many[target]
+        index = np.repeat(start[target] - (np.cumsum(repeat) - repeat), repeat) + np.arange(int(repeat.sum()))
+        target, source = np.repeat(target, repeat), np.repeat(source, repeat) + adds[index]
+    return _Ends(source, at[source], to[target])
 
 
 def colour_intervals(lo: Ints, hi: Ints) -> Ints:
@@ -74,14 +98,14 @@ def colour_intervals(lo: Ints, hi: Ints) -> Ints:
     return out
 
 
-def _reach(at: Ints, number: Ints, target: Ints, count: int) -> tuple[Ints, Ints]:
+def _reach(e: _Ends, count: int) -> tuple[Ints, Ints]:
     """For each of `count` producer columns (or rows) the span of its position and its targets."""
     lo = np.full(count, np.iinfo(np.int64).max)
     hi = np.full(count, -1)
-    np.minimum.at(lo, number, np.minimum(at, target))
-    np.maximum.at(hi, number, np.maximum(at, target))
-    idle = hi < 0
+    np.minimum.at(lo, e.source, np.minimum(e.at, e.to))
+    np.maximum.at(hi, e.source, np.maximum(e.at, e.to))
     # A column without records needs no colour: an empty span far away from the others.
+    idle = hi < 0
     lo[idle], hi[idle] = 1 << 40, 1 << 40
     return lo, hi
 
@@ -109,13 +133,14 @@ def routed(plan: Plan) -> Plan:
     for s in plan.steps:
         for key, m in _moves(s):
             producer = by_result[m.source]
-            e = _ends(plan, s, producer, m)
-            detours = dead.detours(e) if dead else ()
-            m = replace(m, detours=detours)
-            if e.local:
-                m = replace(m, route="local")
-            elif m.route != "join" and not irregular and not detours:
-                trees.append(_tree(plan, key, producer, e))
+            if dead is not None:
+                m = replace(m, detours=dead.detours(plan, s, producer, m))
+            if not irregular:
+                x, y = (_along(plan, s, producer, m, side) for side in ("x", "y"))
+                if m.route != "join" and bool((x.at == x.to).all() and (y.at == y.to).all()):
+                    m = replace(m, route="local")
+                elif m.route != "join" and not m.detours:
+                    trees.append(_tree(plan, key, s, producer, m, x, y))
             new[key] = m
     for key, (x, y) in _assign(plan.wafer, trees).items():
         new[key] = replace(new[key], route="tree", colour_x=x, colour_y=y)
@@ -137,21 +162,21 @@ def _with(step: Step, new: dict[tuple[int, int, int], Move]) -> Step:
     return replace(step, operands=operands, moves=tuple(new.get((p, -1, k), m) for k, m in enumerate(step.moves)))
 
 
-def _tree(plan: Plan, key: tuple[int, int, int], producer: Step, e: _Ends) -> _Tree:
+def _tree(
+    plan: Plan, key: tuple[int, int, int], step: Step, producer: Step, move: Move, ex: _Ends, ey: _Ends
+) -> _Tree:
     g = producer.grid
-    x = colour_intervals(*_reach(e.sx, e.column, e.dx, g.columns))
-    y = colour_intervals(*_reach(e.sy, e.row, e.dy, g.rows))
+    x, y = colour_intervals(*_reach(ex, g.columns)), colour_intervals(*_reach(ey, g.rows))
     ways_y = int(y.max(initial=0)) + 1
     colours = (int(x.max(initial=0)) + 1) * ways_y
-    box = (
-        int(min(e.sx.min(), e.dx.min())),
-        int(min(e.sy.min(), e.dy.min())),
-        int(max(e.sx.max(), e.dx.max())),
-        int(max(e.sy.max(), e.dy.max())),
-    )
-    shape = hashlib.sha256(np.stack([e.sx, e.sy, e.dx, e.dy]).tobytes()).hexdigest()
-    hops = float((np.abs(e.sx - e.dx) + np.abs(e.sy - e.dy)).max())
-    return _Tree(key, x * ways_y, y, colours, box, shape, float(plan.wafer.relayed(hops)))
+    ends = (np.r_[e.at, e.to] for e in (ex, ey))
+    (x0, x1), (y0, y1) = ((int(e.min()), int(e.max())) for e in ends)
+    # Equal ends and equal tables of who sends to whom: the same trees.
+    tables = [a for d in move.dims for a in (d.x, d.y, d.t, d.start, d.core)]
+    where = repr((step.region, step.grid, producer.region, producer.grid, [len(a) for a in tables]))
+    shape = hashlib.sha256(where.encode() + b"".join(a.tobytes() for a in tables)).hexdigest()
+    hops = float(np.abs(ex.at - ex.to).max() + np.abs(ey.at - ey.to).max())
+    return _Tree(key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, float(plan.wafer.relayed(hops)))
 
 
 def _assign(wafer: Wafer, trees: Sequence[_Tree]) -> dict[tuple[int, int, int], tuple[Ints, Ints]]:
@@ -206,19 +231,26 @@ class _DeadLinks:
         north = self.column["north"][y0 + 1, x] - self.column["north"][np.minimum(y0, y1) + 1, x]
         return np.where(y1 >= y0, south, north)
 
-    def detours(self, e: _Ends) -> tuple[Detour, ...]:
+    def detours(self, plan: Plan, step: Step, producer: Step, move: Move) -> tuple[Detour, ...]:
         """For each record whose path along the row, then the column, meets a dead link, another."""
-        bad = (self.along_row(e.sy, e.sx, e.dx) + self.along_column(e.dx, e.sy, e.dy)) > 0
-        out: list[Detour] = []
         w = self.wafer.width
-        for i in np.flatnonzero(bad):
-            s, t = (int(e.sx[i]), int(e.sy[i])), (int(e.dx[i]), int(e.dy[i]))
+        target = plan.regions[step.region].on(step.grid).ravel().astype(np.int64)
+        source = plan.regions[producer.region].on(producer.grid).ravel().astype(np.int64)
+        met: set[tuple[int, int]] = set()
+        for r in records(move, step.grid, 1 << 22):
+            a, b = source[r.source], target[r.target]
+            sx, sy, dx, dy = a % w, a // w, b % w, b // w
+            bad = (self.along_row(sy, sx, dx) + self.along_column(dx, sy, dy)) > 0
+            met |= set(zip(a[bad].tolist(), b[bad].tolist(), strict=True))
+        out: list[Detour] = []
+        for a, b in sorted(met):
+            s, t = (a % w, a // w), (b % w, b // w)
             corners: tuple[tuple[int, int], ...] | None = (s, (s[0], t[1]), t)
             if int(self.along_column(s[0], s[1], t[1])) + int(self.along_row(t[1], s[0], t[0])):
                 corners = self._around(s, t)
             if corners is None:
                 raise Unroutable(f"dead links cut core {t} off from core {s} on wafer {self.wafer.name}")
-            out.append(Detour(s[1] * w + s[0], t[1] * w + t[0], corners))
+            out.append(Detour(a, b, corners))
         return tuple(out)
 
     def _around(self, s: tuple[int, int], t: tuple[int, int]) -> tuple[tuple[int, int], ...] | None:

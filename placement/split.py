@@ -44,7 +44,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Choice:
-    """A split with its grid and its estimate: cycles, bytes that stay, bytes while it runs."""
+    """A split with its grid and its estimate: cycles, bytes that stay, bytes while it runs.
+
+    fixed: the grid's place matters (it follows a producer, or a placement says so).
+    """
 
     split: Split
     grid: Grid
@@ -52,6 +55,7 @@ class Choice:
     cycles: float
     resident: float
     working: float
+    fixed: bool = False
 
 
 def cuttable(op: Op) -> list[str]:
@@ -314,7 +318,7 @@ def choose(
         fits = resident <= limits.resident and working <= limits.working
         best_fits = best.resident <= limits.resident and best.working <= limits.working
         if (fits, -float(cycles)) > (best_fits, -best.cycles):
-            best = Choice(split, grid, "", float(cycles), float(resident), float(working))
+            best = Choice(split, grid, "", float(cycles), float(resident), float(working), fixed=True)
     return best
 
 

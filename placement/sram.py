@@ -14,13 +14,13 @@ ALIGNMENT = 16  # bytes; vector operations want aligned descriptors
 
 
 def allocate(buffers: Sequence[Buffer], code_bytes: Sequence[int]) -> tuple[Buffer, ...]:
-    """The buffers with addresses: first fit, the longest-lived and largest first.
+    """The buffers with addresses: first fit; the longest-lived, then those on most cores, then the largest first.
 
     Two buffers may share addresses when their grids are disjoint or they never live at the same
     time. Code lies at address 0 of each region. Nothing is refused here: a plan over budget is
     for the caller to judge.
     """
-    order = sorted(buffers, key=lambda b: (b.live[0] - b.live[1], -b.bytes, b.number))
+    order = sorted(buffers, key=lambda b: (b.live[0] - b.live[1], -b.grid.cores, -b.bytes, b.number))
     n = len(order)
     table: dict[str, Any] = {
         k: np.zeros(n, np.int64) for k in ("region", "x0", "y0", "x1", "y1", "first", "last", "lo", "hi")

@@ -94,7 +94,7 @@ def read(
                 gw, gh, _ = split.grid
                 grid = Grid(*(int(v) for v in e["grid"])) if "grid" in e else Grid(gw, gh)
                 _fits(i, node.op.size, split, grid, regions[region_of[i]])
-                chosen[i] = Choice(split, grid, part_axis(node.op, split), 0.0, 0.0, 0.0)
+                chosen[i] = Choice(split, grid, part_axis(node.op, split), 0.0, 0.0, 0.0, fixed=True)
     except (KeyError, TypeError, AttributeError) as error:
         raise PlacementError(f"placement is not complete: {error!r}") from None
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..affine import access_axes, axis, constant
 from ..builder import Carried, Combine, KernelBuilder, Value
+from ..dtypes import F32, F64, DType
 from ..graph import GraphBuilder, Rule, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, product
 from .activation import Exp, Log
@@ -31,6 +32,7 @@ from .loops import (
 )
 from .rearrange import normal_axis
 
+TWO_SUM = 6  # instructions to add one element to a pair of f32 (Knuth's TwoSum)
 VECTORS = 4  # accumulators side by side, to hide the latency of one
 
 
@@ -48,6 +50,11 @@ class Reduce(Op):
         """`combine`, which every member of the family has."""
         assert self.combine is not None
         return self.combine
+
+    @property
+    def held(self) -> DType:
+        """The accumulator's type within a tile."""
+        return accumulator(self.in_types[0])
 
     def key(self) -> tuple[object, ...]:
         return (*super().key(), self.reduced)
@@ -108,12 +115,12 @@ class Reduce(Op):
         deposit(k, self.kind, self.out_type, [(value, at)], lanes=False)
 
     def _start(self, k: KernelBuilder) -> Value:
-        wide = accumulator(self.in_types[0])
+        wide = self.held
         return k.splat(k.const(neutral(self.kind, wide), wide))
 
     def _join(self, k: KernelBuilder, total: Value, at: Index, other: float | int) -> Value:
         x = k.load_lanes(0, at, other=other)
-        return combine(k, self.kind, total, k.cast(x, accumulator(self.in_types[0])))
+        return combine(k, self.kind, total, k.cast(x, self.held))
 
     def work(self, extents: Extents) -> tuple[Work, ...]:
         """Vector ops run along the longest axis, kept or reduced."""
@@ -127,11 +134,21 @@ class Reduce(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class ReduceSum(Reduce):
-    """The sum, times `scale` (1/n for a mean: partial sums still join by adding)."""
+    """The sum, times `scale` (1/n for a mean: partial sums still join by adding).
+
+    Sums of f32 are compensated: models subtract them (a variance as E[x^2] - E[x]^2), and a
+    rounding error per addend would be all that is left. A core adds in pairs of f32 (six
+    instructions, as `work` says); the host uses f64, which keeps at least those bits.
+    """
 
     combine = "add"
+    compensated = True
     ufunc = np.add
     scale: float = 1.0
+
+    @property
+    def held(self) -> DType:
+        return F64 if self.in_types[0] == F32 else super().held
 
     def key(self) -> tuple[object, ...]:
         return (*super().key(), self.scale)
@@ -144,11 +161,14 @@ class ReduceSum(Reduce):
         return value if self.scale == 1 else k.mul(value, k.const(self.scale, value.dtype))
 
     def work(self, extents: Extents) -> tuple[Work, ...]:
+        sums = super().work(extents)
+        if self.held == F64 and self.in_types[0] == F32:
+            sums = tuple(Work(w.kind, TWO_SUM * w.dispatches, TWO_SUM * w.elements) for w in sums)
         if self.scale == 1:
-            return super().work(extents)
+            return sums
         kept = [extents[a] for a in access_axes(self.write)]
         n = product(kept)
-        return (*super().work(extents), Work("fma", n // longest(kept), n))
+        return (*sums, Work("fma", n // longest(kept), n))
 
 
 class ReduceProd(Reduce):
