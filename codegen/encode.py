@@ -11,6 +11,7 @@ from ..ir.affine import Affine
 from ..ir.dtypes import DType, by_name
 from ..ir.graph import Graph, Node, Tensor
 from ..ir.op import Op
+from ..ir.ops import fused
 from ..placement.wafer import Wafer
 
 
@@ -18,10 +19,11 @@ class Undecodable(ValueError):
     """JSON that does not describe what it should."""
 
 
-def op_classes() -> dict[str, type[Op]]:
-    """Every concrete op by its class's name."""
+def op_classes() -> dict[str, type[Any]]:
+    """Every concrete op, and what fused ones are made of, by the class's name."""
     assert _ops
-    out: dict[str, type[Op]] = {}
+    parts = (fused.Constant, fused.Operand, fused.Result, fused.Step)
+    out: dict[str, type[Any]] = {c.__name__: c for c in parts}
     todo: list[type[Op]] = [Op]
     while todo:
         c = todo.pop()
