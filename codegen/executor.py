@@ -14,7 +14,7 @@ from enum import IntEnum
 
 from llvmlite import ir
 
-from ..ir.dtypes import F64, DType, by_name
+from ..ir.dtypes import DType, by_name
 from .arithmetic import LLVMArithmetic, LLVMValue, type_of
 from .guard import POISON, STALE_READ
 
@@ -110,12 +110,10 @@ class Pull:
     dtype: str
     combine: str = ""
     guard: bool = False
-    wide: bool = False  # f32 sums are held in f64 until the last
 
     @property
     def symbol(self) -> str:
         kind = f"{self.combine}_{self.dtype}" if self.combine else f"copy{by_name(self.dtype).bytes}"
-        kind += "_wide" if self.wide else ""
         return f"pull{self.rank}_{kind}{'_guard' if self.guard else ''}"
 
 
@@ -308,7 +306,6 @@ class _Parts:
         self.e, self.pull, self.lead, self.span = e, pull, lead, span
         self.bases, self.core, self.error = bases, core, error
         self.dtype = by_name(pull.dtype)
-        self.held = F64 if pull.wide else self.dtype
         e.element = self.dtype.bytes
 
     def _at(self, i: ir.Value, s: ir.Value) -> ir.Value:
@@ -327,7 +324,7 @@ class _Parts:
             if self.pull.guard:
                 bits = ir.IntType(8 * self.dtype.bytes)
                 _check(e, b.load(b.inttoptr(at, POINTER), typ=bits, align=self.dtype.bytes), self.dtype, at, self.error)
-            return _as(arithmetic.cast(arithmetic.make(self.dtype, raw, lanes), self.held))
+            return arithmetic.make(self.dtype, raw, lanes)
 
         join = getattr(arithmetic, self.pull.combine)
         first = part(self.span[0])
@@ -338,7 +335,7 @@ class _Parts:
         i, total = b.phi(I64), b.phi(first.ir.type)
         i.add_incoming(start, before)
         total.add_incoming(first.ir, before)
-        joined = _as(join(arithmetic.make(self.held, total, lanes), part(i)))
+        joined = _as(join(arithmetic.make(self.dtype, total, lanes), part(i)))
         following = b.add(i, word(1))
         i.add_incoming(following, b.block)
         total.add_incoming(joined.ir, b.block)
@@ -348,7 +345,7 @@ class _Parts:
         out = b.phi(first.ir.type)
         out.add_incoming(first.ir, before)
         out.add_incoming(joined.ir, end)
-        return _as(arithmetic.cast(arithmetic.make(self.held, out, lanes), self.dtype)).ir
+        return out
 
     def join(self, s: ir.Value, t: ir.Value) -> None:
         value = self._total(s, 0)

@@ -167,7 +167,7 @@ class _Maker:
                 table[n * DimensionWords.SIZE + w] = self.pool.add(array)
             dims += [0] * 8 + [source_pitch[d] * size, target_pitch[d] * size]
         dims_at = self.pool.record(dims or [0], table, {})
-        pull = Pull(len(kept), dtype.name, move.combine or "", self.guard, move.wide)
+        pull = Pull(len(kept), dtype.name, move.combine or "", self.guard)
         if not move.combine and not self.guard:
             pull = Pull(len(kept), COPIED[dtype.bytes])
         number = self.pulls.setdefault(pull, len(self.pulls))

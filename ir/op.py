@@ -55,7 +55,6 @@ class Op:
     fill: float = 0.0
 
     combine: ClassVar[Combine | None] = None  # how partial results join; None: never cut a reduced axis
-    compensated: ClassVar[bool] = False  # f32 sums carry twice the bits; partial ones are joined so too
     exact: ClassVar[bool] = False  # equal bits to `reference`, for tests
 
     # -- derived ---------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.affine import access_axes, axis, constant
-from ..ir.dtypes import F32, DType
+from ..ir.dtypes import DType
 from ..ir.graph import Graph, Node, Tensor
 from ..ir.op import Op
 from ..ir.ops.rearrange import Copy
@@ -301,7 +301,7 @@ class Assembly:
                 scratch=-1,
                 wavefront=step.wavefront + 1,
                 position=0,
-                moves=(replace(move, route="join", wide=op.compensated and op.out_type == F32),),
+                moves=(replace(move, route="join"),),
                 source=step.source,
             )
         )

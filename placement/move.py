@@ -69,7 +69,6 @@ class Move:
     target: int
     dims: tuple[DimensionMoves, ...]
     combine: Combine | None = None
-    wide: bool = False  # sums keep twice the bits until they are joined
     route: RouteKind = "relay"
     colour_x: Ints | None = None
     colour_y: Ints | None = None

@@ -15,11 +15,12 @@ import numpy as np
 
 from ..ir.affine import Access, access_axes
 from ..ir.op import Op
-from .layout import Cut, Grid, Side, Split
+from .layout import Cut, Grid, Split
 from .wafer import Wafer
 
 MOST_AXES = 4  # axes considered for cutting, by size
 MOST_WAYS = 10  # cuts considered per axis and side
+TIME_WAYS = (2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,6 @@ def tile_elements(access: Access, extents: Mapping[str, Any]) -> Any:
 @dataclass(frozen=True)
 class _Candidates:
     axes: list[str]
-    side: Any  # int8 [axes, candidates]: 0 uncut, 1 x, 2 y, 3 x then y
     ways: Any  # int64 [axes, candidates, 2]: along x, along y
 
 
@@ -135,7 +135,7 @@ def enumerate_cuts(op: Op, columns: int, rows: int) -> _Candidates:
         parts = np.repeat(parts, m) + ((np.tile(ox * oy, n) > 1) if a in reduced else 0)
         keep = (wx.prod(0) <= columns) & (wy.prod(0) <= rows) & (parts <= 1)
         wx, wy, parts = wx[:, keep], wy[:, keep], parts[keep]
-    return _Candidates(axes, None, np.stack([wx, wy], -1) if axes else np.ones((0, 1, 2), np.int64))
+    return _Candidates(axes, np.stack([wx, wy], -1) if axes else np.ones((0, 1, 2), np.int64))
 
 
 def to_split(op: Op, axes: Sequence[str], ways: Any) -> Split:
@@ -163,71 +163,99 @@ def part_axis(op: Op, split: Split) -> str:
 
 def estimate(
     op: Op,
-    extents: Mapping[str, Any],
-    cut: Mapping[str, Any],
+    tiles: Mapping[str, Any],
+    held: Mapping[str, Any],
+    steps: int,
     span: Any,
     parts: Any,
     sources: Sequence[Source | None],
     aligned: Sequence[bool],
     wafer: Wafer,
 ) -> tuple[Any, Any, Any]:
-    """(cycles, resident bytes, working bytes) of a tile, all as arrays of candidates.
+    """(cycles, resident bytes, working bytes) of a core's share, all as arrays of candidates.
 
-    span: hops across the op's grid. parts: ways of the reduced axis cut in space. A source of
-    None is a constant. `aligned` operands are read in place.
+    tiles: extents of one time step; held: of all `steps` of them. span: hops across the op's grid.
+    parts: ways of the reduced axis cut in space. A source of None is a constant. `aligned`
+    operands are read in place.
     """
-    cycles, scratch = wafer.task(op, extents)
+    cycles, scratch = wafer.task(op, tiles)
+    cycles = cycles * steps
     resident: Any = 0
     working: Any = scratch
     arrival: Any = 0.0
     for access, dtype, source, local in zip(op.reads, op.in_types, sources, aligned, strict=True):
-        elements = tile_elements(access, extents)
         if source is None:
-            resident = resident + elements * dtype.bytes
+            resident = resident + tile_elements(access, held) * dtype.bytes
         elif not local:
+            nbytes = tile_elements(access, tiles) * dtype.bytes
             hops = span / 2 + source.distance
-            cost = wafer.route(hops, 1) + wafer.serial(wafer.wavelets(elements * dtype.bytes))
-            # Bytes that many cores want leave their owner one after the other.
+            cost = wafer.route(hops, 1) + steps * wafer.serial(wafer.wavelets(nbytes))
             arrival = np.maximum(arrival, cost)
-            working = working + elements * dtype.bytes
-    out = tile_elements(op.write, extents) * op.out_type.bytes
+            working = working + nbytes
+    out = tile_elements(op.write, held) * op.out_type.bytes
     working = working + out
-    cycles = cycles + arrival
     joined = wafer.join(parts, wafer.wavelets(out))
-    cycles = cycles + np.where(np.asarray(parts) > 1, joined, 0.0)
-    return cycles, resident, working
+    return cycles + arrival + np.where(np.asarray(parts) > 1, joined, 0.0), resident, working
 
 
 def search(
     op: Op, sources: Sequence[Source | None], columns: int, rows: int, limits: Limits, wafer: Wafer
 ) -> Choice:
-    """The enumerated split of least estimated latency within `limits` (or of least excess)."""
+    """The enumerated split of least estimated latency within `limits` (or of least excess).
+
+    Cuts along time are tried only where no cut in space keeps to the limits.
+    """
     c = enumerate_cuts(op, columns, rows)
+    best = _best(op, c, {}, sources, limits, wafer)
+    if best.resident <= limits.resident and best.working > limits.working:
+        steps = [{a: w} for a in c.axes for w in TIME_WAYS if w <= op.size[a]]
+        found = [_best(op, c, t, sources, limits, wafer) for t in steps]
+        best = min(
+            [best, *found],
+            key=lambda f: (max(f.resident / limits.resident, 1.0) * max(f.working / limits.working, 1.0), f.cycles),
+        )
+    return best
+
+
+def _best(
+    op: Op,
+    c: _Candidates,
+    time: Mapping[str, int],
+    sources: Sequence[Source | None],
+    limits: Limits,
+    wafer: Wafer,
+) -> Choice:
+    """The best candidate when the axes of `time` are cut along time besides."""
     n = c.ways.shape[1]
     size = op.size
     cut: dict[str, Any] = {a: np.ones(n, np.int64) for a in size}
     for i, a in enumerate(c.axes):
         cut[a] = c.ways[i].prod(-1)
-    extents = {a: -(-size[a] // cut[a]) for a in size}
+    tiles = {a: -(-size[a] // (cut[a] * time.get(a, 1))) for a in size}
+    held = {a: tiles[a] * time.get(a, 1) for a in size}
     used_x, used_y = c.ways[..., 0].prod(0), c.ways[..., 1].prod(0)
-    reduced = [a for a in c.axes if a in op.reduced]
     parts: Any = np.ones(n, np.int64)
-    for a in reduced:
-        parts = parts * cut[a]
+    for a in c.axes:
+        if a in op.reduced:
+            parts = parts * cut[a]
     cycles, resident, working = estimate(
-        op, extents, cut, used_x + used_y, parts, sources, [False] * len(sources), wafer
+        op, tiles, held, int(np.prod(list(time.values()))), used_x + used_y, parts, sources,
+        [False] * len(sources), wafer,
     )
     cycles = np.broadcast_to(np.asarray(cycles, float), (n,))
     resident = np.broadcast_to(np.asarray(resident, float), (n,))
     working = np.broadcast_to(np.asarray(working, float), (n,))
-    legal = np.broadcast_to(np.asarray(dense(op.write, extents, cut)), (n,))
+    in_time = {a: cut[a] * time.get(a, 1) for a in size}
+    legal = np.broadcast_to(np.asarray(dense(op.write, tiles, in_time)), (n,))
+    legal = legal & np.all([in_time[a] <= size[a] for a in time] or [np.ones(n, np.bool_)], axis=0)
     excess = np.maximum(resident / max(limits.resident, 1.0), 1.0) * np.maximum(
         working / max(limits.working, 1.0), 1.0
     )
-    cores = used_x * used_y
-    score = np.lexsort((cores, cycles, excess, ~legal))
-    i = int(score[0])
+    i = int(np.lexsort((used_x * used_y, cycles, excess, ~legal))[0])
+    if not legal[i]:
+        return Choice(Split(), Grid(1, 1), "", np.inf, np.inf, np.inf)
     split = to_split(op, c.axes, c.ways[:, i])
+    split = Split((*split.cuts, *(Cut(a, "t", w) for a, w in time.items())))
     gw, gh, _ = split.grid
     return Choice(
         split, Grid(gw, gh), part_axis(op, split), float(cycles[i]), float(resident[i]), float(working[i])
@@ -255,7 +283,8 @@ def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
         name = ""
         terms = sorted(ours.terms, key=lambda t: -abs(t[1]))
         coefficient = source.write[d].coefficient(c.axis)
-        tile = source.split.tile(c.axis, held[c.axis]) * abs(coefficient)
+        in_time = int(np.prod([t.ways for t in source.split.cuts if t.axis == c.axis and t.side == "t"]))
+        tile = source.split.tile(c.axis, held[c.axis]) * in_time * abs(coefficient)
         for a, k in terms:
             if a not in whole and k > 0 and tile % k == 0 and tile // k <= size[a]:
                 name = a
@@ -307,14 +336,13 @@ def choose(
         if (found := follow(op, j, source)) is None:
             continue
         split, grid = found
-        cut = {a: split.axis_ways(a) for a in op.size}
         extents = split.extents(op.axes)
         aligned = [
             i == j or (s is not None and s.grid == source.grid and follow(op, i, s) == found)
             for i, s in enumerate(sources)
         ]
         span = grid.columns * grid.dx + grid.rows * grid.dy
-        cycles, resident, working = estimate(op, extents, cut, span, 1, sources, aligned, wafer)
+        cycles, resident, working = estimate(op, extents, extents, 1, span, 1, sources, aligned, wafer)
         fits = resident <= limits.resident and working <= limits.working
         best_fits = best.resident <= limits.resident and best.working <= limits.working
         if (fits, -float(cycles)) > (best_fits, -best.cycles):
@@ -328,8 +356,8 @@ def join_split(op: Op, split: Split, part: str, grid: Grid) -> tuple[Split, Grid
     The part's digit, innermost on its side, is given to the result axis with the longest tile; as
     many of its cores become roots as divide that tile exactly. One root, in the centre, where none does.
     """
-    cut = next(c for c in split.cuts if c.axis == part)
-    rest = tuple(c for c in split.cuts if c.axis != part)
+    cut = next(c for c in split.cuts if c.axis == part and c.side != "t")
+    rest = tuple(c for c in split.cuts if c.axis != part and c.side != "t")
     size = op.size
     kept = access_axes(op.write)
     base = Split(rest)
@@ -350,5 +378,3 @@ def join_split(op: Op, split: Split, part: str, grid: Grid) -> tuple[Split, Grid
         return chosen, Grid(gw, gh, grid.x + grid.dx * (pitch // 2), grid.y, grid.dx * pitch, grid.dy)
     return chosen, Grid(gw, gh, grid.x, grid.y + grid.dy * (pitch // 2), grid.dx, grid.dy * pitch)
 
-
-Sides = tuple[Side, Side]

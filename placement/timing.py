@@ -247,5 +247,5 @@ def _join(
     roots = max(1, step.grid.cores * count // max(1, source_core.size))
     along = np.maximum(1.0, np.round(2 * reach / max(1, count)))
     # The roots of one line share its links: they carry the results of all of them.
-    arrival[:] = np.maximum(arrival, ready + wafer.join(np.full(len(arrival), count), waves / count * roots, along, move.wide))
+    arrival[:] = np.maximum(arrival, ready + wafer.join(np.full(len(arrival), count), waves / count * roots, along))
 

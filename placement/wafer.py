@@ -152,18 +152,14 @@ class Wafer:
         stops = hops // self.express + hops % self.express
         return self.relay * np.maximum(stops - 1, 0)
 
-    def join(self, parts: Any, wavelets: Any, pitch: Any = 1, wide: bool = False) -> Any:
+    def join(self, parts: Any, wavelets: Any, pitch: Any = 1) -> Any:
         """Cycles of a fabric reduction of `parts` partial results, `pitch` cores apart, into one root.
-
-        With `wide` a value travels as a pair (twice the wavelets) and takes six instructions to add.
 
         Two-level, pipelined by element, rooted in the centre (DESIGN section 9); the group size
         that takes least is used, a chain being one group. A star serves one wavelet from at most 16.
         """
         parts = np.maximum(np.asarray(parts, np.int64), 1)
-        add = (6.0 if wide else 1.0) / self.vector["fma_f32"][1]
-        if wide:
-            wavelets, add = 2 * wavelets, add / 2
+        add = 1.0 / self.vector["fma_f32"][1]
         setup = self.vector["fma_f32"][0] + self.loop
         tail = wavelets * max(self.wavelet, add) + wavelets * add + self.send + self.done
         best = np.full(np.broadcast_shapes(parts.shape, np.shape(wavelets), np.shape(pitch)), np.inf)

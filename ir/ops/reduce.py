@@ -10,7 +10,6 @@ import numpy as np
 
 from ..affine import access_axes, axis, constant
 from ..builder import Carried, Combine, KernelBuilder, Value
-from ..dtypes import F32, F64, DType
 from ..graph import GraphBuilder, Rule, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, product
 from .activation import Exp, Log
@@ -32,7 +31,6 @@ from .loops import (
 )
 from .rearrange import normal_axis
 
-TWO_SUM = 6  # instructions to add one element to a pair of f32 (Knuth's TwoSum)
 VECTORS = 4  # accumulators side by side, to hide the latency of one
 
 
@@ -50,11 +48,6 @@ class Reduce(Op):
         """`combine`, which every member of the family has."""
         assert self.combine is not None
         return self.combine
-
-    @property
-    def held(self) -> DType:
-        """The accumulator's type within a tile."""
-        return accumulator(self.in_types[0])
 
     def key(self) -> tuple[object, ...]:
         return (*super().key(), self.reduced)
@@ -115,12 +108,12 @@ class Reduce(Op):
         deposit(k, self.kind, self.out_type, [(value, at)], lanes=False)
 
     def _start(self, k: KernelBuilder) -> Value:
-        wide = self.held
+        wide = accumulator(self.in_types[0])
         return k.splat(k.const(neutral(self.kind, wide), wide))
 
     def _join(self, k: KernelBuilder, total: Value, at: Index, other: float | int) -> Value:
         x = k.load_lanes(0, at, other=other)
-        return combine(k, self.kind, total, k.cast(x, self.held))
+        return combine(k, self.kind, total, k.cast(x, accumulator(self.in_types[0])))
 
     def work(self, extents: Extents) -> tuple[Work, ...]:
         """Vector ops run along the longest axis, kept or reduced."""
@@ -136,19 +129,26 @@ class Reduce(Op):
 class ReduceSum(Reduce):
     """The sum, times `scale` (1/n for a mean: partial sums still join by adding).
 
-    Sums of f32 are compensated: models subtract them (a variance as E[x^2] - E[x]^2), and a
-    rounding error per addend would be all that is left. A core adds in pairs of f32 (six
-    instructions, as `work` says); the host uses f64, which keeps at least those bits.
+    Where the operand's innermost dimension is kept, floats are added one after the other in the order
+    of the index, as NumPy and onnxruntime do: models subtract such sums (a variance as
+    E[x^2] - E[x]^2), and what is left then is the rounding, which another order would change.
     """
 
     combine = "add"
-    compensated = True
     ufunc = np.add
     scale: float = 1.0
 
     @property
-    def held(self) -> DType:
-        return F64 if self.in_types[0] == F32 else super().held
+    def _in_order(self) -> bool:
+        inner = self.reads[0][-1].axes if self.reads[0] else ()
+        return self.in_types[0].is_float and bool(inner) and not set(inner) & set(self.reduced)
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        return self.reduced if self._in_order else ()
+
+    def lane_axis(self, extents: Mapping[str, int]) -> str:
+        return self.reads[0][-1].axes[-1] if self._in_order else super().lane_axis(extents)
 
     def key(self) -> tuple[object, ...]:
         return (*super().key(), self.scale)
@@ -161,14 +161,11 @@ class ReduceSum(Reduce):
         return value if self.scale == 1 else k.mul(value, k.const(self.scale, value.dtype))
 
     def work(self, extents: Extents) -> tuple[Work, ...]:
-        sums = super().work(extents)
-        if self.held == F64 and self.in_types[0] == F32:
-            sums = tuple(Work(w.kind, TWO_SUM * w.dispatches, TWO_SUM * w.elements) for w in sums)
         if self.scale == 1:
-            return sums
+            return super().work(extents)
         kept = [extents[a] for a in access_axes(self.write)]
         n = product(kept)
-        return (*sums, Work("fma", n // longest(kept), n))
+        return (*super().work(extents), Work("fma", n // longest(kept), n))
 
 
 class ReduceProd(Reduce):
