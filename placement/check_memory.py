@@ -126,9 +126,9 @@ def _judge_addresses(plan: Plan, buffers: Sequence[Buffer]) -> None:
     hi: Any = np.array([b.address + b.bytes for b in order], np.int64)
     live: Any = np.array([b.live for b in order], np.int64).reshape(-1, 2)
     box: Any = np.array([b.grid.box for b in order], np.int64).reshape(-1, 4)
-    last: list[int] = np.searchsorted(lo, hi, side="left").tolist()
+    last: Any = lo.searchsorted(hi, side="left")
     for i, b in enumerate(order):
-        j: Ints = np.arange(i + 1, last[i])
+        j: Ints = np.arange(i + 1, int(last[i]))
         near = (live[j, 0] <= live[i, 1]) & (live[j, 1] >= live[i, 0])
         near &= (box[j, :2] < box[i, 2:]).all(1) & (box[i, :2] < box[j, 2:]).all(1)
         chosen: list[int] = j[near].tolist()

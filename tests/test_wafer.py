@@ -1,0 +1,190 @@
+"""Wafer descriptions, and the cost formulas against those that DESIGN section 9 prints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil, log2
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from waferc.ir.dtypes import F16, F32, F64, I8
+from waferc.ir.op import Work
+from waferc.placement.wafer import PRESETS, WaferError, load, parse, preset
+
+WSE2, WSE3 = preset("wse2"), preset("wse3")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_sane(name: str) -> None:
+    wafer = preset(name)
+    wafer.check()
+    assert wafer.name == name and wafer.colours == 24
+    assert wafer.fabric_width >= wafer.width and wafer.fabric_height >= wafer.height
+
+
+def test_presets_have_the_published_sizes() -> None:
+    assert (WSE2.width, WSE2.height, WSE2.fabric_width, WSE2.fabric_height) == (750, 994, 757, 996)
+    assert (WSE3.width, WSE3.height, WSE3.fabric_width, WSE3.fabric_height) == (755, 1170, 762, 1172)
+    assert WSE3.fabric_width * WSE3.fabric_height == 893_064
+    assert (WSE2.sram_bytes, WSE3.sram_bytes) == (49_152, 44_976)
+
+
+def test_a_small_grid_has_the_constants_of_wse3() -> None:
+    small = preset("8x8")
+    assert replace(WSE3, name="8x8", width=8, height=8, fabric_width=8, fabric_height=8) == small
+
+
+@pytest.mark.parametrize("name", ["", "wse4", "8", "8x", "0x4", "4x5000", "99999x1", "../presets/wse3"])
+def test_an_unknown_preset_is_refused(name: str) -> None:
+    with pytest.raises(WaferError, match=r"no wafer called|sides go from 1 to"):
+        preset(name)
+
+
+# -- TOML ---------------------------------------------------------------------------------------
+
+
+def test_a_description_may_start_from_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'base = "16x16"\nname = "mine"\nhop = 5\ndead_cores = [[1, 2]]\ndead_links = [[0, 0, "east"]]\n'
+        "[vector]\nfma_f32 = [1, 2]\n"
+    )
+    wafer = load(str(path))
+    assert (wafer.name, wafer.width, wafer.hop, wafer.send) == ("mine", 16, 5, WSE3.send)
+    assert wafer.dead_cores == ((1, 2),) and wafer.dead_links == ((0, 0, "east"),)
+    assert wafer.vector["fma_f32"] == (1.0, 2.0) and wafer.vector["copy_f32"] == WSE3.vector["copy_f32"]
+    assert wafer.dead().sum() == 1 and wafer.dead()[2, 1]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("width = ", r"mine: not TOML"),
+        ('base = "wse3"\nwidht = 4', r"mine: unknown field 'widht'; known are .*width"),
+        ('base = "wse9"', r"no wafer called 'wse9'"),
+        ("width = 4", r"mine: .*missing"),
+        ('base = "8x8"\nwidth = 0', r"0x8 cores; sides go from 1 to 4096"),
+        ('base = "8x8"\nwidth = "many"', r"mine: .*"),
+        ('base = "8x8"\nhop = -1', r"hop = -1; must be finite and not negative"),
+        ('base = "8x8"\nhop = nan', r"hop = nan; must be finite"),
+        ('base = "8x8"\nturn = inf', r"turn = inf; must be finite"),
+        ('base = "8x8"\nsram_bytes = 0', r"sram_bytes = 0; must be above 0"),
+        ('base = "8x8"\nwavelet = 0', r"wavelet = 0; must be above 0"),
+        ('base = "8x8"\nclock_hz = "fast"', r"clock_hz = 'fast' is not a number"),
+        ('base = "8x8"\ndead_cores = [[8, 0]]', r"dead core \(8, 0\) is outside 8x8"),
+        ('base = "8x8"\ndead_cores = [[1]]', r"mine: "),
+        ('base = "8x8"\ndead_links = [[0, 0, "up"]]', r"dead link \(0, 0, 'up'\); use one of east, west"),
+        ('base = "8x8"\ndead_links = [[0, 9, "east"]]', r"dead link \(0, 9, 'east'\)"),
+        ('base = "8x8"\n[vector]\nfma_f32 = [1, 0]', r"vector.fma_f32 = \[setup, elements per cycle\]"),
+        ('base = "8x8"\n[vector]\nfma_f32 = [1]', r"mine: "),
+        ('base = "8x8"\n[vector]\nfma_f32 = "x"', r"mine: "),
+    ],
+)
+def test_a_bad_description_is_refused(text: str, message: str) -> None:
+    with pytest.raises(WaferError, match=message) as refused:
+        parse(text, "mine")
+    assert "\n" not in str(refused.value)
+
+
+# -- cycles -------------------------------------------------------------------------------------
+
+counts = st.integers(1, 5000)
+
+
+@given(counts, st.integers(0, 2000), st.integers(0, 2))
+def test_point_to_point_on_wse3(wavelets: int, hops: int, turns: int) -> None:
+    """7 + 2 hops + 1.125 wavelets + 20 turns, then 3 to the task."""
+    cycles = WSE3.route(hops, turns) + WSE3.serial(wavelets)
+    assert cycles == pytest.approx(7 + 2 * hops + 1.125 * wavelets + 20 * turns + 3)
+
+
+@given(counts, counts)
+def test_broadcast_on_wse2(wavelets: int, cores: int) -> None:
+    """B + P + 2 T_R, T_R = 2 (Near-Optimal Wafer-Scale Reduce)."""
+    assert WSE2.route(cores, 0) + WSE2.serial(wavelets) == wavelets + cores + 2 * 2
+
+
+@pytest.mark.parametrize(
+    "kind, dtype, setup, rate",
+    [
+        ("copy", F16, 15, 4.82),
+        ("copy", F32, 15, 2.44),
+        ("fma", F16, 16, 2.92),
+        ("fma", F32, 17, 0.50),
+        ("copy", F64, 15, 1.22),
+        ("fma", F64, 17, 0.25),
+    ],
+)
+@pytest.mark.parametrize("n", [0, 1, 1000])
+def test_a_vector_op_on_wse3(kind: str, dtype: object, setup: float, rate: float, n: int) -> None:
+    """setup + n / rate, with the loop of about 7 that a kernel spends per dispatch."""
+    assert isinstance(dtype, type(F32))
+    assert WSE3.work(Work(kind, 1, n), dtype) == pytest.approx(setup + 7 + n / rate)
+    assert WSE3.work(Work(kind, 3, n), dtype) == pytest.approx(3 * (setup + 7) + n / rate)
+
+
+def test_bytes_move_as_fast_as_f16_and_compute_as_slow_as_f32() -> None:
+    assert WSE3.copy(100, I8) == WSE3.copy(100, F16)
+    assert WSE3.work(Work("fma", 1, 100), I8) == WSE3.work(Work("fma", 1, 100), F32)
+
+
+@given(counts)
+def test_wavelets_are_32_bits(nbytes: int) -> None:
+    assert WSE3.wavelets(nbytes) == ceil(nbytes / 4)
+
+
+def two_level(parts: int, group: int, wavelets: int) -> float:
+    """DESIGN section 9: a two-level reduction in groups of `group`, rooted in the centre, on wse3."""
+    hop, stage, setup, add = 2, 10, 17 + 7, 1 / 0.50
+    s1 = ceil((min(group, parts) - 1) / 2)
+    s2 = ceil((ceil(parts / group) - 1) / 2)
+    first = s1 * (hop + stage) + s2 * (group * hop + stage)
+    return setup + first + wavelets * max(1.125, add) + wavelets * add + 7 + 3
+
+
+@given(st.integers(2, 1200), st.integers(2, 400))
+def test_a_join_is_the_best_two_level_reduction(parts: int, wavelets: int) -> None:
+    best = min(two_level(parts, g, wavelets) for g in (4, 8, 16, 32, 64, parts))
+    assert float(WSE3.join(parts, wavelets)) == pytest.approx(best)
+
+
+@given(st.integers(1, 1200))
+def test_a_star_serves_one_value_of_few_cores(parts: int) -> None:
+    best = min(two_level(parts, g, 1) for g in (4, 8, 16, 32, 64, parts))
+    cycles = float(WSE3.join(parts, 1))
+    assert cycles <= best + 1e-9
+    if parts > 16:
+        assert cycles == pytest.approx(best)
+    if 8 <= parts <= 16:
+        assert cycles < best
+
+
+@given(st.integers(2, 1200), st.integers(1, 400))
+def test_joins_grow_slower_than_a_chain(parts: int, wavelets: int) -> None:
+    """No join is worse than a chain through every core: B + (2 T_R + 2)(P - 1) with the stage as 2 T_R."""
+    chain = 24 + (parts - 1) * (2 + 10) + wavelets * 4 + 10
+    assert float(WSE3.join(parts, wavelets)) <= chain
+    assert float(WSE3.join(2 * parts, wavelets)) >= float(WSE3.join(parts, wavelets))
+
+
+def test_joins_of_arrays_are_those_of_their_elements() -> None:
+    parts, wavelets = np.array([1, 4, 60, 755]), np.array([1, 1, 30, 200])
+    together = WSE3.join(parts, wavelets)
+    apart = [float(WSE3.join(int(p), int(w))) for p, w in zip(parts, wavelets, strict=True)]
+    assert together == pytest.approx(apart)
+
+
+@given(st.integers(0, 2000))
+def test_relays_stop_at_the_end_of_each_lane(hops: int) -> None:
+    """Lanes of `express` hops first, single ones after; a task relays at each stop but the last."""
+    stops = hops // 8 + hops % 8
+    assert WSE3.relayed(hops) == 16 * max(stops - 1, 0)
+
+
+def test_the_price_of_a_whole_row_is_in_the_published_range() -> None:
+    """A value to the far end of wse3: two thousand cycles, not two hundred or twenty thousand."""
+    assert 1.4e3 < WSE3.route(755, 0) < 1.6e3
+    assert log2(WSE3.route(755 + 1170, 1)) < 12
