@@ -206,6 +206,10 @@ def _judge_partition(plan: Plan, tensor: str, steps: Sequence[Step]) -> None:
         raise IllegalPlan(
             f"{step_name(steps[0])}: writes {len(steps[0].write)} dimensions of {tensor!r}{shape}"
         )
+    if lead and int(steps[0].hold[0].hi.max(initial=0)) > shape[0]:
+        raise IllegalPlan(
+            f"{step_name(steps[0])}: {steps[0].hold[0].hi.max()} partial results, {tensor!r} has {shape[0]}"
+        )
     boxes: Any = np.array([_box(s) for s in steps], np.int64).reshape(len(steps), -1, 2)
     for s, box in zip(steps, boxes, strict=True):
         for d, ((lo, hi), n) in enumerate(zip(box, shape[lead:], strict=True)):
@@ -264,23 +268,7 @@ def _judge_graph(plan: Plan, index: Index) -> None:
         last = join or s
         if last.tensor != node.output or (join is not None and s.tensor in graph.tensors):
             raise IllegalPlan(f"{step_name(last)}: writes {last.tensor!r}, node {i} writes {node.output!r}")
-        if join is None:
-            meant = s.write == node.op.write
-        else:
-            read = join.op.reads[0]
-            meant = (
-                join.write == join.op.write == node.op.write
-                and read[1:] == s.write
-                and read[0] == axis(read[0].axes[0])
-                and join.op.axes
-                == (
-                    (read[0].axes[0], s.split.axis_ways(s.part)),
-                    *((a, node.op.size[a]) for a in access_axes(s.write)),
-                )
-                and all(m.combine == node.op.combine for m in join.moves)
-                and _shifted(s, node.op)
-            )
-        if not meant:
+        if not (s.write == node.op.write if join is None else _joins(plan, join, s, node.op)):
             raise IllegalPlan(f"{step_name(last)}: does not write what node {i} ({node.op.name}) writes")
     for name in graph.inputs:
         found = [s for s in index.writers.get(name, ()) if s.kind == "input"]
@@ -300,6 +288,19 @@ def _judge_graph(plan: Plan, index: Index) -> None:
             raise IllegalPlan(
                 f"output {name!r}: read from steps {plan.outputs.get(name)}, written by {owners}"
             )
+
+
+def _joins(plan: Plan, join: Step, made: Step, op: Op) -> bool:
+    """Whether `join` combines all partial results of step `made` into what `op` writes."""
+    part, *axes = join.op.axes
+    return (
+        join.write == join.op.write == op.write
+        and join.op.reads == ((axis(part[0]), *made.write),)
+        and part[1] == plan.tensors[made.tensor].shape[0]
+        and axes == [(a, op.size[a]) for a in access_axes(made.write)]
+        and all(m.combine == op.combine for m in join.moves)
+        and _shifted(made, op)
+    )
 
 
 def _shifted(step: Step, op: Op) -> bool:

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 import plans
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from waferc.ir.graph import Node
 from waferc.placement.check import IllegalPlan, judge
 from waferc.placement.layout import Cut, Grid, Region, Split
@@ -629,3 +631,40 @@ def test_a_bad_plan_is_refused_and_named(name: str, breaks: Callable[[Plan], Pla
         assert "\n" not in str(refused.value)
         return
     pytest.fail("no plan that could be broken in this way")
+
+
+TABLES = ("x", "y", "t", "start", "core", "source", "target", "length")
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_no_number_of_a_move_can_change_unnoticed(data: st.DataObject) -> None:
+    """One element of one table of one move, of any step or lay, changed a little."""
+    good = plans.planned(
+        data.draw(st.sampled_from(sorted(plans.GRAPHS))), data.draw(st.sampled_from(plans.SMALL))
+    )
+    name = data.draw(st.sampled_from(TABLES))
+    by = data.draw(st.sampled_from([-3, -1, 1, 2, 1 << 40]))
+
+    def bump(m: Move) -> Move:
+        d = data.draw(st.integers(0, len(m.dims) - 1))
+        values = getattr(m.dims[d], name).copy()
+        values[data.draw(st.integers(0, len(values) - 1))] += by
+        return replace(m, dims=(*m.dims[:d], replace(m.dims[d], **{name: values}), *m.dims[d + 1 :]))
+
+    every = [(s, j) for s in good.steps for j, o in enumerate(s.operands) if o.moves]
+    every += [(s, -1) for s in good.steps if s.moves]
+    chosen = data.draw(st.integers(0, len(every) + len(good.lays) - 1))
+    if chosen < len(every):
+        s, j = every[chosen]
+        moves = list(s.operands[j].moves if j >= 0 else s.moves)
+        k = data.draw(st.integers(0, len(moves) - 1))
+        moves[k] = bump(moves[k])
+        bad = with_moves(good, s, j, tuple(moves))
+    else:
+        lays = list(good.lays)
+        tensor, move = lays[chosen - len(every)]
+        lays[chosen - len(every)] = tensor, bump(move)
+        bad = replace(good, lays=tuple(lays))
+    with pytest.raises(IllegalPlan):
+        judge(bad)
