@@ -10,6 +10,7 @@ from ..ir.graph import Graph, Node
 from ..ir.op import Array, Op
 from ..ir.ops.rearrange import Copy
 from .compose import full_box, into_reader, into_writer, leaves
+from .spread import spread_normalisations
 from .fuse import drop_unit_axes, embed_scalars, fuse_elementwise
 
 Pass = Callable[[Graph], Graph]
@@ -34,6 +35,7 @@ def simplify(graph: Graph, fuse: bool = True) -> Graph:
     graph.check()
     if not fuse:
         return graph
+    graph = spread_normalisations(graph)
     return _until_stable(graph, (embed_scalars, merge_equal, fuse_elementwise, eliminate_dead))
 
 
