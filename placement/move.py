@@ -146,7 +146,9 @@ class Records:
 def records(move: Move, consumer: Grid, chunk: int = 1 << 20) -> Iterator[Records]:
     """The records of a move in bounded chunks, consumer by consumer."""
     if not move.dims:
-        yield Records(*(np.zeros(1, np.int64) for _ in range(3)), np.ones(1, np.int64))
+        # A single element, from the one core that has it to every core.
+        zero = np.zeros(consumer.cores, np.int64)
+        yield Records(np.arange(consumer.cores), zero, zero, zero + 1)
         return
     steps = len(move.dims[0].t)
     total = steps * consumer.cores

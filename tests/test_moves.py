@@ -108,6 +108,15 @@ def test_a_move_brings_each_element_once_to_its_place(data: st.DataObject) -> No
         assert seen == elements
 
 
+def test_a_single_element_goes_to_every_core() -> None:
+    split = Split((Cut("a", "x", 3), Cut("b", "y", 2)))
+    need = layout((), (("a", 3), ("b", 2)), split)
+    move = derive(need, layout((), (), Split()), (), Grid(1, 1), 0, 1)
+    (r,) = records(move, Grid(3, 2))
+    assert r.target.tolist() == [0, 1, 2, 3, 4, 5]
+    assert r.source.tolist() == [0] * 6 and r.elements.tolist() == [1] * 6
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_partial_results_are_all_joined_in_ascending_order(data: st.DataObject) -> None:
