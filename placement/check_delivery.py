@@ -193,8 +193,8 @@ def _judge_tables(
         if (np.diff(parts) <= 0).any():
             i = int(np.flatnonzero(np.diff(parts) <= 0)[0])
             raise IllegalPlan(f"{where}: partial result {parts[i]} is added before {parts[i + 1]}")
-    if any(not len(m.core) for m in move.dims):
-        return
+    if not move.dims or any(not len(m.core) for m in move.dims):
+        return  # one element, from a grid of one core; or nothing at all
     _judge_sources(plan, where, s, move, need, elements, hold, producer)
 
 
