@@ -26,7 +26,7 @@ from .errors import WafercError
 from .feeds import Feed, random_feed
 from .verify import Streaming
 
-WARM = 2  # calls before those that count, after the other had the caches
+WARM = 2  # calls before those that count, after the other had the caches; fewer where a call takes long
 LONG = 0.1  # seconds that one measurement should take
 MOST_CALLS = 200
 
@@ -75,16 +75,16 @@ def measure(
     with Peer(model, threads, ports, states, ranges or {}).started() as peer:
 
         def mine(number: int, calls: int) -> float:
-            return timed(
-                lambda feed: program.run(feed, threads), feeds(fresh, seed, number, calls, ranges or {})
-            )
+            given = feeds(fresh, seed, number, calls, ranges or {})
+            return timed(lambda feed: program.run(feed, threads), given, calls)
 
         def other(number: int, calls: int) -> float:
             return peer.measure(seed, number, calls)
 
-        # The first measurements warm both up and tell how many calls fill a measurement.
-        slower = max(mine(0, 3), other(0, 3), mine(1, 3), 1e-6)
-        calls = max(3, min(MOST_CALLS, round(LONG * 1e3 / slower)))
+        # The first calls warm both up, the second ones tell how many fill a measurement.
+        for run in (mine, other):
+            run(0, 1)
+        calls = max(1, min(MOST_CALLS, round(LONG * 1e3 / max(mine(1, 1), other(1, 1), 1e-6))))
         for i in range(pairs):
             progress("bench", i / pairs)
             order = [(mine, ours), (other, theirs)]
@@ -95,17 +95,17 @@ def measure(
 
 def feeds(ports: Sequence[Port], seed: int, number: int, calls: int, ranges: Ranges) -> list[Feed]:
     """New inputs for every call of measurement `number`, the same in both processes."""
-    return [random_feed(ports, [seed, number, i], ranges) for i in range(calls + WARM)]
+    return [random_feed(ports, [seed, number, i], ranges) for i in range(calls + min(WARM, calls - 1))]
 
 
-def timed(run: Callable[[Feed], Any], given: Sequence[Feed]) -> float:
-    """Median milliseconds of a call, the first `WARM` left out."""
+def timed(run: Callable[[Feed], Any], given: Sequence[Feed], calls: int) -> float:
+    """Median milliseconds of the last `calls` calls; those before them warm up."""
     took: list[float] = []
     for feed in given:
         start = time.perf_counter()
         run(feed)
         took.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(took[WARM:])
+    return statistics.median(took[-calls:])
 
 
 class Peer:
@@ -182,7 +182,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         for line in requests:
             r = json.loads(line)
             given = feeds(fresh, r["seed"], r["number"], r["calls"], ranges)
-            answer({"milliseconds": timed(streaming.run, given)})
+            answer({"milliseconds": timed(streaming.run, given, r["calls"])})
     except WafercError as e:
         answer({"error": str(e)})
 

@@ -8,7 +8,7 @@ import click
 
 from .command import Verb
 from .console import Console, facts, table
-from .errors import DoesNotFit, UnsupportedModel, UsageError, shown
+from .errors import DoesNotFit, UnsupportedModel, shown
 from .options import Compiling, binding, compiling, unique
 
 if TYPE_CHECKING:
@@ -71,10 +71,9 @@ def _kind(row: Row) -> str:
 
 
 def _say_fit(console: Console, compiled: Compiled) -> dict[str, Any]:
-    from .show import consumers, figures, share
+    from .show import consumers, share
 
-    plan = compiled.plan
-    f = figures(plan, compiled.timing)
+    plan, f = compiled.plan, compiled.figures
     x, y = f.fullest_core
     console.say()
     console.say(
@@ -105,7 +104,9 @@ def _say_largest(console: Console, largest: list[dict[str, Any]]) -> None:
 
 @click.command("compile", cls=Verb)
 @click.argument("model")
-@click.option("-o", "output", metavar="FILE", help="Where to write the program (.wafer) or plan (.plan).")
+@click.option(
+    "-o", "output", required=True, metavar="FILE", help="Where to write the program (.wafer) or plan (.plan)."
+)
 @compiling
 @click.option("--report", "report_path", metavar="FILE.html", help="A report, also when nothing fits.")
 @click.option(
@@ -122,7 +123,7 @@ def _say_largest(console: Console, largest: list[dict[str, Any]]) -> None:
 def compile_verb(
     console: Console,
     model: str,
-    output: str | None,
+    output: str,
     options: Compiling,
     report_path: str | None,
     until: Any,
@@ -134,8 +135,6 @@ def compile_verb(
     Places the ONNX file MODEL on the wafer and writes a program that 'waferc run'
     executes. A program contains native code: run one only if you trust its source.
     """
-    if output is None:
-        raise UsageError("compile needs -o FILE; 'waferc check' plans without writing anything")
     try:
         compiled = options.compile(model, console, until)
     except DoesNotFit as e:
@@ -152,12 +151,11 @@ def compile_verb(
         with replacing(output) as part:
             part.write_text(str(compiled.graph), encoding="utf-8")
     else:
-        from .show import figures, summary
+        from .show import summary
 
         console.progress("codegen", 0.5)
         _save(compiled, output, until)
-        f = figures(compiled.plan, compiled.timing)
-        for line in facts(summary(compiled.plan, f)):
+        for line in facts(summary(compiled.plan, compiled.figures)):
             console.say(line)
         if report_path is not None:
             from .files import replacing
@@ -166,7 +164,7 @@ def compile_verb(
 
             with replacing(report_path) as part:
                 write_report(picture(compiled.plan, compiled.timing), part)
-        data |= {"figures": vars(f), "manifest": dict(compiled.manifest)}
+        data |= {"figures": vars(compiled.figures), "manifest": dict(compiled.manifest)}
     if time_phases:
         for name, seconds in compiled.seconds.items():
             console.note(f"{name:10} {seconds:8.3f} s")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .command import Verb
-from .console import Console, table
+from .console import Console, plural, table
 from .errors import ArtifactError, UsageError, VerificationFailed, quoted, shown
 from .options import Compiling, compiling, feeding, ranges, threads, unique
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .feeds import Feed, Feeding
     from .saved import Saved
     from .verify import Comparison
+
+TOLERANCE = click.FloatRange(min=0)
 
 
 @click.command(cls=Verb)
@@ -47,7 +49,7 @@ def run(
     """
     from .files import write_npz
     from .saved import Saved
-    from .show import clock, figures, host_line
+    from .show import clock, host_line
 
     saved = Saved(program)
     loaded = saved.program(threads, guard)
@@ -57,10 +59,10 @@ def run(
         write_npz(output, _stacked(results, feeding.steps is not None))
     for line in _values(results[-1]):
         console.say(line)
-    f, wafer = figures(saved.plan, saved.timing), saved.plan.wafer
+    f, wafer = saved.figures, saved.wafer
     console.say()
     median = sorted(milliseconds)[len(milliseconds) // 2]
-    calls = f"median of {len(feeds)} calls" if len(feeds) > 1 else "one call"
+    calls = f"median of {len(feeds)} calls" if len(feeds) > 1 else "one call, the first"
     used = threads or loaded.threads
     console.say(f"this machine  {median:,.3f} ms, {calls}, {used} threads{', guarded' if guard else ''}")
     console.say(f"wafer         {f.cycles:,.0f} cycles = {f.microseconds:,.2f} us at {clock(wafer)}")
@@ -138,8 +140,15 @@ def _write_trace(console: Console, saved: Saved, path: str) -> None:
 @feeding
 @threads
 @click.option("--guard", is_flag=True, help="Check every load and store, too.")
-@click.option("--rtol", type=float, default=1e-4, show_default=True, help="Times the largest golden value.")
-@click.option("--atol", type=float, default=1e-6, show_default=True, help="Added to it.")
+@click.option(
+    "--rtol",
+    type=TOLERANCE,
+    metavar="X",
+    default=1e-4,
+    show_default=True,
+    help="Times the largest golden value.",
+)
+@click.option("--atol", type=TOLERANCE, metavar="X", default=1e-6, show_default=True, help="Added to it.")
 @click.option(
     "--golden",
     "golden_name",
@@ -208,7 +217,7 @@ def verify(
         }
     )
     if not failed:
-        count = f"{len(found)} {'results of nodes' if per_node else 'outputs'}"
+        count = plural(len(found), "result of a node" if per_node else "output")
         console.say(f"PASS: {count}, {sum(c.values for c in found):,} values", "green", bold=True)
         return
     first = failed[0]
@@ -274,7 +283,12 @@ def _say_comparisons(console: Console, found: list[Comparison], makers: dict[str
 @compiling
 @threads
 @click.option(
-    "--pairs", type=click.IntRange(1, 1000), default=7, show_default=True, help="Pairs of measurements."
+    "--pairs",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    default=7,
+    show_default=True,
+    help="Pairs of measurements.",
 )
 @click.option(
     "--random",

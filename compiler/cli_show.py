@@ -90,9 +90,9 @@ def inspect(console: Console, program: str, core: tuple[int, int] | None) -> Non
 
 
 def _overview(console: Console, saved: Saved) -> dict[str, Any]:
-    from .show import figures, region_rows, step_rows, summary
+    from .show import region_rows, step_rows, summary
 
-    f = figures(saved.plan, saved.timing)
+    f = saved.figures
     regions, steps = region_rows(saved.plan), step_rows(saved.plan, saved.timing)
     for line in facts(summary(saved.plan, f)):
         console.say(line)
@@ -105,14 +105,14 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
         console.say(line)
     console.say()
     titles = ["step", "op", "node", "split", "grid", "tiles", "start", "end", "bytes"]
-    for line in table(titles, [[s[t] for t in titles] for s in steps]):
+    for line in table(titles, [[s[t] for t in titles] for s in steps], wrap="split"):
         console.say(line)
     console.say("start, end: cycles. bytes: what the step reads, holds and writes on one core.")
     return {"program": saved.path, "figures": vars(f), "regions": regions, "steps": steps}
 
 
 def _core(console: Console, saved: Saved, x: int, y: int) -> dict[str, Any]:
-    from .show import at_core, buffer_rows, share
+    from .show import at_core, buffer_rows, code_at, share
 
     plan, wafer = saved.plan, saved.plan.wafer
     if not (0 <= x < wafer.width and 0 <= y < wafer.height):
@@ -123,14 +123,7 @@ def _core(console: Console, saved: Saved, x: int, y: int) -> dict[str, Any]:
     used = int(plan.sram()[y, x])
     buffers, running = at_core(plan, x, y)
     rows = buffer_rows(plan, buffers)
-    code = next(
-        (
-            c
-            for r, c in zip(plan.regions, plan.code_bytes, strict=True)
-            if (r.core == y * wafer.width + x).any()
-        ),
-        0,
-    )
+    code = code_at(plan, y * wafer.width + x)
     console.say(
         f"core ({x}, {y}): {share(used, wafer.sram_bytes)} bytes, {code:,} of them code from address 0"
     )
@@ -199,7 +192,8 @@ def wafers(console: Console) -> None:
         lines.append([f"vector.{kind}", *cells])
     for line in table(["constant", *(m.name for m in own)], lines):
         console.say(line)
-    console.say("Cycles, unless named bytes; vectors: cycles for n elements. ?: assumed, not published.")
+    console.say("Cycles, unless named bytes; vectors: cycles for n elements.")
+    console.say("?: assumed, not published.")
     console.result({"wafers": [asdict(m) for m in machines]})
 
 

@@ -30,7 +30,7 @@ class Waferc(click.Group):
         try:
             code = super().main(args, prog_name or "waferc", standalone_mode=False, obj=console, **extra)
             sys.stdout.flush()
-        except BrokenPipeError:
+        except (BrokenPipeError, SystemExit):  # the latter is click's answer to a broken pipe
             # Whoever read our output has seen enough. Nothing may be flushed into the pipe at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             code = 6

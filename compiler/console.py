@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -104,32 +105,50 @@ def plain(value: Any) -> Any:
     return plain(value.tolist())
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 80) -> list[str]:
-    """Rows under titles, at most `width` wide: numbers to the right, the widest texts cut short."""
+def plural(n: int, noun: str) -> str:
+    """ "1 call", "2 calls", "3 results of a node"."""
+    first, _, rest = noun.partition(" ")
+    return f"{n:,} {first}{'' if n == 1 else 's'}{' ' + rest if rest else ''}"
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 80, wrap: str = "") -> list[str]:
+    """Rows under titles, at most `width` wide: numbers to the right, the widest texts cut short.
+
+    Those of the column titled `wrap` go on in the next line instead.
+    """
     cells = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in rows]
     number = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(titles))]
     widths = [max([len(t), *(len(row[i]) for row in cells)]) for i, t in enumerate(titles)]
-    while sum(widths) + 2 * (len(widths) - 1) > width:
-        texts = [i for i in range(len(widths)) if not number[i]]
-        widest = max(texts, key=lambda i: widths[i], default=-1)
-        if widest < 0 or widths[widest] <= 6:
+    texts = [i for i in range(len(widths)) if not number[i]]
+    while sum(widths) + 2 * (len(widths) - 1) > width and texts:
+        widest = max(texts, key=lambda i: widths[i])
+        if widths[widest] <= 6:
             break
         widths[widest] -= 1
 
-    def line(row: Sequence[str]) -> str:
+    def lines(row: Sequence[str]) -> list[str]:
+        parts = [
+            textwrap.wrap(text, size) or [""]
+            if title == wrap
+            else [text if len(text) <= size else text[: size - 2] + ".."]
+            for title, text, size in zip(titles, row, widths, strict=True)
+        ]
         out: list[str] = []
-        for text, size, right in zip(row, widths, number, strict=True):
-            short = text if len(text) <= size else text[: size - 2] + ".."
-            out.append(short.rjust(size) if right else short.ljust(size))
-        return "  ".join(out).rstrip()
+        for i in range(max(map(len, parts))):
+            line = [
+                (p[i] if i < len(p) else "").rjust(size)
+                if right
+                else (p[i] if i < len(p) else "").ljust(size)
+                for p, size, right in zip(parts, widths, number, strict=True)
+            ]
+            out.append("  ".join(line).rstrip())
+        return out
 
-    return [line(titles), *map(line, cells)]
+    return [line for row in (list(titles), *cells) for line in lines(row)]
 
 
 def facts(pairs: Sequence[tuple[str, str]], width: int = 80) -> list[str]:
     """`name  value` lines, values wrapped under one another."""
-    import textwrap
-
     indent = max((len(name) for name, _ in pairs), default=0) + 2
     out: list[str] = []
     for name, value in pairs:

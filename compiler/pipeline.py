@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -17,12 +18,14 @@ from ..ir.op import Array
 from ..placement import planner, route, written
 from ..placement.plan import Plan
 from ..placement.timing import Timing, simulate
-from ..placement.wafer import Wafer, WaferError, load as load_wafer
+from ..placement.wafer import Wafer, WaferError
+from ..placement.wafer import load as load_wafer
 from ..runtime.load import entries, prepare
 from ..runtime.program import Program
 from .errors import DoesNotFit, InvalidInput, UsageError, quoted
 from .importer import import_model
 from .passes import simplify
+from .show import Figures, figures
 
 Until = Literal["graph", "plan", "program"]
 Report = Callable[[str, float], None]
@@ -53,6 +56,11 @@ class Compiled:
         return simulate(self.plan)
 
     @cached_property
+    def figures(self) -> Figures:
+        """The totals of one call: cores, tasks, cycles, bytes."""
+        return figures(self.plan, self.timing)
+
+    @cached_property
     def program(self) -> Program:
         return prepare(self.plan)
 
@@ -74,7 +82,7 @@ class Compiled:
         parts = artifact.describe(self.plan, self.phases)
         if until == "program":
             parts |= artifact.weights(self.plan) | entries(self.plan)
-        artifact.write(path, self.manifest, parts)
+        artifact.write(path, {**self.manifest, "figures": asdict(self.figures)}, parts)
         self.seconds["codegen"] = time.perf_counter() - start
 
 
@@ -97,7 +105,7 @@ def compile_model(
     dims binds symbolic dimensions, shapes whole inputs; states are (input, output) pairs that stay on
     the wafer. level 0 skips the graph's simplification. Raises the errors of `compiler.errors`.
     """
-    say = report or (lambda phase, share: None)
+    say = report or _silent
     seconds: dict[str, float] = {}
     phases: dict[str, str] = {}
 
@@ -109,7 +117,9 @@ def compile_model(
         return out
 
     machine = _wafer(wafer)
-    graph: Graph = timed("import", lambda: import_model(model, dims or {}, shapes or {}, states=tuple(states)))
+    graph: Graph = timed(
+        "import", lambda: import_model(model, dims or {}, shapes or {}, states=tuple(states))
+    )
     phases["import"] = str(graph)
     if level > 0:
         graph = timed("simplify", lambda: simplify(graph))
@@ -130,6 +140,10 @@ def compile_model(
         "level": level,
     }
     return Compiled(graph, plan, manifest, phases, seconds)
+
+
+def _silent(phase: str, share: float) -> None:
+    """Reports nothing."""
 
 
 def model_digest(model: str | Path | bytes) -> str:
@@ -167,4 +181,3 @@ def _plan(
         raise error from None
     except written.PlacementError as e:
         raise InvalidInput(f"{quoted(str(constraints))}: {e}") from None
-

@@ -8,11 +8,14 @@ from functools import cached_property
 from typing import Any
 
 from ..codegen.artifact import Artifact, InvalidArtifact, read
+from ..codegen.encode import Undecodable, decode_wafer
 from ..placement.plan import Plan
 from ..placement.timing import Timing, simulate
+from ..placement.wafer import Wafer
 from ..runtime.load import load
 from ..runtime.program import Program
 from .errors import ArtifactError, quoted, shown
+from .show import Figures
 
 
 class Saved:
@@ -34,6 +37,23 @@ class Saved:
     @property
     def manifest(self) -> dict[str, Any]:
         return dict(self.artifact.manifest)
+
+    @cached_property
+    def figures(self) -> Figures:
+        """The totals as `compile` found them: no plan is built for them."""
+        with self._named():
+            try:
+                return Figures.read(self.manifest["figures"])
+            except (KeyError, TypeError, ValueError) as e:
+                raise InvalidArtifact(f"manifest.json: figures are not complete: {e!r}") from None
+
+    @cached_property
+    def wafer(self) -> Wafer:
+        with self._named():
+            try:
+                return decode_wafer(self.artifact.json("wafer.json"))
+            except Undecodable as e:
+                raise InvalidArtifact(f"wafer.json: {e}") from None
 
     @cached_property
     def plan(self) -> Plan:

@@ -11,6 +11,7 @@ import numpy as np
 from ..placement.plan import Buffer, Plan, Step
 from ..placement.timing import Timing, held
 from ..placement.wafer import LINKS, Wafer
+from .console import plural
 from .errors import shown
 from .picture import Metric, Picture, Region
 
@@ -33,6 +34,19 @@ class Figures:
     bytes_out: int
     host_cycles: float
     assumed: tuple[str, ...]
+
+    @staticmethod
+    def read(data: Any) -> Figures:
+        """Figures from their JSON. Raises TypeError, ValueError where it is something else."""
+        x, y = data["fullest_core"]
+        link = data["fullest_link"]
+        values: dict[str, Any] = dict(data)
+        values["fullest_core"] = int(x), int(y)
+        values["fullest_link"] = None if link is None else (int(link[0]), int(link[1]), str(link[2]))
+        values["assumed"] = tuple(map(str, data["assumed"]))
+        for name in ("cycles", "microseconds", "host_cycles"):
+            values[name] = float(data[name])
+        return Figures(**values)
 
 
 def figures(plan: Plan, timing: Timing) -> Figures:
@@ -98,8 +112,8 @@ def summary(plan: Plan, f: Figures) -> list[tuple[str, str]]:
         ("model", shown(plan.graph.name)),
         ("wafer", f"{shown(wafer.name)}: {wafer.width} x {wafer.height} cores{_dead(wafer)}"),
         ("plan", f"best {plan.objective} found, seed {plan.seed}"),
-        ("cores used", f"{f.cores_used:,} of {wafer.cores:,} in {f.regions} {_plural(f.regions, 'region')}"),
-        ("tasks per call", f"{f.tasks:,} in {f.wavefronts} {_plural(f.wavefronts, 'wavefront')}"),
+        ("cores used", f"{f.cores_used:,} of {wafer.cores:,} in {plural(f.regions, 'region')}"),
+        ("tasks per call", f"{f.tasks:,} in {plural(f.wavefronts, 'wavefront')}"),
         ("cycles per call", f"{f.cycles:,.0f} = {f.microseconds:,.2f} us at {clock(wafer)}"),
         ("fullest core", f"({x}, {y}): {share(f.fullest_core_bytes, wafer.sram_bytes)} bytes"),
         (
@@ -127,10 +141,6 @@ def clock(wafer: Wafer) -> str:
 
 def share(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,} ({part / max(1, whole):.0%})"
-
-
-def _plural(n: int, noun: str) -> str:
-    return noun if n == 1 else f"{noun}s"
 
 
 def _dead(wafer: Wafer) -> str:
@@ -242,21 +252,28 @@ def buffer_rows(plan: Plan, buffers: Sequence[Buffer]) -> list[dict[str, Any]]:
 
 
 def consumers(plan: Plan, most: int = 8) -> list[dict[str, Any]]:
-    """The largest buffers on the fullest core, by what computes or reads them."""
+    """The largest uses of the fullest core's SRAM, by what computes or reads them."""
     core = int(plan.sram().argmax())
     buffers, _ = at_core(plan, core % plan.wafer.width, core // plan.wafer.width)
     users = {o.buffer: s.name for s in reversed(plan.steps) for o in s.operands}
     users |= {s.result: s.name for s in plan.steps}
-    largest = sorted(buffers, key=lambda b: (-b.bytes, b.number))[:most]
-    return [
+    rows = [
         {
             "node": shown(users.get(b.number, b.name)),
             "role": b.role,
             "bytes": b.bytes,
             "tensor": shown(b.name),
         }
-        for b in largest
+        for b in buffers
     ]
+    rows.append({"node": "all kernels there", "role": "code", "bytes": code_at(plan, core), "tensor": ""})
+    return sorted(rows, key=lambda r: -int(r["bytes"]))[:most]
+
+
+def code_at(plan: Plan, core: int) -> int:
+    """Bytes of code on a core, by its physical number."""
+    pairs = zip(plan.regions, plan.code_bytes, strict=True)
+    return max((code for region, code in pairs if (region.core == core).any()), default=0)
 
 
 # -- the picture ------------------------------------------------------------------------
