@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .fabric import Ends, colour_intervals, coordinates, ends
 from .layout import Ints
 from .move import HOST, Detour, Move, records
 from .plan import Plan, Step
@@ -27,87 +28,6 @@ LANES = 16  # colours of the shared lanes: 4 directions x 2 lengths x 2 alternat
 
 class Unroutable(ValueError):
     """Dead links cut a source off from its consumer."""
-
-
-@dataclass(frozen=True)
-class _Ends:
-    """Which columns (or rows) talk to which, seen along one side of the wafer.
-
-    source: producer column numbers; at, to: wafer columns of that source and of a target. Each
-    triple once. Separable: a pair stands here if some row has it.
-    """
-
-    source: Ints
-    at: Ints
-    to: Ints
-
-
-def _along(plan: Plan, step: Step, producer: Step, move: Move, side: str) -> _Ends:
-    """The ends of a move along x or y, one tensor dimension at a time.
-
-    Dimensions are taken as independent, so that a pair may stand here which no record has: a
-    tree's span is then too long, never too short.
-    """
-    g, p = step.grid, producer.grid
-    here, there = plan.regions[step.region], plan.regions[producer.region]
-    if side == "x":
-        count, columns = g.columns, p.columns
-        to = here.x + g.x + g.dx * np.arange(count)
-        at = there.x + p.x + p.dx * np.arange(p.columns)
-    else:
-        count, columns = g.rows, p.columns
-        to = here.y + g.y + g.dy * np.arange(count)
-        at = there.y + p.y + p.dy * np.arange(p.rows)
-    target = np.arange(count, dtype=np.int64)
-    source = np.zeros(count, np.int64)
-    for d in move.dims:
-        part = d.core % columns if side == "x" else d.core // columns
-        if not part.any():
-            continue
-        own = d.x if side == "x" else d.y
-        others = np.unique(np.add.outer(np.unique(d.y if side == "x" else d.x), np.unique(d.t)))
-        pairs: list[Ints] = []
-        for o in others:
-            piece = own + o
-            first, many = d.start[piece], np.diff(d.start)[piece]
-            who = np.repeat(np.arange(count), many)
-            entry = np.repeat(first - (np.cumsum(many) - many), many) + np.arange(len(who))
-            pairs.append(np.unique(who * len(at) + part[entry]))
-        every = np.unique(np.concatenate(pairs))
-        who, adds = every // len(at), every % len(at)
-        # All combinations of what the earlier dimensions reach with what this one adds.
-        many = np.bincount(who, minlength=count)
-        start = np.cumsum(many) - many
-        repeat = many[target]
-        index = np.repeat(start[target] - (np.cumsum(repeat) - repeat), repeat) + np.arange(int(repeat.sum()))
-        target, source = np.repeat(target, repeat), np.repeat(source, repeat) + adds[index]
-    return _Ends(source, at[source], to[target])
-
-
-def colour_intervals(lo: Ints, hi: Ints) -> Ints:
-    """Colours of intervals [lo, hi] such that overlapping ones differ: as few as overlap at a point."""
-    out = np.zeros(len(lo), np.int64)
-    ends: list[int] = []  # by colour: where its last interval ends
-    for i in np.argsort(lo, kind="stable"):
-        free = next((c for c, end in enumerate(ends) if end < lo[i]), None)
-        if free is None:
-            free = len(ends)
-            ends.append(0)
-        ends[free] = int(hi[i])
-        out[i] = free
-    return out
-
-
-def _reach(e: _Ends, count: int) -> tuple[Ints, Ints]:
-    """For each of `count` producer columns (or rows) the span of its position and its targets."""
-    lo = np.full(count, np.iinfo(np.int64).max)
-    hi = np.full(count, -1)
-    np.minimum.at(lo, e.source, np.minimum(e.at, e.to))
-    np.maximum.at(hi, e.source, np.maximum(e.at, e.to))
-    # A column without records needs no colour: an empty span far away from the others.
-    idle = hi < 0
-    lo[idle], hi[idle] = 1 << 40, 1 << 40
-    return lo, hi
 
 
 @dataclass(frozen=True)
@@ -137,7 +57,7 @@ def routed(plan: Plan) -> Plan:
                 m = replace(m, detours=dead.detours(plan, s, producer, m))
             if not irregular:
                 x, y = (_along(plan, s, producer, m, side) for side in ("x", "y"))
-                if m.route != "join" and bool((x.at == x.to).all() and (y.at == y.to).all()):
+                if m.route != "join" and x.still and y.still:
                     m = replace(m, route="local")
                 elif m.route != "join" and not m.detours:
                     trees.append(_tree(plan, key, s, producer, m, x, y))
@@ -163,20 +83,26 @@ def _with(step: Step, new: dict[tuple[int, int, int], Move]) -> Step:
 
 
 def _tree(
-    plan: Plan, key: tuple[int, int, int], step: Step, producer: Step, move: Move, ex: _Ends, ey: _Ends
+    plan: Plan, key: tuple[int, int, int], step: Step, producer: Step, move: Move, ex: Ends, ey: Ends
 ) -> _Tree:
-    g = producer.grid
-    x, y = colour_intervals(*_reach(ex, g.columns)), colour_intervals(*_reach(ey, g.rows))
+    x, y = (colour_intervals(*e.spans()) for e in (ex, ey))
     ways_y = int(y.max(initial=0)) + 1
     colours = (int(x.max(initial=0)) + 1) * ways_y
-    ends = (np.r_[e.at, e.to] for e in (ex, ey))
-    (x0, x1), (y0, y1) = ((int(e.min()), int(e.max())) for e in ends)
+    (x0, x1), (y0, y1) = (
+        (int(min(e.at.min(), e.to.min())), int(max(e.at.max(), e.to.max()))) for e in (ex, ey)
+    )
     # Equal ends and equal tables of who sends to whom: the same trees.
     tables = [a for d in move.dims for a in (d.x, d.y, d.t, d.start, d.core)]
     where = repr((step.region, step.grid, producer.region, producer.grid, [len(a) for a in tables]))
     shape = hashlib.sha256(where.encode() + b"".join(a.tobytes() for a in tables)).hexdigest()
-    hops = float(np.abs(ex.at - ex.to).max() + np.abs(ey.at - ey.to).max())
+    hops = float(ex.distance.max(initial=0) + ey.distance.max(initial=0))
     return _Tree(key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, float(plan.wafer.relayed(hops)))
+
+
+def _along(plan: Plan, step: Step, producer: Step, move: Move, side: str) -> Ends:
+    here, there = plan.regions[step.region], plan.regions[producer.region]
+    to, at = (coordinates(r, s.grid, side, plan.wafer) for r, s in ((here, step), (there, producer)))
+    return ends(move, step.grid, producer.grid, to, at, side)
 
 
 def _assign(wafer: Wafer, trees: Sequence[_Tree]) -> dict[tuple[int, int, int], tuple[Ints, Ints]]:

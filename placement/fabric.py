@@ -1,0 +1,236 @@
+"""What a move costs on the fabric, from its tables alone: one side of the grid at a time.
+
+A consumer at column x and row y is taken to need every producer column that some consumer of column x
+needs, and every row that some consumer of row y needs. Where the two are tied to each other that
+is more than it does need, so that arrival times are upper bounds, at a cost that grows with the sides of the
+grids and not with their areas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .layout import Grid, Ints, Region
+from .move import Move
+from .wafer import Wafer
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+MOST_TERMS = 1 << 22  # of one max-plus product; past it rows of sources are taken at their latest
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Which producer columns (or rows) each consumer column (or row) needs: pairs, by target.
+
+    target, source: numbers in their grids. at, to: wafer coordinates of all producer and all
+    consumer columns (or rows).
+    """
+
+    target: Ints
+    source: Ints
+    at: Ints
+    to: Ints
+
+    @property
+    def distance(self) -> Ints:
+        """Hops of each pair."""
+        return np.abs(self.at[self.source] - self.to[self.target])
+
+    @property
+    def still(self) -> bool:
+        """No pair leaves its place."""
+        return not self.distance.any()
+
+    def spans(self) -> tuple[Ints, Ints]:
+        """For each producer column the lowest and highest coordinate it sends to, its own included.
+
+        Where it sends nothing, the two lie far outside the wafer.
+        """
+        lo = np.full(len(self.at), 1 << 40)
+        hi = np.full(len(self.at), -1)
+        a, b = self.at[self.source], self.to[self.target]
+        np.minimum.at(lo, self.source, np.minimum(a, b))
+        np.maximum.at(hi, self.source, np.maximum(a, b))
+        return lo, np.where(hi < 0, 1 << 40, hi)
+
+
+def coordinates(region: Region, grid: Grid, side: str, wafer: Wafer) -> Ints:
+    """Wafer coordinates of a grid's columns ("x") or rows ("y"); stand-ins for dead cores left aside."""
+    if side == "x":
+        numbers = grid.x + grid.dx * np.arange(grid.columns)
+        row = region.core[0] % wafer.width
+        # A spare core may stand at the start of a column: the column's usual place is what counts.
+        usual = np.maximum.accumulate(np.median(region.core % wafer.width, axis=0)) if wafer.dead_cores else row
+        return usual.astype(np.int64)[numbers]
+    return region.y + grid.y + grid.dy * np.arange(grid.rows)
+
+
+def ends(move: Move, consumer: Grid, producer: Grid, to: Ints, at: Ints, side: str) -> Ends:
+    """The pairs of a move along one side."""
+    count = len(to)
+    target = np.arange(count, dtype=np.int64)
+    source = np.zeros(count, np.int64)
+    for d in move.dims:
+        part = d.core % producer.columns if side == "x" else d.core // producer.columns
+        own, other = (d.x, d.y) if side == "x" else (d.y, d.x)
+        if not part.any() and (np.diff(d.start) > 0).all():
+            continue
+        offsets = np.unique(np.add.outer(np.unique(other), np.unique(d.t)))
+        many_of = np.diff(d.start)
+        found: list[Ints] = []
+        for o in offsets:
+            piece = own + o
+            many = many_of[piece]
+            who = np.repeat(np.arange(count), many)
+            entry = np.repeat(d.start[piece] - (np.cumsum(many) - many), many) + np.arange(len(who))
+            found.append(who * len(at) + part[entry])
+        every = np.unique(np.concatenate(found))
+        who, adds = every // len(at), every % len(at)
+        # All combinations of what the earlier dimensions reach with what this one adds.
+        many = np.bincount(who, minlength=count)
+        start = np.cumsum(many) - many
+        repeat = many[target]
+        index = np.repeat(start[target] - (np.cumsum(repeat) - repeat), repeat) + np.arange(int(repeat.sum()))
+        target, source = np.repeat(target, repeat), np.repeat(source, repeat) + adds[index]
+    return Ends(target, source, at, to)
+
+
+def colour_intervals(lo: Ints, hi: Ints) -> Ints:
+    """Colours of intervals [lo, hi] such that overlapping ones differ: as few as overlap at a point."""
+    out = np.zeros(len(lo), np.int64)
+    free_at: list[int] = []  # by colour: where its last interval ends
+    for i in np.argsort(lo, kind="stable"):
+        free = next((c for c, end in enumerate(free_at) if end < lo[i]), None)
+        if free is None:
+            free = len(free_at)
+            free_at.append(0)
+        free_at[free] = int(hi[i])
+        out[i] = free
+    return out
+
+
+def depth(lo: Ints, hi: Ints) -> int:
+    """How many of the intervals [lo, hi] overlap at most."""
+    used = hi < (1 << 40)
+    if not used.any():
+        return 0
+    events = np.concatenate([np.stack([lo[used] * 2, np.ones(used.sum(), np.int64)], 1),
+                             np.stack([hi[used] * 2 + 1, -np.ones(used.sum(), np.int64)], 1)])
+    return int(np.cumsum(events[np.argsort(events[:, 0], kind="stable"), 1]).max())
+
+
+def need_elements(move: Move) -> Any:
+    """[rows, columns] (each 1 where it does not matter): elements that each consumer receives."""
+    total: Any = 0
+    steps = len(move.dims[0].t) if move.dims else 1
+    for t in range(steps):
+        n: Any = np.ones((1, 1))
+        for d in move.dims:
+            lengths = np.bincount(
+                np.repeat(np.arange(len(d.start) - 1), np.diff(d.start)), d.length, len(d.start) - 1
+            )
+            x = d.x if d.x.any() else d.x[:1]
+            y = d.y if d.y.any() else d.y[:1]
+            n = n * lengths[y[:, None] + x[None, :] + d.t[t]]
+        total = total + n
+    return total
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """A move on the fabric: its pairs along both sides and its load.
+
+    sent: wavelets that leave a producer (each element once: the routers copy). inbound: wavelets
+    into each consumer, [rows, columns] or broadcastable. row, column: the most that a link carries.
+    """
+
+    x: Ends
+    y: Ends
+    sent: float
+    inbound: Any
+    row: float
+    column: float
+
+    @property
+    def still(self) -> bool:
+        return self.x.still and self.y.still
+
+
+def traffic(
+    wafer: Wafer, move: Move, consumer: Grid, producer: Grid, here: Region, there: Region, held: int, nbytes: int
+) -> Traffic:
+    """The traffic of `move`. held: elements of a producer's tile; nbytes: of an element."""
+    x, y = (
+        ends(
+            move, consumer, producer, coordinates(here, consumer, s, wafer), coordinates(there, producer, s, wafer), s
+        )
+        for s in ("x", "y")
+    )
+    sent = float(wafer.wavelets(held * nbytes))
+    inbound = wafer.wavelets(need_elements(move) * nbytes)
+    fan = int(np.bincount(x.target).max(initial=0))
+    row = depth(*x.spans()) * sent if not x.still else 0.0
+    into = min(fan * sent, float(np.max(inbound, initial=0)) * len(y.to))
+    column = depth(*y.spans()) * into if not y.still else 0.0
+    return Traffic(x, y, sent, inbound, row, column)
+
+
+def arrival(wafer: Wafer, move: Traffic, ready: Floats, relayed: bool) -> Floats:
+    """[rows, columns]: when each consumer has all it needs. ready: [rows, columns] of the producers.
+
+    The latest producer plus the way along both sides, plus serialisation on the fullest of
+    the consumer's ramp, a producer's ramp and the links.
+    """
+    by_row = _max_plus(wafer, move.y, ready, relayed)
+    out = _max_plus(wafer, move.x, by_row.T, relayed).T
+    if move.still:
+        return out
+    turn = 0 if move.x.still or move.y.still else 1
+    serial = np.maximum(move.inbound, max(move.sent, move.row, move.column))
+    return out + wafer.route(0, turn) + wafer.serial(serial)
+
+
+def _max_plus(wafer: Wafer, e: Ends, ready: Floats, relayed: bool) -> Floats:
+    """For each target the latest of its sources (rows of `ready`) plus the way to it."""
+    hops = e.distance
+    way = wafer.hop * hops + (wafer.relayed(hops) if relayed else 0.0)
+    if len(e.source) * ready.shape[1] > MOST_TERMS:
+        ready = np.broadcast_to(ready.max(axis=1, keepdims=True), (ready.shape[0], 1))
+    order = np.argsort(e.target, kind="stable")
+    first = np.flatnonzero(np.r_[True, np.diff(e.target[order]) > 0]) if len(order) else order
+    out = np.zeros((len(e.to), ready.shape[1]))
+    if len(order):
+        terms = ready[e.source[order]] + way[order, None]
+        out[e.target[order][first]] = np.maximum.reduceat(terms, first, axis=0)
+    return out
+
+
+def add_links(wafer: Wafer, links: Floats, move: Traffic) -> None:
+    """Adds a move's bytes to [4, height, width]: along the producers' rows, then down the targets' columns."""
+    nbytes = move.sent * wafer.wavelet_bytes
+    east, west = _coverage(move.x, wafer.width)
+    rows = np.unique(move.y.at[move.y.source])
+    links[0][rows] += nbytes * east
+    links[1][rows] += nbytes * west
+    south, north = _coverage(move.y, wafer.height)
+    columns, count = np.unique(move.x.to[move.x.target], return_counts=True)
+    into = np.minimum(count * nbytes, float(np.max(move.inbound, initial=0)) * wafer.wavelet_bytes * len(move.y.to))
+    links[2][:, columns] += south[:, None] * into
+    links[3][:, columns] += north[:, None] * into
+
+
+def _coverage(e: Ends, size: int) -> tuple[Floats, Floats]:
+    """How many producers' spans cover each outgoing link, upward and downward in the coordinate."""
+    lo, hi = e.spans()
+    used = hi < (1 << 40)
+    at, lo, hi = e.at[used], lo[used], hi[used]
+    up, down = np.zeros(size + 1), np.zeros(size + 1)
+    np.add.at(up, at, 1.0)
+    np.subtract.at(up, hi, 1.0)
+    np.add.at(down, lo + 1, 1.0)
+    np.subtract.at(down, at + 1, 1.0)
+    return np.cumsum(up)[:size], np.cumsum(down)[:size]
+
