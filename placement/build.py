@@ -17,7 +17,8 @@ from ..ir.ops.reduce import REDUCTIONS
 from .layout import Cut, Grid, Layout, Region, Split, layout, whole
 from .move import HOST, Move, combining, derive, identical
 from .plan import Buffer, Operand, Plan, Role, Step
-from .split import Choice, Source, join_split, useful_ways
+from .follow import join_split
+from .split import Choice, Source, useful_ways
 from .sram import allocate
 from .wafer import Wafer
 
@@ -47,18 +48,24 @@ class Assembly:
     lays: list[tuple[str, Move]] = field(default_factory=lambda: [])
     resident: dict[int, Any] = field(default_factory=lambda: {})  # region -> bytes of constants by core
 
-    def spot(self, region: int, grid: Grid) -> Grid:
-        """`grid` moved to where its fullest core holds least; near the region's corner among equals."""
+    def spot(self, region: int, grid: Grid, resident: float) -> Grid:
+        """`grid` where it is, or moved to where its fullest core holds least if constants pile up there."""
         r = self.regions[region]
-        if region not in self.resident:
+        if region not in self.resident or resident == 0:
             return grid
         used = self.resident[region]
-        best = (int(used[: grid.rows, : grid.columns].max()), 0, 0)
-        for y in _offsets(r.rows, grid.rows):
-            for x in _offsets(r.columns, grid.columns):
-                most = int(used[y : y + grid.rows, x : x + grid.columns].max())
-                best = min(best, (most, y, x))
-        return replace(grid, x=best[2], y=best[1])
+
+        def fullest(x: int, y: int) -> int:
+            return int(used[y : y + grid.rows, x : x + grid.columns].max())
+
+        if fullest(grid.x, grid.y) + resident <= PILE * self.wafer.sram_bytes:
+            return grid
+        _, y, x = min(
+            (fullest(x, y), y, x)
+            for y in _offsets(r.rows, grid.rows)
+            for x in _offsets(r.columns, grid.columns)
+        )
+        return replace(grid, x=x, y=y)
 
     def buffer(
         self,
@@ -88,9 +95,10 @@ class Assembly:
         s = steps[0]
         a, b = self.regions[s.region], self.regions[region]
         far = abs(a.x + a.width / 2 - b.x - b.width / 2) + abs(a.y + a.height / 2 - b.y - b.height / 2)
+        shape = self.graph.tensors[tensor].shape
         if len(steps) > 1:
-            return Source(Grid(1, 1), Split(), (), (), -1, far)
-        return Source(s.grid, s.split, s.write, s.op.axes, s.region, far)
+            return Source(Grid(1, 1), Split(), (), (), -1, far, shape)
+        return Source(s.grid, s.split, s.write, s.op.axes, s.region, far, shape)
 
     def add(self, step: Step, temporary: Sequence[int] = ()) -> int:
         number = len(self.steps)
@@ -344,6 +352,7 @@ PART = "part"
 
 
 SPOTS = 12  # places tried along each side
+PILE = 0.4  # of SRAM: constants of small ops may pile up to this before they are spread
 
 
 def _offsets(size: int, taken: int) -> list[int]:
@@ -380,7 +389,7 @@ def assemble(
         r = regions[region]
         sources = [a.source(t, region) for t in node.inputs]
         c = choose(i, sources, region, r.columns, r.rows)
-        grid = c.grid if c.fixed else a.spot(region, c.grid)
+        grid = c.grid if c.fixed else a.spot(region, c.grid, c.resident)
         a.task(i, node, region, grid, c.split, c.part)
     for t in graph.inputs:
         if t not in a.writers:

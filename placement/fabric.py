@@ -18,6 +18,7 @@ from .move import Move
 from .wafer import Wafer
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+NOWHERE = 1 << 40  # a coordinate far outside any wafer
 MOST_TERMS = 1 << 22  # of one max-plus product; past it rows of sources are taken at their latest
 
 
@@ -49,12 +50,12 @@ class Ends:
 
         Where it sends nothing, the two lie far outside the wafer.
         """
-        lo = np.full(len(self.at), 1 << 40)
+        lo = np.full(len(self.at), NOWHERE)
         hi = np.full(len(self.at), -1)
         a, b = self.at[self.source], self.to[self.target]
         np.minimum.at(lo, self.source, np.minimum(a, b))
         np.maximum.at(hi, self.source, np.maximum(a, b))
-        return lo, np.where(hi < 0, 1 << 40, hi)
+        return lo, np.where(hi < 0, NOWHERE, hi)
 
 
 def coordinates(region: Region, grid: Grid, side: str, wafer: Wafer) -> Ints:
@@ -103,6 +104,8 @@ def colour_intervals(lo: Ints, hi: Ints) -> Ints:
     out = np.zeros(len(lo), np.int64)
     free_at: list[int] = []  # by colour: where its last interval ends
     for i in np.argsort(lo, kind="stable"):
+        if lo[i] >= NOWHERE:
+            continue  # sends nothing: any colour will do
         free = next((c for c, end in enumerate(free_at) if end < lo[i]), None)
         if free is None:
             free = len(free_at)
@@ -114,7 +117,7 @@ def colour_intervals(lo: Ints, hi: Ints) -> Ints:
 
 def depth(lo: Ints, hi: Ints) -> int:
     """How many of the intervals [lo, hi] overlap at most."""
-    used = hi < (1 << 40)
+    used = hi < NOWHERE
     if not used.any():
         return 0
     events = np.concatenate([np.stack([lo[used] * 2, np.ones(used.sum(), np.int64)], 1),
@@ -225,7 +228,7 @@ def add_links(wafer: Wafer, links: Floats, move: Traffic) -> None:
 def _coverage(e: Ends, size: int) -> tuple[Floats, Floats]:
     """How many producers' spans cover each outgoing link, upward and downward in the coordinate."""
     lo, hi = e.spans()
-    used = hi < (1 << 40)
+    used = hi < NOWHERE
     at, lo, hi = e.at[used], lo[used], hi[used]
     up, down = np.zeros(size + 1), np.zeros(size + 1)
     np.add.at(up, at, 1.0)

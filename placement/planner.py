@@ -13,12 +13,14 @@ from typing import Any
 from ..ir.graph import Graph
 from ..ir.op import Op
 from .build import Chooser, assemble
+from .choose import choose
+from .follow import join_split
 from .group import Group, layers
 from .layout import Grid, Region, Split
 from .place import PLACERS, Size, logical_width, make_region
 from .plan import Plan
 from .route import routed
-from .split import Choice, Limits, Source, choose, join_split
+from .split import Choice, Limits, Source
 from .timing import predicted_cycles
 from .wafer import Wafer
 
@@ -53,7 +55,14 @@ class Estimator:
         self._choices: dict[Any, Choice] = {}
 
     def choice(
-        self, op: Op, sources: Sequence[Source | None], region: int, columns: int, rows: int, limits: Limits
+        self,
+        op: Op,
+        sources: Sequence[Source | None],
+        region: int,
+        columns: int,
+        rows: int,
+        limits: Limits,
+        exact: bool = True,
     ) -> Choice:
         """The split of `op` on region number `region` of columns x rows."""
         local = tuple(
@@ -62,9 +71,9 @@ class Estimator:
             else replace(s, region=0 if s.region == region else 1, distance=round(s.distance, -1))
             for s in sources
         )
-        key = (op, local, columns, rows, limits)
+        key = (op, local, columns, rows, limits, exact)
         if key not in self._choices:
-            self._choices[key] = choose(op, local, 0, columns, rows, limits, self.wafer)
+            self._choices[key] = choose(op, local, 0, columns, rows, limits, self.wafer, exact)
         return self._choices[key]
 
     def limits(self, nodes: Sequence[int]) -> dict[int, Limits]:
@@ -85,13 +94,14 @@ class Estimator:
         for i in (i for g in groups for i in g.nodes):
             n = self.graph.nodes[i]
             held = [self._source(t, sources) for t in n.inputs]
-            c = self.choice(n.op, held, 0, columns, rows, limits[i])
+            c = self.choice(n.op, held, 0, columns, rows, limits[i], exact=False)
             total += c.cycles
             fits = fits and c.resident <= limits[i].resident * 1.001 and c.working <= limits[i].working * 1.001
             split, grid = c.split, c.grid
             if c.part:
                 split, grid = join_split(n.op, split, c.part, grid)
-            sources[n.output] = Source(grid, split, n.op.write, n.op.axes, 0, 0.0)
+            shape = self.graph.tensors[n.output].shape
+            sources[n.output] = Source(grid, split, n.op.write, n.op.axes, 0, 0.0, shape)
         return total, fits
 
     def _source(self, tensor: str, sources: Mapping[str, Source]) -> Source | None:

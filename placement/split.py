@@ -33,6 +33,7 @@ class Source:
     axes: tuple[tuple[str, int], ...]
     region: int
     distance: float  # hops between the regions' centres
+    shape: tuple[int, ...] = ()  # of the tensor
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Choice:
     resident: float
     working: float
     fixed: bool = False
+
+    def excess(self, limits: Limits) -> float:
+        """How many times over its limits; 1 when within."""
+        return max(self.resident / limits.resident, 1.0) * max(self.working / limits.working, 1.0)
 
 
 def cuttable(op: Op) -> list[str]:
@@ -201,20 +206,31 @@ def estimate(
 def search(
     op: Op, sources: Sequence[Source | None], columns: int, rows: int, limits: Limits, wafer: Wafer
 ) -> Choice:
-    """The enumerated split of least estimated latency within `limits` (or of least excess).
+    """The enumerated split of least estimated latency within `limits` (or of least excess)."""
+    return shortlist(op, sources, columns, rows, limits, wafer, 1)[0]
+
+
+def shortlist(
+    op: Op,
+    sources: Sequence[Source | None],
+    columns: int,
+    rows: int,
+    limits: Limits,
+    wafer: Wafer,
+    most: int,
+) -> list[Choice]:
+    """At most `most` enumerated splits, best estimate first; at least one.
 
     Cuts along time are tried only where no cut in space keeps to the limits.
     """
     c = enumerate_cuts(op, columns, rows)
-    best = _best(op, c, {}, sources, limits, wafer)
+    found = _best(op, c, {}, sources, limits, wafer, most)
+    best = found[0]
     if best.resident <= limits.resident and best.working > limits.working:
         steps = [{a: w} for a in c.axes for w in TIME_WAYS if w <= op.size[a]]
-        found = [_best(op, c, t, sources, limits, wafer) for t in steps]
-        best = min(
-            [best, *found],
-            key=lambda f: (max(f.resident / limits.resident, 1.0) * max(f.working / limits.working, 1.0), f.cycles),
-        )
-    return best
+        found += [f for t in steps for f in _best(op, c, t, sources, limits, wafer, 1)]
+        found.sort(key=lambda f: (f.excess(limits), f.cycles))
+    return found[:most]
 
 
 def _best(
@@ -224,8 +240,9 @@ def _best(
     sources: Sequence[Source | None],
     limits: Limits,
     wafer: Wafer,
-) -> Choice:
-    """The best candidate when the axes of `time` are cut along time besides."""
+    most: int,
+) -> list[Choice]:
+    """The best candidates when the axes of `time` are cut along time besides."""
     n = c.ways.shape[1]
     size = op.size
     cut: dict[str, Any] = {a: np.ones(n, np.int64) for a in size}
@@ -251,130 +268,13 @@ def _best(
     excess = np.maximum(resident / max(limits.resident, 1.0), 1.0) * np.maximum(
         working / max(limits.working, 1.0), 1.0
     )
-    i = int(np.lexsort((used_x * used_y, cycles, excess, ~legal))[0])
-    if not legal[i]:
-        return Choice(Split(), Grid(1, 1), "", np.inf, np.inf, np.inf)
-    split = to_split(op, c.axes, c.ways[:, i])
-    split = Split((*split.cuts, *(Cut(a, "t", w) for a, w in time.items())))
-    gw, gh, _ = split.grid
-    return Choice(
-        split, Grid(gw, gh), part_axis(op, split), float(cycles[i]), float(resident[i]), float(working[i])
-    )
-
-
-def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
-    """The split and grid on which `operand` is read where `source` holds it; None if there is none.
-
-    Producer cuts that the op cannot take (its axis must stay whole, or is absent) are dropped when
-    they are the outermost or innermost digits of their side: the op then runs on a part of the grid.
-    """
-    held = dict(source.axes)
-    size = op.size
-    whole = set(op.whole) | set(op.reduced)
-    taken: list[tuple[Cut, str]] = []  # producer's cut, our axis ("" = dropped)
-    dim_of = {a: d for d, e in enumerate(source.write) for a in e.axes}
-    for c in source.split.cuts:
-        if c.side == "t":
-            continue
-        d = dim_of.get(c.axis)
-        if d is None:
-            return None
-        ours = op.reads[operand][d]
-        name = ""
-        terms = sorted(ours.terms, key=lambda t: -abs(t[1]))
-        coefficient = source.write[d].coefficient(c.axis)
-        in_time = int(np.prod([t.ways for t in source.split.cuts if t.axis == c.axis and t.side == "t"]))
-        tile = source.split.tile(c.axis, held[c.axis]) * in_time * abs(coefficient)
-        for a, k in terms:
-            if a not in whole and k > 0 and tile % k == 0 and tile // k <= size[a]:
-                name = a
-                break
-        taken.append((c, name))
-    x, dx, columns = _part_of_side([t for t in taken if t[0].side == "x"], source.grid.x, source.grid.dx)
-    y, dy, rows = _part_of_side([t for t in taken if t[0].side == "y"], source.grid.y, source.grid.dy)
-    if columns == 0 or rows == 0:
-        return None
-    cuts = tuple(Cut(a, c.side, c.ways) for c, a in taken if a)
-    split = Split(cuts)
-    if any(split.axis_ways(a) > n for a, n in op.axes):
-        return None
-    extents = split.extents(op.axes)
-    cut = {a: split.axis_ways(a) for a in size}
-    if not bool(dense(op.write, extents, cut)) or set(access_axes(op.write)) < {c.axis for c in cuts} - set(op.reduced):
-        return None
-    return split, Grid(columns, rows, x, y, dx, dy)
-
-
-def _part_of_side(cuts: Sequence[tuple[Cut, str]], start: int, pitch: int) -> tuple[int, int, int]:
-    """(start, pitch, length) of the kept digits; length 0 where a dropped one lies between kept ones."""
-    kept = [bool(a) for _, a in cuts]
-    ways = [c.ways for c, _ in cuts]
-    while kept and not kept[0]:
-        kept, ways = kept[1:], ways[1:]
-    while kept and not kept[-1]:
-        pitch *= ways[-1]
-        kept, ways = kept[:-1], ways[:-1]
-    if not all(kept):
-        return start, pitch, 0
-    return start, pitch, int(np.prod(ways, dtype=np.int64))
-
-
-def choose(
-    op: Op,
-    sources: Sequence[Source | None],
-    region: int,
-    columns: int,
-    rows: int,
-    limits: Limits,
-    wafer: Wafer,
-) -> Choice:
-    """The best split of `op` on a region of columns x rows logical cores."""
-    best = search(op, sources, columns, rows, limits, wafer)
-    for j, source in enumerate(sources):
-        if source is None or source.region != region:
-            continue
-        if (found := follow(op, j, source)) is None:
-            continue
-        split, grid = found
-        extents = split.extents(op.axes)
-        aligned = [
-            i == j or (s is not None and s.grid == source.grid and follow(op, i, s) == found)
-            for i, s in enumerate(sources)
-        ]
-        span = grid.columns * grid.dx + grid.rows * grid.dy
-        cycles, resident, working = estimate(op, extents, extents, 1, span, 1, sources, aligned, wafer)
-        fits = resident <= limits.resident and working <= limits.working
-        best_fits = best.resident <= limits.resident and best.working <= limits.working
-        if (fits, -float(cycles)) > (best_fits, -best.cycles):
-            best = Choice(split, grid, "", float(cycles), float(resident), float(working), fixed=True)
-    return best
-
-
-def join_split(op: Op, split: Split, part: str, grid: Grid) -> tuple[Split, Grid]:
-    """Where the partial results of `part` are joined: spread over the cores that made them.
-
-    The part's digit, innermost on its side, is given to the result axis with the longest tile; as
-    many of its cores become roots as divide that tile exactly. One root, in the centre, where none does.
-    """
-    cut = next(c for c in split.cuts if c.axis == part and c.side != "t")
-    rest = tuple(c for c in split.cuts if c.axis != part and c.side != "t")
-    size = op.size
-    kept = access_axes(op.write)
-    base = Split(rest)
-    extents = base.extents(op.axes)
-    best_axis, best_ways = "", 1
-    for a in kept:
-        tile = extents[a]
-        for w in range(min(cut.ways, tile), 1, -1):
-            if tile % w == 0 and cut.ways % w == 0 and (w > best_ways):
-                trial = Split((*rest, Cut(a, cut.side, w)))
-                if bool(dense(op.write, trial.extents(op.axes), {b: trial.axis_ways(b) for b in size})):
-                    best_axis, best_ways = a, w
-                    break
-    pitch = cut.ways // best_ways
-    chosen = Split((*rest, Cut(best_axis, cut.side, best_ways))) if best_axis else base
-    gw, gh, _ = chosen.grid
-    if cut.side == "x":
-        return chosen, Grid(gw, gh, grid.x + grid.dx * (pitch // 2), grid.y, grid.dx * pitch, grid.dy)
-    return chosen, Grid(gw, gh, grid.x, grid.y + grid.dy * (pitch // 2), grid.dx, grid.dy * pitch)
-
+    out: list[Choice] = []
+    for i in np.lexsort((used_x * used_y, cycles, excess, ~legal))[:most]:
+        if not legal[i]:
+            break
+        split = to_split(op, c.axes, c.ways[:, i])
+        split = Split((*split.cuts, *(Cut(a, "t", w) for a, w in time.items())))
+        gw, gh, _ = split.grid
+        figures = float(cycles[i]), float(resident[i]), float(working[i])
+        out.append(Choice(split, Grid(gw, gh), part_axis(op, split), *figures))
+    return out or [Choice(Split(), Grid(1, 1), "", np.inf, np.inf, np.inf)]

@@ -1,0 +1,104 @@
+"""Following: running an op where an operand already lies, and where partial results are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..ir.affine import access_axes
+from ..ir.op import Op
+from .layout import Cut, Grid, Split
+from .split import Source, dense
+
+
+def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
+    """The split and grid on which `operand` is read where `source` holds it; None if there is none.
+
+    A reduced axis that the producer has cut makes partial results, if its digit is innermost on its side.
+
+    Producer cuts that the op cannot take (its axis must stay whole, or is absent) are dropped when
+    they are the outermost or innermost digits of their side: the op then runs on a part of the grid.
+    """
+    held = dict(source.axes)
+    size = op.size
+    whole = set(op.whole)
+    reduced = set(op.reduced)
+    taken: list[tuple[Cut, str]] = []  # producer's cut, our axis ("" = dropped)
+    dim_of = {a: d for d, e in enumerate(source.write) for a in e.axes}
+    for c in source.split.cuts:
+        if c.side == "t":
+            continue
+        d = dim_of.get(c.axis)
+        if d is None:
+            return None
+        ours = op.reads[operand][d]
+        name = ""
+        terms = sorted(ours.terms, key=lambda t: -abs(t[1]))
+        coefficient = source.write[d].coefficient(c.axis)
+        in_time = int(np.prod([t.ways for t in source.split.cuts if t.axis == c.axis and t.side == "t"]))
+        tile = source.split.tile(c.axis, held[c.axis]) * in_time * abs(coefficient)
+        for a, k in terms:
+            if a not in whole and k > 0 and tile % k == 0 and tile // k <= size[a]:
+                name = a
+                break
+        taken.append((c, name))
+    x, dx, columns = _part_of_side([t for t in taken if t[0].side == "x"], source.grid.x, source.grid.dx)
+    y, dy, rows = _part_of_side([t for t in taken if t[0].side == "y"], source.grid.y, source.grid.dy)
+    if columns == 0 or rows == 0:
+        return None
+    cuts = tuple(Cut(a, c.side, c.ways) for c, a in taken if a)
+    split = Split(cuts)
+    parts = [i for i, c in enumerate(cuts) if c.axis in reduced]
+    if len(parts) > 1 or (parts and any(c.side == cuts[parts[0]].side for c in cuts[parts[0] + 1 :])):
+        return None
+    if any(split.axis_ways(a) > n for a, n in op.axes):
+        return None
+    extents = split.extents(op.axes)
+    cut = {a: split.axis_ways(a) for a in size}
+    if not bool(dense(op.write, extents, cut)):
+        return None
+    return split, Grid(columns, rows, x, y, dx, dy)
+
+
+def _part_of_side(cuts: Sequence[tuple[Cut, str]], start: int, pitch: int) -> tuple[int, int, int]:
+    """(start, pitch, length) of the kept digits; length 0 where a dropped one lies between kept ones."""
+    kept = [bool(a) for _, a in cuts]
+    ways = [c.ways for c, _ in cuts]
+    while kept and not kept[0]:
+        kept, ways = kept[1:], ways[1:]
+    while kept and not kept[-1]:
+        pitch *= ways[-1]
+        kept, ways = kept[:-1], ways[:-1]
+    if not all(kept):
+        return start, pitch, 0
+    return start, pitch, int(np.prod(ways, dtype=np.int64))
+
+
+def join_split(op: Op, split: Split, part: str, grid: Grid) -> tuple[Split, Grid]:
+    """Where the partial results of `part` are joined: spread over the cores that made them.
+
+    The part's digit, innermost on its side, is given to the result axis with the longest tile; as
+    many of its cores become roots as divide that tile exactly. One root, in the centre, where none does.
+    """
+    cut = next(c for c in split.cuts if c.axis == part and c.side != "t")
+    rest = tuple(c for c in split.cuts if c.axis != part and c.side != "t")
+    size = op.size
+    kept = access_axes(op.write)
+    base = Split(rest)
+    extents = base.extents(op.axes)
+    best_axis, best_ways = "", 1
+    for a in kept:
+        tile = extents[a]
+        for w in range(min(cut.ways, tile), 1, -1):
+            if tile % w == 0 and cut.ways % w == 0 and (w > best_ways):
+                trial = Split((*rest, Cut(a, cut.side, w)))
+                if bool(dense(op.write, trial.extents(op.axes), {b: trial.axis_ways(b) for b in size})):
+                    best_axis, best_ways = a, w
+                    break
+    pitch = cut.ways // best_ways
+    chosen = Split((*rest, Cut(best_axis, cut.side, best_ways))) if best_axis else base
+    gw, gh, _ = chosen.grid
+    if cut.side == "x":
+        return chosen, Grid(gw, gh, grid.x + grid.dx * (pitch // 2), grid.y, grid.dx * pitch, grid.dy)
+    return chosen, Grid(gw, gh, grid.x, grid.y + grid.dy * (pitch // 2), grid.dx, grid.dy * pitch)
