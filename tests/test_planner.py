@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from waferc.ir import dtypes
+from waferc.placement.fabric import NOWHERE, colour_intervals
 from waferc.placement.layout import Grid, axis_indices
 from waferc.placement.move import Move
 from waferc.placement.place import PLACERS, logical_width, physical_width
@@ -177,6 +178,24 @@ def test_a_step_ends_after_those_that_it_reads(graph: str) -> None:
         for m in moves_of(s):
             assert timing.end[s.number].max() > timing.end[by_result[m.source]].max() or m.route == "local"
     assert timing.cycles == pytest.approx(max(float(e.max()) for e in timing.end))
+
+
+# -- colours ---------------------------------------------------------------------------------------
+
+spans = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 8)), max_size=12)
+
+
+@given(spans, st.integers(0, 3))
+def test_overlapping_spans_get_colours_apart_and_no_more_than_overlap(
+    made: list[tuple[int, int]], idle: int
+) -> None:
+    lo = np.array([a for a, _ in made] + [NOWHERE] * idle, np.int64)
+    hi = np.array([a + n for a, n in made] + [NOWHERE] * idle, np.int64)
+    colour = colour_intervals(lo, hi)
+    at = range(30)
+    here = [[int(c) for c, a, b in zip(colour, lo, hi, strict=True) if a <= x <= b] for x in at]
+    assert all(len(set(c)) == len(c) for c in here)
+    assert int(colour.max(initial=-1)) + 1 == max([*map(len, here), min(idle, 1)])
 
 
 # -- SRAM ---------------------------------------------------------------------------------------------------
