@@ -49,7 +49,7 @@ def check(
     if refused:
         console.result(data)
         some = ", ".join(shown(kind) for kind in refused[:8]) + (", ..." if len(refused) > 8 else "")
-        raise UnsupportedModel(f"{len(refused)} unsupported operators ({some}): the table says why")
+        raise UnsupportedModel(f"unsupported operators: {some}; the table says why")
     options = Compiling(wafer, dims, shapes, "2", "latency", 0, (), None)
     try:
         compiled = options.compile(model, console, until="plan")
@@ -135,6 +135,11 @@ def compile_verb(
     Places the ONNX file MODEL on the wafer and writes a program that 'waferc run'
     executes. A program contains native code: run one only if you trust its source.
     """
+    from .files import need_folder, replacing
+
+    for path in (output, report_path):
+        if path is not None:
+            need_folder(path)  # before the work, not after it
     try:
         compiled = options.compile(model, console, until)
     except DoesNotFit as e:
@@ -146,19 +151,18 @@ def compile_verb(
         _dump(folder, compiled)
     data: dict[str, Any] = {"model": model, "output": output}
     if until == "graph":
-        from .files import replacing
-
         with replacing(output) as part:
             part.write_text(str(compiled.graph), encoding="utf-8")
     else:
         from .show import summary
 
         console.progress("codegen", 0.5)
-        _save(compiled, output, until)
+        # Through `replacing`, so that a device given as FILE is written to and not replaced.
+        with replacing(output) as part:
+            compiled.save(part, until)
         for line in facts(summary(compiled.plan, compiled.figures)):
             console.say(line)
         if report_path is not None:
-            from .files import replacing
             from .report import write_report
             from .show import picture
 
@@ -170,14 +174,6 @@ def compile_verb(
             console.note(f"{name:10} {seconds:8.3f} s")
     console.note(f"wrote {shown(output)}")
     console.result({**data, "seconds": compiled.seconds})
-
-
-def _save(compiled: Compiled, output: str, until: Any) -> None:
-    """Through `replacing`, too, so that a device given as FILE is written to and not replaced."""
-    from .files import replacing
-
-    with replacing(output) as part:
-        compiled.save(part, until)
 
 
 def _dump(folder: str, compiled: Compiled) -> None:

@@ -197,10 +197,9 @@ def verify(
     feeds = feeding.calls(loaded.image.inputs, loaded.state_inputs)
     rule = Rule(rtol, atol)
     found = compare(loaded, reference, feeds, rule, threads, console.progress)
-    console.say(
-        f"against {reference.name}, {len(feeds)} {'call' if len(feeds) == 1 else 'calls'}; passes when"
-    )
-    console.say(f"  {rule}")
+    console.say(f"against {reference.name}, {plural(len(feeds), 'call')}; passes when")
+    for line in str(rule).split(", ", 1):
+        console.say(f"  {line}")
     console.say()
     failed = [c for c in found if not c.passed]
     _say_comparisons(console, found if not per_node else failed[:1] or found[-1:], makers)

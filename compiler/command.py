@@ -128,7 +128,8 @@ def _of_ours(e: BaseException) -> int | None:
 def _of_click(e: click.ClickException) -> str:
     text = e.format_message()
     if isinstance(e, click.UsageError) and e.ctx is not None:
-        text = f"{text.rstrip('.')}; see '{e.ctx.command_path} --help'"
+        text = text if text.endswith("...") else text.removesuffix(".")
+        text = f"{text} (see '{e.ctx.command_path} --help')"
     return text[:1].lower() + text[1:]
 
 

@@ -51,6 +51,13 @@ def replacing(path: str | Path) -> Generator[Path]:
         part.unlink(missing_ok=True)
 
 
+def need_folder(path: str | Path) -> None:
+    """Raises OSError where no file could be made at `path` for want of its folder."""
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(2, "its folder does not exist", str(path))
+
+
 def write_npz(path: str | Path, arrays: Mapping[str, Array]) -> None:
     """As numpy.savez, but atomic and without the time of day. Raises OSError."""
     with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
