@@ -224,7 +224,7 @@ class Assembly:
             box = op.hold({a: (0, n) for a, n in op.axes})
             write = tuple(e.plus(constant(-lo)) for e, (lo, _) in zip(op.write, box, strict=True))
             tensor = f"{node.output}#{len(self.steps)}"
-            ways = split.axis_ways(part)
+            ways = split.space_ways(part)
             shape = (ways, *(hi - lo for lo, hi in box))
             self.tensors[tensor] = Tensor(tensor, shape, op.out_type)
         held = layout(write, op.axes, split, part, merge_time=True)

@@ -66,7 +66,7 @@ def _followed(op: Op, operand: int, sources: Sequence[Source | None], wafer: Waf
     ]
     part = part_axis(op, split)
     span = grid.columns * grid.dx + grid.rows * grid.dy
-    parts = split.axis_ways(part) if part else 1
+    parts = split.space_ways(part) if part else 1
     figures = estimate(op, extents, extents, 1, span, parts, sources, aligned, wafer)
     return Choice(split, grid, part, *(float(f) for f in figures), fixed=True)
 
@@ -93,7 +93,7 @@ def _costed(
     extents = c.split.extents(op.axes)
     steps = c.split.grid[2]
     held = {a: n * int(np.prod([t.ways for t in c.split.cuts if t.axis == a and t.side == "t"])) for a, n in extents.items()}
-    parts = c.split.axis_ways(c.part) if c.part else 1
+    parts = c.split.space_ways(c.part) if c.part else 1
     free: list[Source | None] = [None if s is None else replace(s, distance=0.0) for s in sources]
     # Cycles without any arrival; then the latest real one.
     cycles, _, _ = estimate(op, extents, held, steps, 0, parts, free, [True] * len(sources), wafer)

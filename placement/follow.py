@@ -15,7 +15,7 @@ from .split import Source, dense
 def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
     """The split and grid on which `operand` is read where `source` holds it; None if there is none.
 
-    A reduced axis that the producer has cut makes partial results, if its digit is innermost on its side.
+    A reduced axis that the producer has cut makes partial results, if its digits are innermost on their sides.
 
     Producer cuts that the op cannot take (its axis must stay whole, or is absent) are dropped when
     they are the outermost or innermost digits of their side: the op then runs on a part of the grid.
@@ -50,7 +50,9 @@ def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
     cuts = tuple(Cut(a, c.side, c.ways) for c, a in taken if a)
     split = Split(cuts)
     parts = [i for i, c in enumerate(cuts) if c.axis in reduced]
-    if len(parts) > 1 or (parts and any(c.side == cuts[parts[0]].side for c in cuts[parts[0] + 1 :])):
+    if len({cuts[i].axis for i in parts}) > 1 or len({cuts[i].side for i in parts}) < len(parts):
+        return None
+    if any(c.side == cuts[i].side for i in parts for c in cuts[i + 1 :]):
         return None
     if any(split.axis_ways(a) > n for a, n in op.axes):
         return None
@@ -81,8 +83,11 @@ def join_split(op: Op, split: Split, part: str, grid: Grid) -> tuple[Split, Grid
     The part's digit, innermost on its side, is given to the result axis with the longest tile; as
     many of its cores become roots as divide that tile exactly. One root, in the centre, where none does.
     """
-    cut = next(c for c in split.cuts if c.axis == part and c.side != "t")
+    cuts = [c for c in split.cuts if c.axis == part and c.side != "t"]
     rest = tuple(c for c in split.cuts if c.axis != part and c.side != "t")
+    if len(cuts) > 1:
+        return Split(rest), _centre(Split(rest), cuts, grid)
+    cut = cuts[0]
     size = op.size
     kept = access_axes(op.write)
     base = Split(rest)
@@ -98,7 +103,16 @@ def join_split(op: Op, split: Split, part: str, grid: Grid) -> tuple[Split, Grid
                     break
     pitch = cut.ways // best_ways
     chosen = Split((*rest, Cut(best_axis, cut.side, best_ways))) if best_axis else base
-    gw, gh, _ = chosen.grid
-    if cut.side == "x":
-        return chosen, Grid(gw, gh, grid.x + grid.dx * (pitch // 2), grid.y, grid.dx * pitch, grid.dy)
-    return chosen, Grid(gw, gh, grid.x, grid.y + grid.dy * (pitch // 2), grid.dx, grid.dy * pitch)
+    return chosen, _centre(chosen, [Cut(part, cut.side, pitch)], grid)
+
+
+def _centre(split: Split, dropped: Sequence[Cut], grid: Grid) -> Grid:
+    """The grid of `split`, its cores in the middle of the `dropped` innermost digits."""
+    columns, rows, _ = split.grid
+    x, y, dx, dy = grid.x, grid.y, grid.dx, grid.dy
+    for c in dropped:
+        if c.side == "x":
+            x, dx = x + dx * (c.ways // 2), dx * c.ways
+        else:
+            y, dy = y + dy * (c.ways // 2), dy * c.ways
+    return Grid(columns, rows, x, y, dx, dy)

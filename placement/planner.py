@@ -28,7 +28,7 @@ Report = Callable[[str, float], None]  # (phase, share done)
 
 SIDES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 SHARES = ((0.62, 0.30), (0.75, 0.18), (0.50, 0.40), (0.82, 0.10))  # of SRAM: (resident, one op's working set)
-BUILDS = 3  # assignments built in full per share
+WORSE = 1.1  # a region this much slower than the best ends the search among larger ones
 
 
 class DoesNotFit(ValueError):
@@ -111,12 +111,9 @@ class Estimator:
 
 
 def shapes(wafer: Wafer) -> list[tuple[int, int]]:
-    """Logical (columns, rows) worth trying for a region."""
+    """Logical (columns, rows) worth trying for a region, smallest first: as square as the wafer allows."""
     most_x, most_y = logical_width(wafer, wafer.width), wafer.height
-    xs = sorted({min(s, most_x) for s in SIDES})
-    ys = sorted({min(s, most_y) for s in SIDES})
-    every = {(x, y) for x in xs for y in ys if max(x, y) <= 2 * min(x, y)}
-    return sorted(every | {(min(most_x, SIDES[-1]), min(most_y, SIDES[-1]))})
+    return sorted({(min(s, most_x), min(s, most_y)) for s in SIDES}, key=lambda s: s[0] * s[1])
 
 
 def plan(
@@ -140,49 +137,70 @@ def plan(
             f"constants need {need:,} bytes; wafer {wafer.name} has {cores * wafer.sram_bytes:,} "
             f"({cores:,} cores x {wafer.sram_bytes:,}); try a larger --wafer"
         )
-    best: Plan | None = None
-    best_cycles, least_excess = float("inf"), 0
-    nearest: Plan | None = None
+    search = _Search(graph, wafer, groups, objective, seed, placer)
     for attempt, shares in enumerate(SHARES):
-        report("plan", attempt / len(SHARES))
         estimator = Estimator(graph, wafer, shares)
-        found = [(a, _regions(wafer, a, placer, seed)) for a in propose(groups, estimator, wafer)]
-        trials = [(a, r) for a, r in found if r is not None]
-        for a, regions in trials:
-            region_of = {i: a.region_of[g] for g, group in enumerate(groups) for i in group.nodes}
-            limits: dict[int, Limits] = {}
-            for r in range(len(regions)):
-                limits |= estimator.limits([i for i, k in region_of.items() if k == r])
-
-            def choose_split(
-                i: int,
-                sources: Sequence[Source | None],
-                region: int,
-                columns: int,
-                rows: int,
-                estimator: Estimator = estimator,
-                limits: Mapping[int, Limits] = limits,
-            ) -> Choice:
-                return estimator.choice(graph.nodes[i].op, sources, region, columns, rows, limits[i])
-
-            built = assemble(graph, wafer, regions, region_of, choose_split, objective, seed)
-            excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
-            if excess > 0:
-                if nearest is None or excess < least_excess:
-                    nearest, least_excess = built, excess
-                continue
-            built = routed(built)
-            cycles = predicted_cycles(built)
-            if cycles < best_cycles:
-                best, best_cycles = built, cycles
-        if best is not None:
-            return best
-    if nearest is None:
+        sizes = [s for s in shapes(wafer) if need <= ROOM * s[0] * s[1] * wafer.sram_bytes] or shapes(wafer)[-1:]
+        for k, (columns, rows) in enumerate(sizes):
+            report("plan", (attempt + k / len(sizes)) / len(SHARES))
+            cycles = search.build(estimator, Assignment((0,) * len(groups), ((groups[0].name, columns, rows),)))
+            if search.best is not None and cycles > WORSE * search.cycles:
+                break
+        if len(groups) > 1 and (apart := _apart(groups, estimator, wafer, sizes)) is not None:
+            search.build(estimator, apart)
+        if search.best is not None:
+            return search.best
+    if search.nearest is None:
         raise DoesNotFit(
             f"no arrangement of {len(groups)} regions avoids the dead cores of wafer {wafer.name}; "
             "try a larger --wafer"
         )
-    raise DoesNotFit(explain(nearest), nearest)
+    raise DoesNotFit(explain(search.nearest), search.nearest)
+
+
+ROOM = 0.9  # of a region's SRAM: constants that need more are not tried there
+
+
+class _Search:
+    """The plans built so far: the best that fits, or the nearest to fitting."""
+
+    def __init__(
+        self, graph: Graph, wafer: Wafer, groups: Sequence[Group], objective: str, seed: int, placer: str
+    ) -> None:
+        self.graph, self.wafer, self.groups = graph, wafer, groups
+        self.objective, self.seed, self.placer = objective, seed, placer
+        self.best: Plan | None = None
+        self.nearest: Plan | None = None
+        self.cycles = float("inf")
+        self._excess = 0
+
+    def build(self, estimator: Estimator, a: Assignment) -> float:
+        """Builds the plan of an assignment; its predicted cycles, infinite when it does not fit."""
+        graph, wafer = self.graph, self.wafer
+        regions = _regions(wafer, a, self.placer, self.seed)
+        if regions is None:
+            return float("inf")
+        region_of = {i: a.region_of[g] for g, group in enumerate(self.groups) for i in group.nodes}
+        limits: dict[int, Limits] = {}
+        for r in range(len(regions)):
+            limits |= estimator.limits([i for i, k in region_of.items() if k == r])
+
+        def choose_split(
+            i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int
+        ) -> Choice:
+            return estimator.choice(graph.nodes[i].op, sources, region, columns, rows, limits[i])
+
+        built = assemble(graph, wafer, regions, region_of, choose_split, self.objective, self.seed)
+        excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
+        if excess > 0:
+            if self.nearest is None or excess < self._excess:
+                self.nearest, self._excess = built, excess
+            return float("inf")
+        built = routed(built)
+        cycles = predicted_cycles(built)
+        if cycles < self.cycles:
+            self.best, self.cycles = built, cycles
+        return cycles
 
 
 def chooser(graph: Graph, wafer: Wafer) -> Chooser:
@@ -220,21 +238,6 @@ def _regions(wafer: Wafer, a: Assignment, placer: str, seed: int) -> tuple[Regio
 
 
 AREA_PRICE = 1e-4  # cycles per core: among equals, the smaller region
-
-
-def propose(groups: Sequence[Group], estimator: Estimator, wafer: Wafer) -> list[Assignment]:
-    """Assignments worth building: groups apart, and all together on one region."""
-    all_shapes = shapes(wafer)
-    together: list[tuple[bool, float, Assignment]] = []
-    for columns, rows in all_shapes:
-        cycles, fits = estimator.latency(groups, columns, rows)
-        a = Assignment((0,) * len(groups), ((groups[0].name, columns, rows),))
-        together.append((not fits, cycles + AREA_PRICE * columns * rows, a))
-    together.sort(key=lambda t: t[:2])
-    out = [a for _, _, a in together[: BUILDS - 1]]
-    if len(groups) > 1 and (apart := _apart(groups, estimator, wafer, all_shapes)) is not None:
-        out.append(apart)
-    return out
 
 
 def _apart(
