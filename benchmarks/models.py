@@ -38,19 +38,20 @@ WORKLOADS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def bench(workload: str, wafer: str, flags: list[str]) -> dict[str, Any]:
-    """The JSON of one `waferc bench`. Raises SystemExit with its code where it fails."""
+def bench(workload: str, wafer: str, flags: list[str]) -> dict[str, Any] | None:
+    """The JSON of one `waferc bench`; None where it fails, which it has said itself."""
     _, words = WORKLOADS[workload]
     command = [Path(sys.executable).with_name("waferc"), "bench", *words, "--wafer", wafer, *flags]
     done = subprocess.run([*command, "--json", "-"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit(done.returncode)
+        return None
     found = json.loads(done.stdout)
     kept = ("threads", "wafer", "waferc_ms", "peers", "ratio", "wafer_cycles")
     return {"workload": workload, **{k: found[k] for k in kept}}
 
 
-def main() -> None:
+def main() -> int:
+    """1 when a bench failed, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS))
     parser.add_argument("--threads", help="host threads of both; by default all processors")
@@ -65,6 +66,7 @@ def main() -> None:
     titles = f"{'threads':>8}{'waferc ms':>12}{'onnxruntime ms':>16}{'ratio':>8}{'cycles':>12}"
     print(f"{'workload':12}{'wafer':8}{titles}")
     results: list[dict[str, Any]] = []
+    failed = 0
     for workload in options.workloads or WORKLOADS:
         small, (model, *_) = WORKLOADS[workload]
         if not (ROOT / model).exists():
@@ -72,6 +74,9 @@ def main() -> None:
             continue
         for wafer in options.wafer or (small, LARGE):
             r = bench(workload, wafer, flags)
+            if r is None:
+                failed += 1
+                continue
             results.append(r)
             print(
                 f"{workload:12}{wafer:8}{r['threads']:8}{r['waferc_ms']:12.4f}"
@@ -81,7 +86,8 @@ def main() -> None:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"ratio: waferc's time over onnxruntime's, below 1 waferc is faster; {RESULTS.relative_to(ROOT)}")
+    return min(failed, 1)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

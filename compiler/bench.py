@@ -141,6 +141,10 @@ class Peer:
             self._process.kill()  # ends a stopped process, too
             self._process.communicate()
 
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid)
+
     def measure(self, seed: int, number: int, calls: int) -> float:
         return float(self._ask({"seed": seed, "number": number, "calls": calls})["milliseconds"])
 

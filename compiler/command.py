@@ -29,6 +29,7 @@ class Waferc(click.Group):
         extra.pop("standalone_mode", None)
         try:
             code = super().main(args, prog_name or "waferc", standalone_mode=False, obj=console, **extra)
+            console.clear()
             sys.stdout.flush()
         except (BrokenPipeError, SystemExit):  # the latter is click's answer to a broken pipe
             # Whoever read our output has seen enough. Nothing may be flushed into the pipe at exit.

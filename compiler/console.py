@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,11 @@ class Console:
     colour: bool | None = None
     json_path: str | None = None
     _started: float = field(default_factory=time.monotonic)
-    _drawn: float = 0.0
+    _at: tuple[str, float] = "", 0.0
+    _ticker: threading.Thread | None = None
+    _done: threading.Event = field(default_factory=threading.Event)
+    _drawing: threading.Lock = field(default_factory=threading.Lock)
+    _drawn: bool = False
 
     def coloured(self, terminal: bool) -> bool:
         if self.colour is not None:
@@ -41,6 +46,7 @@ class Console:
 
     def say(self, text: str = "", colour: str | None = None, bold: bool = False) -> None:
         """A line of the result."""
+        self.clear()
         if self.verbosity < 0 or self.json_path == "-":
             return
         on = self.coloured(sys.stdout.isatty())
@@ -74,20 +80,36 @@ class Console:
             part.write_text(text, encoding="utf-8")
 
     def progress(self, phase: str, share: float) -> None:
-        """A bar on a terminal, once things take longer than a second."""
-        now = time.monotonic()
-        silent = self.verbosity < 0 or not sys.stderr.isatty()
-        if silent or now - self._started < PATIENCE or now - self._drawn < 0.1:
-            return
-        self._drawn = now
-        full = round(BAR * min(1.0, max(0.0, share)))
-        click.echo(f"\r\x1b[K{phase:10} [{'#' * full}{'-' * (BAR - full)}] {share:4.0%}", nl=False, err=True)
+        """How far the work is: a bar on a terminal once it takes over a second; with -v, each phase."""
+        if phase != self._at[0]:
+            self.note(f"{time.monotonic() - self._started:7.2f} s  {phase}", level=1)
+        self._at = phase, share
+        if self._ticker is None and self.verbosity >= 0 and sys.stderr.isatty():
+            self._ticker = threading.Thread(target=self._tick, daemon=True)
+            self._ticker.start()
+
+    def _tick(self) -> None:
+        """Draws until `clear`: phases may take long without a word."""
+        while not self._done.wait(max(0.2, PATIENCE - (time.monotonic() - self._started))):
+            with self._drawing:
+                if self._done.is_set():
+                    return
+                phase, share = self._at
+                full = round(BAR * min(1.0, max(0.0, share)))
+                seconds = time.monotonic() - self._started
+                bar = f"{phase:10} [{'#' * full}{'-' * (BAR - full)}] {share:4.0%} {seconds:6.0f} s"
+                click.echo(f"\r\x1b[K{bar}", nl=False, err=True)
+                self._drawn = True
 
     def clear(self) -> None:
-        """Takes the bar away."""
-        if self._drawn:
-            click.echo("\r\x1b[K", nl=False, err=True)
-            self._drawn = 0.0
+        """Takes the bar away, until `progress` is called again."""
+        if self._ticker is None:
+            return
+        self._done.set()
+        with self._drawing:
+            if self._drawn:
+                click.echo("\r\x1b[K", nl=False, err=True)
+        self._ticker, self._drawn, self._done = None, False, threading.Event()
 
 
 def plain(value: Any) -> Any:

@@ -6,12 +6,14 @@ WAFERC_REFRESH=1 writes the golden files anew.
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -20,9 +22,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from waferc.compiler import importer
+from waferc.compiler import console, importer
+from waferc.compiler.bench import Peer, PeerFailed
 from waferc.compiler.cli import ORDER, main
 from waferc.compiler.golden import OnnxRuntime
+from waferc.runtime.program import Port
 
 GOLDEN = Path(__file__).parent / "golden"
 VERBS = [verb.name for verb in ORDER]
@@ -510,6 +514,46 @@ def test_bench_compares_in_pairs(here: Path) -> None:
     ours, theirs = data["waferc_pairs_ms"], data["onnxruntime_pairs_ms"]
     assert data["ratios"] == [a / b for a, b in zip(ours, theirs, strict=True)]
     assert data["ratio"] == sorted(data["ratios"])[1] and data["wafer_cycles"] > 0
+
+
+def test_the_peer_is_stopped_while_it_is_not_asked(here: Path) -> None:
+    ports = (Port("x", (2, 8), np.dtype(np.float32)),)
+    peer = Peer("tiny.onnx", 1, ports, (), {})
+    with peer.started() as started:
+        assert started.measure(0, 0, 3) > 0
+        status = Path(f"/proc/{peer.pid}/stat").read_text().rpartition(")")[2].split()
+        assert status[0] == "T"
+    assert not Path(f"/proc/{peer.pid}").exists()
+    with (
+        pytest.raises(PeerFailed, match="onnxruntime cannot run"),
+        Peer("no.onnx", 1, ports, (), {}).started(),
+    ):
+        pass
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_appears_on_a_terminal_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "PATIENCE", 0)
+    for verbosity, terminal, drawn in (
+        (0, Terminal(), True),
+        (-1, Terminal(), False),
+        (0, io.StringIO(), False),
+    ):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        shared = console.Console(verbosity)
+        shared.progress("plan", 0.5)
+        time.sleep(0.5)
+        shared.clear()
+        assert ("plan       [############------------]  50%" in terminal.getvalue()) == drawn
+        assert terminal.getvalue().endswith("\r\x1b[K" if drawn else "")
+    shared = console.Console(1)
+    shared.progress("plan", 0.5)
+    shared.progress("plan", 0.6)
+    assert re.fullmatch(r" +0\.0\d s  plan\n", sys.stderr.getvalue())
 
 
 def test_colours_only_when_asked_for(program: str) -> None:
