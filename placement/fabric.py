@@ -81,14 +81,14 @@ def ends(move: Move, consumer: Grid, producer: Grid, to: Ints, at: Ints, side: s
             continue
         offsets = np.unique(np.add.outer(np.unique(other), np.unique(d.t)))
         many_of = np.diff(d.start)
-        found: list[Ints] = []
+        met = np.zeros(count * len(at), np.bool_)
         for o in offsets:
             piece = own + o
             many = many_of[piece]
             who = np.repeat(np.arange(count), many)
             entry = np.repeat(d.start[piece] - (np.cumsum(many) - many), many) + np.arange(len(who))
-            found.append(who * len(at) + part[entry])
-        every = np.unique(np.concatenate(found))
+            met[who * len(at) + part[entry]] = True
+        every = np.flatnonzero(met)
         who, adds = every // len(at), every % len(at)
         # All combinations of what the earlier dimensions reach with what this one adds.
         many = np.bincount(who, minlength=count)
@@ -200,15 +200,16 @@ def _max_plus(wafer: Wafer, e: Ends, ready: Floats, relayed: bool) -> Floats:
     """For each target the latest of its sources (rows of `ready`) plus the way to it."""
     hops = e.distance
     way = wafer.hop * hops + (wafer.relayed(hops) if relayed else 0.0)
-    if len(e.source) * ready.shape[1] > MOST_TERMS:
-        ready = np.broadcast_to(ready.max(axis=1, keepdims=True), (ready.shape[0], 1))
+    width = ready.shape[1]
+    if len(e.source) * width > MOST_TERMS:
+        ready = ready.max(axis=1, keepdims=True)
     order = np.argsort(e.target, kind="stable")
     first = np.flatnonzero(np.r_[True, np.diff(e.target[order]) > 0]) if len(order) else order
     out = np.zeros((len(e.to), ready.shape[1]))
     if len(order):
         terms = ready[e.source[order]] + way[order, None]
         out[e.target[order][first]] = np.maximum.reduceat(terms, first, axis=0)
-    return out
+    return np.broadcast_to(out, (len(e.to), width))
 
 
 def add_links(wafer: Wafer, links: Floats, move: Traffic) -> None:

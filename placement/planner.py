@@ -26,9 +26,9 @@ from .wafer import Wafer
 
 Report = Callable[[str, float], None]  # (phase, share done)
 
-SIDES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+SIDES = (4, 8, 16, 32, 64, 128, 256, 384)
 SHARES = ((0.62, 0.30), (0.75, 0.18), (0.50, 0.40), (0.82, 0.10))  # of SRAM: (resident, one op's working set)
-WORSE = 1.1  # a region this much slower than the best ends the search among larger ones
+GAIN = 0.98  # a larger region must need at most this share of the cycles, or the search ends
 
 
 class DoesNotFit(ValueError):
@@ -143,8 +143,9 @@ def plan(
         sizes = [s for s in shapes(wafer) if need <= ROOM * s[0] * s[1] * wafer.sram_bytes] or shapes(wafer)[-1:]
         for k, (columns, rows) in enumerate(sizes):
             report("plan", (attempt + k / len(sizes)) / len(SHARES))
+            before = search.cycles
             cycles = search.build(estimator, Assignment((0,) * len(groups), ((groups[0].name, columns, rows),)))
-            if search.best is not None and cycles > WORSE * search.cycles:
+            if search.best is not None and cycles > GAIN * before:
                 break
         if len(groups) > 1 and (apart := _apart(groups, estimator, wafer, sizes)) is not None:
             search.build(estimator, apart)
