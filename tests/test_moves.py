@@ -13,9 +13,10 @@ from waferc.ir.affine import Access, Affine, axis
 from waferc.ir.dtypes import F32
 from waferc.ir.ops.elementwise import Neg
 from waferc.ir.ops.reduce import ReduceSum
+from waferc.placement.follow import follow, join_split
 from waferc.placement.layout import Cut, Grid, Layout, Split, layout
 from waferc.placement.move import Move, combining, derive, identical, records
-from waferc.placement.split import Source, follow, join_split
+from waferc.placement.split import Source
 
 Axes = tuple[tuple[str, int], ...]
 
@@ -279,3 +280,21 @@ def test_a_join_is_spread_over_the_cores_that_made_its_parts() -> None:
     split, grid = join_split(op, Split((Cut("k", "x", 4),)), "k", Grid(4, 1, 3, 5))
     # 6 elements over 4 cores: two roots of 3 each divide exactly, each in the middle of its two cores.
     assert str(split) == "x: m/2" and grid == Grid(2, 1, 4, 5, 2, 1)
+
+
+def test_a_reduction_follows_into_partial_results() -> None:
+    """The reduced axis stays cut where its digit is innermost, and only there."""
+    op = ReduceSum(
+        axes=(("m", 6), ("n", 8)),
+        reads=((axis("m"), axis("n")),),
+        write=(axis("m"),),
+        in_types=(F32,),
+        out_type=F32,
+    )
+    held: Any = (("a", 6), ("b", 8))
+    write = (axis("a"), axis("b"))
+    inner = Split((Cut("a", "x", 3), Cut("b", "x", 4)))
+    found = follow(op, 0, Source(Grid(12, 1), inner, write, held, 0, 0.0))
+    assert found is not None and str(found[0]) == "x: m/3 n/4" and found[1] == Grid(12, 1)
+    outer = Split((Cut("b", "x", 4), Cut("a", "x", 3)))
+    assert follow(op, 0, Source(Grid(12, 1), outer, write, held, 0, 0.0)) is None
