@@ -16,16 +16,15 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..ir.graph import Graph
 from ..ir.op import Array
-from ..placement.plan import Plan
-from ..placement.route import routed
-from ..placement.written import PlacementError, read as read_placement, write as write_placement
-from .encode import Undecodable, decode_graph, decode_wafer, encode, encode_graph
+
+if TYPE_CHECKING:
+    from ..ir.graph import Graph
+    from ..placement.plan import Plan
 
 FORMAT = 1
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -45,31 +44,61 @@ class Artifact:
 
     def graph(self) -> Graph:
         """The graph; constants have values if the artifact holds them."""
-        return self._decoded(lambda: decode_graph(self._json("graph.json"), self.constants()))
+        from .encode import Undecodable, decode_graph
 
-    def constants(self) -> dict[str, Array]:
-        names: list[str] = self._json("weights.json") if "weights.json" in self.entries else []
-        return {n: self.array(f"weights/{i}.npy") for i, n in enumerate(names)}
+        try:
+            return decode_graph(self.json("graph.json"), self.constants())
+        except Undecodable as e:
+            raise InvalidArtifact(f"graph.json: {e}") from None
 
     def plan(self) -> Plan:
         """The plan, built again from graph, wafer and placement."""
-        return self._decoded(
-            lambda: routed(
-                read_placement(self._json("placement.json"), self.graph(), decode_wafer(self._json("wafer.json")))
-            )
-        )
+        from ..placement.route import routed
+        from ..placement.written import PlacementError, read
+        from .encode import Undecodable, decode_wafer
+
+        try:
+            wafer = decode_wafer(self.json("wafer.json"))
+        except Undecodable as e:
+            raise InvalidArtifact(f"wafer.json: {e}") from None
+        try:
+            return routed(read(self.json("placement.json"), self.graph(), wafer))
+        except PlacementError as e:
+            raise InvalidArtifact(f"placement.json: {e}") from None
+
+    def constants(self) -> dict[str, Array]:
+        """The constants' values; none in a plan."""
+        if "weights.json" not in self.entries:
+            return {}
+        names: Any = self.json("weights.json")
+        if not isinstance(names, list):
+            raise InvalidArtifact("weights.json is no list")
+        return {str(n): self.array(f"weights/{i}.npy") for i, n in enumerate(cast(list[Any], names))}
 
     def phases(self) -> dict[str, str]:
-        return {
-            n[7:-4]: self.entries[n].decode() for n in self.entries if n.startswith("phases/")
-        }
+        """Each phase's text."""
+        texts = {n[7:-4]: data for n, data in self.entries.items() if n.startswith("phases/")}
+        try:
+            return {n: data.decode() for n, data in texts.items()}
+        except ValueError as e:
+            raise InvalidArtifact(f"a phase's text: {e}") from None
 
     @property
     def runnable(self) -> bool:
         return "kernels.bc" in self.entries
 
-    def array(self, name: str) -> Array:
-        return np.lib.format.read_array(io.BytesIO(self.entry(name)), allow_pickle=False)
+    def array(self, name: str, dtype: Any = None, rank: int | None = None) -> Array:
+        """The array in an entry, of that type and rank where given."""
+        data = io.BytesIO(self.entry(name))
+        try:
+            out = np.lib.format.read_array(data, allow_pickle=False)
+        except (ValueError, EOFError, OverflowError, MemoryError, SyntaxError, TypeError) as e:
+            raise InvalidArtifact(f"entry {name!r} is no array: {e}") from None
+        if data.read(1):
+            raise InvalidArtifact(f"entry {name!r} is longer than its array")
+        if (dtype is not None and out.dtype != dtype) or (rank is not None and out.ndim != rank):
+            raise InvalidArtifact(f"entry {name!r} is {out.dtype}{list(out.shape)}")
+        return out
 
     def entry(self, name: str) -> bytes:
         if name not in self.entries:
@@ -77,19 +106,10 @@ class Artifact:
         return self.entries[name]
 
     def json(self, name: str) -> Any:
-        return self._json(name)
-
-    def _json(self, name: str) -> Any:
         try:
             return json.loads(self.entry(name))
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise InvalidArtifact(f"entry {name!r} is not JSON: {e}") from None
-
-    def _decoded(self, make: Any) -> Any:
-        try:
-            return make()
-        except (Undecodable, PlacementError) as e:
-            raise InvalidArtifact(str(e)) from None
 
 
 def npy(array: Any) -> bytes:
@@ -104,10 +124,13 @@ def dumps(value: Any) -> bytes:
 
 def describe(plan: Plan, phases: Mapping[str, str]) -> dict[str, bytes]:
     """The entries of any artifact: what the plan is made from, and each phase's text."""
+    from ..placement import written
+    from .encode import encode, encode_graph
+
     out = {
         "graph.json": dumps(encode_graph(plan.graph)),
         "wafer.json": dumps(encode(plan.wafer)),
-        "placement.json": dumps(write_placement(plan)),
+        "placement.json": dumps(written.write(plan)),
     }
     return out | {f"phases/{n}.txt": t.encode() for n, t in phases.items()}
 
@@ -115,7 +138,7 @@ def describe(plan: Plan, phases: Mapping[str, str]) -> dict[str, bytes]:
 def weights(plan: Plan) -> dict[str, bytes]:
     """The entries that hold the constants laid by the plan."""
     names = sorted(plan.graph.constants)
-    out = {f"weights/{i}.npy": npy(plan.graph.constants[n]) for i, n in enumerate(names)}
+    out = {f"weights/{i}.npy": npy(plan.graph.constants[n]) for i, n in enumerate(cast(list[Any], names))}
     return {"weights.json": dumps(names), **out}
 
 
@@ -167,7 +190,9 @@ def read(path: str | Path) -> Artifact:
     except (ValueError, KeyError, TypeError):
         raise InvalidArtifact(f"{path}: manifest.json is damaged") from None
     if version != FORMAT:
-        raise InvalidArtifact(f"{path}: format {version!r}; this waferc reads {FORMAT}; compile the model again")
+        raise InvalidArtifact(
+            f"{path}: format {version!r}; this waferc reads {FORMAT}; compile the model again"
+        )
     if set(digests) != set(entries):
         odd = sorted(set(digests) ^ set(entries))[0]
         raise InvalidArtifact(f"{path}: entry {odd!r} is missing or not in the manifest")

@@ -47,7 +47,10 @@ def encode(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {"map": [[encode(k), encode(v)] for k, v in value.items()]}  # pyright: ignore[reportUnknownVariableType]
     if is_dataclass(value) and not isinstance(value, type):
-        return {"class": type(value).__name__, "fields": {f.name: encode(getattr(value, f.name)) for f in fields(value)}}
+        return {
+            "class": type(value).__name__,
+            "fields": {f.name: encode(getattr(value, f.name)) for f in fields(value)},
+        }
     raise TypeError(f"cannot encode {type(value).__name__}")
 
 

@@ -6,346 +6,279 @@ array, a kernel, a pull function or a region's table of cores is added when the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..ir.affine import Access
 from ..placement.layout import Grid, Ints, axis_indices, layout, whole
-from ..placement.move import HOST, DimensionMoves, Move, derive, identical
+from ..placement.move import HOST, Move, derive, identical
 from ..placement.plan import Buffer, Plan, Step
-from .executor import (
-    MOST_WORDS,
-    AxisWords,
-    DimensionWords,
-    FillWords,
-    MoveWords,
-    OperandWords,
-    Pull,
-    Record,
-)
+from .barriers import barriers
+from .executor import MOST_WORDS
 from .kernels import Kernel, kernel_for, stride_kinds
+from .movetables import MoveTables
+from .pool import Entry, Pool
+from .records import (
+    FREE,
+    AxisWords,
+    Base,
+    ClaimWords,
+    FillWords,
+    HostBuffer,
+    HostKind,
+    Lowered,
+    OperandWords,
+    OwnedWords,
+    Record,
+    Section,
+    Tables,
+)
+
+TASK_WORK = 500  # elements that a host thread computes in the time it takes to start a task
 
 
-class Base(IntEnum):
-    """What is added to a relocated word."""
-
-    WORDS = 0  # the address of the table itself
-    KERNEL = 1  # `value` is the kernel's number; the word becomes its address
-    PULL = 2
-    REGION = 3  # the address of a region's table of core addresses
-    HOST = 4  # the address of the cell that holds a host buffer's address
-    ERROR = 5  # the address of the error record
-
-
-@dataclass(frozen=True)
-class Tables:
-    """The words and how to relocate them.
-
-    steps: word offset of the first step record, and how many; likewise `laying` (constants,
-    once), `inputs` (each call, before the steps) and `reading` (outputs, after them). relocations:
-    int64 [n, 3]: word, Base, value. host: names of the host buffers, numbered.
-    """
-
-    words: Ints
-    relocations: Ints
-    steps: tuple[int, int]
-    laying: tuple[int, int]
-    inputs: tuple[int, int]
-    reading: tuple[int, int]
-    kernels: tuple[Kernel, ...]
-    pulls: tuple[Pull, ...]
-    host: tuple[str, ...]
-
-
-@dataclass
-class _Pool:
-    """Words under construction; equal arrays are stored once."""
-
-    chunks: list[Ints] = field(default_factory=lambda: [])
-    size: int = 0
-    known: dict[bytes, int] = field(default_factory=lambda: {})
-    relocations: list[tuple[int, int, int]] = field(default_factory=lambda: [])
-
-    def add(self, array: Any, share: bool = True) -> int:
-        """The word offset of a copy of `array`."""
-        flat = np.ascontiguousarray(array, np.int64).ravel()
-        key = flat.tobytes()
-        if share and key in self.known:
-            return self.known[key]
-        at = self.size
-        self.chunks.append(flat)
-        self.size += len(flat)
-        if share:
-            self.known[key] = at
-        return at
-
-    def record(self, values: Sequence[Any], tables: Mapping[int, int], others: Mapping[int, tuple[Base, int]]) -> int:
-        """Adds words; those in `tables` hold offsets into the pool, those in `others` are relocated."""
-        words = [int(v) for v in values]
-        for i, offset in tables.items():
-            words[i] = offset * 8
-        at = self.add(words, share=False)
-        for i in tables:
-            self.relocations.append((at + i, Base.WORDS, 0))
-        for i, (base, value) in others.items():
-            self.relocations.append((at + i, base, value))
-        return at
-
-
-def strides(op_axes: Sequence[tuple[str, int]], access: Access, pitches: Sequence[int]) -> dict[str, int]:
-    """Elements per step of each iteration axis of a tensor held with `pitches`."""
-    return {
-        a: sum(e.coefficient(a) * p for e, p in zip(access, pitches, strict=True)) for a, _ in op_axes
-    }
+def make_tables(plan: Plan, lanes: int, guard: bool = False) -> Lowered:
+    """The tables of a plan for a host with `lanes` f32 lanes, and what they call."""
+    return _Maker(plan, lanes, guard).make()
 
 
 class _Maker:
     def __init__(self, plan: Plan, lanes: int, guard: bool) -> None:
         self.plan, self.lanes, self.guard = plan, lanes, guard
-        self.pool = _Pool()
+        self.pool = Pool()
+        self.moves = MoveTables(plan, self.pool, guard)
         self.kernels: dict[Kernel, int] = {}
-        self.pulls: dict[Pull, int] = {}
-        self.host: dict[str, int] = {}
+        self.producers = {s.result: s.grid for s in plan.steps if s.kind != "update"}
 
-    # -- moves ---------------------------------------------------------------------------
-    def _scaled(self, d: DimensionMoves, producer: Grid, region_columns: int) -> Ints:
-        """Producer core numbers as offsets in the region's table."""
-        rows, columns = d.core // producer.columns, d.core % producer.columns
-        return rows * producer.dy * region_columns + columns * producer.dx
-
-    def move(
-        self, move: Move, producer: Grid | None, target: Buffer | None, host: str, host_shape: tuple[int, ...]
-    ) -> tuple[list[int], dict[int, int], dict[int, tuple[Base, int]]]:
-        """Words of a move record. The host's buffer, where it is an end, is row-major of `host_shape`."""
+    def make(self) -> Lowered:
         plan = self.plan
-        row_major = [int(np.prod(host_shape[i + 1 :], dtype=np.int64)) for i in range(len(host_shape))]
-        source = plan.buffers[move.source] if move.source != HOST else None
-        dtype = (source or target or plan.buffers[0]).dtype
-        size = dtype.bytes
-        source_pitch = list(source.pitches) if source else row_major
-        target_pitch = list(target.pitches) if target else row_major
-        lead = 1 if move.combine else 0
-        if lead:
-            target_pitch = [0, *target_pitch]
-        order = list(range(lead)) + [
-            lead + d for d in (target.order if target else range(len(host_shape)))
-        ]
-        dims: list[int] = []
-        table: dict[int, int] = {}
-        kept = [d for d in order if d < lead or not _single(move.dims[d])]
-        dropped = [d for d in order if d not in kept]
-        source_offset = (source.address if source else 0) + sum(
-            int(move.dims[d].source[0]) * source_pitch[d] * size for d in dropped
+        laying = [self._lay(plan.buffers[m.target], m, -1, "constant", t) for t, m in plan.lays]
+        poisoning = self._freed([b for b in plan.buffers if not _resident(b)]) if self.guard else []
+        first = [s for s in plan.steps if s.kind == "input"]
+        inputs: list[Entry] = []
+        for s in first:
+            b, shape = plan.buffers[s.result], plan.graph.tensors[s.tensor].shape
+            move = derive(s.hold, whole(shape), shape, Grid(1, 1), HOST, b.number)
+            inputs.append(self._lay(b, move, s.number, "input", s.tensor))
+        run = [s for s in plan.steps if s.kind != "input"]
+        meet = barriers(plan, run)
+        steps: list[Entry] = []
+        for s, after in zip(run, meet, strict=True):
+            steps.append(self._step(s, after or self.guard))
+            if self.guard:
+                dead = [b for b in plan.buffers if b.live[1] == s.position and not _resident(b)]
+                steps += self._freed(dead)
+        reading = [self._read(name, [plan.steps[i] for i in owners]) for name, owners in plan.outputs.items()]
+        tables = Tables(
+            laying=self._section(laying),
+            poisoning=self._section(poisoning),
+            inputs=self._section(inputs),
+            steps=self._section(steps),
+            reading=self._section(reading),
+            words=self.pool.words(),
+            relocations=self.pool.relocations(),
+            host=tuple(self.moves.host),
+            laid=tuple(s.tensor for s in first),
+            work=_work(plan),
         )
-        target_offset = (target.address if target else 0) + sum(
-            int(move.dims[d].target[0]) * target_pitch[d] * size for d in dropped
-        )
-        if source is not None and producer is not None:
-            region = plan.regions[source.region]
-            start = producer.y * region.columns + producer.x
-            start += sum(int(self._scaled(move.dims[d], producer, region.columns)[0]) for d in dropped)
-        else:
-            region, start = None, 0
-        empty = any(int(d.start[-1]) == 0 for d in move.dims)
-        for n, d in enumerate(kept):
-            m = move.dims[d]
-            core = self._scaled(m, producer, region.columns) if region is not None and producer else m.core * 0
-            for w, array in (
-                (DimensionWords.X, m.x),
-                (DimensionWords.Y, m.y),
-                (DimensionWords.T, m.t),
-                (DimensionWords.START, m.start),
-                (DimensionWords.CORE, core),
-                (DimensionWords.SOURCE, m.source * source_pitch[d] * size),
-                (DimensionWords.TARGET, m.target * target_pitch[d] * size),
-                (DimensionWords.LENGTH, m.length),
-            ):
-                table[n * DimensionWords.SIZE + w] = self.pool.add(array)
-            dims += [0] * 8 + [source_pitch[d] * size, target_pitch[d] * size]
-        dims_at = self.pool.record(dims or [0], table, {})
-        pull = Pull(len(kept), dtype.name, move.combine or "", self.guard)
-        if not move.combine and not self.guard:
-            pull = Pull(len(kept), COPIED[dtype.bytes])
-        number = self.pulls.setdefault(pull, len(self.pulls))
-        words = [0] * MoveWords.SIZE
-        words[MoveWords.SOURCE], words[MoveWords.TARGET], words[MoveWords.START] = source_offset, target_offset, start
-        other = {
-            int(MoveWords.FUNCTION): (Base.PULL, number),
-            int(MoveWords.BASES): (Base.REGION, source.region)
-            if source is not None
-            else (Base.HOST, self.host_number(host)),
-        }
-        assert not empty or kept, "an empty move keeps a dimension"
-        return words, {int(MoveWords.DIMENSIONS): dims_at}, other
+        return Lowered(tables, tuple(self.kernels), tuple(self.moves.pulls))
 
-    def host_number(self, name: str) -> int:
-        return self.host.setdefault(name, len(self.host))
-
-    def moves(
-        self,
-        moves: Sequence[tuple[Move, Grid | None, Buffer | None, str, tuple[int, ...]]],
-    ) -> int:
-        """The word offset of a table of moves."""
-        words: list[int] = []
-        tables: dict[int, int] = {}
-        others: dict[int, tuple[Base, int]] = {}
-        for i, m in enumerate(moves):
-            w, t, o = self.move(*m)
-            at = i * MoveWords.SIZE
-            words += w
-            tables |= {at + k: v for k, v in t.items()}
-            others |= {at + k: v for k, v in o.items()}
-        return self.pool.record(words or [0], tables, others)
+    def _section(self, records: Sequence[Entry]) -> Section:
+        return self.pool.table(records), len(records)
 
     # -- steps -----------------------------------------------------------------------------
-    def step(self, step: Step, producers: Mapping[int, Step]) -> tuple[list[int], dict[int, int], dict[int, tuple[Base, int]]]:
+    def _step(self, step: Step, barrier: bool) -> Entry:
         plan, op = self.plan, step.op
-        result = plan.buffers[step.result]
-        gw, gh, steps = step.split.grid
-        words = [0] * Record.SIZE
-        tables: dict[int, int] = {}
-        others: dict[int, tuple[Base, int]] = {}
+        entry = self._record(step.grid, step.region, step.number, step.split.grid[2])
+        words, offsets, others = entry.words, entry.offsets, entry.others
         indices = axis_indices(step.split, op.axes)
-        axis_words: list[int] = []
-        axis_tables: dict[int, int] = {}
-        for n, (a, _) in enumerate(op.axes):
-            i = indices[a]
-            at = n * AxisWords.SIZE
-            extent = i.ends - i.origins
-            for w, array in (
-                (AxisWords.X, i.x),
-                (AxisWords.Y, i.y),
-                (AxisWords.T, i.t),
-                (AxisWords.EXTENT, extent),
-                (AxisWords.ORIGIN, i.origins),
-            ):
-                axis_tables[at + w] = self.pool.add(array)
-            axis_words += [0] * AxisWords.SIZE
-        tables[Record.AXIS_TABLE] = self.pool.record(axis_words or [0], axis_tables, {})
-        computes = step.kind == "task" or (step.kind == "update" and bool(step.operands))
-        sources = [(plan.buffers[o.buffer], a, (o.x, o.y, o.t)) for o, a in zip(step.operands, op.reads, strict=False)]
-        within = _within_hold(step, gw, gh, steps)
-        sources.append((result, step.write, within))
-        operand_words: list[int] = []
-        operand_tables: dict[int, int] = {}
-        rows: list[dict[str, int]] = []
-        bounds: list[int] = []
-        for n, (buffer, access, offsets) in enumerate(sources if computes else ()):
-            lead = len(buffer.shape) - len(access)
-            pitches = buffer.pitches[lead:]
-            rows.append(strides(op.axes, access, pitches))
-            at = n * OperandWords.SIZE
-            scale = np.array(pitches, np.int64)[:, None] * buffer.dtype.bytes
-            operand_words += [buffer.address, 0, 0, 0]
-            x, y, t = (
-                (o * scale).sum(0) if len(pitches) else np.zeros(o.shape[1], np.int64) for o in offsets
-            )
-            back = _backward(access, pitches, indices, buffer.dtype.bytes)
-            for w, array in ((OperandWords.X, x + back[0]), (OperandWords.Y, y + back[1]), (OperandWords.T, t + back[2])):
-                operand_tables[at + w] = self.pool.add(array)
-            bounds += [buffer.address, buffer.address + buffer.bytes]
-        tables[Record.OPERAND_TABLE] = self.pool.record(operand_words or [0], operand_tables, {})
-        if computes:
-            kinds = stride_kinds(op, rows, step.lane_axis)
-            kernel = kernel_for(op, step.lane_axis, kinds, self.lanes, self.guard)
-            others[Record.KERNEL] = (Base.KERNEL, self.kernels.setdefault(kernel, len(self.kernels)))
-            tables[Record.STRIDES] = self.pool.add([r[a] for r in rows for a, _ in op.axes] or [0])
-            if kernel.signature.layout.words(self.guard) > MOST_WORDS:
-                raise ValueError(f"{step.name}: {op.name} has too many operands and axes for one task")
-        region = plan.regions[step.region]
-        self._grid(words, step.grid, region.columns)
-        words[Record.STEPS] = steps
-        words[Record.AXES] = len(op.axes)
-        words[Record.OPERANDS] = len(sources) if computes else 0
-        words[Record.NUMBER] = step.number
-        words[Record.BARRIER] = 1
-        others[Record.BASES] = (Base.REGION, step.region)
-        reduced = [indices[a].t for a in op.reduced if a in indices]
-        cut = {c.axis: c.ways for c in step.split.cuts if c.side == "t"}
-        first = np.ones(steps, np.int64)
-        for a, t in zip([a for a in op.reduced if a in indices], reduced, strict=True):
-            if a in cut:
-                first &= (t % cut[a]) == 0
-        tables[Record.FIRST] = self.pool.add(first)
-        moves: list[tuple[Move, Grid | None, Buffer | None, str, tuple[int, ...]]] = []
-        fills: list[int] = []
-        for o in step.operands:
-            target = plan.buffers[o.buffer]
-            if o.fill and o.received:
-                fills += _fill(target, op.fill)
-            moves += [(m, producers[m.source].grid, target, "", ()) for m in o.moves]
-        moves += [(m, producers[m.source].grid, plan.buffers[m.target], "", ()) for m in step.moves]
-        words[Record.MOVES] = len(moves)
-        tables[Record.MOVE_TABLE] = self.moves(moves)
-        words[Record.FILLS] = len(fills) // FillWords.SIZE
-        tables[Record.FILL_TABLE] = self.pool.add(fills or [0])
-        tables[Record.BOUNDS] = self.pool.add(bounds or [0])
-        others[Record.ERROR] = (Base.ERROR, 0)
-        return words, tables, others
+        axes = [self._axis(indices[a]) for a, _ in op.axes]
+        words[Record.AXES], offsets[Record.AXIS_TABLE] = len(axes), self.pool.table(axes)
+        if step.kind == "task" or (step.kind == "update" and step.operands):
+            self._kernel(step, entry)
+        words[Record.BARRIER] = int(barrier)
+        first = np.ones(step.split.grid[2], np.int64)
+        in_time = {c.axis: c.ways for c in step.split.cuts if c.side == "t"}
+        for a in op.reduced:
+            if a in in_time:
+                first &= (indices[a].t % in_time[a]) == 0
+        offsets[Record.FIRST] = self.pool.add(first)
+        moves = [
+            self.moves.entry(m, self.producers[m.source], operand=j)
+            for j, o in enumerate(step.operands)
+            for m in o.moves
+        ]
+        moves += [self.moves.entry(m, self.producers[m.source]) for m in step.moves]
+        fills = [_fill(plan.buffers[o.buffer], op.fill) for o in step.operands if o.fill and o.received]
+        self._put(entry, Record.MOVES, Record.MOVE_TABLE, moves)
+        self._put(entry, Record.FILLS, Record.FILL_TABLE, fills)
+        if self.guard:
+            claims = [_claim(plan.buffers[o.buffer]) for o in step.operands if o.received]
+            if step.scratch >= 0:
+                claims.append(_claim(plan.buffers[step.scratch]))
+            claims.append(_claim(plan.buffers[step.result], once=True))
+            self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, claims)
+            others[Record.WATCH] = (Base.WATCH, 0)
+        return entry
 
-    def _grid(self, words: list[int], grid: Grid, columns: int) -> None:
+    def _record(self, grid: Grid, region: int, number: int, steps: int) -> Entry:
+        """A record that does nothing on the cores of a grid; region -1: on the host."""
+        words = [0] * Record.SIZE
+        columns = self.plan.regions[region].columns if region >= 0 else 1
         words[Record.COLUMNS], words[Record.ROWS] = grid.columns, grid.rows
         words[Record.START] = grid.y * columns + grid.x
         words[Record.COLUMN_PITCH], words[Record.ROW_PITCH] = grid.dx, grid.dy * columns
+        words[Record.STEPS], words[Record.NUMBER] = steps, number
+        entry = Entry(words, {int(Record.FIRST): self.pool.add(np.ones(steps, np.int64))})
+        if region >= 0:
+            entry.others[Record.BASES] = (Base.REGION, region)
+        if self.guard:
+            entry.others[Record.WATCH] = (Base.WATCH, 0)
+        return entry
 
-    def transfer(
-        self, moves: Sequence[Move], grid: Grid, region: int, target: Buffer | None, producers: Sequence[Grid | None], host: str, shape: tuple[int, ...], number: int, fill: float | None
-    ) -> tuple[list[int], dict[int, int], dict[int, tuple[Base, int]]]:
-        """A record that only moves, between the host and the cores of `grid` (of `region`, or the host)."""
-        words = [0] * Record.SIZE
-        self._grid(words, grid, self.plan.regions[region].columns if target else 1)
-        words[Record.STEPS] = max((len(d.t) for m in moves for d in m.dims[:1]), default=1)
-        words[Record.MOVES] = len(moves)
-        words[Record.NUMBER] = number
-        table = self.moves([(m, p, target, host, shape) for m, p in zip(moves, producers, strict=True)])
-        fills = _fill(target, fill) if target is not None and fill is not None else []
-        words[Record.FILLS] = len(fills) // FillWords.SIZE
-        tables = {
-            int(Record.MOVE_TABLE): table,
-            int(Record.FILL_TABLE): self.pool.add(fills or [0]),
-            int(Record.FIRST): self.pool.add(np.ones(words[Record.STEPS], np.int64)),
+    def _put(self, entry: Entry, count: Record, table: Record, rows: Sequence[Entry]) -> None:
+        entry.words[count], entry.offsets[table] = len(rows), self.pool.table(rows)
+
+    def _axis(self, index: Any) -> Entry:
+        extent = index.ends - index.origins
+        arrays = {
+            AxisWords.X: index.x,
+            AxisWords.Y: index.y,
+            AxisWords.T: index.t,
+            AxisWords.EXTENT: extent,
+            AxisWords.ORIGIN: index.origins,
         }
-        bases = (Base.REGION, region) if target else (Base.HOST, self.host_number(host))
-        return words, tables, {int(Record.BASES): bases, int(Record.ERROR): (Base.ERROR, 0)}
+        return Entry([0] * AxisWords.SIZE, {int(w): self.pool.add(a) for w, a in arrays.items()})
 
-    def section(self, records: Sequence[tuple[list[int], dict[int, int], dict[int, tuple[Base, int]]]]) -> tuple[int, int]:
-        """Records one after the other: (word offset, count)."""
-        words: list[int] = []
-        tables: dict[int, int] = {}
-        others: dict[int, tuple[Base, int]] = {}
-        for i, (w, t, o) in enumerate(records):
-            at = i * Record.SIZE
-            words += w
-            tables |= {at + k: v for k, v in t.items()}
-            others |= {at + k: v for k, v in o.items()}
-        return self.pool.record(words or [0], tables, others), len(records)
+    def _kernel(self, step: Step, entry: Entry) -> None:
+        """The step's kernel, and where its operands and its result lie."""
+        plan, op = self.plan, step.op
+        sources = [
+            (plan.buffers[o.buffer], a, (o.x, o.y, o.t)) for o, a in zip(step.operands, op.reads, strict=True)
+        ]
+        sources.append((plan.buffers[step.result], step.write, _within_hold(step)))
+        table: list[Entry] = []
+        rows: list[dict[str, int]] = []
+        for buffer, access, offsets in sources:
+            pitches = buffer.pitches[len(buffer.shape) - len(access) :]
+            rows.append(strides(op.axes, access, pitches))
+            scale = np.array(pitches, np.int64)[:, None] * buffer.dtype.bytes
+            x, y, t = ((o * scale).sum(0) for o in offsets)
+            arrays = {OperandWords.X: x, OperandWords.Y: y, OperandWords.T: t}
+            places = {int(w): self.pool.add(array) for w, array in arrays.items()}
+            words = [0] * OperandWords.SIZE
+            words[OperandWords.OFFSET] = buffer.address
+            table.append(Entry(words, places))
+            backward = _backward(access, op.axes, pitches, buffer.dtype.bytes)
+            words[OperandWords.BACKWARD] = len(backward)
+            places[OperandWords.BACKWARD_TABLE] = self.pool.table(backward)
+        self._put(entry, Record.OPERANDS, Record.OPERAND_TABLE, table)
+        kinds = stride_kinds(op, rows, step.lane_axis)
+        kernel = kernel_for(op, step.lane_axis, kinds, self.lanes, self.guard)
+        if kernel.signature.layout.words(self.guard) > MOST_WORDS:
+            raise ValueError(f"{step.name}: {op.name} has too many operands and axes for one task")
+        entry.others[Record.KERNEL] = (Base.KERNEL, self.kernels.setdefault(kernel, len(self.kernels)))
+        entry.offsets[Record.STRIDES] = self.pool.add([r[a] for r in rows for a, _ in op.axes])
+        if self.guard:
+            held = [b for b, _, _ in sources]
+            bounds = [n for b in held for n in (b.address, b.address + b.bytes)]
+            entry.offsets[Record.BOUNDS] = self.pool.add(bounds)
+            self._put(entry, Record.OWNED, Record.OWNED_TABLE, [_owned(b, j) for j, b in enumerate(held)])
+
+    # -- from and to the host ------------------------------------------------------------------
+    def _lay(self, buffer: Buffer, move: Move, number: int, kind: HostKind, tensor: str) -> Entry:
+        """A record that lays a tensor of the host into its buffer."""
+        entry = self._record(buffer.grid, buffer.region, number, 1)
+        self._put(entry, Record.MOVES, Record.MOVE_TABLE, [self.moves.entry(move, None, (kind, tensor))])
+        if self.guard:
+            self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, [_claim(buffer, once=True)])
+        return entry
+
+    def _read(self, tensor: str, owners: Sequence[Step]) -> Entry:
+        """A record that reads an output into the host's buffer."""
+        shape, host = self.plan.graph.tensors[tensor].shape, _output(tensor)
+        entry = self._record(Grid(1, 1), -1, -1, 1)
+        entry.others[Record.BASES] = (Base.HOST, self.moves.host_number(host))
+        moves = [derive(whole(shape), s.hold, shape, s.grid, s.result, HOST) for s in owners]
+        rows = [self.moves.entry(m, s.grid, host) for m, s in zip(moves, owners, strict=True)]
+        self._put(entry, Record.MOVES, Record.MOVE_TABLE, rows)
+        return entry
+
+    def _freed(self, buffers: Sequence[Buffer]) -> list[Entry]:
+        """Guard: records that poison dead buffers and leave them to nobody, one for each grid."""
+        by_grid: dict[tuple[int, Grid], list[Buffer]] = {}
+        for b in buffers:
+            by_grid.setdefault((b.region, b.grid), []).append(b)
+        out: list[Entry] = []
+        for (region, grid), dead in by_grid.items():
+            entry = self._record(grid, region, -1, 1)
+            entry.words[Record.BARRIER] = 1
+            claims = [_claim(b, once=True, tag=FREE) for b in dead]
+            self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, claims)
+            out.append(entry)
+        return out
 
 
-COPIED = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
+def _output(tensor: str) -> HostBuffer:
+    return "output", tensor
 
 
-def _single(d: DimensionMoves) -> bool:
-    """Whether the dimension is one entry of one element for every piece: it takes no loop."""
-    return len(d.start) == 2 and int(d.start[1]) == 1 and int(d.length[0]) == 1
+def _resident(buffer: Buffer) -> bool:
+    return buffer.role in ("constant", "state")
 
 
-def _fill(buffer: Buffer, value: float) -> list[int]:
+def _claim(buffer: Buffer, once: bool = False, tag: int | None = None) -> Entry:
+    words = [0] * ClaimWords.SIZE
+    words[ClaimWords.OFFSET], words[ClaimWords.BYTES] = buffer.address, buffer.bytes
+    words[ClaimWords.TAG] = buffer.number + 1 if tag is None else tag
+    words[ClaimWords.ONCE] = int(once)
+    return Entry(words)
+
+
+def _owned(buffer: Buffer, operand: int) -> Entry:
+    words = [0] * OwnedWords.SIZE
+    words[OwnedWords.OFFSET], words[OwnedWords.BYTES] = buffer.address, buffer.bytes
+    words[OwnedWords.TAG], words[OwnedWords.OPERAND] = buffer.number + 1, operand
+    return Entry(words)
+
+
+def _fill(buffer: Buffer, value: float) -> Entry:
     bits = np.zeros(8, np.uint8)
     raw = np.asarray(value).astype(buffer.dtype.numpy).tobytes()
     bits[: len(raw)] = np.frombuffer(raw, np.uint8)
-    return [buffer.address, buffer.elements, int(bits.view(np.int64)[0]), buffer.dtype.bytes]
+    words = [0] * FillWords.SIZE
+    words[FillWords.OFFSET], words[FillWords.ELEMENTS] = buffer.address, buffer.elements
+    words[FillWords.VALUE], words[FillWords.BYTES] = int(bits.view(np.int64)[0]), buffer.dtype.bytes
+    return Entry(words)
 
 
-def _within_hold(step: Step, gw: int, gh: int, steps: int) -> tuple[Ints, Ints, Ints]:
-    """Where in the held box each time step's tile lies."""
+def strides(op_axes: Sequence[tuple[str, int]], access: Access, pitches: Sequence[int]) -> dict[str, int]:
+    """Elements per step of each iteration axis of a tensor held with `pitches`."""
+    return {a: sum(e.coefficient(a) * p for e, p in zip(access, pitches, strict=True)) for a, _ in op_axes}
+
+
+def _work(plan: Plan) -> int:
+    """About how many elements one call computes; see TASK_WORK."""
+    total = 0
+    for s in plan.steps:
+        if s.kind == "task":
+            elements = sum(int(w.elements) for w in s.op.work(s.split.extents(s.op.axes)))
+            total += s.tiles * (elements + TASK_WORK)
+    return total
+
+
+def _within_hold(step: Step) -> tuple[Ints, Ints, Ints]:
+    """Where in the held box each time step's tile lies: elements by [dimension, column or row or step]."""
+    columns, rows, steps = step.split.grid
     dims = len(step.write)
-    zero = np.zeros((dims, gw), np.int64), np.zeros((dims, gh), np.int64), np.zeros((dims, steps), np.int64)
     if steps == 1:
-        return zero
+        return (
+            np.zeros((dims, columns), np.int64),
+            np.zeros((dims, rows), np.int64),
+            np.zeros((dims, 1), np.int64),
+        )
     tile = layout(step.write, step.op.axes, step.split)
     hold = layout(step.write, step.op.axes, step.split, merge_time=True)
     offsets = identical(tile, hold, step.grid, step.grid)
@@ -353,59 +286,12 @@ def _within_hold(step: Step, gw: int, gh: int, steps: int) -> tuple[Ints, Ints, 
     return offsets
 
 
-def _backward(access: Access, pitches: Sequence[int], indices: Mapping[str, Any], size: int) -> tuple[Any, Any, Any]:
-    """Bytes from a box's first element to the element of iteration 0, for negative coefficients.
-
-    A ragged last tile starts nearer: the distance follows the tile's own extent, so such an
-    axis may be cut along one side only.
-    """
-    out: list[Any] = [0, 0, 0]
+def _backward(
+    access: Access, axes: Sequence[tuple[str, int]], pitches: Sequence[int], size: int
+) -> list[Entry]:
+    """How far the element of iteration 0 lies behind the first of its box, which has the lowest index."""
+    number = {a: n for n, (a, _) in enumerate(axes)}
+    out: list[Entry] = []
     for e, p in zip(access, pitches, strict=True):
-        for a, c in e.terms:
-            if c >= 0:
-                continue
-            i = indices[a]
-            extent = i.ends - i.origins
-            cut = [s for s, v in enumerate((i.x, i.y, i.t)) if v.any()]
-            if len(cut) > 1:
-                raise ValueError(f"axis {a} runs backwards and is cut along two sides")
-            side = cut[0] if cut else 0
-            number = (i.x, i.y, i.t)[side]
-            out[side] = out[side] + np.maximum(extent[number] - 1, 0) * -c * p * size
-    return out[0], out[1], out[2]
-
-
-def make_tables(plan: Plan, lanes: int, guard: bool = False) -> Tables:
-    """The tables of a plan for a host with `lanes` f32 lanes. Word offsets, no addresses."""
-    m = _Maker(plan, lanes, guard)
-    producers = {s.result: s for s in plan.steps if s.kind != "update"}
-    lays = [
-        m.transfer([move], b.grid, b.region, b, [None], f"const:{t}", plan.graph.tensors[t].shape, -1, None)
-        for t, move in plan.lays
-        for b in (plan.buffers[move.target],)
-    ]
-    laying = m.section(lays)
-    inputs: list[Any] = []
-    for s in plan.steps:
-        if s.kind == "input":
-            b = plan.buffers[s.result]
-            shape = plan.graph.tensors[s.tensor].shape
-            move = derive(s.hold, whole(shape), shape, Grid(1, 1), HOST, b.number)
-            inputs.append(m.transfer([move], b.grid, b.region, b, [None], f"in:{s.tensor}", shape, s.number, None))
-    laid = m.section(inputs)
-    steps = m.section([m.step(s, producers) for s in plan.steps if s.kind != "input"])
-    reading: list[Any] = []
-    for name, owners in plan.outputs.items():
-        shape = plan.graph.tensors[name].shape
-        owned = [plan.steps[i] for i in owners]
-        moves = [derive(whole(shape), s.hold, shape, s.grid, s.result, HOST) for s in owned]
-        reading.append(
-            m.transfer(moves, Grid(1, 1), 0, None, [s.grid for s in owned], f"out:{name}", shape, -1, None)
-        )
-    read = m.section(reading)
-    words = np.concatenate(m.pool.chunks) if m.pool.chunks else np.zeros(0, np.int64)
-    relocations = np.array(m.pool.relocations, np.int64).reshape(-1, 3)
-    return Tables(
-        words, relocations, steps, laying, laid, read, tuple(m.kernels), tuple(m.pulls), tuple(m.host)
-    )
-
+        out += [Entry([number[a], -c * p * size]) for a, c in e.terms if c < 0]
+    return out

@@ -10,7 +10,7 @@ import ctypes
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +19,9 @@ import llvmlite.binding as llvm
 
 OPTIONS = "-disable-lsr"  # loop strength reduction spills vector registers under run-time strides
 DIGEST = 32  # bytes of SHA-256 before an object in the cache
+
+Execute = Callable[[int, int, int, int, int], None]
+"""(address of step records, count, thread, threads, address of the barrier's counter)."""
 
 
 @cache
@@ -69,7 +72,9 @@ class Code:
             cpu=cpu, features=features, opt=2, jit=True
         )
         key = hashlib.sha256(
-            b"\0".join([code, cpu.encode(), features.encode(), llvmlite.__version__.encode(), OPTIONS.encode()])
+            b"\0".join(
+                [code, cpu.encode(), features.encode(), llvmlite.__version__.encode(), OPTIONS.encode()]
+            )
         ).hexdigest()
         path = cache_folder() / f"{key}.o"
         made = _read(path)
@@ -81,9 +86,13 @@ class Code:
         self._engine.finalize_object()
 
     def addresses(self, symbols: Sequence[str]) -> list[int]:
-        return [self._engine.get_function_address(s) for s in symbols]
+        """Where functions are. KeyError for one that is not in the code."""
+        out = [self._engine.get_function_address(s) for s in symbols]
+        if missing := [s for s, at in zip(symbols, out, strict=True) if not at]:
+            raise KeyError(missing[0])
+        return out
 
-    def executor(self) -> ctypes._CFuncPtr:  # pyright: ignore[reportPrivateUsage]
+    def executor(self) -> Execute:
         """`execute` as a Python callable that releases the interpreter while it runs."""
         kind = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
         return kind(self._engine.get_function_address("execute"))
@@ -101,10 +110,13 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, made: bytes) -> None:
     """Puts an object into the cache, whole or not at all; a cache that cannot be written is no error."""
+    name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
+            name = f.name
             f.write(hashlib.sha256(made).digest() + made)
-        os.replace(f.name, path)
+        os.replace(name, path)
     except OSError:
-        pass
+        if name is not None:
+            Path(name).unlink(missing_ok=True)

@@ -37,6 +37,7 @@ class LiteralStructType(Type):
 
 class FunctionType(Type):
     def __init__(self, return_type: Type, args: Iterable[Type], var_arg: bool = False) -> None: ...
+    def as_pointer(self) -> Type: ...
 
 class Value:
     type: Type

@@ -1,0 +1,155 @@
+"""Moves -> the tables that pull functions walk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..placement.layout import Grid, Ints
+from ..placement.move import HOST, DimensionMoves, Move
+from ..placement.plan import Buffer, Plan
+from .pool import Entry, Pool
+from .records import HOST_TAG, Base, DimensionWords, HostBuffer, MoveWords, Pull
+
+COPIED = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}  # a copy looks at no element, but for its size
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Bytes between neighbours along each dimension, and where the buffer starts."""
+
+    pitches: Sequence[int]
+    offset: int
+
+
+@dataclass
+class MoveTables:
+    """Writes moves of one plan into a pool; notes the pull functions and host buffers that they need."""
+
+    plan: Plan
+    pool: Pool
+    guard: bool
+    pulls: dict[Pull, int] = field(default_factory=lambda: {})
+    host: dict[HostBuffer, int] = field(default_factory=lambda: {})
+
+    def host_number(self, buffer: HostBuffer) -> int:
+        return self.host.setdefault(buffer, len(self.host))
+
+    def entry(
+        self, move: Move, producer: Grid | None, host: HostBuffer | None = None, operand: int = -1
+    ) -> Entry:
+        """The record of a move from the cores of `producer`, or from or to a buffer of the host.
+
+        operand: of the step that the move feeds, -1 where it fills the result.
+        """
+        source = self.plan.buffers[move.source] if move.source != HOST else None
+        target = self.plan.buffers[move.target] if move.target != HOST else None
+        kind = source or target
+        assert kind is not None, "a move has a core at one end"
+        lead = 1 if move.combine else 0
+        columns = self.plan.regions[source.region].columns if source else 1
+        dims = [_in_region(d, producer, columns) for d in move.dims]
+        shape = self.plan.tensors[host[1]].shape if host else ()
+        a, b = _side(source, shape, kind.dtype.bytes), _side(target, shape, kind.dtype.bytes)
+        if lead:
+            b = replace(b, pitches=[0, *b.pitches])
+        order = [*range(lead), *(lead + d for d in (target.order if target else range(len(shape))))]
+        kept = [d for d in order if d < lead or not _single(dims[d])]
+        dropped = [d for d in order if d not in kept]
+        words = [0] * MoveWords.SIZE
+        words[MoveWords.SOURCE] = a.offset + sum(int(dims[d].source[0]) * a.pitches[d] for d in dropped)
+        words[MoveWords.TARGET] = b.offset + sum(int(dims[d].target[0]) * b.pitches[d] for d in dropped)
+        words[MoveWords.START] = sum(int(dims[d].core[0]) for d in dropped)
+        if source and producer:
+            words[MoveWords.START] += producer.y * columns + producer.x
+        words[MoveWords.OPERAND] = operand
+        words[MoveWords.SOURCE_TAG] = source.number + 1 if source else HOST_TAG
+        words[MoveWords.TARGET_TAG] = target.number + 1 if target else HOST_TAG
+        rows = _merged([(dims[d], a.pitches[d], b.pitches[d]) for d in kept], lead)
+        pull = Pull(len(rows), kind.dtype.name, move.combine or "", self.guard)
+        if not move.combine and not self.guard:
+            pull = Pull(len(rows), COPIED[kind.dtype.bytes])
+        number = self.pulls.setdefault(pull, len(self.pulls))
+        if source:
+            bases = (Base.REGION, source.region)
+        else:
+            assert host is not None
+            bases = (Base.HOST, self.host_number(host))
+        return Entry(
+            words,
+            {int(MoveWords.DIMENSIONS): self.pool.table([self._dimension(*row) for row in rows])},
+            {int(MoveWords.FUNCTION): (Base.PULL, number), int(MoveWords.BASES): bases},
+        )
+
+    def _dimension(self, d: DimensionMoves, source_pitch: int, target_pitch: int) -> Entry:
+        words = [0] * DimensionWords.SIZE
+        words[DimensionWords.SOURCE_PITCH], words[DimensionWords.TARGET_PITCH] = source_pitch, target_pitch
+        arrays: Mapping[int, Ints] = {
+            DimensionWords.X: d.x,
+            DimensionWords.Y: d.y,
+            DimensionWords.T: d.t,
+            DimensionWords.START: d.start,
+            DimensionWords.CORE: d.core,
+            DimensionWords.SOURCE: d.source * source_pitch,
+            DimensionWords.TARGET: d.target * target_pitch,
+            DimensionWords.LENGTH: d.length,
+        }
+        return Entry(words, {int(w): self.pool.add(array) for w, array in arrays.items()})
+
+
+def _side(buffer: Buffer | None, host_shape: Sequence[int], size: int) -> _Side:
+    """A buffer in SRAM, or the host's: row-major, of `host_shape`, elements of `size` bytes."""
+    if buffer is not None:
+        return _Side([p * size for p in buffer.pitches], buffer.address)
+    ends = range(1, len(host_shape) + 1)
+    return _Side([size * int(np.prod(host_shape[i:], dtype=np.int64)) for i in ends], 0)
+
+
+def _in_region(d: DimensionMoves, producer: Grid | None, region_columns: int) -> DimensionMoves:
+    """Producer core numbers as offsets in the region's table; zeros for the host."""
+    if producer is None:
+        return replace(d, core=np.zeros_like(d.core))
+    rows, columns = d.core // producer.columns, d.core % producer.columns
+    return replace(d, core=rows * producer.dy * region_columns + columns * producer.dx)
+
+
+def _single(d: DimensionMoves) -> bool:
+    """Whether the dimension is one entry of one element for every piece: it takes no loop."""
+    return _uniform(d) and int(d.length[0]) == 1
+
+
+def _uniform(d: DimensionMoves) -> bool:
+    """Whether the dimension is one entry, the same for every piece."""
+    return len(d.start) == 2 and int(d.start[1]) == 1
+
+
+def _merged(
+    rows: Sequence[tuple[DimensionMoves, int, int]], lead: int
+) -> list[tuple[DimensionMoves, int, int]]:
+    """(dimension, source and target bytes between neighbours), outermost first.
+
+    A dimension whose neighbours lie, on both sides, one whole row of the next one apart is taken
+    together with it: one longer row instead of many.
+    """
+    out: list[tuple[DimensionMoves, int, int]] = list(rows[:lead])
+    for inner, source, target in rows[lead:]:
+        if len(out) > lead and _uniform(inner):
+            outer, a, b = out[-1]
+            n = int(inner.length[0])
+            if (a, b) == (n * source, n * target):
+                out[-1] = (
+                    replace(
+                        outer,
+                        core=outer.core + inner.core[0],
+                        source=outer.source * n + inner.source[0],
+                        target=outer.target * n + inner.target[0],
+                        length=outer.length * n,
+                    ),
+                    source,
+                    target,
+                )
+                continue
+        out.append((inner, source, target))
+    return out

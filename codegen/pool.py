@@ -1,0 +1,69 @@
+"""Tables under construction: one array of words in which records point at one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..placement.layout import Ints
+from .records import Base
+
+
+@dataclass
+class Entry:
+    """A record: its words; `offsets`: those that hold the place of a table in the pool; `others`:
+    those that get an address of something else, as (base, number)."""
+
+    words: list[int]
+    offsets: dict[int, int] = field(default_factory=lambda: {})
+    others: dict[int, tuple[Base, int]] = field(default_factory=lambda: {})
+
+
+@dataclass
+class Pool:
+    """The words so far; equal arrays are stored once."""
+
+    chunks: list[Ints] = field(default_factory=lambda: [])
+    size: int = 0
+    _known: dict[bytes, int] = field(default_factory=lambda: {})
+    _relocations: list[tuple[int, int, int]] = field(default_factory=lambda: [])
+
+    def add(self, array: Any) -> int:
+        """The word offset of a copy of `array`; of one zero if it is empty."""
+        flat = np.ascontiguousarray(array, np.int64).ravel()
+        key = flat.tobytes()
+        if key not in self._known:
+            self._known[key] = self._append(flat)
+        return self._known[key]
+
+    def table(self, entries: Sequence[Entry]) -> int:
+        """The word offset of records laid one after the other."""
+        words: list[int] = []
+        relocations: list[tuple[int, int, int]] = []
+        for e in entries:
+            at = self.size + len(words)
+            for i, offset in e.offsets.items():
+                e.words[i] = 8 * offset
+                relocations.append((at + i, Base.WORDS, 0))
+            relocations += [(at + i, base, number) for i, (base, number) in e.others.items()]
+            words += e.words
+        if not relocations:
+            return self.add(words)
+        self._relocations += relocations
+        return self._append(np.array(words, np.int64))
+
+    def _append(self, flat: Ints) -> int:
+        at = self.size
+        self.chunks.append(flat if len(flat) else np.zeros(1, np.int64))
+        self.size += max(1, len(flat))
+        return at
+
+    def words(self) -> Ints:
+        return np.concatenate(self.chunks) if self.chunks else np.zeros(0, np.int64)
+
+    def relocations(self) -> Ints:
+        """int64 [n, 3]: word, Base, value."""
+        return np.array(self._relocations, np.int64).reshape(-1, 3)

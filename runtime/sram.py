@@ -1,0 +1,94 @@
+"""The cores' SRAM as host memory: a compact arena, or the literal array that guard uses."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..codegen.records import GRANULE
+from .image import Image
+
+PAGE = 4096
+LINE = 64  # bytes; no two cores share one
+RESERVE = getattr(mmap, "MAP_NORESERVE", 0)
+
+
+class NotEnoughMemory(MemoryError):
+    """The literal SRAM of a guarded run needs more memory than the machine has."""
+
+
+@dataclass(frozen=True)
+class Arena:
+    """start: address; bytes: in all; base: int64 by core number, where its SRAM starts (0: not in use)."""
+
+    start: int
+    bytes: int
+    base: Any
+    memory: mmap.mmap = field(repr=False)
+    tags: Any = field(default=None, repr=False)  # guard: int32 for every GRANULE bytes
+
+
+def arena(image: Image) -> Arena:
+    """Memory for the SRAM of the cores in use, zeros. NotEnoughMemory for a literal one too large."""
+    base = np.zeros(int(image.cores.max(initial=-1)) + 1, np.int64)
+    if not image.guard:
+        rounded = -(-image.used // LINE) * LINE
+        base[image.cores] = np.cumsum(rounded) - rounded
+        size = int(rounded.sum())
+    else:
+        base[image.cores] = image.cores * image.pitch
+        size = len(base) * image.pitch
+        _enough(image)
+    memory = _reserve(size)
+    start = _address(memory)
+    base[image.cores] += start
+    tags = np.frombuffer(_reserve(size // GRANULE * 4), np.int32) if image.guard else None
+    return Arena(start, size, base, memory, tags)
+
+
+def needed(image: Image) -> int:
+    """Bytes of memory that a guarded run touches: every core's used SRAM in whole pages, and the tags."""
+    pages = -(-image.used // PAGE) + 1
+    return int((pages * PAGE).sum() * (GRANULE + 4) // GRANULE)
+
+
+def available() -> int:
+    """Bytes of memory that this process can still get, as far as the system tells."""
+    out = os.sysconf("SC_AVPHYS_PAGES") * PAGE if "SC_AVPHYS_PAGES" in os.sysconf_names else 1 << 62
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        out = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        pass
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text("ascii"))
+        out = min(out, limit - int((group / "memory.current").read_text("ascii")))
+    except (OSError, ValueError):
+        pass
+    return out
+
+
+def _enough(image: Image) -> None:
+    need, have = needed(image), available()
+    if need > have:
+        raise NotEnoughMemory(
+            f"the literal SRAM of {len(image.cores):,} cores needs {need:,} bytes of memory, "
+            f"{have:,} are free; try a smaller --wafer, or without --guard"
+        )
+
+
+def _reserve(size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(-1, max(size, PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | RESERVE)
+    except OSError as e:
+        raise NotEnoughMemory(f"{size:,} bytes of address space for SRAM: {e.strerror}") from None
+
+
+def _address(memory: mmap.mmap) -> int:
+    return np.frombuffer(memory, np.uint8).ctypes.data
