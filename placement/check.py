@@ -82,7 +82,7 @@ def _judge_regions(plan: Plan) -> None:
 def _judge_place(plan: Plan, step: Step, position: int) -> None:
     """A step is numbered by its position and its grid lies in its region and matches its split."""
     if step.position != position or step.number != position:
-        raise IllegalPlan(f"{step_name(step)}: position {step.position}, but it comes {position}th")
+        raise IllegalPlan(f"{step_name(step)}: position {step.position}, but it is the one at {position}")
     if not 0 <= step.region < len(plan.regions):
         raise IllegalPlan(f"{step_name(step)}: region {step.region} of {len(plan.regions)}")
     g, r = step.grid, plan.regions[step.region]

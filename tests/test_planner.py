@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from waferc.ir import dtypes
+from waferc.placement import written
 from waferc.placement.fabric import NOWHERE, colour_intervals
 from waferc.placement.layout import Grid, axis_indices
 from waferc.placement.move import Move
 from waferc.placement.place import PLACERS, logical_width, physical_width
 from waferc.placement.plan import Buffer, Plan, Step
 from waferc.placement.planner import DoesNotFit, plan
+from waferc.placement.route import routed
 from waferc.placement.sram import ALIGNMENT, allocate
 from waferc.placement.timing import simulate, task_cycles
 from waferc.placement.wafer import Wafer, preset
@@ -68,6 +71,17 @@ def test_the_same_plan_twice(graph: str) -> None:
             t.grid,
             t.wavefront,
         )
+        assert all(same_move(m, n) for m, n in zip(moves_of(s), moves_of(t), strict=True))
+
+
+@pytest.mark.parametrize("graph", plans.GRAPHS)
+def test_a_written_placement_gives_the_same_plan_again(graph: str) -> None:
+    a = plans.planned(graph, "16x16")
+    text = json.dumps(written.write(a))
+    b = routed(written.read(json.loads(text), plans.GRAPHS[graph](), a.wafer))
+    assert a.buffers == b.buffers and a.outputs == b.outputs
+    for s, t in zip(a.steps, b.steps, strict=True):
+        assert (s.split, s.grid, s.wavefront) == (t.split, t.grid, t.wavefront)
         assert all(same_move(m, n) for m, n in zip(moves_of(s), moves_of(t), strict=True))
 
 
