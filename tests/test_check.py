@@ -12,12 +12,14 @@ import broken
 import numpy as np
 import plans
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from waferc.ir.dtypes import F32
 from waferc.placement import written
 from waferc.placement.check import IllegalPlan, judge
+from waferc.placement.layout import Grid
 from waferc.placement.move import Move
-from waferc.placement.plan import Plan
+from waferc.placement.plan import Buffer, Plan
 from waferc.placement.planner import plan
 from waferc.placement.route import routed
 from waferc.placement.wafer import preset
@@ -259,6 +261,39 @@ def test_a_bad_plan_is_refused_and_named(name: str, breaks: Callable[[Plan], Pla
         assert "\n" not in str(refused.value)
         return
     pytest.fail("no plan that could be broken in this way")
+
+
+grids = st.builds(Grid, *(st.integers(a, b) for a, b in ((1, 4), (1, 4), (0, 3), (0, 3), (1, 2), (1, 2))))
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.tuples(grids, st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=2),
+    st.integers(0, 3),
+)
+def test_two_buffers_clash_where_they_share_a_core_a_moment_and_a_byte(
+    made: list[tuple[Grid, int, int]], gap: int
+) -> None:
+    good = plans.planned("mlp", "16x16")
+    region = good.regions[0]
+    assume(all(g.box[2] <= region.columns and g.box[3] <= region.rows for g, _, _ in made))
+    n, top = len(good.buffers), good.wafer.sram_bytes - 64
+    extra = [
+        Buffer(n + i, "extra", "scratch", 0, g, F32, (4,), (0,), (start, start + length), top + 8 * gap * i)
+        for i, (g, start, length) in enumerate(made)
+    ]
+    cores = [
+        {(g.x + i * g.dx, g.y + j * g.dy) for i in range(g.columns) for j in range(g.rows)}
+        for g, _, _ in made
+    ]
+    moments = [set(range(start, start + length + 1)) for _, start, length in made]
+    clash = cores[0] & cores[1] and moments[0] & moments[1] and gap < 2
+    bad = replace(good, buffers=(*good.buffers, *extra))
+    if clash:
+        with pytest.raises(IllegalPlan, match=r"scratch buffer 'extra' .* both have address"):
+            judge(bad)
+    else:
+        judge(bad)
 
 
 TABLES = ("x", "y", "t", "start", "core", "source", "target", "length")

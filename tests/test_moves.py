@@ -89,6 +89,7 @@ def test_a_move_brings_each_element_once_to_its_place(data: st.DataObject) -> No
             source = tuple(slice(s, s + n) for s, _, n in dims)
             target = tuple(slice(o, o + n) for _, o, n in dims)
             assert mine[source].shape == got[target].shape
+            assert all(n > 0 for _, _, n in dims)
             got[target] = mine[source]
             count[target] += 1
             key = (t, y * columns + x, core)
@@ -243,6 +244,24 @@ def test_an_op_that_follows_reads_in_place(data: st.DataObject) -> None:
     need = layout(op.reads[0], op.axes, split)
     hold = layout(write, held_axes, made, merge_time=True)
     assert identical(need, hold, grid, source.grid) is not None
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_an_op_that_follows_reads_its_part_of_a_joined_dimension(data: st.DataObject) -> None:
+    """Heads of a wide dimension, [32*h + d], that the producer has cut between heads."""
+    per_core, cores, wide = (data.draw(st.integers(a, b)) for a, b in ((1, 3), (2, 4), (1, 6)))
+    heads = per_core * cores
+    axes = (("h", heads), ("d", wide))
+    read = (Affine((("h", wide), ("d", 1))),)
+    op = Neg(axes=axes, reads=(read,), write=(axis("h"), axis("d")), in_types=(F32,), out_type=F32)
+    held = (("n", heads * wide),)
+    made = Split((Cut("n", data.draw(st.sampled_from(["x", "y"])), cores),))
+    source = Source(Grid(*made.grid[:2]), made, (axis("n"),), held, 0, 0.0)
+    found = follow(op, 0, source)
+    assert found is not None
+    hold = layout((axis("n"),), held, made, merge_time=True)
+    assert identical(layout(read, axes, found[0]), hold, found[1], source.grid) is not None
 
 
 def test_an_elementwise_op_follows_its_producer() -> None:
