@@ -7,16 +7,20 @@ tables, weights and kernels as LLVM bitcode. A plan (`.plan`) lacks weights, tab
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
+import re
+import struct
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -29,6 +33,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 EPOCH = (1980, 1, 1, 0, 0, 0)
 MOST_BYTES = 1 << 36  # an artifact larger than this is refused
+
+# The one form of .npy that `npy` writes: format 1.0, C order, plain numbers. Nothing of it is evaluated.
+HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(..)(\{'descr': '([<|][fiub][1248])', 'fortran_order': False, "
+    rb"'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n)",
+    re.DOTALL,
+)
 
 
 class InvalidArtifact(ValueError):
@@ -88,17 +99,18 @@ class Artifact:
         return "kernels.bc" in self.entries
 
     def array(self, name: str, dtype: Any = None, rank: int | None = None) -> Array:
-        """The array in an entry, of that type and rank where given."""
-        data = io.BytesIO(self.entry(name))
-        try:
-            out = np.lib.format.read_array(data, allow_pickle=False)
-        except (ValueError, EOFError, OverflowError, MemoryError, SyntaxError, TypeError) as e:
-            raise InvalidArtifact(f"entry {name!r} is no array: {e}") from None
-        if data.read(1):
-            raise InvalidArtifact(f"entry {name!r} is longer than its array")
-        if (dtype is not None and out.dtype != dtype) or (rank is not None and out.ndim != rank):
-            raise InvalidArtifact(f"entry {name!r} is {out.dtype}{list(out.shape)}")
-        return out
+        """The array in an entry, read-only, of that type and rank where given."""
+        data = self.entry(name)
+        found = HEADER.match(data)
+        if found is None or int.from_bytes(found[1], "little") != found.end() - found.start(2):
+            raise InvalidArtifact(f"entry {name!r} is no array that waferc writes")
+        kind = np.dtype(found[3].decode())
+        shape = [int(n) for n in found[4].split(b",") if n.strip()]
+        if prod(shape) * kind.itemsize != len(data) - found.end():
+            raise InvalidArtifact(f"entry {name!r}: {kind}{shape} in {len(data) - found.end()} bytes")
+        if (dtype is not None and kind != dtype) or (rank is not None and len(shape) != rank):
+            raise InvalidArtifact(f"entry {name!r} is {kind}{shape}")
+        return np.frombuffer(data, kind, offset=found.end()).reshape(shape)
 
     def entry(self, name: str) -> bytes:
         if name not in self.entries:
@@ -113,8 +125,9 @@ class Artifact:
 
 
 def npy(array: Any) -> bytes:
+    """An array as an entry: in C order, whatever the array's own."""
     out = io.BytesIO()
-    np.lib.format.write_array(out, np.asarray(array), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array(out, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
     return out.getvalue()
 
 
@@ -143,51 +156,52 @@ def weights(plan: Plan) -> dict[str, bytes]:
 
 
 def write(path: str | Path, manifest: Mapping[str, Any], entries: Mapping[str, bytes]) -> None:
-    """Writes an artifact whole or not at all: to a temporary file there, synced, renamed."""
+    """Writes an artifact whole or not at all: to a temporary file there, synced, renamed. Raises OSError."""
     digests = {n: hashlib.sha256(entries[n]).hexdigest() for n in sorted(entries)}
     head = dumps({"format": FORMAT, **manifest, "entries": digests})
     target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent or Path("."), prefix=f".{target.name}.")
+    temporary: str | None = None
     try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(handle, "wb") as f:
             with zipfile.ZipFile(f, "w", zipfile.ZIP_STORED) as z:
                 for n, data in [("manifest.json", head), *((n, entries[n]) for n in digests)]:
                     info = zipfile.ZipInfo(n, EPOCH)
+                    info.create_system = 3  # the same bytes from every system
                     info.external_attr = 0o644 << 16
                     z.writestr(info, data)
             f.flush()
             os.fsync(f.fileno())
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, target)
+    except BaseException as e:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(e, OSError):
+            e.filename, e.filename2 = str(path), None
         raise
 
 
 def read(path: str | Path) -> Artifact:
     """Reads an artifact and checks every digest. Raises InvalidArtifact, OSError."""
-    entries: dict[str, bytes] = {}
     with open(path, "rb") as f:
         try:
-            with zipfile.ZipFile(f) as z:
-                infos = z.infolist()
-                if sum(i.file_size for i in infos) > MOST_BYTES:
-                    raise InvalidArtifact(f"{path}: entries of more than {MOST_BYTES:,} bytes")
-                names = [i.filename for i in infos]
-                if "manifest.json" not in names or len(set(names)) != len(names):
-                    raise InvalidArtifact(f"{path}: not a waferc artifact (no manifest.json)")
-                if any(i.compress_type != zipfile.ZIP_STORED for i in infos):
-                    raise InvalidArtifact(f"{path}: an entry is compressed; waferc stores them")
-                entries = {n: z.read(n) for n in names}
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as e:
+            entries = _entries(path, f)
+        except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error, OverflowError) as e:
+            if isinstance(e, InvalidArtifact):
+                raise
+            raise InvalidArtifact(f"{path}: not a waferc artifact ({e})") from None
+        except OSError as e:
+            if e.errno != errno.EINVAL:  # a place outside the file
+                raise
             raise InvalidArtifact(f"{path}: not a waferc artifact ({e})") from None
     try:
         manifest = json.loads(entries.pop("manifest.json"))
         digests = dict(manifest["entries"])
         version = manifest["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidArtifact(f"{path}: manifest.json is damaged") from None
     if version != FORMAT:
         raise InvalidArtifact(
@@ -200,3 +214,19 @@ def read(path: str | Path) -> Artifact:
         if hashlib.sha256(data).hexdigest() != digests[n]:
             raise InvalidArtifact(f"{path}: entry {n!r} does not match its SHA-256 in the manifest")
     return Artifact(manifest, entries)
+
+
+def _entries(path: str | Path, file: IO[bytes]) -> dict[str, bytes]:
+    with zipfile.ZipFile(file) as z:
+        infos = z.infolist()
+        names = [i.filename for i in infos]
+        if sum(i.file_size for i in infos) > MOST_BYTES:
+            raise InvalidArtifact(f"{path}: entries of more than {MOST_BYTES:,} bytes")
+        if "manifest.json" not in names:
+            raise InvalidArtifact(f"{path}: not a waferc artifact (no manifest.json)")
+        if len(set(names)) != len(names):
+            twice = next(n for n in names if names.count(n) > 1)
+            raise InvalidArtifact(f"{path}: two entries are called {twice!r}")
+        if any(i.compress_type != zipfile.ZIP_STORED for i in infos):
+            raise InvalidArtifact(f"{path}: an entry is compressed; waferc stores them")
+        return {n: z.read(n) for n in names}

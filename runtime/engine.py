@@ -64,7 +64,7 @@ def bitcode(*texts: str) -> bytes:
 
 
 class Code:
-    """Loaded native code; addresses stay valid while it lives."""
+    """Loaded native code; addresses stay valid while it lives. RuntimeError for bitcode that is none."""
 
     def __init__(self, code: bytes) -> None:
         cpu, features = host()
@@ -86,11 +86,11 @@ class Code:
         self._engine.finalize_object()
 
     def addresses(self, symbols: Sequence[str]) -> list[int]:
-        """Where functions are. KeyError for one that is not in the code."""
-        out = [self._engine.get_function_address(s) for s in symbols]
-        if missing := [s for s, at in zip(symbols, out, strict=True) if not at]:
-            raise KeyError(missing[0])
-        return out
+        return [self._engine.get_function_address(s) for s in symbols]
+
+    def missing(self, symbols: Sequence[str]) -> str | None:
+        """The first of `symbols` that the code does not define."""
+        return next((s for s, at in zip(symbols, self.addresses(symbols), strict=True) if not at), None)
 
     def executor(self) -> Execute:
         """`execute` as a Python callable that releases the interpreter while it runs."""

@@ -269,9 +269,14 @@ def _judge_section(image: Image, name: str, section: Section) -> None:
     moves_end = r[:, Record.MOVE_TABLE] // 8 + r[:, Record.MOVES] * MoveWords.SIZE
     if (moves_end > len(words)).any():
         raise InvalidArtifact(f"tables/words.npy: a record of {name!r} has moves outside the table")
-    base = {int(a): (int(k), int(v)) for a, k, v in image.tables.relocations}
-    for i in range(count):
-        kind, value = base.get(offset + i * Record.SIZE + Record.BASES, (-1, 0))
-        size = image.regions[value].size if kind == Base.REGION else 1 if kind == Base.HOST else 0
-        if r[i, Record.START] + last[i] >= size:
-            raise InvalidArtifact(f"tables/words.npy: record {i} of {name!r} leaves its region")
+    sizes = np.zeros(len(words), np.int64)  # cores in the table that a word points at
+    at, kind, value = image.tables.relocations.T
+    regions = np.array([r.size for r in image.regions], np.int64)
+    chosen = kind == Base.REGION
+    sizes[at[chosen]] = regions[value[chosen]]
+    sizes[at[kind == Base.HOST]] = 1
+    over = np.flatnonzero(
+        r[:, Record.START] + last >= sizes[offset + np.arange(count) * Record.SIZE + Record.BASES]
+    )
+    if len(over):
+        raise InvalidArtifact(f"tables/words.npy: record {over[0]} of {name!r} leaves its region")

@@ -31,9 +31,12 @@ def load(source: str | Path | Artifact, threads: int | None = None, guard: bool 
     if missing := [n for kind, n in image.tables.host if kind == "constant" and n not in constants]:
         raise InvalidArtifact(f"weights.json: constant {missing[0]!r} is missing")
     try:
-        return Program(image, Code(artifact.entry("kernels.bc")), constants, threads)
-    except KeyError as e:
-        raise InvalidArtifact(f"kernels.bc: no function {e}") from None
+        code = Code(artifact.entry("kernels.bc"))
+    except RuntimeError as e:
+        raise InvalidArtifact(f"kernels.bc: {e}") from None
+    if missing := code.missing(("execute", *image.symbols, *image.pulls)):
+        raise InvalidArtifact(f"kernels.bc: no function {missing!r}")
+    return Program(image, code, constants, threads)
 
 
 def prepare(plan: Plan, threads: int | None = None, guard: bool = False) -> Program:

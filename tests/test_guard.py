@@ -291,8 +291,6 @@ def test_a_violation_leaves_the_program_usable() -> None:
 
 def test_too_little_memory_is_refused_before_anything_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sram, "available", lambda: 1000)
-    with pytest.raises(
-        sram.NotEnoughMemory, match=r"64 cores needs [\d,]+ bytes of memory, 1,000 are free"
-    ):
+    with pytest.raises(sram.NotEnoughMemory, match=r"64 cores needs [\d,]+ bytes of memory, 1,000 are free"):
         prepare(planned("mlp", "8x8"), guard=True)
     assert issubclass(sram.NotEnoughMemory, MemoryError)
