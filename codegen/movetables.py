@@ -16,6 +16,9 @@ from .records import HOST_TAG, Base, DimensionWords, HostBuffer, MoveWords, Pull
 COPIED = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}  # a copy looks at no element, but for its size
 
 
+_Row = tuple[DimensionMoves, int, int]  # and the bytes between neighbours, in the source and in the target
+
+
 @dataclass(frozen=True)
 class _Side:
     """Bytes between neighbours along each dimension, and where the buffer starts."""
@@ -55,9 +58,8 @@ class MoveTables:
         a, b = _side(source, shape, kind.dtype.bytes), _side(target, shape, kind.dtype.bytes)
         if lead:
             b = replace(b, pitches=[0, *b.pitches])
-        order = [*range(lead), *(lead + d for d in (target.order if target else range(len(shape))))]
-        kept = [d for d in order if d < lead or not _single(dims[d])]
-        dropped = [d for d in order if d not in kept]
+        order = [lead + d for d in (target.order if target else range(len(shape)))]
+        dropped = [d for d in order if _single(dims[d])]
         words = [0] * MoveWords.SIZE
         words[MoveWords.SOURCE] = a.offset + sum(int(dims[d].source[0]) * a.pitches[d] for d in dropped)
         words[MoveWords.TARGET] = b.offset + sum(int(dims[d].target[0]) * b.pitches[d] for d in dropped)
@@ -67,10 +69,12 @@ class MoveTables:
         words[MoveWords.OPERAND] = operand
         words[MoveWords.SOURCE_TAG] = source.number + 1 if source else HOST_TAG
         words[MoveWords.TARGET_TAG] = target.number + 1 if target else HOST_TAG
-        rows = _merged([(dims[d], a.pitches[d], b.pitches[d]) for d in kept], lead)
-        pull = Pull(len(rows), kind.dtype.name, move.combine or "", self.guard)
+        parts = [(dims[d], a.pitches[d], b.pitches[d]) for d in range(lead)]
+        single, box = _merged([(dims[d], a.pitches[d], b.pitches[d]) for d in order if d not in dropped])
+        rows = [*parts, *single, *box]
+        pull = Pull(len(rows), len(box), kind.dtype.name, move.combine or "", self.guard)
         if not move.combine and not self.guard:
-            pull = Pull(len(rows), COPIED[kind.dtype.bytes])
+            pull = replace(pull, dtype=COPIED[kind.dtype.bytes])
         number = self.pulls.setdefault(pull, len(self.pulls))
         if source:
             bases = (Base.REGION, source.region)
@@ -125,31 +129,24 @@ def _uniform(d: DimensionMoves) -> bool:
     return len(d.start) == 2 and int(d.start[1]) == 1
 
 
-def _merged(
-    rows: Sequence[tuple[DimensionMoves, int, int]], lead: int
-) -> list[tuple[DimensionMoves, int, int]]:
-    """(dimension, source and target bytes between neighbours), outermost first.
+def _merged(rows: Sequence[_Row]) -> tuple[list[_Row], list[_Row]]:
+    """Dimensions (outermost first) as those whose entries are single elements, and those that take a loop.
 
     A dimension whose neighbours lie, on both sides, one whole row of the next one apart is taken
-    together with it: one longer row instead of many.
+    together with it: one longer row instead of many. Of the next one is left which core has the row.
     """
-    out: list[tuple[DimensionMoves, int, int]] = list(rows[:lead])
-    for inner, source, target in rows[lead:]:
-        if len(out) > lead and _uniform(inner):
-            outer, a, b = out[-1]
-            n = int(inner.length[0])
-            if (a, b) == (n * source, n * target):
-                out[-1] = (
-                    replace(
-                        outer,
-                        core=outer.core + inner.core[0],
-                        source=outer.source * n + inner.source[0],
-                        target=outer.target * n + inner.target[0],
-                        length=outer.length * n,
-                    ),
-                    source,
-                    target,
-                )
-                continue
-        out.append((inner, source, target))
-    return out
+    single: list[_Row] = []
+    box: list[_Row] = []
+    for inner, source, target in rows:
+        lengths = np.unique(inner.length)
+        n = int(lengths[0]) if len(lengths) else 0
+        if len(lengths) == 1 and n == 1:
+            single.append((inner, source, target))
+        elif len(lengths) == 1 and box and (box[-1][1], box[-1][2]) == (n * source, n * target):
+            outer = box.pop()[0]
+            single.append((replace(inner, length=np.ones_like(inner.length)), source, target))
+            wide = replace(outer, source=outer.source * n, target=outer.target * n, length=outer.length * n)
+            box.append((wide, source, target))
+        else:
+            box.append((inner, source, target))
+    return single, box

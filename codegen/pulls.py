@@ -13,7 +13,7 @@ from .guard import WRITE_OUTSIDE
 from .records import READ_FOREIGN, DimensionWords, MoveWords, Pull
 from .watch import access, not_poison
 
-WIDTH = 8  # elements of partial results joined at once
+WIDTHS = (8, 4)  # elements of partial results joined at once, largest first
 LONG = 256  # bytes of a row that is worth a call
 
 Dimension = dict[DimensionWords, ir.Value]
@@ -67,8 +67,8 @@ class _Function(Emitter):
 def emit_pull(module: ir.Module, pull: Pull) -> None:
     """Defines a pull function: it runs the product of the dimensions' entries and copies a box for each.
 
-    A combining move's first dimension runs innermost instead: each element is joined over all
-    partial results, in their order, before it is stored once.
+    A combining move's first dimension runs over the partial results, inside the others: the first one
+    is copied, the rest are joined onto it, in their order.
     """
     e = _Function(module, pull)
     b = e.b
@@ -76,6 +76,7 @@ def emit_pull(module: ir.Module, pull: Pull) -> None:
     def nest(d: int, core: ir.Value, source: ir.Value, target: ir.Value, lengths: list[ir.Value]) -> None:
         if d < pull.rank:
             at = e.tables[d]
+            looped = d >= pull.rank - pull.box
 
             def body(i: ir.Value) -> None:
                 nest(
@@ -83,34 +84,54 @@ def emit_pull(module: ir.Module, pull: Pull) -> None:
                     b.add(core, e.at(at[DimensionWords.CORE], i)),
                     b.add(source, e.at(at[DimensionWords.SOURCE], i)),
                     b.add(target, e.at(at[DimensionWords.TARGET], i)),
-                    [*lengths, e.at(at[DimensionWords.LENGTH], i)],
+                    [*lengths, e.at(at[DimensionWords.LENGTH], i)] if looped else lengths,
                 )
 
             e.loop(*e.spans[d], body)
         elif pull.combine:
-            join = _Join(e, core)
-            _box(e, e.tables[1:], lengths, source, target, join.element, None if pull.guard else join.row)
+            _parts(e, lengths, core, source, target)
         else:
-            start = b.add(e.at(e.bases, core), source)
-            row = None if pull.guard else _row(e)
-            _box(e, e.tables, lengths, start, target, lambda s, t: _element(e, s, t), row)
+            _copied(e, lengths, b.add(e.at(e.bases, core), source), target)
 
     source, target = e.at(e.move, MoveWords.SOURCE), b.add(e.base, e.at(e.move, MoveWords.TARGET))
     nest(1 if pull.combine else 0, e.at(e.move, MoveWords.START), source, target, [])
     b.ret_void()
 
 
+def _copied(e: _Function, lengths: Sequence[ir.Value], source: ir.Value, target: ir.Value) -> None:
+    _box(e, lengths, source, target, lambda s, t: _element(e, s, t), None if e.pull.guard else _row(e))
+
+
+def _parts(
+    e: _Function, lengths: Sequence[ir.Value], core: ir.Value, source: ir.Value, target: ir.Value
+) -> None:
+    """One box, from each of the cores that hold partial results of it."""
+    b, lead = e.b, e.tables[0]
+    first, end = e.spans[0]
+
+    def part(i: ir.Value) -> ir.Value:
+        base = e.at(e.bases, b.add(core, e.at(lead[DimensionWords.CORE], i)))
+        return b.add(base, b.add(source, e.at(lead[DimensionWords.SOURCE], i)))
+
+    def joined(i: ir.Value) -> None:
+        row = None if e.pull.guard else _joined_row(e)
+        _box(e, lengths, part(i), target, lambda s, t: _join(e, s, t, 0), row)
+
+    _copied(e, lengths, part(first), target)
+    e.loop(b.add(first, word(1)), end, joined)
+
+
 def _box(
     e: _Function,
-    dims: Sequence[Dimension],
     lengths: Sequence[ir.Value],
     source: ir.Value,
     target: ir.Value,
     element: Element,
     row: Row | None,
 ) -> None:
-    """Every element of a box; `row` does what it can of an innermost dimension, dense on both sides."""
+    """Every element of a box of the last dimensions; `row` does what it can of a dense innermost one."""
     b = e.b
+    dims = e.tables[len(e.tables) - len(lengths) :]
 
     def each(d: int, s: ir.Value, t: ir.Value, begin: ir.Value) -> None:
         sp, tp = dims[d][DimensionWords.SOURCE_PITCH], dims[d][DimensionWords.TARGET_PITCH]
@@ -175,55 +196,34 @@ def _copy(e: Emitter, source: ir.Value, target: ir.Value, count: ir.Value) -> No
     e.b.call(function, [*pointers, count, ir.Constant(flag, 0)])
 
 
-class _Join:
-    """One element, or a vector of them, joined over the partial results of a combining pull."""
+def _join(e: _Function, s: ir.Value, t: ir.Value, lanes: int) -> None:
+    """Joins one element, or a vector of them, onto what the target holds."""
+    arithmetic = LLVMArithmetic(e.module, e.b, lanes or WIDTHS[0])
+    kind, size = type_of(e.dtype, lanes), e.dtype.bytes
+    new = arithmetic.make(e.dtype, e.load(s, kind), lanes)
+    if e.pull.guard:
+        t = access(e, e.watch, WRITE_OUTSIDE, e.operand, t, size, e.target_tag)
+    pointer = e.b.inttoptr(t, POINTER)
+    total = arithmetic.make(e.dtype, e.b.load(pointer, typ=kind, align=size), lanes)
+    out = getattr(arithmetic, e.pull.combine)(total, new)
+    assert isinstance(out, LLVMValue)
+    e.b.store(out.ir, pointer, align=size)
 
-    def __init__(self, e: _Function, core: ir.Value) -> None:
-        self.e, self.core = e, core
 
-    def _total(self, s: ir.Value, lanes: int) -> ir.Value:
-        e, b, lead = self.e, self.e.b, self.e.tables[0]
-        first, end = e.spans[0]
-        arithmetic = LLVMArithmetic(e.module, b, WIDTH)
+def _joined_row(e: _Function) -> Row:
+    """Joins dense rows by vectors, as far as they go."""
 
-        def part(i: ir.Value) -> LLVMValue:
-            base = e.at(e.bases, b.add(self.core, e.at(lead[DimensionWords.CORE], i)))
-            address = b.add(base, b.add(s, e.at(lead[DimensionWords.SOURCE], i)))
-            return arithmetic.make(e.dtype, e.load(address, type_of(e.dtype, lanes)), lanes)
+    def row(s: ir.Value, t: ir.Value, length: ir.Value) -> ir.Value:
+        done: ir.Value = word(0)
+        for lanes in WIDTHS:
+            end = e.b.and_(length, word(-lanes))
 
-        join = getattr(arithmetic, e.pull.combine)
-        initial = part(first)
-        before, head, after = b.block, b.append_basic_block("parts"), b.append_basic_block("joined")
-        start = b.add(first, word(1))
-        b.cbranch(b.icmp_signed("<", start, end), head, after)
-        b.position_at_end(head)
-        i, total = b.phi(I64_TYPE), b.phi(initial.ir.type)
-        i.add_incoming(start, before)
-        total.add_incoming(initial.ir, before)
-        joined = join(arithmetic.make(e.dtype, total, lanes), part(i))
-        assert isinstance(joined, LLVMValue)
-        following = b.add(i, word(1))
-        i.add_incoming(following, b.block)
-        total.add_incoming(joined.ir, b.block)
-        last = b.block
-        b.cbranch(b.icmp_signed("<", following, end), head, after)
-        b.position_at_end(after)
-        out = b.phi(initial.ir.type)
-        out.add_incoming(initial.ir, before)
-        out.add_incoming(joined.ir, last)
-        return out
+            def one(i: ir.Value, lanes: int = lanes) -> None:
+                at = e.b.mul(i, word(e.dtype.bytes))
+                _join(e, e.b.add(s, at), e.b.add(t, at), lanes)
 
-    def element(self, s: ir.Value, t: ir.Value) -> None:
-        self.e.store(self._total(s, 0), t)
+            e.loop(done, end, one, lanes)
+            done = end
+        return done
 
-    def row(self, s: ir.Value, t: ir.Value, length: ir.Value) -> ir.Value:
-        b, size = self.e.b, self.e.dtype.bytes
-        count = b.sdiv(length, word(WIDTH))
-
-        def one(i: ir.Value) -> None:
-            at = b.mul(i, word(WIDTH * size))
-            pointer = b.inttoptr(b.add(t, at), POINTER)
-            b.store(self._total(b.add(s, at), WIDTH), pointer, align=size)
-
-        self.e.loop(word(0), count, one)
-        return b.mul(count, word(WIDTH))
+    return row

@@ -166,9 +166,13 @@ class Base(IntEnum):
 
 @dataclass(frozen=True, order=True)
 class Pull:
-    """Which pull function a move needs. combine "" copies; guard checks what it reads and writes."""
+    """Which pull function a move needs. combine "" copies; guard checks what it reads and writes.
+
+    rank: dimensions; the entries of the last `box` of them are rows of elements, of others single ones.
+    """
 
     rank: int
+    box: int
     dtype: str
     combine: str = ""
     guard: bool = False
@@ -176,7 +180,7 @@ class Pull:
     @property
     def symbol(self) -> str:
         kind = f"{self.combine}_{self.dtype}" if self.combine else f"copy{by_name(self.dtype).bytes}"
-        return f"pull{self.rank}_{kind}" + (f"_guard_{self.dtype}" if self.guard else "")
+        return f"pull{self.rank}_{self.box}_{kind}" + (f"_guard_{self.dtype}" if self.guard else "")
 
 
 Section = tuple[int, int]  # word offset of the first record, how many
