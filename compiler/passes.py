@@ -10,8 +10,8 @@ from ..ir.graph import Graph, Node
 from ..ir.op import Array, Op
 from ..ir.ops.rearrange import Copy
 from .compose import full_box, into_reader, into_writer, leaves
-from .spread import spread_normalisations
 from .fuse import drop_unit_axes, embed_scalars, fuse_elementwise
+from .spread import spread_normalisations
 
 Pass = Callable[[Graph], Graph]
 

@@ -128,5 +128,3 @@ def _layer_norm(w: _Writer, op: LayerNorm) -> None:
         w.last(Add, [w.op(Mul, [scaled, operands[1]], ()), operands[2]])
     else:
         w.last(Mul, [scaled, operands[1]])
-
-

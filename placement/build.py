@@ -14,10 +14,10 @@ from ..ir.graph import Graph, Node, Tensor
 from ..ir.op import Op
 from ..ir.ops.rearrange import Copy
 from ..ir.ops.reduce import REDUCTIONS
+from .follow import join_split
 from .layout import Cut, Grid, Layout, Region, Split, layout, whole
 from .move import HOST, Move, combining, derive, identical
 from .plan import Buffer, Operand, Plan, Role, Step
-from .follow import join_split
 from .split import Choice, Source, useful_ways
 from .sram import allocate
 from .wafer import Wafer
@@ -82,9 +82,7 @@ class Assembly:
         order = [d for d in range(len(shape)) if d != innermost]
         if innermost is not None:
             order.append(innermost)
-        self.buffers.append(
-            Buffer(number, name, role, region, grid, dtype, shape, tuple(order), (0, 0))
-        )
+        self.buffers.append(Buffer(number, name, role, region, grid, dtype, shape, tuple(order), (0, 0)))
         return number
 
     def source(self, tensor: str, region: int) -> Source | None:
@@ -165,7 +163,9 @@ class Assembly:
         )
 
     # -- operands --------------------------------------------------------------------
-    def operand(self, op: Op, j: int, tensor: str, region: int, grid: Grid, split: Split, lane: str) -> Operand:
+    def operand(
+        self, op: Op, j: int, tensor: str, region: int, grid: Grid, split: Split, lane: str
+    ) -> Operand:
         """How a step on `grid` gets operand `j`."""
         access = op.reads[j]
         need = layout(access, op.axes, split)
@@ -176,9 +176,7 @@ class Assembly:
             np.zeros((len(shape), grid.rows), np.int64),
             np.zeros((len(shape), steps), np.int64),
         )
-        innermost = next(
-            (d for d, e in enumerate(access) if abs(e.coefficient(lane)) == 1), None
-        )
+        innermost = next((d for d, e in enumerate(access) if abs(e.coefficient(lane)) == 1), None)
         dtype = op.in_types[j]
         fill = any(
             bool(((p.lo < 0) | (p.hi > n))[p.hi > p.lo].any()) for p, n in zip(need, shape, strict=True)
@@ -190,7 +188,8 @@ class Assembly:
             used = self.resident.setdefault(region, np.zeros((r.rows, r.columns), np.int64))
             box = grid.box
             used[grid.y : box[3] : grid.dy, grid.x : box[2] : grid.dx] += self.buffers[buffer].bytes
-            self.lays.append((tensor, derive(held, whole(shape), shape, Grid(1, 1), HOST, buffer)))
+            laid = derive(held, whole(shape), shape, Grid(1, 1), HOST, buffer)
+            self.lays.append((tensor, replace(laid, route="host")))
             offsets = identical(need, held, grid, grid)
             assert offsets is not None, "a resident operand covers all its steps"
             return Operand(tensor, buffer, need, *offsets, fill=fill)
@@ -216,9 +215,7 @@ class Assembly:
         op = node.op
         extents = split.extents(op.axes)
         lane = op.lane_axis(extents)
-        operands = tuple(
-            self.operand(op, j, t, region, grid, split, lane) for j, t in enumerate(node.inputs)
-        )
+        operands = tuple(self.operand(op, j, t, region, grid, split, lane) for j, t in enumerate(node.inputs))
         tensor, write = node.output, op.write
         if part:
             box = op.hold({a: (0, n) for a, n in op.axes})
@@ -237,7 +234,17 @@ class Assembly:
         if int(scratch_bytes):
             scratch = len(self.buffers)
             self.buffers.append(
-                Buffer(scratch, tensor, "scratch", region, grid, op.out_type, (-(-int(scratch_bytes) // op.out_type.bytes),), (0,), (0, 0))
+                Buffer(
+                    scratch,
+                    tensor,
+                    "scratch",
+                    region,
+                    grid,
+                    op.out_type,
+                    (-(-int(scratch_bytes) // op.out_type.bytes),),
+                    (0,),
+                    (0, 0),
+                )
             )
             temporary.append(scratch)
         made = self.add(
@@ -448,4 +455,3 @@ def _finish(a: Assembly, objective: str, seed: int) -> Plan:
 def _renumber(step: Step, position: Mapping[int, int]) -> Step:
     """Steps are numbered by their position."""
     return replace(step, number=position[step.number])
-

@@ -92,7 +92,10 @@ def _costed(
     grid = spot(c, sources, region, columns, rows)
     extents = c.split.extents(op.axes)
     steps = c.split.grid[2]
-    held = {a: n * int(np.prod([t.ways for t in c.split.cuts if t.axis == a and t.side == "t"])) for a, n in extents.items()}
+    held = {
+        a: n * int(np.prod([t.ways for t in c.split.cuts if t.axis == a and t.side == "t"]))
+        for a, n in extents.items()
+    }
     parts = c.split.space_ways(c.part) if c.part else 1
     free: list[Source | None] = [None if s is None else replace(s, distance=0.0) for s in sources]
     # Cycles without any arrival; then the latest real one.

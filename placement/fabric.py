@@ -64,7 +64,9 @@ def coordinates(region: Region, grid: Grid, side: str, wafer: Wafer) -> Ints:
         numbers = grid.x + grid.dx * np.arange(grid.columns)
         row = region.core[0] % wafer.width
         # A spare core may stand at the start of a column: the column's usual place is what counts.
-        usual = np.maximum.accumulate(np.median(region.core % wafer.width, axis=0)) if wafer.dead_cores else row
+        usual = (
+            np.maximum.accumulate(np.median(region.core % wafer.width, axis=0)) if wafer.dead_cores else row
+        )
         return usual.astype(np.int64)[numbers]
     return region.y + grid.y + grid.dy * np.arange(grid.rows)
 
@@ -120,8 +122,12 @@ def depth(lo: Ints, hi: Ints) -> int:
     used = hi < NOWHERE
     if not used.any():
         return 0
-    events = np.concatenate([np.stack([lo[used] * 2, np.ones(used.sum(), np.int64)], 1),
-                             np.stack([hi[used] * 2 + 1, -np.ones(used.sum(), np.int64)], 1)])
+    events = np.concatenate(
+        [
+            np.stack([lo[used] * 2, np.ones(used.sum(), np.int64)], 1),
+            np.stack([hi[used] * 2 + 1, -np.ones(used.sum(), np.int64)], 1),
+        ]
+    )
     return int(np.cumsum(events[np.argsort(events[:, 0], kind="stable"), 1]).max())
 
 
@@ -163,12 +169,24 @@ class Traffic:
 
 
 def traffic(
-    wafer: Wafer, move: Move, consumer: Grid, producer: Grid, here: Region, there: Region, held: int, nbytes: int
+    wafer: Wafer,
+    move: Move,
+    consumer: Grid,
+    producer: Grid,
+    here: Region,
+    there: Region,
+    held: int,
+    nbytes: int,
 ) -> Traffic:
     """The traffic of `move`. held: elements of a producer's tile; nbytes: of an element."""
     x, y = (
         ends(
-            move, consumer, producer, coordinates(here, consumer, s, wafer), coordinates(there, producer, s, wafer), s
+            move,
+            consumer,
+            producer,
+            coordinates(here, consumer, s, wafer),
+            coordinates(there, producer, s, wafer),
+            s,
         )
         for s in ("x", "y")
     )
@@ -213,7 +231,7 @@ def _max_plus(wafer: Wafer, e: Ends, ready: Floats, relayed: bool) -> Floats:
 
 
 def add_links(wafer: Wafer, links: Floats, move: Traffic) -> None:
-    """Adds a move's bytes to [4, height, width]: along the producers' rows, then down the targets' columns."""
+    """Adds a move's bytes to [4, height, width]: along producers' rows, then down targets' columns."""
     nbytes = move.sent * wafer.wavelet_bytes
     east, west = _coverage(move.x, wafer.width)
     rows = np.unique(move.y.at[move.y.source])
@@ -221,7 +239,9 @@ def add_links(wafer: Wafer, links: Floats, move: Traffic) -> None:
     links[1][rows] += nbytes * west
     south, north = _coverage(move.y, wafer.height)
     columns, count = np.unique(move.x.to[move.x.target], return_counts=True)
-    into = np.minimum(count * nbytes, float(np.max(move.inbound, initial=0)) * wafer.wavelet_bytes * len(move.y.to))
+    into = np.minimum(
+        count * nbytes, float(np.max(move.inbound, initial=0)) * wafer.wavelet_bytes * len(move.y.to)
+    )
     links[2][:, columns] += south[:, None] * into
     links[3][:, columns] += north[:, None] * into
 
@@ -237,4 +257,3 @@ def _coverage(e: Ends, size: int) -> tuple[Floats, Floats]:
     np.add.at(down, lo + 1, 1.0)
     np.subtract.at(down, at + 1, 1.0)
     return np.cumsum(up)[:size], np.cumsum(down)[:size]
-

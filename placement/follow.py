@@ -9,13 +9,14 @@ import numpy as np
 from ..ir.affine import access_axes
 from ..ir.op import Op
 from .layout import Cut, Grid, Split
-from .split import Source, dense
+from .split import Source, dense, runs_backwards
 
 
 def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
     """The split and grid on which `operand` is read where `source` holds it; None if there is none.
 
-    A reduced axis that the producer has cut makes partial results, if its digits are innermost on their sides.
+    A reduced axis that the producer has cut makes partial results, if its digits are innermost on
+    their sides.
 
     Producer cuts that the op cannot take (its axis must stay whole, or is absent) are dropped when
     they are the outermost or innermost digits of their side: the op then runs on a part of the grid.
@@ -25,6 +26,7 @@ def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
     whole = set(op.whole)
     reduced = set(op.reduced)
     taken: list[tuple[Cut, str]] = []  # producer's cut, our axis ("" = dropped)
+    tiles: dict[str, int] = {}
     dim_of = {a: d for d, e in enumerate(source.write) for a in e.axes}
     for c in source.split.cuts:
         if c.side == "t":
@@ -41,6 +43,7 @@ def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
         for a, k in terms:
             if a not in whole and k > 0 and tile % k == 0 and tile // k <= size[a]:
                 name = a
+                tiles[a] = tile // k
                 break
         taken.append((c, name))
     x, dx, columns = _part_of_side([t for t in taken if t[0].side == "x"], source.grid.x, source.grid.dx)
@@ -49,12 +52,15 @@ def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
         return None
     cuts = tuple(Cut(a, c.side, c.ways) for c, a in taken if a)
     split = Split(cuts)
+    if any(runs_backwards(op, a) and sum(c.axis == a for c in cuts) > 1 for a in size):
+        return None
     parts = [i for i, c in enumerate(cuts) if c.axis in reduced]
     if len({cuts[i].axis for i in parts}) > 1 or len({cuts[i].side for i in parts}) < len(parts):
         return None
     if any(c.side == cuts[i].side for i in parts for c in cuts[i + 1 :]):
         return None
-    if any(split.axis_ways(a) > n for a, n in op.axes):
+    # Where a tile does not end at an outer axis' boundary, no cut of the inner one stands for it.
+    if any(split.axis_ways(a) > n or split.tile(a, n) != tiles.get(a, n) for a, n in op.axes):
         return None
     extents = split.extents(op.axes)
     cut = {a: split.axis_ways(a) for a in size}

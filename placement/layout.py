@@ -64,7 +64,7 @@ class Split:
     def __str__(self) -> str:
         if not self.cuts:
             return "whole"
-        sides = []
+        sides: list[str] = []
         for side in ("x", "y", "t"):
             if own := [f"{c.axis}/{c.ways}" for c in self.cuts if c.side == side]:
                 sides.append(f"{side}: {' '.join(own)}")
@@ -171,7 +171,10 @@ def pieces_of(expression: Affine, indices: Mapping[str, AxisIndex], split: Split
         ways, origins, ends, at_t = a.ways, a.origins, a.ends, a.t
         own = [(i, cut) for i, cut in enumerate(split.cuts) if cut.axis == name]
         at_x, at_y = a.x, a.y
-        if merge_time and (in_time := int(np.prod([cut.ways for _, cut in own if cut.side == "t"], dtype=np.int64))) > 1:
+        if (
+            merge_time
+            and (in_time := int(np.prod([cut.ways for _, cut in own if cut.side == "t"], dtype=np.int64))) > 1
+        ):
             own = [o for o in own if o[1].side != "t"]
             ways //= in_time
             at_x, at_y, at_t = at_x // in_time, at_y // in_time, np.zeros(steps, np.int64)

@@ -96,26 +96,32 @@ def overlaps(need: Pieces, hold: Pieces, size: int, columns: int) -> DimensionMo
     a = np.maximum(lo[piece], hold.lo[source])
     b = np.minimum(hi[piece], hold.hi[source])
     core = hold.row[source] * columns + hold.column[source]
-    return DimensionMoves(
-        need.x, need.y, need.t, start, core, a - hold.lo[source], a - need.lo[piece], b - a
-    )
+    return DimensionMoves(need.x, need.y, need.t, start, core, a - hold.lo[source], a - need.lo[piece], b - a)
 
 
 def derive(
     need: Layout, hold: Layout, shape: tuple[int, ...], producer: Grid, source: int, target: int
 ) -> Move:
     """The move that fills `need` from `hold`, both layouts of one tensor of `shape`."""
-    dims = tuple(
-        overlaps(n, h, size, producer.columns) for n, h, size in zip(need, hold, shape, strict=True)
-    )
+    dims = tuple(overlaps(n, h, size, producer.columns) for n, h, size in zip(need, hold, shape, strict=True))
     return Move(source, target, dims)
 
 
 def combining(
-    need: Layout, hold: Layout, shape: tuple[int, ...], producer: Grid, source: int, target: int, combine: Combine
+    need: Layout,
+    hold: Layout,
+    shape: tuple[int, ...],
+    producer: Grid,
+    source: int,
+    target: int,
+    combine: Combine,
 ) -> Move:
     """As `derive`, but `hold` has a leading dimension of partial results that are combined."""
-    gw, gh, steps = len(need[0].x) if need else 1, len(need[0].y) if need else 1, len(need[0].t) if need else 1
+    gw, gh, steps = (
+        len(need[0].x) if need else 1,
+        len(need[0].y) if need else 1,
+        len(need[0].t) if need else 1,
+    )
     parts = len(hold[0].lo)
     every = Pieces(
         *(np.zeros(n, np.int64) for n in (gw, gh, steps)),

@@ -53,7 +53,7 @@ def make_region(wafer: Wafer, name: str, x: int, y: int, columns: int, rows: int
         free = [(r, c) for r in range(rows) for c in spare if not dead[r, c]]
         at = np.array(free, np.int64).reshape(-1, 2)
         open_: Any = np.ones(len(at), np.bool_)
-        for r, i in np.argwhere(dead[:, usable]):
+        for r, i in np.argwhere(dead[:, usable]).tolist():
             if not open_.any():
                 return None
             far = np.abs(at[:, 0] - r) + np.abs(at[:, 1] - usable[i]) + np.where(open_, 0, 1 << 30)

@@ -19,9 +19,9 @@ from .group import Group, layers
 from .layout import Grid, Region, Split
 from .place import PLACERS, Size, logical_width, make_region
 from .plan import Plan
-from .route import routed
+from .route import LANES, routed
 from .split import Choice, Limits, Source
-from .timing import predicted_cycles
+from .timing import simulate
 from .wafer import Wafer
 
 Report = Callable[[str, float], None]  # (phase, share done)
@@ -80,7 +80,8 @@ class Estimator:
         """What each node may keep resident, in proportion to its constants, and use while it runs."""
         graph = self.graph
         constants = {
-            i: sum(graph.tensors[t].bytes for t in graph.nodes[i].inputs if t in graph.constants) for i in nodes
+            i: sum(graph.tensors[t].bytes for t in graph.nodes[i].inputs if t in graph.constants)
+            for i in nodes
         }
         total = max(1, sum(constants.values()))
         resident, working = self.shares[0] * self.wafer.sram_bytes, self.shares[1] * self.wafer.sram_bytes
@@ -96,7 +97,9 @@ class Estimator:
             held = [self._source(t, sources) for t in n.inputs]
             c = self.choice(n.op, held, 0, columns, rows, limits[i], exact=False)
             total += c.cycles
-            fits = fits and c.resident <= limits[i].resident * 1.001 and c.working <= limits[i].working * 1.001
+            fits = (
+                fits and c.resident <= limits[i].resident * 1.001 and c.working <= limits[i].working * 1.001
+            )
             split, grid = c.split, c.grid
             if c.part:
                 split, grid = join_split(n.op, split, c.part, grid)
@@ -124,11 +127,15 @@ def plan(
     placer: str = "strips",
     report: Report = lambda phase, share: None,
 ) -> Plan:
-    """The plan of least predicted cycles found for `graph` on `wafer`.
+    """The best plan found for `graph` on `wafer`: of least latency, or of most calls per second.
 
     Raises DoesNotFit, naming the op, the bytes on the fullest core, the budget and what to try.
     """
     wafer.check()
+    if wafer.colours < LANES:
+        raise DoesNotFit(
+            f"wafer {wafer.name} has {wafer.colours} colours, the shared lanes alone take {LANES}"
+        )
     groups = layers(graph)
     need = sum(graph.tensors[t].bytes for t in graph.constants)
     cores = wafer.cores - len(set(wafer.dead_cores))
@@ -137,16 +144,24 @@ def plan(
             f"constants need {need:,} bytes; wafer {wafer.name} has {cores * wafer.sram_bytes:,} "
             f"({cores:,} cores x {wafer.sram_bytes:,}); try a larger --wafer"
         )
+    name = groups[0].name
     search = _Search(graph, wafer, groups, objective, seed, placer)
     for attempt, shares in enumerate(SHARES):
         estimator = Estimator(graph, wafer, shares)
-        sizes = [s for s in shapes(wafer) if need <= ROOM * s[0] * s[1] * wafer.sram_bytes] or shapes(wafer)[-1:]
+        sizes = shapes(wafer)
+        sizes = [s for s in sizes if need <= ROOM * s[0] * s[1] * wafer.sram_bytes] or sizes[-1:]
         for k, (columns, rows) in enumerate(sizes):
             report("plan", (attempt + k / len(sizes)) / len(SHARES))
             before = search.cycles
-            cycles = search.build(estimator, Assignment((0,) * len(groups), ((groups[0].name, columns, rows),)))
+            together = Assignment((0,) * len(groups), ((name, columns, rows),))
+            cycles = search.build(estimator, together)
             if search.best is not None and cycles > GAIN * before:
                 break
+        # A group apart gets no more than all together could use.
+        largest = (
+            max((r.columns * r.rows for r in search.best.regions), default=0) if search.best else wafer.cores
+        )
+        sizes = [s for s in sizes if s[0] * s[1] <= largest]
         if len(groups) > 1 and (apart := _apart(groups, estimator, wafer, sizes)) is not None:
             search.build(estimator, apart)
         if search.best is not None:
@@ -159,7 +174,7 @@ def plan(
     raise DoesNotFit(explain(search.nearest), search.nearest)
 
 
-ROOM = 0.9  # of a region's SRAM: constants that need more are not tried there
+ROOM = 0.25  # of a region's SRAM: regions that constants fill more are tried only if there is no larger one
 
 
 class _Search:
@@ -176,7 +191,10 @@ class _Search:
         self._excess = 0
 
     def build(self, estimator: Estimator, a: Assignment) -> float:
-        """Builds the plan of an assignment; its predicted cycles, infinite when it does not fit."""
+        """Builds the plan of an assignment; its cycles per call, infinite when it does not fit.
+
+        Optimized for throughput, these are the cycles between calls that follow one another.
+        """
         graph, wafer = self.graph, self.wafer
         regions = _regions(wafer, a, self.placer, self.seed)
         if regions is None:
@@ -198,7 +216,8 @@ class _Search:
                 self.nearest, self._excess = built, excess
             return float("inf")
         built = routed(built)
-        cycles = predicted_cycles(built)
+        timing = simulate(built)
+        cycles = timing.cycles if self.objective == "latency" else timing.interval(wafer)
         if cycles < self.cycles:
             self.best, self.cycles = built, cycles
         return cycles
@@ -226,7 +245,7 @@ def explain(plan: Plan) -> str:
     )
     return (
         f"core ({x}, {y}) needs {int(used.max()):,} bytes, budget {plan.wafer.sram_bytes:,}; "
-        f"largest: {largest}; try a larger --wafer or 16-bit --weights"
+        f"largest: {largest}; try a larger --wafer"
     )
 
 
@@ -258,5 +277,7 @@ def _apart(
         name, columns, rows = sizes[i]
         if columns * rows <= 16:
             return None
-        sizes[i] = (name, max(1, columns // 2), rows) if columns >= rows else (name, columns, max(1, rows // 2))
+        sizes[i] = (
+            (name, max(1, columns // 2), rows) if columns >= rows else (name, columns, max(1, rows // 2))
+        )
     return Assignment(tuple(range(len(groups))), tuple(sizes))

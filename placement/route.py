@@ -79,7 +79,9 @@ def _with(step: Step, new: dict[tuple[int, int, int], Move]) -> Step:
         replace(o, moves=tuple(new.get((p, j, k), m) for k, m in enumerate(o.moves)))
         for j, o in enumerate(step.operands)
     )
-    return replace(step, operands=operands, moves=tuple(new.get((p, -1, k), m) for k, m in enumerate(step.moves)))
+    return replace(
+        step, operands=operands, moves=tuple(new.get((p, -1, k), m) for k, m in enumerate(step.moves))
+    )
 
 
 def _tree(

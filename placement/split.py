@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.affine import Access, access_axes
+from ..ir.affine import Access
 from ..ir.op import Op
 from .layout import Cut, Grid, Split
 from .wafer import Wafer
@@ -69,12 +69,19 @@ def cuttable(op: Op) -> list[str]:
     return [a for a, n in op.axes if n > 1 and a not in whole]
 
 
+def runs_backwards(op: Op, axis: str) -> bool:
+    """Whether a read goes down as `axis` goes up: such an axis is cut along one side only."""
+    return any(e.coefficient(axis) < 0 for access in op.reads for e in access)
+
+
 def useful_ways(size: int, limit: int) -> list[int]:
     """Numbers of cuts worth trying: divisors first; only the smallest count for each tile size."""
     limit = min(size, limit)
     ways = {d for d in range(2, limit + 1) if size % d == 0}
     if len(ways) < 4:
-        for tile in {max(1, size // w) for w in (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)}:
+        for tile in {
+            max(1, size // w) for w in (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
+        }:
             w = -(-size // tile)
             if 2 <= w <= limit:
                 ways.add(w)
@@ -82,10 +89,10 @@ def useful_ways(size: int, limit: int) -> list[int]:
     if best >= 2:
         ways.add(best)
     out = sorted(ways)
-    if len(out) > MOST_WAYS:
-        at = np.unique(np.geomspace(1, len(out), MOST_WAYS).round().astype(int)) - 1
-        out = [out[i] for i in at]
-    return out
+    if len(out) <= MOST_WAYS:
+        return out
+    at = np.unique(np.geomspace(1, len(out), MOST_WAYS).round().astype(np.int64)) - 1
+    return [out[int(i)] for i in at]
 
 
 def dense(access: Access, extents: Mapping[str, Any], cut: Mapping[str, Any]) -> Any:
@@ -129,7 +136,7 @@ def enumerate_cuts(op: Op, columns: int, rows: int) -> _Candidates:
         options = [(1, 1)]
         options += [(w, 1) for w in useful_ways(size[a], columns)]
         options += [(1, w) for w in useful_ways(size[a], rows)]
-        if both and a not in reduced:
+        if both and a not in reduced and not runs_backwards(op, a):
             for i in useful_ways(size[a], columns):
                 options += [(i, j) for j in useful_ways(-(-size[a] // i), rows)]
         ox = np.array([o[0] for o in options], np.int64)
@@ -256,8 +263,15 @@ def _best(
         if a in op.reduced:
             parts = parts * cut[a]
     cycles, resident, working = estimate(
-        op, tiles, held, int(np.prod(list(time.values()))), used_x + used_y, parts, sources,
-        [False] * len(sources), wafer,
+        op,
+        tiles,
+        held,
+        int(np.prod(list(time.values()))),
+        used_x + used_y,
+        parts,
+        sources,
+        [False] * len(sources),
+        wafer,
     )
     cycles = np.broadcast_to(np.asarray(cycles, float), (n,))
     resident = np.broadcast_to(np.asarray(resident, float), (n,))

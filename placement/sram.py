@@ -14,7 +14,7 @@ ALIGNMENT = 16  # bytes; vector operations want aligned descriptors
 
 
 def allocate(buffers: Sequence[Buffer], code_bytes: Sequence[int]) -> tuple[Buffer, ...]:
-    """The buffers with addresses: first fit; the longest-lived, then those on most cores, then the largest first.
+    """The buffers with addresses: first fit; the longest-lived, widest spread and largest first.
 
     Two buffers may share addresses when their grids are disjoint or they never live at the same
     time. Code lies at address 0 of each region. Nothing is refused here: a plan over budget is

@@ -38,6 +38,11 @@ class Timing:
     links: Floats
     ops: Floats
 
+    def interval(self, wafer: Wafer) -> float:
+        """Cycles between calls in a pipeline: the busiest core's or the fullest link's."""
+        fullest = wafer.serial(wafer.wavelets(self.links.max(initial=0.0)))
+        return max(float(self.busy.max(initial=0.0)), float(fullest))
+
 
 def predicted_cycles(plan: Plan) -> float:
     """Cycles from inputs laid to outputs complete."""

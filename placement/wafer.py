@@ -78,7 +78,9 @@ class Wafer:
     def check(self) -> None:
         """Raises WaferError unless the description is complete and sane."""
         if not (1 <= self.width <= MAX_SIDE and 1 <= self.height <= MAX_SIDE):
-            raise WaferError(f"wafer {self.name}: {self.width}x{self.height} cores; sides go from 1 to {MAX_SIDE}")
+            raise WaferError(
+                f"wafer {self.name}: {self.width}x{self.height} cores; sides go from 1 to {MAX_SIDE}"
+            )
         for f in fields(self):
             v = getattr(self, f.name)
             if isinstance(v, int | float) and (not math.isfinite(v) or v < 0):
@@ -91,10 +93,14 @@ class Wafer:
                 raise WaferError(f"wafer {self.name}: vector.{kind} = [setup, elements per cycle] is missing")
         for x, y in self.dead_cores:
             if not (0 <= x < self.width and 0 <= y < self.height):
-                raise WaferError(f"wafer {self.name}: dead core ({x}, {y}) is outside {self.width}x{self.height}")
+                raise WaferError(
+                    f"wafer {self.name}: dead core ({x}, {y}) is outside {self.width}x{self.height}"
+                )
         for x, y, d in self.dead_links:
             if d not in LINKS or not (0 <= x < self.width and 0 <= y < self.height):
-                raise WaferError(f"wafer {self.name}: dead link ({x}, {y}, {d!r}); use one of {', '.join(LINKS)}")
+                raise WaferError(
+                    f"wafer {self.name}: dead link ({x}, {y}, {d!r}); use one of {', '.join(LINKS)}"
+                )
 
     # -- cycles --------------------------------------------------------------------
     def _rate(self, kind: str, dtype: DType) -> tuple[float, float]:
@@ -114,18 +120,14 @@ class Wafer:
 
         Extents may be NumPy arrays of candidates; so are then the results.
         """
-        best: Any = None
-        scratch: Any = 0
         wide = max([*op.in_types, op.out_type], key=lambda t: t.bytes)
+        where: Any = np.where
+        best: Any = np.inf
+        scratch: Any = 0
         for rows, temporary in op.alternatives(extents):
-            cycles: Any = 0.0
-            for w in rows:
-                cycles = cycles + self.work(w, wide)
-            if best is None:
-                best, scratch = cycles, temporary
-            else:
-                scratch = np.where(cycles < best, temporary, scratch)
-                best = np.minimum(cycles, best)
+            cycles: Any = sum((self.work(w, wide) for w in rows), start=0.0)
+            scratch = where(cycles < best, temporary, scratch)
+            best = np.minimum(cycles, best)
         return best, scratch
 
     def wavelets(self, nbytes: Any) -> Any:
@@ -166,7 +168,9 @@ class Wafer:
         for group in (*_GROUPS, parts):
             s1 = -(-(np.minimum(group, parts) - 1) // 2)
             s2 = -(-(-(-parts // group) - 1) // 2)
-            cycles = setup + s1 * (self.hop * pitch + self.stage) + s2 * (group * pitch * self.hop + self.stage)
+            cycles = (
+                setup + s1 * (self.hop * pitch + self.stage) + s2 * (group * pitch * self.hop + self.stage)
+            )
             best = np.minimum(best, cycles + tail)
         star = self.route(self.hop * 0 + pitch * parts / 2, 0) + self.wavelet * parts + parts * add + setup
         return np.where((parts <= 16) & (np.asarray(wavelets) <= 1), np.minimum(best, star), best)
@@ -190,7 +194,9 @@ def preset(name: str) -> Wafer:
         return wafer
     path = Path(__file__).parent / "presets" / f"{name}.toml"
     if name not in PRESETS or not path.exists():
-        raise WaferError(f"no wafer called {name!r}; try {', '.join(PRESETS)}, any WIDTHxHEIGHT, or a TOML file")
+        raise WaferError(
+            f"no wafer called {name!r}; try {', '.join(PRESETS)}, any WIDTHxHEIGHT, or a TOML file"
+        )
     return parse(path.read_text("utf-8"), name)
 
 
@@ -208,16 +214,17 @@ def parse(text: str, where: str) -> Wafer:
         vector = {k: (float(v[0]), float(v[1])) for k, v in data.pop("vector", {}).items()}
         for key in ("dead_cores", "dead_links", "assumed"):
             if key in data:
-                data[key] = tuple(tuple(v) if isinstance(v, list) else v for v in data[key])
+                given: list[Any] = list(data[key])
+                data[key] = tuple(_tuple(v) for v in given)
         if base is not None:
             start = preset(str(base))
             wafer = replace(start, **{"name": where, **data, "vector": {**start.vector, **vector}})
         else:
             wafer = Wafer(**data, vector=vector)
         for f in fields(Wafer):
-            kind = type(getattr(preset("wse3"), f.name)) if base is not None else None
+            number = isinstance(getattr(preset("wse3"), f.name), int | float) if base is not None else False
             value = getattr(wafer, f.name)
-            if kind in (int, float) and not isinstance(value, int | float):
+            if number and not isinstance(value, int | float):
                 raise WaferError(f"{where}: {f.name} = {value!r} is not a number")
         wafer.check()
     except (TypeError, ValueError, IndexError) as e:
@@ -225,6 +232,11 @@ def parse(text: str, where: str) -> Wafer:
             raise
         raise WaferError(f"{where}: {str(e).replace('Wafer.__init__()', 'wafer file')}") from None
     return wafer
+
+
+def _tuple(value: Any) -> Any:
+    """A TOML array as a tuple, anything else as it is."""
+    return tuple(value) if isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def load(name: str) -> Wafer:

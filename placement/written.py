@@ -68,9 +68,15 @@ def read(
         regions: list[Region] = []
         for i, r in enumerate(data["regions"]):
             x, y, columns, rows = (int(r[k]) for k in ("x", "y", "columns", "rows"))
-            if min(x, y) < 0 or min(columns, rows) < 1 or x + columns > wafer.width or y + rows > wafer.height:
+            if (
+                min(x, y) < 0
+                or min(columns, rows) < 1
+                or x + columns > wafer.width
+                or y + rows > wafer.height
+            ):
                 raise PlacementError(
-                    f"region {i} ({columns}x{rows} at {x},{y}) passes the wafer ({wafer.width}x{wafer.height})"
+                    f"region {i} ({columns}x{rows} at {x},{y}) passes the wafer's "
+                    f"{wafer.width}x{wafer.height} cores"
                 )
             region = make_region(wafer, str(r["name"]), x, y, columns, rows)
             if region is None:
@@ -126,9 +132,18 @@ def _fits(node: int, size: Mapping[str, int], split: Split, grid: Grid, region: 
     for c in split.cuts:
         if c.axis not in size or c.ways < 1:
             raise PlacementError(f"node {node}: cut {c.axis}/{c.ways}; axes are {', '.join(size)}")
+    for i, c in enumerate(split.cuts):
+        if c.side == "t" and any(o.axis == c.axis and o.side != "t" for o in split.cuts[i + 1 :]):
+            raise PlacementError(
+                f"node {node}: {c.axis} is cut along time before space; put the time cut last"
+            )
     gw, gh, _ = split.grid
     if (gw, gh) != (grid.columns, grid.rows):
-        raise PlacementError(f"node {node}: the split has {gw}x{gh} cores, its grid {grid.columns}x{grid.rows}")
+        raise PlacementError(
+            f"node {node}: the split has {gw}x{gh} cores, its grid {grid.columns}x{grid.rows}"
+        )
     x0, y0, x1, y1 = grid.box
     if min(x0, y0) < 0 or min(grid.dx, grid.dy) < 1 or x1 > region.columns or y1 > region.rows:
-        raise PlacementError(f"node {node}: its grid ({grid}) passes the region ({region.columns}x{region.rows})")
+        raise PlacementError(
+            f"node {node}: its grid ({grid}) passes the region ({region.columns}x{region.rows})"
+        )

@@ -18,6 +18,7 @@ from waferc.compiler.passes import eliminate_dead, merge_equal, simplify
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array
+from waferc.ir.ops.normalize import Softmax
 
 MODELS = Path(__file__).resolve().parent.parent / "build" / "models"
 random = np.random.default_rng(3)
@@ -332,7 +333,9 @@ def chains(draw: st.DrawFn) -> onnx.ModelProto:
 def test_random_chains(proto: onnx.ModelProto) -> None:
     graph = import_model(proto)
     better = simplify(graph)
-    assert len(better.nodes) <= len(graph.nodes)
+    # A Softmax becomes several ops, so that its rows can be spread over cores; nothing else grows.
+    if not any(isinstance(n.op, Softmax) for n in graph.nodes):
+        assert len(better.nodes) <= len(graph.nodes)
     unfused = simplify(graph, fuse=False)
     x = np.arange(1, 1 + int(np.prod(graph.tensors["x"].shape)), dtype=np.float32)
     inputs = {"x": (x % 7 - 2).reshape(graph.tensors["x"].shape)}
@@ -359,7 +362,7 @@ def feeds(name: str) -> dict[str, Array]:
 REAL = [
     ("silero_vad_openvino_16k.onnx", {}, 23, 4),
     ("magika.onnx", {"unk__214": 1}, 25, 0),
-    ("paraphrase-MiniLM-L3-v2.onnx", {"batch_size": 1, "sequence_length": 16}, 65, 2),
+    ("paraphrase-MiniLM-L3-v2.onnx", {"batch_size": 1, "sequence_length": 16}, 102, 2),
 ]
 
 
