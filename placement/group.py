@@ -25,23 +25,28 @@ def layers(graph: Graph) -> tuple[Group, ...]:
     """Groups of consecutive nodes, cut where one tensor of size is all that stays alive.
 
     Tensors under an eighth of the largest one alive do not count (masks, statistics), nor do
-    graph inputs. Each group has an anchor; trailing ops without one join the last group.
+    graph inputs. Each group has an anchor; what follows it up to the last such place before the
+    next anchor (a residual, a normalisation) stays with it.
     """
     last_use = {t: i for i, n in enumerate(graph.nodes) for t in n.inputs}
-    last_anchor = max((i for i in range(len(graph.nodes)) if is_anchor(graph, i)), default=-1)
-    groups: list[list[int]] = [[]]
+    starts = [0]
     alive: dict[str, int] = {}
+    place = -1  # the last place since the last anchor where a group may end
+    anchored = False
     for i, n in enumerate(graph.nodes):
-        groups[-1].append(i)
+        if is_anchor(graph, i):
+            if anchored and place >= 0:
+                starts.append(place + 1)
+            anchored, place = True, -1
         alive[n.output] = graph.tensors[n.output].bytes
         alive = {t: b for t, b in alive.items() if last_use.get(t, -1) > i}
         largest = max(alive.values(), default=0)
-        wide = sum(b * 8 >= largest for b in alive.values())
-        if wide <= 1 and i < last_anchor and any(is_anchor(graph, j) for j in groups[-1]):
-            groups.append([])
+        if anchored and sum(b * 8 >= largest for b in alive.values()) <= 1:
+            place = i
     out: list[Group] = []
-    for g in groups:
-        named = [j for j in g if is_anchor(graph, j)] or g
+    for start, end in zip(starts, [*starts[1:], len(graph.nodes)], strict=True):
+        nodes = tuple(range(start, end))
+        named = [j for j in nodes if is_anchor(graph, j)] or nodes
         names = [s for j in named for s in graph.nodes[j].source[:1]]
-        out.append(Group(names[0] if names else "group", tuple(g)))
+        out.append(Group(names[0] if names else "group", nodes))
     return tuple(out)

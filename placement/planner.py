@@ -28,7 +28,7 @@ Report = Callable[[str, float], None]  # (phase, share done)
 
 SIDES = (4, 8, 16, 32, 64, 128, 256, 384)
 SHARES = ((0.62, 0.30), (0.75, 0.18), (0.50, 0.40), (0.82, 0.10))  # of SRAM: (resident, one op's working set)
-GAIN = 0.98  # a larger region must need at most this share of the cycles, or the search ends
+GAIN = 0.98  # a plan replaces a smaller one if it needs at most this share of the cycles
 
 
 class DoesNotFit(ValueError):
@@ -218,7 +218,7 @@ class _Search:
         built = routed(built)
         timing = simulate(built)
         cycles = timing.cycles if self.objective == "latency" else timing.interval(wafer)
-        if cycles < self.cycles:
+        if cycles < GAIN * self.cycles:
             self.best, self.cycles = built, cycles
         return cycles
 
