@@ -57,7 +57,7 @@ def _emit_fill(module: ir.Module) -> None:
 
 
 class _Tasks(Emitter):
-    """`tasks(record, begin, end, watch)`: the cores [begin, end) of a step, row by row."""
+    """`tasks(record, begin, end, watch)`: the cores [begin, end) of a step, in its order."""
 
     def __init__(self, module: ir.Module, guard: bool) -> None:
         super().__init__(module, "tasks", 4)
@@ -73,8 +73,11 @@ class _Tasks(Emitter):
 
     def _core(self, number: ir.Value) -> None:
         b, r = self.b, self.r
-        y = b.sdiv(number, r[Record.COLUMNS])
-        x = b.sub(number, b.mul(y, r[Record.COLUMNS]))
+        by_columns = b.icmp_signed("!=", r[Record.BY_COLUMNS], word(0))
+        side = b.select(by_columns, r[Record.ROWS], r[Record.COLUMNS])
+        outer = b.sdiv(number, side)
+        inner = b.sub(number, b.mul(outer, side))
+        x, y = b.select(by_columns, outer, inner), b.select(by_columns, inner, outer)
         core = b.add(r[Record.START], b.mul(x, r[Record.COLUMN_PITCH]))
         core = b.add(core, b.mul(y, r[Record.ROW_PITCH]))
         base = self.at(r[Record.BASES], core)

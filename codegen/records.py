@@ -45,7 +45,8 @@ class Record(IntEnum):
     CLAIM_TABLE = 23
     OWNED = 24  # guard: count
     OWNED_TABLE = 25
-    SIZE = 26
+    BY_COLUMNS = 26  # 1: cores are taken column by column
+    SIZE = 27
 
 
 class AxisWords(IntEnum):

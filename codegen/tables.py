@@ -15,7 +15,7 @@ from ..ir.affine import Access
 from ..placement.layout import Grid, Ints, axis_indices, layout, whole
 from ..placement.move import HOST, Move, derive, identical
 from ..placement.plan import Buffer, Plan, Step
-from .barriers import barriers
+from .barriers import barriers, orders
 from .executor import MOST_WORDS
 from .kernels import Kernel, kernel_for, stride_kinds
 from .movetables import MoveTables
@@ -63,10 +63,14 @@ class _Maker:
             move = derive(s.hold, whole(shape), shape, Grid(1, 1), HOST, b.number)
             inputs.append(self._lay(b, move, s.number, "input", s.tensor))
         run = [s for s in plan.steps if s.kind != "input"]
-        meet = barriers(plan, run)
+        by_columns = orders(run)
+        meet = barriers(plan, run, by_columns)
         steps: list[Entry] = []
-        for s, after in zip(run, meet, strict=True):
-            steps.append(self._step(s, after or self.guard))
+        for s, order, after in zip(run, by_columns, meet, strict=True):
+            entry = self._step(s)
+            entry.words[Record.BY_COLUMNS] = int(order)
+            entry.words[Record.BARRIER] = int(after or self.guard)
+            steps.append(entry)
             if self.guard:
                 dead = [b for b in plan.buffers if b.live[1] == s.position and not _resident(b)]
                 steps += self._freed(dead)
@@ -89,7 +93,7 @@ class _Maker:
         return self.pool.table(records), len(records)
 
     # -- steps -----------------------------------------------------------------------------
-    def _step(self, step: Step, barrier: bool) -> Entry:
+    def _step(self, step: Step) -> Entry:
         plan, op = self.plan, step.op
         entry = self._record(step.grid, step.region, step.number, step.split.grid[2])
         words, offsets, others = entry.words, entry.offsets, entry.others
@@ -98,7 +102,6 @@ class _Maker:
         words[Record.AXES], offsets[Record.AXIS_TABLE] = len(axes), self.pool.table(axes)
         if step.kind == "task" or (step.kind == "update" and step.operands):
             self._kernel(step, entry)
-        words[Record.BARRIER] = int(barrier)
         first = np.ones(step.split.grid[2], np.int64)
         in_time = {c.axis: c.ways for c in step.split.cuts if c.side == "t"}
         for a in op.reduced:

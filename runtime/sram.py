@@ -45,6 +45,10 @@ def arena(image: Image) -> Arena:
         size = len(base) * image.pitch
         _enough(image)
     memory = _reserve(size)
+    if not image.guard and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(
+            mmap.MADV_HUGEPAGE
+        )  # a step visits thousands of cores: more than there are TLB entries
     start = _address(memory)
     base[image.cores] += start
     tags = np.frombuffer(_reserve(size // GRANULE * 4), np.int32) if image.guard else None
