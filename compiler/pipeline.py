@@ -16,6 +16,7 @@ from ..codegen import artifact
 from ..ir.graph import Graph
 from ..ir.op import Array
 from ..placement import planner, route, written
+from ..placement.check import IllegalPlan
 from ..placement.plan import Plan
 from ..placement.timing import Timing, simulate
 from ..placement.wafer import Wafer, WaferError
@@ -126,8 +127,9 @@ def compile_model(
         phases["simplify"] = str(graph)
     plan: Plan | None = None
     if until != "graph":
-        plan = timed("plan", lambda: _plan(graph, machine, optimize, seed, constraints, say))
-        phases["plan"] = str(plan)
+        made: Plan = timed("plan", lambda: _plan(graph, machine, optimize, seed, constraints, say))
+        timed("check", made.check)
+        phases["plan"], plan = str(made), made
     manifest = {
         "waferc": version("waferc"),
         "model": model_digest(model),
@@ -179,5 +181,7 @@ def _plan(
         error = DoesNotFit(str(e))
         error.plan = e.plan
         raise error from None
-    except written.PlacementError as e:
+    except route.Unroutable as e:
+        raise DoesNotFit(f"{e}; try another --wafer") from None
+    except (written.PlacementError, IllegalPlan) as e:
         raise InvalidInput(f"{quoted(str(constraints))}: {e}") from None
