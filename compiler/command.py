@@ -106,7 +106,7 @@ def verdict(e: BaseException) -> tuple[int, str]:
         where = f"{quoted(os.fsdecode(e.filename))}: " if isinstance(e.filename, str | bytes) else ""
         return 6, _line(f"{where}{e.strerror or e}")
     if isinstance(e, MemoryError):
-        return 5, "not enough memory on this machine; try a smaller --wafer, or without --guard"
+        return 5, _line(str(e) or "not enough memory on this machine; try a smaller --wafer")
     known = _of_ours(e)
     if known is not None:
         return known, _line(str(e))

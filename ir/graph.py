@@ -81,6 +81,23 @@ class Graph:
                 out.setdefault(t, []).append((i, j))
         return out
 
+    def update_order(self) -> list[tuple[str, str]]:
+        """The states, each before the one whose old value becomes its new one is overwritten.
+
+        Raises InvalidModel where states swap values in a ring: there is no such order.
+        """
+        left, out = list(self.states), list[tuple[str, str]]()
+        while left:
+            read = {present for _, present in left}
+            free = [s for s in left if s[0] not in read or s[0] == s[1]]
+            if not free:
+                raise InvalidModel(
+                    f"states {', '.join(p for p, _ in left)} swap their values; copy one of them"
+                )
+            out.append(free[0])
+            left.remove(free[0])
+        return out
+
     def check(self) -> None:
         """Raises InvalidModel unless names, order, shapes and types agree."""
         ready = {*self.inputs, *self.constants}
@@ -106,6 +123,7 @@ class Graph:
             a, b = self.tensors[past], self.tensors[present]
             if (a.shape, a.dtype) != (b.shape, b.dtype):
                 raise InvalidModel(f"state {a} differs from {b}")
+        self.update_order()
 
     def _agree(self, name: str, access: Access, dtype: DType) -> None:
         t = self.tensors[name]

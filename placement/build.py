@@ -401,7 +401,7 @@ def assemble(
     for t in graph.inputs:
         if t not in a.writers:
             a.lay_input(t, 0, "state" if t in pasts else "input")
-    for past, present in graph.states:
+    for past, present in graph.update_order():
         a.update(past, present)
     return _finish(a, objective, seed)
 

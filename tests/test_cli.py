@@ -340,7 +340,13 @@ def test_a_graph_is_written_as_text_and_level_0_is_not_simplified(here: Path) ->
 
 def test_phases_are_timed_on_stderr(here: Path) -> None:
     done = waferc("compile", *TINY, "--time-phases", "-o", "t.wafer")
-    assert re.findall(r"^(\w+) +[\d.]+ s$", done.stderr, re.M) == ["import", "simplify", "plan", "codegen"]
+    assert re.findall(r"^(\w+) +[\d.]+ s$", done.stderr, re.M) == [
+        "import",
+        "simplify",
+        "plan",
+        "check",
+        "codegen",
+    ]
 
 
 def test_what_does_not_fit_still_has_a_report(here: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from plans import GRAPHS, Model, planned
 from waferc.ir import dtypes
 from waferc.ir.evaluate import evaluate
-from waferc.ir.graph import Graph
+from waferc.ir.graph import Graph, InvalidModel
 from waferc.ir.op import Array
 from waferc.placement.planner import plan
 from waferc.placement.wafer import preset
@@ -237,6 +237,25 @@ def test_a_state_is_kept_reset_and_overridden(wafer: str, guard: bool) -> None:
     out = program.run(given, 2)
     np.testing.assert_array_equal(out[present], given["past"] + given["x"])
     right(x, given["past"] + given["x"])
+
+
+def test_a_state_that_takes_another_ones_old_value() -> None:
+    """A delay line: the second state becomes what the first one was, whatever order they are given in."""
+    m = Model()
+    x, a, b = (m.tensor(n, (4, 8), dtypes.F32) for n in ("x", "a", "b"))
+    y, new = m.op("Neg", b), m.op("Add", x, x)
+    graph = m.graph("delay", [x, a, b], [y, new], [(a, new), (b, a)])
+    program = prepare(plan(graph, preset("4x4")))
+    given = [np.full((4, 8), i, np.float32) for i in range(1, 6)]
+    seen = [program.run({"x": v})[y][0, 0] for v in given]
+    assert seen == [0, 0, -2, -4, -6]
+
+
+def test_states_that_swap_are_refused() -> None:
+    m = Model()
+    a, b = (m.tensor(n, (4,), dtypes.F32) for n in ("a", "b"))
+    with pytest.raises(InvalidModel, match="swap"):
+        m.graph("swap", [a, b], [m.op("Neg", a)], [(a, b), (b, a)])
 
 
 def test_a_refused_call_leaves_the_state_alone() -> None:
