@@ -47,9 +47,18 @@ def choose(
             followed = _followed(op, j, sources, wafer)
             if followed is not None:
                 found.append(followed)
-    if exact:
-        found = [_costed(op, c, sources, region, columns, rows, wafer) for c in found]
-    return min(found, key=lambda c: (c.excess(limits), c.cycles, c.grid.cores))
+    if not exact:
+        return min(found, key=lambda c: (c.excess(limits), c.cycles, c.grid.cores))
+    bare = [(c.excess(limits), _without_arrival(op, c, sources, wafer), c.grid.cores, c) for c in found]
+    best, least = None, (np.inf, np.inf, 0)
+    for excess, cycles, cores, c in sorted(bare, key=lambda b: b[:3]):
+        # No arrival can make up for what is behind already.
+        if best is None or (excess, cycles) <= least[:2]:
+            placed = _costed(op, c, cycles, sources, region, columns, rows, wafer)
+            if best is None or (excess, placed.cycles, cores) < least:
+                best, least = placed, (excess, placed.cycles, cores)
+    assert best is not None
+    return best
 
 
 def _followed(op: Op, operand: int, sources: Sequence[Source | None], wafer: Wafer) -> Choice | None:
@@ -83,28 +92,40 @@ def spot(c: Choice, sources: Sequence[Source | None], region: int, columns: int,
     return replace(c.grid, x=x, y=y)
 
 
-def _costed(
-    op: Op, c: Choice, sources: Sequence[Source | None], region: int, columns: int, rows: int, wafer: Wafer
-) -> Choice:
-    """The choice with its cycles from derived moves, and its grid in place."""
+def _without_arrival(op: Op, c: Choice, sources: Sequence[Source | None], wafer: Wafer) -> float:
+    """The choice's cycles as if every operand were already in place."""
     if not np.isfinite(c.cycles):
-        return c
-    grid = spot(c, sources, region, columns, rows)
+        return c.cycles
     extents = c.split.extents(op.axes)
-    steps = c.split.grid[2]
     held = {
         a: n * int(np.prod([t.ways for t in c.split.cuts if t.axis == a and t.side == "t"]))
         for a, n in extents.items()
     }
     parts = c.split.space_ways(c.part) if c.part else 1
-    free: list[Source | None] = [None if s is None else replace(s, distance=0.0) for s in sources]
-    # Cycles without any arrival; then the latest real one.
-    cycles, _, _ = estimate(op, extents, held, steps, 0, parts, free, [True] * len(sources), wafer)
+    at_hand = [True] * len(sources)
+    cycles, _, _ = estimate(op, extents, held, c.split.grid[2], 0, parts, sources, at_hand, wafer)
+    return float(cycles)
+
+
+def _costed(
+    op: Op,
+    c: Choice,
+    cycles: float,
+    sources: Sequence[Source | None],
+    region: int,
+    columns: int,
+    rows: int,
+    wafer: Wafer,
+) -> Choice:
+    """The choice with its grid in place and its `cycles` plus the latest real arrival."""
+    if not np.isfinite(cycles):
+        return c
+    grid = spot(c, sources, region, columns, rows)
     latest = 0.0
     for j, s in enumerate(sources):
         if s is not None:
             latest = max(latest, _arrival(op, j, c.split, grid, s, s.region == region, wafer))
-    return replace(c, grid=grid, cycles=float(cycles) + latest)
+    return replace(c, grid=grid, cycles=cycles + latest)
 
 
 def _arrival(op: Op, operand: int, split: Split, grid: Grid, s: Source, near: bool, wafer: Wafer) -> float:

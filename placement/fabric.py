@@ -82,16 +82,17 @@ def ends(move: Move, consumer: Grid, producer: Grid, to: Ints, at: Ints, side: s
         if not part.any() and (np.diff(d.start) > 0).all():
             continue
         offsets = np.unique(np.add.outer(np.unique(other), np.unique(d.t)))
-        many_of = np.diff(d.start)
-        met = np.zeros(count * len(at), np.bool_)
-        for o in offsets:
-            piece = own + o
-            many = many_of[piece]
-            who = np.repeat(np.arange(count), many)
-            entry = np.repeat(d.start[piece] - (np.cumsum(many) - many), many) + np.arange(len(who))
-            met[who * len(at) + part[entry]] = True
-        every = np.flatnonzero(met)
-        who, adds = every // len(at), every % len(at)
+        # Which producer columns each piece is on; then all pieces that a consumer column meets.
+        on = np.zeros((len(d.start) - 1, len(at)), np.bool_)
+        on[np.repeat(np.arange(len(on)), np.diff(d.start)), part] = True
+        values, of = np.unique(own, return_inverse=True)
+        if len(values) <= len(offsets):
+            met = np.stack([on[v + offsets].any(0) for v in values])[of]
+        else:
+            met = np.zeros((count, len(at)), np.bool_)
+            for o in offsets:
+                met |= on[own + o]
+        who, adds = np.nonzero(met)
         # All combinations of what the earlier dimensions reach with what this one adds.
         many = np.bincount(who, minlength=count)
         start = np.cumsum(many) - many
