@@ -12,7 +12,6 @@ from .arithmetic import I1_TYPE, I64_TYPE, POINTER
 
 READ_OUTSIDE, WRITE_OUTSIDE, STALE_READ = 1, 2, 3
 POISON = 0xA5  # every byte of a dead buffer
-RECORD_WORDS = 4  # code, operand, address, 0
 
 
 class Guard:

@@ -14,8 +14,6 @@ from ..ir.op import Array
 from .errors import UnsupportedModel, UsageError, shown
 from .load import load_model
 
-NAMES = ("onnxruntime", "reference")
-
 
 class Golden(Protocol):
     """A runtime that is taken to be right."""

@@ -44,11 +44,6 @@ class Timing:
         return max(float(self.busy.max(initial=0.0)), float(fullest))
 
 
-def predicted_cycles(plan: Plan) -> float:
-    """Cycles from inputs laid to outputs complete."""
-    return simulate(plan).cycles
-
-
 def task_cycles(wafer: Wafer, step: Step) -> Floats:
     """[rows, columns]: the kernel cycles of each core's tiles, summed over time steps."""
     g = step.grid
