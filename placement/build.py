@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.affine import access_axes, axis, constant
+from ..ir.affine import Access, access_axes, axis, constant
 from ..ir.dtypes import DType
 from ..ir.graph import Graph, Node, Tensor
 from ..ir.op import Op
@@ -176,7 +176,7 @@ class Assembly:
             np.zeros((len(shape), grid.rows), np.int64),
             np.zeros((len(shape), steps), np.int64),
         )
-        innermost = next((d for d, e in enumerate(access) if abs(e.coefficient(lane)) == 1), None)
+        innermost = _along(access, lane)
         dtype = op.in_types[j]
         fill = any(
             bool(((p.lo < 0) | (p.hi > n))[p.hi > p.lo].any()) for p, n in zip(need, shape, strict=True)
@@ -226,7 +226,8 @@ class Assembly:
             self.tensors[tensor] = Tensor(tensor, shape, op.out_type)
         held = layout(write, op.axes, split, part, merge_time=True)
         lead = 1 if part else 0
-        innermost = next((lead + d for d, e in enumerate(write) if abs(e.coefficient(lane)) == 1), None)
+        inner = _along(write, lane)
+        innermost = None if inner is None else lead + inner
         result = self.buffer(tensor, "result", region, grid, op.out_type, held, innermost)
         scratch = -1
         _, scratch_bytes = self.wafer.task(op, extents)
@@ -293,7 +294,7 @@ class Assembly:
         held = layout(write, axes, split)
         need = layout(step.write, axes, split)
         lane = step.lane_axis
-        innermost = next((d for d, e in enumerate(write) if abs(e.coefficient(lane)) == 1), None)
+        innermost = _along(write, lane)
         result = self.buffer(node.output, "result", region, grid, op.out_type, held, innermost)
         shape = tuple(hi - lo for lo, hi in box)
         move = combining(need, step.hold, shape, step.grid, step.result, result, op.combine)
@@ -356,6 +357,11 @@ class Assembly:
 
 
 PART = "part"
+
+
+def _along(access: Access, lane: str) -> int | None:
+    """The dimension that vectors along `lane` run through; None where there is none."""
+    return next((d for d, e in enumerate(access) if abs(e.coefficient(lane)) == 1), None)
 
 
 SPOTS = 12  # places tried along each side

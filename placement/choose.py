@@ -11,7 +11,7 @@ import numpy as np
 
 from ..ir.affine import Access
 from ..ir.op import Op
-from .fabric import Ends, depth, ends, need_elements
+from .fabric import Ends, ends, load, need_elements
 from .follow import follow
 from .layout import Grid, Layout, Split, layout
 from .move import HOST, derive, identical
@@ -97,10 +97,7 @@ def _without_arrival(op: Op, c: Choice, sources: Sequence[Source | None], wafer:
     if not np.isfinite(c.cycles):
         return c.cycles
     extents = c.split.extents(op.axes)
-    held = {
-        a: n * int(np.prod([t.ways for t in c.split.cuts if t.axis == a and t.side == "t"]))
-        for a, n in extents.items()
-    }
+    held = {a: n * c.split.time_ways(a) for a, n in extents.items()}
     parts = c.split.space_ways(c.part) if c.part else 1
     at_hand = [True] * len(sources)
     cycles, _, _ = estimate(op, extents, held, c.split.grid[2], 0, parts, sources, at_hand, wafer)
@@ -148,17 +145,13 @@ def _arrival(op: Op, operand: int, split: Split, grid: Grid, s: Source, near: bo
     x, y = sides
     if near and x.still and y.still:
         return float(wafer.copy(np.max(need_elements(move)), op.in_types[operand]))
-    inbound = float(np.max(wafer.wavelets(need_elements(move) * nbytes), initial=0))
-    sent = float(wafer.wavelets(np.prod([p.extent for p in hold]) * nbytes))
-    deep = depth(*x.spans()), depth(*y.spans())
-    fan = int(np.bincount(x.target).max(initial=0))
-    row = deep[0] * sent if not x.still else 0.0
-    column = deep[1] * min(fan * sent, inbound * len(y.to)) if not y.still else 0.0
+    t = load(wafer, move, x, y, int(np.prod([p.extent for p in hold])), nbytes)
     hops = float(x.distance.max(initial=0) + y.distance.max(initial=0)) + (0.0 if near else s.distance)
     way: Any = wafer.route(hops, 0 if x.still or y.still else 1)
-    if not near or deep[0] * deep[1] > TREE_COLOURS:
+    if not near or t.deep[0] * t.deep[1] > TREE_COLOURS:
         way = way + wafer.relayed(np.asarray(hops))
-    return float(way + wafer.serial(max(inbound, sent, row, column)))
+    fullest = max(float(np.max(t.inbound, initial=0)), t.sent, t.row, t.column)
+    return float(way + wafer.serial(fullest))
 
 
 def _coordinates(grid: Grid, side: str) -> Any:

@@ -155,6 +155,7 @@ class Traffic:
 
     sent: wavelets that leave a producer (each element once: the routers copy). inbound: wavelets
     into each consumer, [rows, columns] or broadcastable. row, column: the most that a link carries.
+    deep: how many producers' spans overlap along x and y at most.
     """
 
     x: Ends
@@ -163,6 +164,7 @@ class Traffic:
     inbound: Any
     row: float
     column: float
+    deep: tuple[int, int]
 
     @property
     def still(self) -> bool:
@@ -191,13 +193,19 @@ def traffic(
         )
         for s in ("x", "y")
     )
+    return load(wafer, move, x, y, held, nbytes)
+
+
+def load(wafer: Wafer, move: Move, x: Ends, y: Ends, held: int, nbytes: int) -> Traffic:
+    """The traffic of `move` between known ends."""
     sent = float(wafer.wavelets(held * nbytes))
     inbound = wafer.wavelets(need_elements(move) * nbytes)
+    deep = depth(*x.spans()), depth(*y.spans())
     fan = int(np.bincount(x.target).max(initial=0))
-    row = depth(*x.spans()) * sent if not x.still else 0.0
+    row = deep[0] * sent if not x.still else 0.0
     into = min(fan * sent, float(np.max(inbound, initial=0)) * len(y.to))
-    column = depth(*y.spans()) * into if not y.still else 0.0
-    return Traffic(x, y, sent, inbound, row, column)
+    column = deep[1] * into if not y.still else 0.0
+    return Traffic(x, y, sent, inbound, row, column, deep)
 
 
 def arrival(wafer: Wafer, move: Traffic, ready: Floats, relayed: bool) -> Floats:

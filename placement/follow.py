@@ -38,7 +38,7 @@ def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
         name = ""
         terms = sorted(ours.terms, key=lambda t: -abs(t[1]))
         coefficient = source.write[d].coefficient(c.axis)
-        in_time = int(np.prod([t.ways for t in source.split.cuts if t.axis == c.axis and t.side == "t"]))
+        in_time = source.split.time_ways(c.axis)
         tile = source.split.tile(c.axis, held[c.axis]) * in_time * abs(coefficient)
         for a, k in terms:
             if a not in whole and k > 0 and tile % k == 0 and tile // k <= size[a]:

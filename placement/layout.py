@@ -54,6 +54,10 @@ class Split:
         """Cuts of `axis` over cores, not counting time."""
         return int(np.prod([c.ways for c in self.cuts if c.axis == axis and c.side != "t"], dtype=np.int64))
 
+    def time_ways(self, axis: str) -> int:
+        """Cuts of `axis` along time."""
+        return int(np.prod([c.ways for c in self.cuts if c.axis == axis and c.side == "t"], dtype=np.int64))
+
     def tile(self, axis: str, size: int) -> int:
         """The extent of a full tile along `axis`."""
         return -(-size // self.axis_ways(axis)) if size else 0
