@@ -1,7 +1,7 @@
-"""A program side by side with onnxruntime, in pairs of measurements taken in turns.
+"""A program side by side with onnxruntime and other peers, in measurements taken in turns.
 
-The peer lives in a process of its own that is stopped while ours runs: its idle threads spin, and would
-take the processors that ours needs. `python -m waferc.compiler.bench` is that process; it reads one
+Each peer lives in a process of its own that is stopped while another runs: idle threads spin, and would
+take the processors that the others need. `python -m waferc.compiler.bench` is that process; it reads one
 JSON request per line and answers with one.
 """
 
@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 import numpy as np
 
 from ..runtime.program import Port, Program
-from .errors import WafercError
+from .errors import WafercError, shown
 from .feeds import Feed, random_feed
+from .peers import FIRST, load_peer
 from .verify import Streaming
 
-WARM = 2  # calls before those that count, after the other had the caches; fewer where a call takes long
+WARM = 2  # calls before those that count, after others had the caches; one where a measurement is one call
 LONG = 0.1  # seconds that one measurement should take
 MOST_CALLS = 200
 
@@ -34,68 +36,90 @@ Ranges = Mapping[str, tuple[float, float]]
 
 
 class PeerFailed(WafercError):
-    """The peer ended, or cannot run the model."""
+    """The peer ended, cannot run the model, or takes too long to get ready."""
 
     exit_code = 4
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Milliseconds per call: for each pair of measurements the medians of both. calls: of one measurement."""
+class Measured:
+    """Milliseconds per call, one median for each round. calls: of one measurement of ours.
+
+    peers: by name, the one that gives the ratio first. failed: peer -> why it was left out.
+    """
 
     ours: tuple[float, ...]
-    peer: tuple[float, ...]
+    peers: Mapping[str, tuple[float, ...]]
+    failed: Mapping[str, str]
     calls: int
     threads: int
 
-    @property
-    def ratios(self) -> list[float]:
-        """Ours over the peer's, pair by pair; below 1 ours is faster."""
-        return [a / b for a, b in zip(self.ours, self.peer, strict=True)]
+    def ratios(self, peer: str = FIRST) -> list[float]:
+        """Ours over the peer's, round by round; below 1 ours is faster."""
+        return [a / b for a, b in zip(self.ours, self.peers[peer], strict=True)]
 
-    @property
-    def ratio(self) -> float:
-        return statistics.median(self.ratios)
+    def ratio(self, peer: str = FIRST) -> float:
+        return statistics.median(self.ratios(peer))
 
 
 def measure(
     program: Program,
     model: str,
-    pairs: int,
+    peers: Sequence[str],
+    rounds: int,
     threads: int,
     seed: int = 0,
     ranges: Ranges | None = None,
+    limit: float | None = None,
     progress: Callable[[str, float], None] = lambda phase, share: None,
-) -> Pairs:
-    """Times `program` and onnxruntime on `model` in turns. Raises PeerFailed."""
+) -> Measured:
+    """Times `program` and the peers on `model` in turns.
+
+    A peer that fails, or is not ready after `limit` seconds, is left out; PeerFailed if it is the first.
+    """
     ports, states = program.image.inputs, program.image.states
     fresh = [p for p in ports if p.name not in program.state_inputs]
-    ours: list[float] = []
-    theirs: list[float] = []
-    with Peer(model, threads, ports, states, ranges or {}).started() as peer:
 
-        def mine(number: int, calls: int) -> float:
-            given = feeds(fresh, seed, number, calls, ranges or {})
-            return timed(lambda feed: program.run(feed, threads), given, calls)
+    def mine(number: int, calls: int) -> float:
+        given = feeds(fresh, seed, number, calls, ranges or {})
+        return timed(lambda feed: program.run(feed, threads), given, calls)
 
-        def other(number: int, calls: int) -> float:
-            return peer.measure(seed, number, calls)
+    runs: dict[str, Callable[[int, int], float]] = {"": mine}
+    failed: dict[str, str] = {}
+    with ExitStack() as started:
+        for name in peers:
+            peer = Peer(name, model, threads, ports, states, ranges or {}, seed, limit)
+            try:
+                runs[name] = started.enter_context(peer.started()).measure
+                runs[name](0, 1)
+            except PeerFailed as e:
+                if name == peers[0]:
+                    raise
+                runs.pop(name, None)
+                failed[name] = str(e)
+        # The first calls have warmed all up, the second ones tell how many fill a measurement.
+        mine(0, 1)
+        once = {name: run(1, 1) for name, run in runs.items()}
+        most = max(once[""], once[peers[0]])  # both the same, so that the caches are as warm
+        calls = {name: _calls(max(ms, most) if name else most) for name, ms in once.items()}
+        calls[peers[0]] = calls[""]
+        took: dict[str, list[float]] = {name: [] for name in runs}
+        for i in range(rounds):
+            progress("bench", i / rounds)
+            for name in runs if i % 2 == 0 else reversed(runs):
+                took[name].append(runs[name](2 + i, calls[name]))
+    ours = tuple(took.pop(""))
+    return Measured(ours, {n: tuple(t) for n, t in took.items()}, failed, calls[""], threads)
 
-        # The first calls warm both up, the second ones tell how many fill a measurement.
-        for run in (mine, other):
-            run(0, 1)
-        calls = max(1, min(MOST_CALLS, round(LONG * 1e3 / max(mine(1, 1), other(1, 1), 1e-6))))
-        for i in range(pairs):
-            progress("bench", i / pairs)
-            order = [(mine, ours), (other, theirs)]
-            for run, into in order if i % 2 == 0 else reversed(order):
-                into.append(run(2 + i, calls))
-    return Pairs(tuple(ours), tuple(theirs), calls, threads)
+
+def _calls(milliseconds: float) -> int:
+    """How many calls make a measurement."""
+    return max(1, min(MOST_CALLS, round(LONG * 1e3 / max(milliseconds, 1e-6))))
 
 
 def feeds(ports: Sequence[Port], seed: int, number: int, calls: int, ranges: Ranges) -> list[Feed]:
     """New inputs for every call of measurement `number`, the same in both processes."""
-    return [random_feed(ports, [seed, number, i], ranges) for i in range(calls + min(WARM, calls - 1))]
+    return [random_feed(ports, [seed, number, i], ranges) for i in range(calls + min(WARM, calls))]
 
 
 def timed(run: Callable[[Feed], Any], given: Sequence[Feed], calls: int) -> float:
@@ -109,22 +133,31 @@ def timed(run: Callable[[Feed], Any], given: Sequence[Feed], calls: int) -> floa
 
 
 class Peer:
-    """onnxruntime in a process of its own, stopped except while it is asked."""
+    """Another runtime in a process of its own, stopped except while it is asked.
+
+    limit: seconds for an answer.
+    """
 
     def __init__(
         self,
+        name: str,
         model: str,
         threads: int,
         ports: Sequence[Port],
         states: Sequence[tuple[str, str]],
         ranges: Ranges,
+        seed: int = 0,
+        limit: float | None = None,
     ) -> None:
+        self._name, self._limit = name, limit
         self._first = {
+            "peer": name,
             "model": model,
             "threads": threads,
             "ports": [[p.name, list(p.shape), p.dtype.name] for p in ports],
             "states": [list(s) for s in states],
             "ranges": {n: list(r) for n, r in ranges.items()},
+            "seed": seed,
         }
         self._process: Any = None
 
@@ -145,8 +178,9 @@ class Peer:
     def pid(self) -> int:
         return int(self._process.pid)
 
-    def measure(self, seed: int, number: int, calls: int) -> float:
-        return float(self._ask({"seed": seed, "number": number, "calls": calls})["milliseconds"])
+    def measure(self, number: int, calls: int) -> float:
+        """Median milliseconds of `calls` calls with the inputs of measurement `number`."""
+        return float(self._ask({"number": number, "calls": calls})["milliseconds"])
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Wakes the peer, asks, and stops it again."""
@@ -154,11 +188,13 @@ class Peer:
             self._process.send_signal(signal.SIGCONT)
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], self._limit)[0]:
+                raise PeerFailed(f"{self._name} took more than {self._limit:g} s")
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
-            raise PeerFailed(f"onnxruntime's process ended with code {self._process.wait()}")
+            raise PeerFailed(f"{self._name}'s process ended with code {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise PeerFailed(str(answer["error"]))
@@ -169,7 +205,6 @@ class Peer:
 
 def serve(requests: TextIO, answers: TextIO) -> None:
     """The peer's side: the model first, then measurements."""
-    from .golden import OnnxRuntime
 
     def answer(data: Mapping[str, Any]) -> None:
         answers.write(json.dumps(data) + "\n")
@@ -180,16 +215,22 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     states = [(past, present) for past, present in first["states"]]
     ranges = {n: (float(low), float(high)) for n, (low, high) in first["ranges"].items()}
     try:
-        streaming = Streaming(OnnxRuntime(first["model"], first["threads"]), ports, states)
+        runtime = load_peer(first["peer"], first["model"], first["threads"], ports)
+        streaming = Streaming(runtime, ports, states)
         answer({})
         fresh = [p for p in ports if p.name not in {past for past, _ in states}]
         for line in requests:
             r = json.loads(line)
-            given = feeds(fresh, r["seed"], r["number"], r["calls"], ranges)
+            given = feeds(fresh, first["seed"], r["number"], r["calls"], ranges)
             answer({"milliseconds": timed(streaming.run, given, r["calls"])})
     except WafercError as e:
         answer({"error": str(e)})
+    except Exception as e:  # whatever a peer throws: it is then left out
+        answer({"error": f"{first['peer']}: {shown(str(e), 200)}"})
 
 
 if __name__ == "__main__":
-    serve(sys.stdin, sys.stdout)
+    # A peer's own words must not get between the answers.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(sys.stdin, channel)

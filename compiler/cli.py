@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from .cli_bench import bench
 from .cli_compile import check, compile_verb
-from .cli_run import bench, run, verify
+from .cli_run import run, verify
 from .cli_show import heatmap, inspect, operators, report, wafers
 from .command import SETTINGS, Waferc
 

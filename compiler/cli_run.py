@@ -1,4 +1,4 @@
-"""`waferc run`, `verify` and `bench`."""
+"""`waferc run` and `verify`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from .command import Verb
 from .console import Console, plural, table
 from .errors import ArtifactError, UsageError, VerificationFailed, quoted, shown
-from .options import Compiling, compiling, feeding, ranges, threads, unique
+from .options import Compiling, compiling, feeding, threads
 
 if TYPE_CHECKING:
     from ..ir.op import Array
@@ -275,85 +275,3 @@ def _say_comparisons(console: Console, found: list[Comparison], makers: dict[str
             bad = [[b.call, str(list(b.index)), f"{b.ours:.9g}", f"{b.golden:.9g}"] for b in c.bad]
             for line in table(["call", f"index in {shown(c.output, 30)}", "ours", "golden"], bad):
                 console.say(line, "red")
-
-
-@click.command(cls=Verb)
-@click.argument("model")
-@compiling
-@threads
-@click.option(
-    "--pairs",
-    type=click.IntRange(1, 1000),
-    metavar="N",
-    default=7,
-    show_default=True,
-    help="Pairs of measurements.",
-)
-@click.option(
-    "--random",
-    "seed_of_inputs",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="SEED",
-    help="Of the inputs.",
-)
-@ranges
-@click.pass_obj
-def bench(
-    console: Console,
-    model: str,
-    options: Compiling,
-    threads: int | None,
-    pairs: int,
-    seed_of_inputs: int,
-    ranges: tuple[tuple[str, tuple[float, float]], ...],
-) -> None:
-    """Time a model side by side with onnxruntime.
-
-    Both run on this machine with the same number of threads and the same inputs, new
-    ones in each call, in turns: while one runs, the other's process is stopped.
-    """
-    from statistics import median
-
-    from .bench import measure
-
-    compiled = options.compile(model, console)
-    program = compiled.program
-    used = threads or program.threads
-    limits = unique("--range", ranges)
-    found = measure(program, model, pairs, used, seed_of_inputs, limits, console.progress)
-    ours, peer = median(found.ours), median(found.peer)
-    rows = [
-        ["waferc", f"{ours:,.4f}", f"{min(found.ours):,.4f}"],
-        ["onnxruntime", f"{peer:,.4f}", f"{min(found.peer):,.4f}"],
-    ]
-    for line in table(["", "median ms", "best ms"], rows):
-        console.say(line)
-    console.say(
-        f"ratio {found.ratio:.2f} (median of {pairs} pairs, "
-        f"{min(found.ratios):.2f} to {max(found.ratios):.2f}; "
-        f"below 1 waferc is faster)"
-    )
-    wafer = compiled.plan.wafer
-    console.say(
-        f"{used} threads, {found.calls} calls per measurement; "
-        f"on {shown(wafer.name)} itself {compiled.timing.cycles:,.0f} cycles"
-    )
-    console.result(
-        {
-            "model": model,
-            "wafer": wafer.name,
-            "threads": used,
-            "pairs": pairs,
-            "calls": found.calls,
-            "waferc_ms": ours,
-            "peers": {"onnxruntime": peer},
-            "ratio": found.ratio,
-            "ratios": found.ratios,
-            "waferc_pairs_ms": found.ours,
-            "onnxruntime_pairs_ms": found.peer,
-            "wafer_cycles": compiled.timing.cycles,
-            "tasks": compiled.plan.tasks,
-        }
-    )

@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from waferc.compiler import console, importer
-from waferc.compiler.bench import Peer, PeerFailed
+from waferc.compiler import compile_model, console, importer
+from waferc.compiler.bench import Peer, PeerFailed, measure
 from waferc.compiler.cli import ORDER, main
 from waferc.compiler.golden import OnnxRuntime
 from waferc.runtime.program import Port
@@ -514,27 +514,42 @@ def test_every_verb_writes_json_and_fits_80_columns(words: tuple[str, ...], prog
 
 
 def test_bench_compares_in_pairs(here: Path) -> None:
-    words = ("bench", *TINY, "--pairs", "3", "--threads", "1", "--json", "-")
+    words = ("bench", *TINY, "--pairs", "3", "--threads", "1", "--threads", "2", "--no-peers", "--json", "-")
     data = json.loads(good(*words))
-    assert data["threads"] == 1 and len(data["ratios"]) == data["pairs"] == 3
-    ours, theirs = data["waferc_pairs_ms"], data["onnxruntime_pairs_ms"]
-    assert data["ratios"] == [a / b for a, b in zip(ours, theirs, strict=True)]
-    assert data["ratio"] == sorted(data["ratios"])[1] and data["wafer_cycles"] > 0
+    assert [r["threads"] for r in data["runs"]] == [1, 2] and data["wafer_cycles"] > 0
+    for run in data["runs"]:
+        ours, theirs = run["rounds_ms"]["waferc"], run["rounds_ms"]["onnxruntime"]
+        assert len(run["ratios"]) == data["pairs"] == 3
+        assert run["ratios"] == [a / b for a, b in zip(ours, theirs, strict=True)]
+        assert run["ratio"] == sorted(run["ratios"])[1]
+        assert run["waferc_ms"] == sorted(ours)[1] and run["peers"] == {"onnxruntime": sorted(theirs)[1]}
+
+
+def test_bench_refuses_a_peer_that_is_not_installed(here: Path) -> None:
+    done = waferc("bench", *TINY, "--peer", "abacus")
+    assert done.exit_code == 2 and "'abacus' is not installed" in done.stderr
 
 
 def test_the_peer_is_stopped_while_it_is_not_asked(here: Path) -> None:
     ports = (Port("x", (2, 8), np.dtype(np.float32)),)
-    peer = Peer("tiny.onnx", 1, ports, (), {})
+    peer = Peer("onnxruntime", "tiny.onnx", 1, ports, (), {})
     with peer.started() as started:
-        assert started.measure(0, 0, 3) > 0
+        assert started.measure(0, 3) > 0
         status = Path(f"/proc/{peer.pid}/stat").read_text().rpartition(")")[2].split()
         assert status[0] == "T"
     assert not Path(f"/proc/{peer.pid}").exists()
-    with (
-        pytest.raises(PeerFailed, match="onnxruntime cannot run"),
-        Peer("no.onnx", 1, ports, (), {}).started(),
+    for broken, message in (
+        (Peer("onnxruntime", "no.onnx", 1, ports, (), {}), "onnxruntime cannot run"),
+        (Peer("onnxruntime", "tiny.onnx", 1, ports, (), {}, limit=0.001), "took more than 0.001 s"),
     ):
-        pass
+        with pytest.raises(PeerFailed, match=message), broken.started():
+            pass
+
+
+def test_a_peer_that_fails_is_left_out(here: Path) -> None:
+    program = compile_model("tiny.onnx", wafer="4x4", dims={"batch": 2}).program
+    found = measure(program, "tiny.onnx", ("onnxruntime", "abacus"), 2, 1)
+    assert list(found.peers) == ["onnxruntime"] and "abacus is not installed" in found.failed["abacus"]
 
 
 class Terminal(io.StringIO):

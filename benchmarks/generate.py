@@ -1,0 +1,278 @@
+"""The models that `make bench` measures and that no download gives: written once, with seeded random weights.
+
+Weights are scaled so that values stay near 1: a product's by 1 / sqrt(its depth), a convolution's by
+sqrt(2 / its depth) where a Relu follows.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+Array = NDArray[Any]
+
+
+class Model:
+    """An ONNX model in the making: nodes by name of their operator, weights from one seed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._random = np.random.default_rng(0)
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: dict[str, Array] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, shape: Sequence[int], kind: int = TensorProto.FLOAT) -> str:
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, name: str, value: str, shape: Sequence[int]) -> None:
+        """Makes `value` the output `name`."""
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def constant(self, value: Any, kind: type = np.float32) -> str:
+        name = f"c{len(self._weights)}"
+        self._weights[name] = np.asarray(value, kind)
+        return name
+
+    def weight(self, *shape: int, scale: float) -> str:
+        """Normal values times `scale`."""
+        return self.constant(self._random.standard_normal(shape, np.float32) * np.float32(scale))
+
+    def __getattr__(self, operator: str) -> Callable[..., str]:
+        """`model.MatMul(a, b)` adds a node; numbers and lists become constants of their own."""
+        if operator.startswith("_"):
+            raise AttributeError(operator)
+
+        def add(*operands: str | float | Sequence[int], **attributes: Any) -> str:
+            out = f"v{len(self._nodes)}"
+            names = [
+                o
+                if isinstance(o, str)
+                else self.constant(o)
+                if isinstance(o, float)
+                else self.constant(o, np.int64)
+                for o in operands
+            ]
+            self._nodes.append(helper.make_node(operator, names, [out], **attributes))
+            return out
+
+        return add
+
+    def proto(self) -> onnx.ModelProto:
+        weights = [numpy_helper.from_array(v, n) for n, v in self._weights.items()]
+        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, weights)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+
+# -- products ---------------------------------------------------------------------------
+def mlp(batch: int) -> onnx.ModelProto:
+    """784-512-512-10 with Relu."""
+    m = Model(f"mlp-{batch}")
+    x = m.input("x", [batch, 784])
+    sizes = (784, 512, 512, 10)
+    for i, (depth, width) in enumerate(pairwise(sizes)):
+        scale = (2 / depth) ** 0.5 if width > 10 else depth**-0.5
+        x = m.Gemm(x, m.weight(depth, width, scale=scale), m.weight(width, scale=0.1))
+        x = m.Relu(x) if i < 2 else x
+    m.output("y", x, [batch, 10])
+    return m.proto()
+
+
+def gemm(size: int) -> onnx.ModelProto:
+    """X @ W, both size x size, W constant."""
+    m = Model(f"gemm-{size}")
+    x = m.input("x", [size, size])
+    m.output("y", m.MatMul(x, m.weight(size, size, scale=size**-0.5)), [size, size])
+    return m.proto()
+
+
+def matvec_chain(size: int = 4096, count: int = 8) -> onnx.ModelProto:
+    """A vector through `count` square matrices."""
+    m = Model("matvec-chain")
+    x = m.input("x", [1, size])
+    for _ in range(count):
+        x = m.MatMul(x, m.weight(size, size, scale=size**-0.5))
+    m.output("y", x, [1, size])
+    return m.proto()
+
+
+# -- decoders of SmolLM2-135M's shape ---------------------------------------------------
+WIDTH, HIDDEN, HEADS, KV_HEADS, HEAD, VOCABULARY = 576, 1536, 9, 3, 64, 49_152
+THETA, EPSILON = 100_000.0, 1e-5
+
+
+def _norm(m: Model, x: str) -> str:
+    """RMSNorm as exporters write it."""
+    mean = m.ReduceMean(m.Pow(x, 2.0), axes=[-1])
+    gain = m.constant(1 + 0.1 * np.sin(np.arange(WIDTH)))
+    return m.Mul(gain, m.Mul(x, m.Reciprocal(m.Sqrt(m.Add(mean, EPSILON)))))
+
+
+def _linear(m: Model, x: str, depth: int, width: int) -> str:
+    return m.MatMul(x, m.weight(depth, width, scale=depth**-0.5))
+
+
+def _rotary(m: Model, positions: Array) -> tuple[str, str]:
+    """Cosines and sines of the positions, [1, 1, positions, HEAD]."""
+    angles = positions[:, None] * THETA ** (-np.arange(0, HEAD, 2) / HEAD)
+    both = np.concatenate([angles, angles], -1)[None, None]
+    return m.constant(np.cos(both)), m.constant(np.sin(both))
+
+
+def _rotated(m: Model, x: str, rotary: tuple[str, str]) -> str:
+    """x with each pair (i, i + HEAD / 2) turned by its angle."""
+    low = m.Slice(x, [0], [HEAD // 2], [-1])
+    high = m.Slice(x, [HEAD // 2], [HEAD], [-1])
+    turned = m.Concat(m.Neg(high), low, axis=-1)
+    return m.Add(m.Mul(x, rotary[0]), m.Mul(turned, rotary[1]))
+
+
+def _heads(m: Model, x: str, tokens: int, heads: int) -> str:
+    return m.Transpose(m.Reshape(x, [1, tokens, heads, HEAD]), perm=[0, 2, 1, 3])
+
+
+def _shared(m: Model, x: str, length: int) -> str:
+    """Each key or value head for the query heads that share it: [1, HEADS, length, HEAD]."""
+    wide = m.Expand(m.Unsqueeze(x, [2]), [1, KV_HEADS, HEADS // KV_HEADS, length, HEAD])
+    return m.Reshape(wide, [1, HEADS, length, HEAD])
+
+
+def _layer(
+    m: Model, x: str, tokens: int, rotary: tuple[str, str], past: tuple[str, str] | None, cached: int = 0
+) -> tuple[str, str, str]:
+    """One decoder layer on x, [1, tokens, WIDTH]; its result, keys and values (with the past's in front)."""
+    n, kv = _norm(m, x), KV_HEADS * HEAD
+    q = _rotated(m, _heads(m, _linear(m, n, WIDTH, WIDTH), tokens, HEADS), rotary)
+    k = _rotated(m, _heads(m, _linear(m, n, WIDTH, kv), tokens, KV_HEADS), rotary)
+    v = _heads(m, _linear(m, n, WIDTH, kv), tokens, KV_HEADS)
+    if past is not None:
+        k, v = m.Concat(past[0], k, axis=2), m.Concat(past[1], v, axis=2)
+    length = cached + tokens
+    turned = m.Transpose(_shared(m, k, length), perm=[0, 1, 3, 2])
+    scores = m.Mul(m.MatMul(q, turned), HEAD**-0.5)
+    if tokens > 1:
+        later = np.triu(np.ones((tokens, length), bool), 1 + cached)
+        scores = m.Add(scores, m.constant(np.where(later, np.finfo(np.float32).min, 0)[None, None]))
+    mixed = m.MatMul(m.Softmax(scores, axis=-1), _shared(m, v, length))
+    joined = m.Reshape(m.Transpose(mixed, perm=[0, 2, 1, 3]), [1, tokens, WIDTH])
+    x = m.Add(x, _linear(m, joined, WIDTH, WIDTH))
+    n = _norm(m, x)
+    gate, up = _linear(m, n, WIDTH, HIDDEN), _linear(m, n, WIDTH, HIDDEN)
+    x = m.Add(x, _linear(m, m.Mul(m.Mul(gate, m.Sigmoid(gate)), up), HIDDEN, WIDTH))
+    return x, k, v
+
+
+def decoder_block(tokens: int = 128) -> onnx.ModelProto:
+    """One layer on `tokens` tokens, each of which sees those before it."""
+    m = Model("decoder-block")
+    x = m.input("x", [1, tokens, WIDTH])
+    y, _, _ = _layer(m, x, tokens, _rotary(m, np.arange(tokens)), None)
+    m.output("y", y, [1, tokens, WIDTH])
+    return m.proto()
+
+
+def decode(layers: int = 30, cached: int = 256) -> onnx.ModelProto:
+    """The next token after `cached` others: caches in, logits and caches one longer out."""
+    m = Model("decode")
+    token = m.input("input_ids", [1, 1], TensorProto.INT64)
+    table = m.weight(VOCABULARY, WIDTH, scale=WIDTH**-0.5)
+    x = m.Gather(table, token)
+    rotary = _rotary(m, np.arange(cached, cached + 1))
+    for i in range(layers):
+        kinds = ("key", "value")
+        past = [m.input(f"past.{i}.{kind}", [1, KV_HEADS, cached, HEAD]) for kind in kinds]
+        x, *present = _layer(m, x, 1, rotary, (past[0], past[1]), cached)
+        for kind, value in zip(kinds, present, strict=True):
+            m.output(f"present.{i}.{kind}", value, [1, KV_HEADS, cached + 1, HEAD])
+    row = m.Reshape(_norm(m, x), [1, WIDTH])
+    m.output("logits", m.Gemm(row, table, transB=1), [1, VOCABULARY])
+    return m.proto()
+
+
+# -- image classifiers ------------------------------------------------------------------
+def light(name: str) -> onnx.ModelProto:
+    """A model of ONNX's own test suite, whose constants are given as shapes, with weights."""
+    path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
+    proto = onnx.load(path)
+    shapes = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    random = np.random.default_rng(0)
+    roles: dict[str, tuple[str, int]] = {}
+    for node in proto.graph.node:
+        roles |= {t: (node.op_type, i) for i, t in enumerate(node.input)}
+    weights: dict[str, Array] = {t: v for t, v in shapes.items() if roles.get(t, ("", 0))[0] not in _FILLED}
+    for node in proto.graph.node:
+        if node.op_type == "ConstantOfShape":
+            weights[node.output[0]] = np.empty([int(n) for n in shapes[node.input[0]]], np.float32)
+    for tensor, value in weights.items():
+        if value.dtype == np.float32:
+            weights[tensor] = _classifier_weight(random, value.shape, *roles.get(tensor, ("", 0)))
+    nodes = [n for n in proto.graph.node if n.op_type != "ConstantOfShape"]
+    inputs = [v for v in proto.graph.input if v.name not in shapes]
+    outputs = list(proto.graph.output)
+    graph = helper.make_graph(
+        nodes, name, inputs, outputs, [numpy_helper.from_array(v, t) for t, v in weights.items()]
+    )
+    return helper.make_model(graph, opset_imports=list(proto.opset_import), ir_version=8)
+
+
+_FILLED = ("ConstantOfShape",)
+
+
+def _classifier_weight(
+    random: np.random.Generator, shape: tuple[int, ...], operator: str, operand: int
+) -> Array:
+    """Values for operand number `operand` of an operator."""
+    normal = random.standard_normal(shape, np.float32)
+    if operator == "BatchNormalization":
+        # Gain, shift, mean, variance. Gains below 1 keep sums of residuals from growing.
+        base, spread = ((0.7, 0.05), (0.0, 0.1), (0.0, 0.1), (1.0, 0.05))[operand - 1]
+        return (base + spread * normal).astype(np.float32)
+    if operator == "Conv" and operand == 1:
+        return normal * np.float32((2 / np.prod(shape[1:])) ** 0.5)
+    if operator == "Gemm" and operand == 1:
+        return normal * np.float32(max(shape) ** -0.5)
+    return normal * np.float32(0.1)
+
+
+MODELS: Mapping[str, Callable[[], onnx.ModelProto]] = {
+    "mlp-1": lambda: mlp(1),
+    "mlp-64": lambda: mlp(64),
+    "gemm-1024": lambda: gemm(1024),
+    "gemm-2048": lambda: gemm(2048),
+    "matvec-chain": matvec_chain,
+    "decoder-block": decoder_block,
+    "decode": decode,
+    "resnet50": lambda: light("resnet50"),
+    "squeezenet": lambda: light("squeezenet"),
+}
+
+
+def written(name: str, folder: Path) -> Path:
+    """The file of model `name` in `folder`, made if this version of this module has not made it yet."""
+    path = folder / f"{name}.onnx"
+    if path.exists() and path.stat().st_mtime >= Path(__file__).stat().st_mtime:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(MODELS[name]().SerializeToString())
+    part.replace(path)
+    return path
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    for wanted in sys.argv[2:] or MODELS:
+        print(written(wanted, target))
