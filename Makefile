@@ -39,8 +39,8 @@ lint: $(STAMP) ## ruff (rules and format) and pyright
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: models ## each model against onnxruntime on this machine, in pairs
-	$(BIN)/python benchmarks/models.py $(ARGS)
+bench: models ## every workload against onnxruntime on this machine, in pairs (20 minutes at most)
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean: ## remove build/ and the caches, keep .venv
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

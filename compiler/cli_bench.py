@@ -77,6 +77,7 @@ def bench(
     All run on this machine with the same number of threads and the same inputs, new
     ones in each call, in turns: while one runs, the others' processes are stopped.
     """
+    import time
     from statistics import median
 
     from .bench import measure
@@ -90,7 +91,9 @@ def bench(
         )
     beside = () if no_peers else peers or installed[1:]
     compiled = options.compile(model, console)
+    start = time.perf_counter()
     program = compiled.program
+    compiled.seconds["codegen"] = time.perf_counter() - start
     limits = unique("--range", ranges)
     runs: list[dict[str, object]] = []
     for used in threads or (program.threads,):
