@@ -52,12 +52,18 @@ class TaskLayout:
         return self.operands + len(self.axes) + self.axes.index(axis)
 
     @property
-    def first(self) -> int:
+    def mode(self) -> int:
+        """Of FRESH, RESUME or JOIN (`ir.builder`)."""
         return self.operands + 2 * len(self.axes)
+
+    @property
+    def chunk(self) -> int:
+        """Of the iterations of `Signature.part` that are summed on their own; 0: all of them."""
+        return self.mode + 1
 
     def bound(self, operand: int) -> int:
         """Of the operand's lowest valid address; its end is the next word. Guarded kernels only."""
-        return self.first + 1 + 2 * operand
+        return self.chunk + 1 + 2 * operand
 
     @property
     def error(self) -> int:
@@ -66,7 +72,7 @@ class TaskLayout:
 
     def words(self, guard: bool) -> int:
         """The length of a task block."""
-        return self.error + 1 if guard else self.first + 1
+        return self.error + 1 if guard else self.chunk + 1
 
     def stride(self, operand: int, axis: str) -> int:
         """In the op block."""

@@ -3,8 +3,8 @@
 A kernel is `void kernel(i64 *task, i64 *op)`. All words are 64 bits:
 
     task: address of each operand, address of the result, extent of each axis, origin of each
-          axis, first flag (0 or 1); guarded kernels also: lowest valid byte address and end of
-          each operand and of the result, address of an i64[4] error record
+          axis, mode (FRESH, RESUME or JOIN), chunk; guarded kernels also: lowest valid byte address
+          and end of each operand and of the result, address of an i64[4] error record
     op:   for each operand, then the result: stride of each axis, in elements
 
 An operand's address is that of the element at the tile's first iteration. What lies outside
@@ -33,7 +33,8 @@ class Signature:
     """What a kernel knows of its buffers when it is made.
 
     strides: for each operand, then the result, what is known along each axis.
-    lanes: elements of a vector, whatever their type; a power of two.
+    lanes: elements of a vector, whatever their type; a power of two. part: a reduced axis
+    whose iterations are summed in chunks (see `KernelBuilder.chunks`), or "".
     """
 
     axes: tuple[str, ...]
@@ -43,6 +44,7 @@ class Signature:
     strides: tuple[tuple[StrideKind, ...], ...]
     lanes: int
     guard: bool = False
+    part: str = ""
 
     @property
     def types(self) -> tuple[DType, ...]:
@@ -63,7 +65,7 @@ class LLVMBuilder(LLVMArithmetic):
         function.attributes.add("nounwind")
         super().__init__(module, ir.IRBuilder(function.append_basic_block("entry")), signature.lanes)
         self.signature = signature
-        self.lane_axis = signature.lane_axis
+        self.lane_axis, self.part = signature.lane_axis, signature.part
         self._layout = signature.layout
         self._at = Addresses(
             self.builder,
@@ -88,8 +90,8 @@ class LLVMBuilder(LLVMArithmetic):
     def origin(self, axis: str) -> Value:
         return self._at.task_word(self._layout.origin(axis))
 
-    def first(self) -> Value:
-        return self.compare("ne", self._at.task_word(self._layout.first), self.const(0, I64))
+    def in_mode(self, mode: int) -> Value:
+        return self.compare("eq", self._at.task_word(self._layout.mode), self.const(mode, I64))
 
     def stride_kind(self, operand: int, axis: str) -> StrideKind:
         return self._at.kind(self._operand(operand), axis)
@@ -112,7 +114,7 @@ class LLVMBuilder(LLVMArithmetic):
         self,
         start: ir.Value,
         limit: ir.Value,
-        step: int,
+        step: int | ir.Value,
         need: int,
         body: Callable[[Value, Carried], Carried],
         carried: Carried,
@@ -129,7 +131,8 @@ class LLVMBuilder(LLVMArithmetic):
         self._at.enter(head)
         index = e.phi(I64_TYPE)
         index.add_incoming(start, before)
-        self._at.loops[index] = Loop(before, head, start, step)
+        if isinstance(step, int):
+            self._at.loops[index] = Loop(before, head, start, step)
         phis = [e.phi(c.ir.type) for c in initial]
         for phi, c in zip(phis, initial, strict=True):
             phi.add_incoming(c.ir, before)
@@ -138,8 +141,9 @@ class LLVMBuilder(LLVMArithmetic):
             cast(LLVMValue, self.splat(o) if c.lanes else o)
             for o, c in zip(body(self.make(I64, index, 0), inside), initial, strict=True)
         ]
-        following = e.add(index, _word(step))
-        self._at.close(index)
+        following = e.add(index, _word(step) if isinstance(step, int) else step)
+        if isinstance(step, int):
+            self._at.close(index)
         end = e.block
         index.add_incoming(following, end)
         for phi, o in zip(phis, out, strict=True):
@@ -183,6 +187,19 @@ class LLVMBuilder(LLVMArithmetic):
         self._mask, self._active = None, _word(self.lanes)
         return carried
 
+    def chunks(self, body: Callable[[Value, Value, Carried], Carried], carried: Carried) -> Carried:
+        count = self._at.task_word(self._layout.extent(self.part)).ir
+        given = self._at.task_word(self._layout.chunk).ir
+        with self.builder.goto_block(self.entry):
+            step = self.builder.select(self.builder.icmp_signed("==", given, _word(0)), count, given)
+
+        def inside(i: Value, inner: Carried) -> Carried:
+            left = self.builder.sub(count, cast(LLVMValue, i).ir)
+            length = self.builder.select(self.builder.icmp_signed("<", left, step), left, step)
+            return body(i, self.make(I64, length, 0), inner)
+
+        return self._loop(_word(0), count, step, 1, inside, carried)[1]
+
     def group(self) -> int:
         return self._group
 
@@ -219,6 +236,28 @@ class LLVMBuilder(LLVMArithmetic):
         then()
         e.branch(after)
         self._at.enter(after)
+
+    def either(
+        self, condition: Value, then: Callable[[], Carried], otherwise: Callable[[], Carried]
+    ) -> Carried:
+        e = self.builder
+        inside, outside, after = (e.append_basic_block(n) for n in ("then", "otherwise", "after"))
+        e.cbranch(cast(LLVMValue, condition).ir, inside, outside)
+        ways: list[tuple[ir.Block, list[LLVMValue]]] = []
+        for block, way in ((inside, then), (outside, otherwise)):
+            self._at.enter(block)
+            values = [cast(LLVMValue, v) for v in way()]
+            ways.append((e.block, values))
+            e.branch(after)
+        self._at.enter(after)
+        (one, first), (two, second) = ways
+        out: list[Value] = []
+        for a, b in zip(first, second, strict=True):
+            phi = e.phi(a.ir.type)
+            phi.add_incoming(a.ir, one)
+            phi.add_incoming(b.ir, two)
+            out.append(self.make(a.dtype, phi, a.lanes))
+        return out
 
     def reduce_lanes(self, kind: Combine, value: Value) -> Value:
         v = cast(LLVMValue, value)

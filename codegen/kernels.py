@@ -48,7 +48,7 @@ class Kernel:
         kinds = " ".join("".join(k[0] for k in row) for row in s.strides)
         along = f" along {s.lane_axis}" if s.lane_axis else ""
         return f"{self.symbol}: {self.op.name}({types}) -> {s.out_type}{along}, strides {kinds}" + (
-            ", guarded" if s.guard else ""
+            (f", chunks of {s.part}" if s.part else "") + (", guarded" if s.guard else "")
         )
 
 
@@ -73,14 +73,20 @@ def kernel_for(
     strides: tuple[tuple[StrideKind, ...], ...],
     lanes: int,
     guard: bool = False,
+    part: str = "",
 ) -> Kernel:
-    """The kernel that computes a tile of `op`. strides: see `stride_kinds`."""
+    """The kernel that computes a tile of `op`. strides: see `stride_kinds`.
+
+    part: a reduced axis whose iterations are summed in chunks of the task's own length, or "".
+    """
+    if part and part not in op.reduced:
+        raise ValueError(f"{op.name}: {part!r} is not reduced, its sum has no chunks")
     if len(strides) != len(op.reads) + 1 or any(len(row) != len(op.axes) for row in strides):
         raise ValueError(
             f"{op.name}: stride kinds for {len(op.reads) + 1} tensors, {len(op.axes)} axes needed"
         )
     axes = tuple(a for a, _ in op.axes)
-    signature = Signature(axes, op.in_types, op.out_type, lane_axis, strides, lanes, guard)
+    signature = Signature(axes, op.in_types, op.out_type, lane_axis, strides, lanes, guard, part)
     family = f"{type(op).__module__}.{type(op).__qualname__}"
     return Kernel(family, op.key(), float(op.fill), signature, op)
 

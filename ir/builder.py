@@ -105,10 +105,16 @@ class KernelBuilder(Arithmetic, Protocol):
 
     Operands are numbered as the op's reads; the result is operand `RESULT`.
     An index maps iteration axes to positions in the tile (from 0); axes left out
-    count as 0. `lane_axis` is the axis that vectors run along.
+    count as 0. `lane_axis` is the axis that vectors run along; `lanes`, how many elements
+    a vector has; `part`, a reduced axis whose sums are made in `chunks`, or "".
+
+    What a result element is must depend on the order in which its own terms are combined and
+    on nothing else: a block of many tiles, and each of the tiles, give it the same bits.
     """
 
     lane_axis: str
+    lanes: int
+    part: str
 
     def extent(self, axis: str) -> Value:
         """How far this tile goes along `axis` (i64); at most the plan's tile size."""
@@ -118,8 +124,8 @@ class KernelBuilder(Arithmetic, Protocol):
         """Where this tile starts along `axis` in the whole iteration space (i64)."""
         ...
 
-    def first(self) -> Value:
-        """Bool: no earlier step of this core contributed to the result tile."""
+    def in_mode(self, mode: int) -> Value:
+        """Bool: whether the task is to be done in this mode: FRESH, RESUME or JOIN."""
         ...
 
     def stride_kind(self, operand: int, axis: str) -> StrideKind:
@@ -146,6 +152,13 @@ class KernelBuilder(Arithmetic, Protocol):
 
         Emitted for full groups of `vectors` vectors and then, if needed, for single
         vectors the last of which is masked; `group()` tells the body which.
+        """
+        ...
+
+    def chunks(self, body: Callable[[Value, Value, Carried], Carried], carried: Carried) -> Carried:
+        """Runs `body(start, length, carried)` for each chunk of the axis `part`; the last carried.
+
+        Chunks have the task's length; the last may be shorter. A task without one has one chunk.
         """
         ...
 
@@ -186,9 +199,20 @@ class KernelBuilder(Arithmetic, Protocol):
         """Runs `then` if the (single) bool holds."""
         ...
 
+    def either(
+        self, condition: Value, then: Callable[[], Carried], otherwise: Callable[[], Carried]
+    ) -> Carried:
+        """What `then` gives if the (single) bool holds, else what `otherwise` gives."""
+        ...
+
     def add_index(self, a: Value, b: Value | int) -> Value:
         """i64 sum, for index arithmetic."""
         ...
 
 
 RESULT = -1
+
+# Modes of a task. FRESH: the result holds nothing yet, and is not read. RESUME: it holds the
+# sum so far, which goes on with this task's terms. JOIN: this task's terms are combined on
+# their own, and what comes out with the result. A body that cannot resume joins.
+RESUME, FRESH, JOIN = 0, 1, 2

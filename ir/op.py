@@ -133,8 +133,15 @@ class Op:
         """
         return ((self.work(extents), self.scratch(extents)),)
 
+    @property
+    def across(self) -> str:
+        """The axis along which vectors run and are then combined, or "" where they run along the
+        result. It decides the order of sums, and thus the bits: it depends on the op alone."""
+        return ""
+
     def lane_axis(self, extents: Mapping[str, int]) -> str:
-        """The axis along which the kernel's vectors run: by default the result's last wide one."""
+        """The axis along which a tile's vectors run best: `across`, or any axis of the result (here
+        its last wide one), with the same bits."""
         wide = [a for e in self.write for a in e.axes if extents[a] > 1]
         if wide:
             return wide[-1]

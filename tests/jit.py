@@ -9,6 +9,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 from waferc.codegen.kernels import Kernel, kernel_for, make_module, stride_kinds
+from waferc.ir.builder import FRESH
 from waferc.ir.dtypes import of_numpy
 from waferc.ir.op import Array, Op
 from waferc.runtime.engine import host, host_lanes
@@ -60,7 +61,8 @@ def call(
     steps: Sequence[Mapping[str, int]],
     extents: Mapping[str, int],
     origins: Mapping[str, int] | None = None,
-    first: bool = True,
+    mode: int = FRESH,
+    chunk: int = 0,
     bounds: Sequence[tuple[int, int]] = (),
 ) -> list[int]:
     """Runs the kernel; the words of its error record (zeros when it is not guarded).
@@ -69,7 +71,7 @@ def call(
     """
     axes = kernel.signature.axes
     record = np.zeros(4, np.int64)
-    words = [*starts, *(extents[a] for a in axes), *((origins or {}).get(a, 0) for a in axes), int(first)]
+    words = [*starts, *(extents[a] for a in axes), *((origins or {}).get(a, 0) for a in axes), mode, chunk]
     if kernel.signature.guard:
         for low, end in bounds:
             words += [low, end]
@@ -101,8 +103,10 @@ def run(
     lanes: int | None = None,
     lane_axis: str | None = None,
     out: Array | None = None,
-    first: bool = True,
+    mode: int = FRESH,
+    chunk: int = 0,
     guard: bool = False,
+    part: str = "",
 ) -> Array:
     """The op's kernel on one tile that is all of it; the result may be given to be accumulated onto.
 
@@ -123,8 +127,8 @@ def run(
     starts = [*(a for _, a in ready), out.ctypes.data + at]
     steps = axis_strides(op, arrays)
     along = op.lane_axis(extents) if lane_axis is None else lane_axis
-    kernel = kernel_for(op, along, stride_kinds(op, steps, along), lanes or host_lanes(), guard)
+    kernel = kernel_for(op, along, stride_kinds(op, steps, along), lanes or host_lanes(), guard, part)
     bounds = [np.lib.array_utils.byte_bounds(a) for a in arrays]
-    record = call(kernel, arrays, starts, steps, extents, None, first, bounds)
+    record = call(kernel, arrays, starts, steps, extents, None, mode, chunk, bounds)
     assert record == [0, 0, 0, 0], f"guard: {record}"
     return out

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numeric_cases import CASES, Case, build, conv
 from waferc.ir import dtypes
 from waferc.ir.affine import access_axes
-from waferc.ir.builder import Combine
+from waferc.ir.builder import FRESH, JOIN, RESUME, Combine
 from waferc.ir.graph import REGISTRY, Graph, GraphBuilder, InvalidModel, Spec, Unsupported
 from waferc.ir.op import CLOSED, Array, Op
 from waferc.ir.ops.contract import Contract
@@ -154,9 +154,9 @@ def test_kernel(case: Case) -> None:
                 at = written(op)
                 jit.run(op, stored, lane_axis=lane_axis, out=out, guard=store is gapped)
                 close(out[at], theirs, op.out_type.numpy.name)
-                if op.combine:
+                for mode in (RESUME, JOIN) if op.combine else ():
                     out[...] = old
-                    jit.run(op, stored, lane_axis=lane_axis, out=out, first=False)
+                    jit.run(op, stored, lane_axis=lane_axis, out=out, mode=mode)
                     joined = REDUCTIONS[op.combine].ufunc(old[at].astype(theirs.dtype), theirs)
                     close(out[at], joined, op.out_type.numpy.name)
         return theirs.astype(op.out_type.numpy)
@@ -179,7 +179,7 @@ def test_contract_of_any_size(m: int, n: int, k: int, along: str, cut: int) -> N
     for lo, hi in steps:
         graph, _ = build(Case("MatMul", [(m, hi - lo), (hi - lo, n)]), [a[:, lo:hi], b[lo:hi]])
         op = graph.nodes[0].op
-        jit.run(op, [a[:, lo:hi], b[lo:hi]], lane_axis=along, out=out, first=lo == 0)
+        jit.run(op, [a[:, lo:hi], b[lo:hi]], lane_axis=along, out=out, mode=JOIN if lo else FRESH)
     close(out, a.astype(np.float64) @ b.astype(np.float64), "float32")
 
 

@@ -9,31 +9,14 @@ from string import ascii_letters
 import numpy as np
 
 from ..affine import Affine, access_axes, axis
-from ..builder import Carried, KernelBuilder, Value
-from ..dtypes import I64, DType
+from ..builder import KernelBuilder
+from ..dtypes import DType
 from ..graph import GraphBuilder, InvalidModel, Spec, register
 from ..op import CLOSED, Array, Extents, Op, Work, assemble, broadcast_access, gather, product
 from .elementwise import Add, Mul, apply
-from .loops import (
-    Index,
-    accumulator,
-    at_lane,
-    blocks,
-    cheapest_lane_axis,
-    deposit,
-    each,
-    fold,
-    lane_starts,
-    longest,
-    offsets,
-    widen,
-)
+from .loops import LONG, WIDE, accumulator, cheapest_lane_axis, longest, widen
+from .products import Products
 
-# Register tiles: rows by vectors. Sixteen accumulators keep two FMA units of four
-# cycles' latency busy and leave room for operands in a file of 32 registers.
-ROWS = {8: 2, 2: 4, 1: 4}
-CHAINS = 8  # accumulators at least, by splitting sums where a tile has fewer results
-COLUMNS = (4, 1)  # results side by side when vectors run along a reduced axis
 TEMPORARY = 1024  # bytes of products that the second way of `alternatives` may keep
 
 
@@ -87,157 +70,29 @@ class Contract(Op):
         second = ((Work("fma", dispatches, 2 * n),), np.minimum(held, TEMPORARY))
         return (*super().alternatives(extents), second)
 
+    @property
+    def across(self) -> str:
+        """Where no axis of the result is long enough for lanes of its own: a dot product."""
+        first, second = (set(access_axes(read)) for read in self.reads)
+        kept = access_axes(self.write)
+        if any(self.size[a] >= WIDE for a in kept if (a in first) != (a in second)):
+            return ""
+        shared = [a for a in self.reduced if a in first & second]
+        if not shared:
+            return ""
+        inner = [a for a in shared if all(a in read[-1].axes for read in self.reads)]
+        best = max(inner or shared, key=lambda a: self.size[a])
+        most = max((self.size[a] for a in kept), default=1)
+        return best if self.size[best] >= (LONG if most >= WIDE else most) else ""
+
     def lane_axis(self, extents: Mapping[str, int]) -> str:
-        shared = [a for a in self.reduced if all(a in access_axes(read) for read in self.reads)]
-        return cheapest_lane_axis(self, extents, shared)
+        return self.across or cheapest_lane_axis(self, extents)
 
     # -- kernel -------------------------------------------------------------------
     def body(self, k: KernelBuilder) -> None:
-        kept = [a for a in access_axes(self.write) if a != k.lane_axis]
-        if k.lane_axis in self.reduced:
-            self._dots(k, kept)
-        else:
-            self._panels(k, kept)
-
-    def _panels(self, k: KernelBuilder, kept: Sequence[str]) -> None:
-        """Vectors along a result axis, several rows of another one at a time."""
-        row = self._row_axis(k, kept)
-        if row is None:
-            each(k, kept, {}, lambda at: self._panel(k, [at]))
-            return
-
-        def rows(at: Index) -> None:
-            def block(i: Value, size: int) -> None:
-                self._panel(k, [{**at, row: r} for r in offsets(k, i, size)])
-
-            blocks(k, k.extent(row), tuple(ROWS), block)
-
-        each(k, [a for a in kept if a != row], {}, rows)
-
-    def _row_axis(self, k: KernelBuilder, kept: Sequence[str]) -> str | None:
-        """The axis along which a vector, once loaded, serves several rows; else the last one."""
-
-        def shares(a: str) -> bool:
-            return any(
-                k.stride_kind(i, a) == "zero" and k.stride_kind(i, k.lane_axis) != "zero" for i in (0, 1)
-            )
-
-        return next((a for a in reversed(kept) if shares(a)), kept[-1] if kept else None)
-
-    def _panel(self, k: KernelBuilder, rows: Sequence[Index]) -> None:
-        """The results at `rows`, all lanes."""
-
-        def lanes(i: Value, carried: Carried) -> Carried:
-            starts = lane_starts(k, i)
-            places = [at_lane(k, row, start) for row in rows for start in starts]
-            sums = self._sums(k, places)
-            deposit(k, "add", self.out_type, list(zip(sums, places, strict=True)), lanes=True)
-            return carried
-
-        k.lane_loop(lanes, vectors=ROWS[len(rows)])
-
-    def _sums(self, k: KernelBuilder, places: Sequence[Index]) -> Carried:
-        """The accumulators at `places`. A few alone do not hide the latency of an FMA: each is then
-        summed in several chains, interleaved along the last reduced axis."""
-        chains = max(1, CHAINS // len(places))
-        last = self.reduced[-1:]
-
-        def step(inner: Index, sums: Carried) -> Carried:
-            return self._multiply(k, [{**p, **inner} for p in places], sums)
-
-        def strip(inner: Index, sums: Carried) -> Carried:
-            def several(i: Value, carried: Carried) -> Carried:
-                out = list(carried)
-                for c, at in enumerate(offsets(k, i, chains)):
-                    own = slice(c, None, chains)
-                    out[own] = step({**inner, last[0]: at}, out[own])
-                return out
-
-            def single(i: Value, carried: Carried) -> Carried:
-                out = list(carried)
-                own = slice(0, None, chains)
-                out[own] = step({**inner, last[0]: k.add_index(done, i)}, out[own])
-                return out
-
-            count = k.extent(last[0])
-            left = k.bit_and(count, k.const(chains - 1, I64))
-            done = k.sub(count, left)
-            return k.loop(left, single, k.loop(count, several, sums, step=chains))
-
-        zero = k.splat(k.const(0, self.accumulate))
-        if chains == 1 or not last:
-            return fold(k, self.reduced, {}, [zero] * len(places), step)
-        sums = fold(k, self.reduced[:-1], {}, [zero] * (len(places) * chains), strip)
-        return [_add_pairs(k, sums[p * chains : (p + 1) * chains]) for p in range(len(places))]
-
-    def _dots(self, k: KernelBuilder, kept: Sequence[str]) -> None:
-        """Vectors along a reduced axis, a block of results (of up to two axes) at a time."""
-
-        def tile(rest: Sequence[str], places: Sequence[Index]) -> None:
-            if not rest:
-                self._dot(k, places)
-                return
-
-            def block(i: Value, size: int) -> None:
-                values = offsets(k, i, size)
-                tile(rest[1:], [{**p, rest[0]: v} for p in places for v in values])
-
-            blocks(k, k.extent(rest[0]), COLUMNS, block)
-
-        each(k, kept[:-2], {}, lambda at: tile(kept[-2:], [at]))
-
-    def _dot(self, k: KernelBuilder, places: Sequence[Index]) -> None:
-        """The results at `places`: single elements."""
-        outer = [a for a in self.reduced if a != k.lane_axis]
-        vectors = 4 if len(places) == 1 else 1
-        zero = k.splat(k.const(0, self.accumulate))
-
-        def row(index: Index, carried: Carried) -> Carried:
-            def lanes(i: Value, sums: Carried) -> Carried:
-                inner = {a: index[a] for a in outer}
-                starts = lane_starts(k, i)
-                here = [at_lane(k, {**p, **inner}, start) for p in places for start in starts]
-                joined = self._multiply(k, here, sums[: len(here)])
-                return [*joined, *sums[len(here) :]]
-
-            return k.lane_loop(lanes, carried, vectors=vectors)
-
-        sums = fold(k, outer, {}, [zero] * (len(places) * vectors), row)
-        if len(places) == 1:
-            sums = [_add_pairs(k, sums)]
-        done = [(k.reduce_lanes("add", s), p) for s, p in zip(sums, places, strict=True)]
-        deposit(k, "add", self.out_type, done, lanes=False)
-
-    def _multiply(self, k: KernelBuilder, at: Sequence[Index], sums: Carried) -> Carried:
-        """sums + a * b at each position; an element that several positions share is loaded once."""
-        loaded: dict[tuple[int, ...], Value] = {}
-
-        def load(operand: int, index: Index) -> Value:
-            used = [a for a, _ in self.axes if k.stride_kind(operand, a) != "zero"]
-            key = (operand, *(id(index[a]) for a in used))
-            # Lanes past the end of a sum must be 0 in both factors: 0 * inf is not 0.
-            single = k.lane_axis not in used and k.lane_axis not in self.reduced
-            if key not in loaded:
-                value = k.load(operand, index) if single else k.load_lanes(operand, index)
-                loaded[key] = k.cast(value, self.accumulate)
-            return loaded[key]
-
-        out: list[Value] = []
-        for index, s in zip(at, sums, strict=True):
-            a, b = load(0, index), load(1, index)
-            if self.accumulate.is_float:
-                out.append(k.fma(a, b, s))
-            else:
-                out.append(k.add(s, k.mul(a, b)))
-        return out
-
-
-def _add_pairs(k: KernelBuilder, values: Sequence[Value]) -> Value:
-    """The sum of a power of two of values."""
-    while len(values) > 1:
-        half = len(values) // 2
-        values = [k.add(a, b) for a, b in zip(values[:half], values[half:], strict=True)]
-    return values[0]
+        axes = tuple(a for a, _ in self.axes)
+        kept = tuple(access_axes(self.write))
+        Products(axes, kept, self.reduced, self.accumulate, self.out_type).emit(k)
 
 
 # -- building ---------------------------------------------------------------------

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..affine import access_axes, axis
-from ..builder import Carried, KernelBuilder, Value
+from ..builder import FRESH, Carried, KernelBuilder, Value
 from ..dtypes import BOOL, I64, U8
 from ..graph import GraphBuilder, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, gather, product
 from .conversion import Where, cast
 from .elementwise import apply
 from .logic import Equal
+from .loops import untouched
 from .rearrange import Cut, integers, join, normal_axis, pick, reshape, slice_box
 
 SPELLED_OUT = 8  # a Gather with at most so many constant indices is that many slices
@@ -25,8 +26,9 @@ class Gather(Op):
     """out[pre, i, post] = data[pre, indices[i], post].
 
     The gathered axis `v` is reduced: whoever holds the row answers with it, all others
-    with zeros, and the sum of the partial results is the answer. A negative index counts
-    from the end; one outside yields zeros.
+    with zeros, and the sum of the partial results is the answer: for floats with -0.0, which
+    leaves every bit of what it is added to. A negative index counts from the end; one outside
+    yields these zeros.
 
     size: rows of `data`.
     """
@@ -65,7 +67,7 @@ class Gather(Op):
 
     def body(self, k: KernelBuilder) -> None:
         order = [*self._index_axes, *(a for a in access_axes(self.write) if a[0] != "i")]
-        zero = k.const(0, self.out_type)
+        zero = k.const(untouched("add", self.out_type), self.out_type)
 
         def nest(rest: list[str], index: dict[str, Value], row: Value | None, held: Value | None) -> None:
             if rest and (row is not None or rest[0][0] == "i"):
@@ -94,7 +96,7 @@ class Gather(Op):
                 return carried
 
             # A later step of the same core has nothing to add where another step held the row.
-            k.where(k.bit_or(k.first(), held), lambda: _run(k, lanes))
+            k.where(k.bit_or(k.in_mode(FRESH), held), lambda: _run(k, lanes))
 
         nest([a for a in order if a != k.lane_axis], {}, None, None)
 

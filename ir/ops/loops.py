@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from ..affine import Access, access_axes
-from ..builder import RESULT, Carried, Combine, KernelBuilder, Value
+from ..builder import FRESH, RESULT, Carried, Combine, KernelBuilder, Value
 from ..dtypes import BOOL, F16, F32, I64, U8, DType
 from ..op import Array, Op, gather, product
 
 LANES = 16  # the vector that `cheapest_lane_axis` reckons with, whatever the host's
+WIDE = 8  # elements of an axis that make lanes along it worth while
+LONG = 16  # terms of one result that are worth lanes of their own where it has WIDE axes too
 GATHER = 6.0  # a strided vector access against a vector instruction
-ACROSS = 8.0  # vector instructions to combine the lanes of one vector
 
 Index = Mapping[str, Value]
 
@@ -49,6 +50,11 @@ def neutral(kind: Combine, dtype: DType) -> float | int:
     return int(limits.max if kind == "min" else limits.min)
 
 
+def untouched(kind: Combine, dtype: DType) -> float | int:
+    """As `neutral`, to the bit: -0.0 + x is x, where 0.0 + -0.0 is 0.0."""
+    return -0.0 if kind == "add" and dtype.is_float else neutral(kind, dtype)
+
+
 def combine(k: KernelBuilder, kind: Combine, a: Value, b: Value) -> Value:
     """a and b joined."""
     match kind:
@@ -69,15 +75,21 @@ def fold(
     index: Index,
     carried: Carried,
     step: Callable[[Index, Carried], Carried],
+    within: Mapping[str, tuple[Value, Value]] | None = None,
 ) -> Carried:
-    """Runs `step` at every position of `axes`, the last innermost; the last carried."""
+    """Runs `step` at every position of `axes`, the last innermost; the last carried.
+
+    within: (start, length) for axes that are not to be run over whole.
+    """
     if not axes:
         return step(index, carried)
+    start, length = (within or {}).get(axes[0], (None, k.extent(axes[0])))
 
     def deeper(i: Value, inner: Carried) -> Carried:
-        return fold(k, axes[1:], {**index, axes[0]: i}, inner, step)
+        at = i if start is None else k.add_index(start, i)
+        return fold(k, axes[1:], {**index, axes[0]: at}, inner, step, within)
 
-    return k.loop(k.extent(axes[0]), deeper, carried)
+    return k.loop(length, deeper, carried)
 
 
 def each(k: KernelBuilder, axes: Sequence[str], index: Index, body: Callable[[Index], None]) -> None:
@@ -131,42 +143,40 @@ def deposit(
     results: Sequence[tuple[Value, Index]],
     lanes: bool,
 ) -> None:
-    """Stores finished accumulators, joined with what an earlier step of this core left there."""
-    store = k.store_lanes if lanes else k.store
+    """Stores finished accumulators, joined in `out_type` with what is there unless the task is FRESH."""
+    load, store = (k.load_lanes, k.store_lanes) if lanes else (k.load, k.store)
+    values = [k.cast(value, out_type) for value, _ in results]
 
-    def fresh() -> None:
-        for value, at in results:
-            store(k.cast(value, out_type), at)
+    def joined() -> Carried:
+        return [combine(k, kind, load(RESULT, at), v) for v, (_, at) in zip(values, results, strict=True)]
 
-    def join() -> None:
-        for value, at in results:
-            old = k.load_lanes(RESULT, at) if lanes else k.load(RESULT, at)
-            store(k.cast(combine(k, kind, k.cast(old, value.dtype), value), out_type), at)
-
-    k.where(k.first(), fresh)
-    k.where(k.bit_not(k.first()), join)
+    for v, (_, at) in zip(k.either(k.in_mode(FRESH), lambda: values, joined), results, strict=True):
+        store(v, at)
 
 
 # -- choices ----------------------------------------------------------------------
-def cheapest_lane_axis(op: Op, extents: Mapping[str, int], across: Sequence[str], cost: float = 1.0) -> str:
-    """The axis along which vectors cost least: full lanes, unit strides, few lanes to combine.
-
-    across: axes over which the lanes of a vector must be combined. cost: vector
-    instructions per element besides memory. Equal axes: the result's last.
-    """
-    kept = access_axes(op.write)
-    per_result = product([extents[a] for a in across if a not in kept])
+def cheapest_lane_axis(op: Op, extents: Mapping[str, int], besides: Sequence[str] = ()) -> str:
+    """The axis of the result, none of `besides`, along which vectors cost least: full lanes and unit
+    strides. Equal axes: the result's last."""
+    reduced = product([extents[a] for a in op.reduced])
     best, least = "", float("inf")
-    for a in (*reversed(kept), *(a for a in across if a not in kept)):
+    for a in reversed(access_axes(op.write)):
+        if a in besides:
+            continue
         n = max(1, extents[a])
-        each_element = cost + GATHER * sum(strided(read, a, extents) for read in op.reads)
-        each_result = GATHER * strided(op.write, a, extents) / max(1, per_result)
+        each_element = 1 + GATHER * sum(strided(read, a, extents) for read in op.reads)
+        each_result = GATHER * strided(op.write, a, extents) / max(1, reduced)
         total = -(-n // LANES) * LANES / n * (each_element + each_result)
-        if a in across:
-            total += ACROSS * LANES / n
         if total < least:
             best, least = a, total
     return best
+
+
+def channels_last(op: Op, over: Sequence[str]) -> bool:
+    """Whether lanes are the channels: `over` are all dimensions of an image [n, c, y, x, ...]."""
+    rest = {a for e in op.reads[0][2:] for a in e.axes}
+    channels = [op.size[a] for e in op.reads[0][1:2] for a in e.axes if a not in over]
+    return len(op.reads[0]) > 3 and rest == set(over) and max(channels, default=0) >= WIDE
 
 
 def longest(sizes: Sequence[Any]) -> Any:

@@ -17,9 +17,11 @@ from .contract import Contract
 from .conversion import cast
 from .elementwise import Add, Div, Mul, Reciprocal, Sqrt, Sub, apply, scalar_constant
 from .loops import (
+    WIDE,
     Index,
     accumulator,
     at_lane,
+    channels_last,
     cheapest_lane_axis,
     combine,
     each,
@@ -49,8 +51,16 @@ class Normalize(Op):
     def key(self) -> tuple[object, ...]:
         return (*super().key(), self.over)
 
+    @property
+    def across(self) -> str:
+        """The row's last axis, where it is long enough or there are no rows side by side."""
+        others = [n for a, n in self.axes if a not in self.over and n > 1]
+        if channels_last(self, self.over) or not self.over:
+            return ""
+        return self.over[-1] if self.size[self.over[-1]] >= WIDE or not others else ""
+
     def lane_axis(self, extents: Mapping[str, int]) -> str:
-        return cheapest_lane_axis(self, extents, self.over, cost=16.0)
+        return self.across or cheapest_lane_axis(self, extents, self.over)
 
     def passes(self) -> int:
         """Vector instructions per element, over all passes."""

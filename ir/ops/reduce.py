@@ -9,16 +9,19 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..affine import access_axes, axis, constant
-from ..builder import Carried, Combine, KernelBuilder, Value
+from ..builder import FRESH, RESULT, Carried, Combine, KernelBuilder, Value
 from ..graph import GraphBuilder, Rule, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, product
 from .activation import Exp, Log
 from .contract import Contract
 from .elementwise import Abs, Add, Clip, Div, Elementwise, Sqrt, Sub, apply, scalar_constant
 from .loops import (
+    LONG,
+    WIDE,
     Index,
     accumulator,
     at_lane,
+    channels_last,
     cheapest_lane_axis,
     combine,
     deposit,
@@ -27,6 +30,7 @@ from .loops import (
     lane_starts,
     longest,
     neutral,
+    untouched,
     view,
 )
 from .rearrange import normal_axis
@@ -67,26 +71,52 @@ class Reduce(Op):
     def body(self, k: KernelBuilder) -> None:
         kept = [a for a in access_axes(self.write) if a != k.lane_axis]
         if k.lane_axis in self.reduced:
+            if k.part:
+                raise ValueError(f"{self.name} across lanes of {k.lane_axis!r} in chunks of {k.part!r}")
             each(k, kept, {}, lambda at: self._across(k, at))
             return
 
         def columns(at: Index) -> None:
             def lanes(i: Value, carried: Carried) -> Carried:
-                starts = lane_starts(k, i)
-
-                def step(inner: Index, sums: Carried) -> Carried:
-                    here = [at_lane(k, inner, start) for start in starts]
-                    return [self._join(k, s, p, 0) for s, p in zip(sums, here, strict=True)]
-
-                sums = fold(k, self.reduced, at, [self._start(k)] * len(starts), step)
-                places = [at_lane(k, at, start) for start in starts]
-                done = [(self.finish(k, s), p) for s, p in zip(sums, places, strict=True)]
-                deposit(k, self.kind, self.out_type, done, lanes=True)
+                places = [at_lane(k, at, start) for start in lane_starts(k, i)]
+                if k.part:
+                    totals = self._in_chunks(k, places)
+                    for value, place in zip(totals, places, strict=True):
+                        k.store_lanes(value, place)
+                else:
+                    done = list(zip(self._in_order(k, places, {}), places, strict=True))
+                    deposit(k, self.kind, self.out_type, done, lanes=True)
                 return carried
 
             k.lane_loop(lanes, vectors=VECTORS)
 
         each(k, kept, {}, columns)
+
+    def _in_order(
+        self, k: KernelBuilder, places: Sequence[Index], within: Mapping[str, tuple[Value, Value]]
+    ) -> Carried:
+        """One vector of results at each of `places`."""
+
+        def step(inner: Index, sums: Carried) -> Carried:
+            return [self._join(k, s, {**p, **inner}, 0) for s, p in zip(sums, places, strict=True)]
+
+        sums = fold(k, self.reduced, {}, [self._start(k)] * len(places), step, within)
+        return [k.cast(self.finish(k, s), self.out_type) for s in sums]
+
+    def _in_chunks(self, k: KernelBuilder, places: Sequence[Index]) -> Carried:
+        """Each chunk of the axis `part` reduced on its own and then joined."""
+
+        def chunk(first: Value, length: Value, totals: Carried) -> Carried:
+            new = self._in_order(k, places, {k.part: (first, length)})
+            return [combine(k, self.kind, t, v) for t, v in zip(totals, new, strict=True)]
+
+        start = k.splat(k.const(untouched(self.kind, self.out_type), self.out_type))
+        totals = k.either(
+            k.in_mode(FRESH),
+            lambda: [start] * len(places),
+            lambda: [k.load_lanes(RESULT, at) for at in places],
+        )
+        return k.chunks(chunk, totals)
 
     def _across(self, k: KernelBuilder, at: Index) -> None:
         """One result element, vectors running along a reduced axis."""
@@ -120,9 +150,24 @@ class Reduce(Op):
         n = product([extents[a] for a, _ in self.axes])
         return (Work("fma", n // longest([extents[a] for a, _ in self.axes]), n),)
 
+    @property
+    def _inner(self) -> tuple[str, ...]:
+        """The axes of the operand's innermost dimension with more than one element."""
+        wide = [e.axes for e in self.reads[0] if any(self.size[a] > 1 for a in e.axes)]
+        return wide[-1] if wide else ()
+
+    @property
+    def across(self) -> str:
+        """The operand's innermost dimension, where all of it is reduced and it is long enough."""
+        inner = self._inner
+        if not inner or not set(inner) <= set(self.reduced) or channels_last(self, self.reduced):
+            return ""
+        best = max(inner, key=lambda a: self.size[a])
+        most = max((self.size[a] for a in access_axes(self.write)), default=1)
+        return best if self.size[best] >= LONG or most < WIDE else ""
+
     def lane_axis(self, extents: Mapping[str, int]) -> str:
-        across = [a for a in self.reduced if a in access_axes(self.reads[0])]
-        return cheapest_lane_axis(self, extents, across)
+        return self.across or cheapest_lane_axis(self, extents)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,16 +184,9 @@ class ReduceSum(Reduce):
     scale: float = 1.0
 
     @property
-    def _in_order(self) -> bool:
-        inner = self.reads[0][-1].axes if self.reads[0] else ()
-        return self.in_types[0].is_float and bool(inner) and not set(inner) & set(self.reduced)
-
-    @property
     def whole(self) -> tuple[str, ...]:
-        return self.reduced if self._in_order else ()
-
-    def lane_axis(self, extents: Mapping[str, int]) -> str:
-        return self.reads[0][-1].axes[-1] if self._in_order else super().lane_axis(extents)
+        in_order = self.in_types[0].is_float and self._inner and not set(self._inner) & set(self.reduced)
+        return self.reduced if in_order else ()
 
     def key(self) -> tuple[object, ...]:
         return (*super().key(), self.scale)

@@ -1,0 +1,196 @@
+"""The kernel of a contraction: sums of products, in register tiles.
+
+Either vectors run along a result axis, and each element is one chain of `acc = fma(a, b, acc)` over
+the reduced axes in their order: many elements at a time hide the latency, and how many does not matter
+to the bits. Or they run along a reduced axis (a dot product), and each result has `CHAINS` vector
+accumulators of its own that take the axis' vectors in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..builder import JOIN, RESULT, RESUME, Carried, KernelBuilder, Value
+from ..dtypes import DType
+from .loops import Index, at_lane, blocks, deposit, each, fold, lane_starts, offsets, untouched
+
+CHAINS = 4  # vector accumulators of a dot product, part of what the result is
+COLUMNS = (4, 1)  # dot products side by side
+
+# Register tiles: rows by vectors. Sixteen accumulators keep two FMA units of four
+# cycles' latency busy and leave room for operands in a file of 32 registers.
+ROWS = {8: 2, 2: 4, 1: 8}
+PART_ROWS = {4: 2, 1: 4}
+
+
+@dataclass(frozen=True)
+class Products:
+    """What the kernel's code depends on. kept: the result's axes in its order."""
+
+    axes: tuple[str, ...]
+    kept: tuple[str, ...]
+    reduced: tuple[str, ...]
+    accumulate: DType
+    out_type: DType
+
+    def emit(self, k: KernelBuilder) -> None:
+        kept = [a for a in self.kept if a != k.lane_axis]
+        if k.lane_axis not in self.reduced:
+            self._panels(k, kept)
+        elif k.part:
+            raise ValueError(f"a sum across lanes of {k.lane_axis!r} in chunks of {k.part!r}")
+        else:
+            self._dots(k, kept)
+
+    # -- lanes along a result axis --------------------------------------------------
+    def _panels(self, k: KernelBuilder, kept: Sequence[str]) -> None:
+        """Vectors along a result axis, several rows of another one at a time."""
+        row = self._row_axis(k, kept)
+        shapes = PART_ROWS if k.part else ROWS
+        if row is None:
+            each(k, kept, {}, lambda at: self._panel(k, [at], shapes[1]))
+            return
+
+        def rows(at: Index) -> None:
+            def block(i: Value, size: int) -> None:
+                self._panel(k, [{**at, row: r} for r in offsets(k, i, size)], shapes[size])
+
+            blocks(k, k.extent(row), tuple(shapes), block)
+
+        each(k, [a for a in kept if a != row], {}, rows)
+
+    def _row_axis(self, k: KernelBuilder, kept: Sequence[str]) -> str | None:
+        """The axis along which a vector, once loaded, serves several rows; else the last one."""
+
+        def shares(a: str) -> bool:
+            return any(
+                k.stride_kind(i, a) == "zero" and k.stride_kind(i, k.lane_axis) != "zero" for i in (0, 1)
+            )
+
+        return next((a for a in reversed(kept) if shares(a)), kept[-1] if kept else None)
+
+    def _panel(self, k: KernelBuilder, rows: Sequence[Index], vectors: int) -> None:
+        """The results at `rows`, all lanes."""
+
+        def lanes(i: Value, carried: Carried) -> Carried:
+            starts = lane_starts(k, i)
+            places = [at_lane(k, row, start) for row in rows for start in starts]
+            results = self._in_chunks(k, places) if k.part else self._in_order(k, places)
+            for value, at in zip(results, places, strict=True):
+                k.store_lanes(value, at)
+            return carried
+
+        k.lane_loop(lanes, vectors=vectors)
+
+    def _in_order(self, k: KernelBuilder, places: Sequence[Index]) -> Carried:
+        """The results at `places`."""
+
+        def stored() -> Carried:
+            return [k.load_lanes(RESULT, at) for at in places]
+
+        zero = k.splat(k.const(0, self.accumulate))
+        sums = k.either(
+            k.in_mode(RESUME),
+            lambda: [k.cast(old, self.accumulate) for old in stored()],
+            lambda: [zero] * len(places),
+        )
+
+        def step(inner: Index, carried: Carried) -> Carried:
+            return self._multiply(k, [{**p, **inner} for p in places], carried)
+
+        sums = [k.cast(s, self.out_type) for s in fold(k, self.reduced, {}, sums, step)]
+
+        def joined() -> Carried:
+            return [k.add(old, s) for old, s in zip(stored(), sums, strict=True)]
+
+        return k.either(k.in_mode(JOIN), joined, lambda: sums)
+
+    def _in_chunks(self, k: KernelBuilder, places: Sequence[Index]) -> Carried:
+        """The results at `places`, each chunk of the axis `part` summed from 0 and then joined."""
+        zero = k.splat(k.const(0, self.accumulate))
+        start = k.splat(k.const(untouched("add", self.out_type), self.out_type))
+        totals = k.either(
+            k.bit_or(k.in_mode(RESUME), k.in_mode(JOIN)),
+            lambda: [k.load_lanes(RESULT, at) for at in places],
+            lambda: [start] * len(places),
+        )
+
+        def step(inner: Index, carried: Carried) -> Carried:
+            return self._multiply(k, [{**p, **inner} for p in places], carried)
+
+        def chunk(first: Value, length: Value, carried: Carried) -> Carried:
+            sums = fold(k, self.reduced, {}, [zero] * len(places), step, {k.part: (first, length)})
+            return [k.add(t, k.cast(s, self.out_type)) for t, s in zip(carried, sums, strict=True)]
+
+        return k.chunks(chunk, totals)
+
+    # -- lanes along a reduced axis ---------------------------------------------------
+    def _dots(self, k: KernelBuilder, kept: Sequence[str]) -> None:
+        """Several results along the result's last axis at a time."""
+        if not kept:
+            self._dot(k, [{}])
+            return
+
+        def columns(at: Index) -> None:
+            def block(i: Value, size: int) -> None:
+                self._dot(k, [{**at, kept[-1]: c} for c in offsets(k, i, size)])
+
+            blocks(k, k.extent(kept[-1]), COLUMNS, block)
+
+        each(k, kept[:-1], {}, columns)
+
+    def _dot(self, k: KernelBuilder, places: Sequence[Index]) -> None:
+        """The results at `places`: single elements."""
+        outer = [a for a in self.reduced if a != k.lane_axis]
+        zero = k.splat(k.const(0, self.accumulate))
+
+        def row(index: Index, carried: Carried) -> Carried:
+            def lanes(i: Value, sums: Carried) -> Carried:
+                starts = lane_starts(k, i)
+                out = list(sums)
+                for chain, start in enumerate(starts):
+                    own = slice(chain, None, CHAINS)
+                    here = [at_lane(k, {**p, **index}, start) for p in places]
+                    out[own] = self._multiply(k, here, out[own])
+                return out
+
+            return k.lane_loop(lanes, carried, vectors=CHAINS)
+
+        sums = fold(k, outer, {}, [zero] * (len(places) * CHAINS), row)
+        done = [
+            (k.reduce_lanes("add", _add_pairs(k, sums[p * CHAINS : (p + 1) * CHAINS])), at)
+            for p, at in enumerate(places)
+        ]
+        deposit(k, "add", self.out_type, done, lanes=False)
+
+    def _multiply(self, k: KernelBuilder, at: Sequence[Index], sums: Carried) -> Carried:
+        """sums + a * b at each position; an element that several positions share is loaded once."""
+        loaded: dict[tuple[int, ...], Value] = {}
+
+        def load(operand: int, index: Index) -> Value:
+            used = [a for a in self.axes if k.stride_kind(operand, a) != "zero"]
+            key = (operand, *(id(index[a]) for a in used))
+            # Lanes past the end of a sum must be 0 in both factors: 0 * inf is not 0.
+            single = k.lane_axis not in used and k.lane_axis not in self.reduced
+            if key not in loaded:
+                value = k.load(operand, index) if single else k.load_lanes(operand, index)
+                loaded[key] = k.cast(value, self.accumulate)
+            return loaded[key]
+
+        out: list[Value] = []
+        for index, s in zip(at, sums, strict=True):
+            a, b = load(0, index), load(1, index)
+            if self.accumulate.is_float:
+                out.append(k.fma(a, b, s))
+            else:
+                out.append(k.add(s, k.mul(a, b)))
+        return out
+
+
+def _add_pairs(k: KernelBuilder, values: Sequence[Value]) -> Value:
+    """The sum of a power of two of values."""
+    while len(values) > 1:
+        half = len(values) // 2
+        values = [k.add(a, b) for a, b in zip(values[:half], values[half:], strict=True)]
+    return values[0]
