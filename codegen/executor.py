@@ -1,7 +1,7 @@
-"""The executor, as LLVM IR: walks the steps of a program over tables of 64-bit words.
+"""The literal executor, as LLVM IR: walks the steps of a plan core by core over tables of 64-bit words.
 
 `execute(steps, count, thread, threads, arrived)` runs `count` step records. Each thread takes
-an equal share of a step's cores; after a step that others depend on, all threads meet at a barrier.
+an equal share of a step's cores, and all meet at a barrier after it.
 For each core and time step it pulls what the operands need, then calls the kernel. `records` has the
 layout of the tables; `tables` fills them.
 """
@@ -13,24 +13,22 @@ from collections.abc import Callable, Iterable
 from llvmlite import ir
 
 from .arithmetic import I64_TYPE, POINTER
-from .emit import Emitter, declared, word
+from .emit import Barrier, Emitter, word
 from .pulls import emit_pull
 from .records import AxisWords, BackwardWords, FillWords, MoveWords, OperandWords, Pull, Record, WatchWords
 from .watch import emit_watch
 
 MOST_WORDS = 512  # of a task block; an op with more operands and axes is refused when tables are made
-SPINS = 2000  # before a waiting thread yields its processor
 
 
-def make_executor(pulls: Iterable[Pull], guard: bool = False) -> str:
+def make_executor(pulls: Iterable[Pull]) -> str:
     """LLVM IR of the executor with the pull functions that a program needs."""
     module = ir.Module("executor")
-    if guard:
-        emit_watch(module)
+    emit_watch(module)
     for pull in sorted(set(pulls)):
         emit_pull(module, pull)
     _emit_fill(module)
-    _Tasks(module, guard).finish()
+    _Tasks(module).finish()
     _emit_execute(module)
     return str(module)
 
@@ -59,9 +57,8 @@ def _emit_fill(module: ir.Module) -> None:
 class _Tasks(Emitter):
     """`tasks(record, begin, end, watch)`: the cores [begin, end) of a step, in its order."""
 
-    def __init__(self, module: ir.Module, guard: bool) -> None:
+    def __init__(self, module: ir.Module) -> None:
         super().__init__(module, "tasks", 4)
-        self.guard = guard
         self.record, self.begin, self.end, self.watch = self.function.args
         self.block = self.b.ptrtoint(self.b.alloca(I64_TYPE, word(MOST_WORDS)), I64_TYPE)
         self.empty = self.b.ptrtoint(self.b.alloca(I64_TYPE, word(1)), I64_TYPE)
@@ -73,16 +70,12 @@ class _Tasks(Emitter):
 
     def _core(self, number: ir.Value) -> None:
         b, r = self.b, self.r
-        by_columns = b.icmp_signed("!=", r[Record.BY_COLUMNS], word(0))
-        side = b.select(by_columns, r[Record.ROWS], r[Record.COLUMNS])
-        outer = b.sdiv(number, side)
-        inner = b.sub(number, b.mul(outer, side))
-        x, y = b.select(by_columns, outer, inner), b.select(by_columns, inner, outer)
+        y = b.sdiv(number, r[Record.COLUMNS])
+        x = b.sub(number, b.mul(y, r[Record.COLUMNS]))
         core = b.add(r[Record.START], b.mul(x, r[Record.COLUMN_PITCH]))
         core = b.add(core, b.mul(y, r[Record.ROW_PITCH]))
         base = self.at(r[Record.BASES], core)
-        if self.guard:
-            self._claim(base, 1)
+        self._claim(base, 1)
 
         def step(t: ir.Value) -> None:
             self._axes(x, y, t)
@@ -147,16 +140,14 @@ class _Tasks(Emitter):
         self.loop(word(0), r[Record.OPERANDS], operand)
         first = b.add(r[Record.OPERANDS], b.mul(r[Record.AXES], word(2)))
         self.put(self.block, first, self.at(r[Record.FIRST], t))
-        if self.guard:
-            self._claim(base, 0)
+        self.put(self.block, b.add(first, word(1)), word(0))
+        self._claim(base, 0)
         self.loop(word(0), r[Record.FILLS], filled)
         self.loop(word(0), r[Record.MOVES], moved)
-        if self.guard:
-            self._guarded(base, b.add(first, word(1)))
+        self._guarded(base, b.add(first, word(2)))
         computes = b.icmp_signed("!=", r[Record.KERNEL], word(0))
         self.when(computes, lambda: self.call(r[Record.KERNEL], [self.block, r[Record.STRIDES]]))
-        if self.guard:
-            self._place(core, t)
+        self._place(core, t)
 
     def _guarded(self, base: ir.Value, at: ir.Value) -> None:
         """The bounds of the buffers and the watch record, behind the task block; whose the buffers are."""
@@ -188,37 +179,11 @@ class _Tasks(Emitter):
 
 
 def _emit_execute(module: ir.Module) -> None:
-    """`execute(steps, count, thread, threads, arrived)`; see the module's docstring.
-
-    `arrived` counts arrivals and only grows: barrier number k is passed at k * threads, so no
-    late leaver can meet a reset. The caller zeroes it before the first thread starts.
-    """
+    """`execute(steps, count, thread, threads, arrived)`; see the module's docstring."""
     e = Emitter(module, "execute", 5)
     b = e.b
     steps, count, thread, threads, arrived = e.function.args
-    yield_ = declared(module, "sched_yield", ir.FunctionType(ir.IntType(32), []))
-    pointer = b.inttoptr(arrived, POINTER)
-    passed = b.alloca(I64_TYPE)
-    b.store(word(0), passed)
-
-    def give_way() -> None:
-        b.call(yield_, [])
-
-    def barrier() -> None:
-        goal = b.add(b.load(passed, typ=I64_TYPE), threads)
-        b.store(goal, passed)
-        b.atomic_rmw("add", pointer, word(1), "acq_rel")
-        before, spin, done = b.block, b.append_basic_block("spin"), b.append_basic_block("met")
-        b.branch(spin)
-        b.position_at_end(spin)
-        turns = b.phi(I64_TYPE)
-        turns.add_incoming(word(0), before)
-        now = b.load_atomic(pointer, "acquire", 8, typ=I64_TYPE)
-        following = b.add(turns, word(1))
-        e.when(b.icmp_signed("==", b.srem(following, word(SPINS)), word(0)), give_way)
-        turns.add_incoming(following, b.block)
-        b.cbranch(b.icmp_signed(">=", now, goal), done, spin)
-        b.position_at_end(done)
+    meet = Barrier(e, threads, arrived)
 
     def each(i: ir.Value) -> None:
         record = b.add(steps, b.mul(i, word(8 * Record.SIZE)))
@@ -227,8 +192,7 @@ def _emit_execute(module: ir.Module) -> None:
         end = b.sdiv(b.mul(total, b.add(thread, word(1))), threads)
         watch = b.add(e.at(record, Record.WATCH), b.mul(thread, word(8 * WatchWords.SIZE)))
         b.call(module.globals["tasks"], [record, begin, end, watch])
-        asked = b.icmp_signed("!=", e.at(record, Record.BARRIER), word(0))
-        e.when(b.and_(asked, b.icmp_signed(">", threads, word(1))), barrier)
+        e.when(b.icmp_signed(">", threads, word(1)), meet.emit)
 
     e.loop(word(0), count, each)
     b.ret_void()

@@ -13,9 +13,6 @@ from ..placement.plan import Buffer, Plan
 from .pool import Entry, Pool
 from .records import HOST_TAG, Base, DimensionWords, HostBuffer, MoveWords, Pull
 
-COPIED = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}  # a copy looks at no element, but for its size
-
-
 _Row = tuple[DimensionMoves, int, int]  # and the bytes between neighbours, in the source and in the target
 
 
@@ -33,7 +30,6 @@ class MoveTables:
 
     plan: Plan
     pool: Pool
-    guard: bool
     pulls: dict[Pull, int] = field(default_factory=lambda: {})
     host: dict[HostBuffer, int] = field(default_factory=lambda: {})
 
@@ -72,9 +68,7 @@ class MoveTables:
         parts = [(dims[d], a.pitches[d], b.pitches[d]) for d in range(lead)]
         single, box = _merged([(dims[d], a.pitches[d], b.pitches[d]) for d in order if d not in dropped])
         rows = [*parts, *single, *box]
-        pull = Pull(len(rows), len(box), kind.dtype.name, move.combine or "", self.guard)
-        if not move.combine and not self.guard:
-            pull = replace(pull, dtype=COPIED[kind.dtype.bytes])
+        pull = Pull(len(rows), len(box), kind.dtype.name, move.combine or "")
         number = self.pulls.setdefault(pull, len(self.pulls))
         if source:
             bases = (Base.REGION, source.region)

@@ -30,6 +30,7 @@ class Pool:
     size: int = 0
     _known: dict[bytes, int] = field(default_factory=lambda: {})
     _relocations: list[tuple[int, int, int]] = field(default_factory=lambda: [])
+    _addressed: list[Ints] = field(default_factory=lambda: [])
 
     def add(self, array: Any) -> int:
         """The word offset of a copy of `array`; of one zero if it is empty."""
@@ -55,6 +56,15 @@ class Pool:
         self._relocations += relocations
         return self._append(np.array(words, np.int64))
 
+    def addressed(self, rows: Ints, columns: int) -> int:
+        """The word offset of int64 [n, words] whose first `columns` are bytes from the arena's start."""
+        at = self._append(rows.ravel())
+        words = at + np.arange(len(rows))[:, None] * rows.shape[1] + np.arange(columns)
+        relocations = np.zeros((words.size, 3), np.int64)
+        relocations[:, 0], relocations[:, 1] = words.ravel(), Base.ARENA
+        self._addressed.append(relocations)
+        return at
+
     def _append(self, flat: Ints) -> int:
         at = self.size
         self.chunks.append(flat if len(flat) else np.zeros(1, np.int64))
@@ -66,4 +76,5 @@ class Pool:
 
     def relocations(self) -> Ints:
         """int64 [n, 3]: word, Base, value."""
-        return np.array(self._relocations, np.int64).reshape(-1, 3)
+        single = np.array(self._relocations, np.int64).reshape(-1, 3)
+        return np.concatenate([single, *self._addressed])

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Literal
 
-from ..ir.dtypes import by_name
-
 if TYPE_CHECKING:
     from ..placement.layout import Ints
     from .kernels import Kernel
@@ -37,16 +35,14 @@ class Record(IntEnum):
     FIRST = 15  # i64 per time step
     FILLS = 16  # count
     FILL_TABLE = 17
-    BARRIER = 18  # 1: all threads meet after this step
-    BOUNDS = 19  # guard: [operands, 2] byte offsets in SRAM
-    WATCH = 20  # guard: address of the threads' watch records
-    NUMBER = 21  # the step's position, -1 for what the host lays and reads
-    CLAIMS = 22  # guard: count
-    CLAIM_TABLE = 23
-    OWNED = 24  # guard: count
-    OWNED_TABLE = 25
-    BY_COLUMNS = 26  # 1: cores are taken column by column
-    SIZE = 27
+    BOUNDS = 18  # [operands, 2] byte offsets in SRAM
+    WATCH = 19  # address of the threads' watch records
+    NUMBER = 20  # the step's position, -1 for what the host lays and reads
+    CLAIMS = 21  # count
+    CLAIM_TABLE = 22
+    OWNED = 23  # count
+    OWNED_TABLE = 24
+    SIZE = 25
 
 
 class AxisWords(IntEnum):
@@ -83,8 +79,8 @@ class MoveWords(IntEnum):
     TARGET = 3  # byte offset in the consumer's
     START = 4
     DIMENSIONS = 5
-    OPERAND = 6  # guard: of the step, -1 where the move fills the result
-    SOURCE_TAG = 7  # guard: of the buffer read and the one written; HOST_TAG: the host's memory
+    OPERAND = 6  # of the step, -1 where the move fills the result
+    SOURCE_TAG = 7  # of the buffer read and the one written; HOST_TAG: the host's memory
     TARGET_TAG = 8
     SIZE = 9
 
@@ -112,7 +108,7 @@ class FillWords(IntEnum):
 
 
 class ClaimWords(IntEnum):
-    """Guard: a range of SRAM that a record takes over: poisoned, and tagged as its buffer's."""
+    """a range of SRAM that a record takes over: poisoned, and tagged as its buffer's."""
 
     OFFSET = 0
     BYTES = 1
@@ -122,7 +118,7 @@ class ClaimWords(IntEnum):
 
 
 class OwnedWords(IntEnum):
-    """Guard: a range that must still be its buffer's when the kernel starts."""
+    """a range that must still be its buffer's when the kernel starts."""
 
     OFFSET = 0
     BYTES = 1
@@ -132,7 +128,7 @@ class OwnedWords(IntEnum):
 
 
 class WatchWords(IntEnum):
-    """Guard: one thread's record. CODE to ADDRESS are filled by who finds a violation, once."""
+    """one thread's record. CODE to ADDRESS are filled by who finds a violation, once."""
 
     CODE = 0
     OPERAND = 1
@@ -163,11 +159,12 @@ class Base(IntEnum):
     REGION = 3  # the address of a region's table of core addresses
     HOST = 4  # the address of the cell that holds a host buffer's address
     WATCH = 5  # the address of the watch records
+    ARENA = 6  # the address of the arena that holds the homes
 
 
 @dataclass(frozen=True, order=True)
 class Pull:
-    """Which pull function a move needs. combine "" copies; guard checks what it reads and writes.
+    """Which pull function a move needs. combine "" copies.
 
     rank: dimensions; the entries of the last `box` of them are rows of elements, of others single ones.
     """
@@ -176,12 +173,11 @@ class Pull:
     box: int
     dtype: str
     combine: str = ""
-    guard: bool = False
 
     @property
     def symbol(self) -> str:
-        kind = f"{self.combine}_{self.dtype}" if self.combine else f"copy{by_name(self.dtype).bytes}"
-        return f"pull{self.rank}_{self.box}_{kind}" + (f"_guard_{self.dtype}" if self.guard else "")
+        kind = f"{self.combine or 'copy'}_{self.dtype}"
+        return f"pull{self.rank}_{self.box}_{kind}"
 
 
 Section = tuple[int, int]  # word offset of the first record, how many
@@ -193,9 +189,9 @@ HostBuffer = tuple[HostKind, str]  # and the tensor's name
 class Tables:
     """The words and how to relocate them.
 
-    laying: constants, once; poisoning: guard, before a call's inputs; inputs: one record per
+    laying: constants, once; poisoning: before a call's inputs; inputs: one record per
     graph input, each call; steps; reading: the outputs. relocations: int64 [n, 3]: word, Base,
-    value. host: the host's buffers, numbered. work: elements that a call computes or moves.
+    value. host: the host's buffers, numbered.
     """
 
     words: Ints
@@ -207,7 +203,6 @@ class Tables:
     reading: Section
     host: tuple[HostBuffer, ...]
     laid: tuple[str, ...]  # the graph input of each record of `inputs`
-    work: int
 
 
 @dataclass(frozen=True)
@@ -217,3 +212,59 @@ class Lowered:
     tables: Tables
     kernels: tuple[Kernel, ...]
     pulls: tuple[Pull, ...]
+
+
+class GroupWords(IntEnum):
+    ITEMS = 0
+    SWEEPS = 1  # count
+    TABLE = 2
+    SHARED = 3  # 1: every thread takes its share of the items; 0: the first thread takes all
+    BARRIER = 4  # 1: all threads meet after this group
+    SIZE = 5
+
+
+class SweepWords(IntEnum):
+    KERNEL = 0
+    STRIDES = 1  # the kernel's op block
+    CALLS = 2  # task blocks, one after the other
+    BYTES = 3  # of a task block
+    ITEMS = 4  # [items + 1]: number of each item's first call
+    SIZE = 5
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A strided copy between an array of the host and the arena. Offsets and strides in bytes."""
+
+    tensor: str
+    dtype: str  # NumPy's name of the stored bits
+    shape: tuple[int, ...]
+    offset: int
+    strides: tuple[int, ...]
+    host_offset: int
+    host_strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Memory to fill once with a value, before anything is laid: a home with margins."""
+
+    offset: int
+    elements: int
+    dtype: str
+    fill: float
+
+
+@dataclass(frozen=True)
+class Calls:
+    """A program's groups as words, and what lies where. relocations: int64 [n, 3]: word, Base, value."""
+
+    words: Ints
+    relocations: Ints
+    groups: Section
+    arena: int  # bytes
+    constants: tuple[Placed, ...]
+    inputs: tuple[Placed, ...]
+    outputs: tuple[Placed, ...]
+    margins: tuple[Margins, ...]
+    shared: bool  # whether any group is worth a second thread

@@ -1,4 +1,4 @@
-"""Plan -> tables: the step records that the executor walks, relocatable.
+"""Plan -> tables for a literal run: the step records that the executor walks core by core, with guard.
 
 Everything is one array of 64-bit words and a list of relocations: words to which the address of the
 array, a kernel, a pull function or a region's table of cores is added when the program is loaded.
@@ -15,7 +15,6 @@ from ..ir.affine import Access
 from ..placement.layout import Grid, Ints, axis_indices, layout, whole
 from ..placement.move import HOST, Move, derive, identical
 from ..placement.plan import Buffer, Plan, Step
-from .barriers import barriers, orders
 from .executor import MOST_WORDS
 from .kernels import Kernel, kernel_for, stride_kinds
 from .movetables import MoveTables
@@ -35,45 +34,39 @@ from .records import (
     Section,
     Tables,
 )
+from .sums import lane_of
 
-TASK_WORK = 500  # elements that a host thread computes in the time it takes to start a task
 
-
-def make_tables(plan: Plan, lanes: int, guard: bool = False) -> Lowered:
+def make_tables(plan: Plan, lanes: int) -> Lowered:
     """The tables of a plan for a host with `lanes` f32 lanes, and what they call."""
-    return _Maker(plan, lanes, guard).make()
+    return _Maker(plan, lanes).make()
 
 
 class _Maker:
-    def __init__(self, plan: Plan, lanes: int, guard: bool) -> None:
-        self.plan, self.lanes, self.guard = plan, lanes, guard
+    def __init__(self, plan: Plan, lanes: int) -> None:
+        self.plan, self.lanes = plan, lanes
         self.pool = Pool()
-        self.moves = MoveTables(plan, self.pool, guard)
+        self.moves = MoveTables(plan, self.pool)
         self.kernels: dict[Kernel, int] = {}
         self.producers = {s.result: s.grid for s in plan.steps if s.kind != "update"}
 
     def make(self) -> Lowered:
         plan = self.plan
         laying = [self._lay(plan.buffers[m.target], m, -1, "constant", t) for t, m in plan.lays]
-        poisoning = self._freed([b for b in plan.buffers if not _resident(b)]) if self.guard else []
+        poisoning = self._freed([b for b in plan.buffers if not _resident(b)])
         first = [s for s in plan.steps if s.kind == "input"]
         inputs: list[Entry] = []
         for s in first:
             b, shape = plan.buffers[s.result], plan.graph.tensors[s.tensor].shape
             move = derive(s.hold, whole(shape), shape, Grid(1, 1), HOST, b.number)
             inputs.append(self._lay(b, move, s.number, "input", s.tensor))
-        run = [s for s in plan.steps if s.kind != "input"]
-        by_columns = orders(run)
-        meet = barriers(plan, run, by_columns)
         steps: list[Entry] = []
-        for s, order, after in zip(run, by_columns, meet, strict=True):
-            entry = self._step(s)
-            entry.words[Record.BY_COLUMNS] = int(order)
-            entry.words[Record.BARRIER] = int(after or self.guard)
-            steps.append(entry)
-            if self.guard:
-                dead = [b for b in plan.buffers if b.live[1] == s.position and not _resident(b)]
-                steps += self._freed(dead)
+        for s in plan.steps:
+            if s.kind == "input":
+                continue
+            steps.append(self._step(s))
+            dead = [b for b in plan.buffers if b.live[1] == s.position and not _resident(b)]
+            steps += self._freed(dead)
         reading = [self._read(name, [plan.steps[i] for i in owners]) for name, owners in plan.outputs.items()]
         tables = Tables(
             laying=self._section(laying),
@@ -85,7 +78,6 @@ class _Maker:
             relocations=self.pool.relocations(),
             host=tuple(self.moves.host),
             laid=tuple(s.tensor for s in first),
-            work=_work(plan),
         )
         return Lowered(tables, tuple(self.kernels), tuple(self.moves.pulls))
 
@@ -96,7 +88,7 @@ class _Maker:
     def _step(self, step: Step) -> Entry:
         plan, op = self.plan, step.op
         entry = self._record(step.grid, step.region, step.number, step.split.grid[2])
-        words, offsets, others = entry.words, entry.offsets, entry.others
+        words, offsets = entry.words, entry.offsets
         indices = axis_indices(step.split, op.axes)
         axes = [self._axis(indices[a]) for a, _ in op.axes]
         words[Record.AXES], offsets[Record.AXIS_TABLE] = len(axes), self.pool.table(axes)
@@ -117,13 +109,11 @@ class _Maker:
         fills = [_fill(plan.buffers[o.buffer], op.fill) for o in step.operands if o.fill and o.received]
         self._put(entry, Record.MOVES, Record.MOVE_TABLE, moves)
         self._put(entry, Record.FILLS, Record.FILL_TABLE, fills)
-        if self.guard:
-            claims = [_claim(plan.buffers[o.buffer]) for o in step.operands if o.received]
-            if step.scratch >= 0:
-                claims.append(_claim(plan.buffers[step.scratch]))
-            claims.append(_claim(plan.buffers[step.result], once=True))
-            self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, claims)
-            others[Record.WATCH] = (Base.WATCH, 0)
+        claims = [_claim(plan.buffers[o.buffer]) for o in step.operands if o.received]
+        if step.scratch >= 0:
+            claims.append(_claim(plan.buffers[step.scratch]))
+        claims.append(_claim(plan.buffers[step.result], once=True))
+        self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, claims)
         return entry
 
     def _record(self, grid: Grid, region: int, number: int, steps: int) -> Entry:
@@ -137,8 +127,7 @@ class _Maker:
         entry = Entry(words, {int(Record.FIRST): self.pool.add(np.ones(steps, np.int64))})
         if region >= 0:
             entry.others[Record.BASES] = (Base.REGION, region)
-        if self.guard:
-            entry.others[Record.WATCH] = (Base.WATCH, 0)
+        entry.others[Record.WATCH] = (Base.WATCH, 0)
         return entry
 
     def _put(self, entry: Entry, count: Record, table: Record, rows: Sequence[Entry]) -> None:
@@ -178,25 +167,23 @@ class _Maker:
             words[OperandWords.BACKWARD] = len(backward)
             places[OperandWords.BACKWARD_TABLE] = self.pool.table(backward)
         self._put(entry, Record.OPERANDS, Record.OPERAND_TABLE, table)
-        kinds = stride_kinds(op, rows, step.lane_axis)
-        kernel = kernel_for(op, step.lane_axis, kinds, self.lanes, self.guard)
-        if kernel.signature.layout.words(self.guard) > MOST_WORDS:
+        lane = lane_of(step)
+        kernel = kernel_for(op, lane, stride_kinds(op, rows, lane), self.lanes, guard=True)
+        if kernel.signature.layout.words(True) > MOST_WORDS:
             raise ValueError(f"{step.name}: {op.name} has too many operands and axes for one task")
         entry.others[Record.KERNEL] = (Base.KERNEL, self.kernels.setdefault(kernel, len(self.kernels)))
         entry.offsets[Record.STRIDES] = self.pool.add([r[a] for r in rows for a, _ in op.axes])
-        if self.guard:
-            held = [b for b, _, _ in sources]
-            bounds = [n for b in held for n in (b.address, b.address + b.bytes)]
-            entry.offsets[Record.BOUNDS] = self.pool.add(bounds)
-            self._put(entry, Record.OWNED, Record.OWNED_TABLE, [_owned(b, j) for j, b in enumerate(held)])
+        held = [b for b, _, _ in sources]
+        bounds = [n for b in held for n in (b.address, b.address + b.bytes)]
+        entry.offsets[Record.BOUNDS] = self.pool.add(bounds)
+        self._put(entry, Record.OWNED, Record.OWNED_TABLE, [_owned(b, j) for j, b in enumerate(held)])
 
     # -- from and to the host ------------------------------------------------------------------
     def _lay(self, buffer: Buffer, move: Move, number: int, kind: HostKind, tensor: str) -> Entry:
         """A record that lays a tensor of the host into its buffer."""
         entry = self._record(buffer.grid, buffer.region, number, 1)
         self._put(entry, Record.MOVES, Record.MOVE_TABLE, [self.moves.entry(move, None, (kind, tensor))])
-        if self.guard:
-            self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, [_claim(buffer, once=True)])
+        self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, [_claim(buffer, once=True)])
         return entry
 
     def _read(self, tensor: str, owners: Sequence[Step]) -> Entry:
@@ -210,14 +197,13 @@ class _Maker:
         return entry
 
     def _freed(self, buffers: Sequence[Buffer]) -> list[Entry]:
-        """Guard: records that poison dead buffers and leave them to nobody, one for each grid."""
+        """Records that poison dead buffers and leave them to nobody, one for each grid."""
         by_grid: dict[tuple[int, Grid], list[Buffer]] = {}
         for b in buffers:
             by_grid.setdefault((b.region, b.grid), []).append(b)
         out: list[Entry] = []
         for (region, grid), dead in by_grid.items():
             entry = self._record(grid, region, -1, 1)
-            entry.words[Record.BARRIER] = 1
             claims = [_claim(b, once=True, tag=FREE) for b in dead]
             self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, claims)
             out.append(entry)
@@ -260,16 +246,6 @@ def _fill(buffer: Buffer, value: float) -> Entry:
 def strides(op_axes: Sequence[tuple[str, int]], access: Access, pitches: Sequence[int]) -> dict[str, int]:
     """Elements per step of each iteration axis of a tensor held with `pitches`."""
     return {a: sum(e.coefficient(a) * p for e, p in zip(access, pitches, strict=True)) for a, _ in op_axes}
-
-
-def _work(plan: Plan) -> int:
-    """About how many elements one call computes; see TASK_WORK."""
-    total = 0
-    for s in plan.steps:
-        if s.kind == "task":
-            elements = sum(int(w.elements) for w in s.op.work(s.split.extents(s.op.axes)))
-            total += s.tiles * (elements + TASK_WORK)
-    return total
 
 
 def _within_hold(step: Step) -> tuple[Ints, Ints, Ints]:

@@ -21,7 +21,7 @@ OPTIONS = "-disable-lsr"  # loop strength reduction spills vector registers unde
 DIGEST = 32  # bytes of SHA-256 before an object in the cache
 
 Execute = Callable[[int, int, int, int, int], None]
-"""(address of step records, count, thread, threads, address of the barrier's counter)."""
+"""(address of records, count, thread, threads, address of the barrier's counter)."""
 
 
 @cache
@@ -92,10 +92,10 @@ class Code:
         """The first of `symbols` that the code does not define."""
         return next((s for s, at in zip(symbols, self.addresses(symbols), strict=True) if not at), None)
 
-    def executor(self) -> Execute:
-        """`execute` as a Python callable that releases the interpreter while it runs."""
+    def function(self, symbol: str) -> Execute:
+        """A function of five words as a Python callable that releases the interpreter while it runs."""
         kind = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
-        return kind(self._engine.get_function_address("execute"))
+        return kind(self._engine.get_function_address(symbol))
 
 
 def _read(path: Path) -> bytes | None:

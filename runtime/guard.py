@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,7 +10,9 @@ from ..codegen.guard import READ_OUTSIDE, STALE_READ, WRITE_OUTSIDE
 from ..codegen.records import READ_FOREIGN, WatchWords
 from ..placement.layout import Layout, layout
 from ..placement.plan import Plan, Step
-from .image import Image
+
+if TYPE_CHECKING:
+    from .literal import Memory
 
 WHAT = {
     READ_OUTSIDE: "read outside its buffer",
@@ -24,7 +26,7 @@ class GuardViolation(RuntimeError):
     """A kernel or a move broke the rules of a core's SRAM; the message names op and core."""
 
 
-def violation(image: Image, watches: Any) -> GuardViolation | None:
+def violation(memory: Memory, watches: Any) -> GuardViolation | None:
     """The earliest violation in the threads' watch records (int64 [threads, WatchWords.SIZE])."""
     found = [w for w in watches if w[WatchWords.CODE]]
     if not found:
@@ -34,29 +36,29 @@ def violation(image: Image, watches: Any) -> GuardViolation | None:
     )
     number, operand = int(w[WatchWords.STEP]) - 1, int(w[WatchWords.OPERAND])
     who, where = "the host", ""
-    if 0 <= number < len(image.names):
-        name = image.names[number]
+    if 0 <= number < len(memory.names):
+        name = memory.names[number]
         tensors = name.operands
         what = (
             f"operand {operand} {tensors[operand]!r} of" if 0 <= operand < len(tensors) else "the result of"
         )
         who = f"{what} {name.node!r} ({name.op})"
-        core = int(image.regions[name.region].ravel()[int(w[WatchWords.CORE])])
-        where = f" on core ({core % image.width}, {core // image.width})"
+        core = int(memory.regions[name.region].ravel()[int(w[WatchWords.CORE])])
+        where = f" on core ({core % memory.width}, {core // memory.width})"
         if w[WatchWords.TIME]:
             where += f", time step {int(w[WatchWords.TIME])}"
     problem = WHAT[int(w[WatchWords.CODE])]
-    return GuardViolation(f"{who} {problem}{where}, address {_address(image, w)}")
+    return GuardViolation(f"{who} {problem}{where}, address {_address(memory, w)}")
 
 
-def _address(image: Image, w: Any) -> str:
+def _address(memory: Memory, w: Any) -> str:
     """The address as a byte of some core's SRAM."""
-    pitch = image.pitch
+    pitch = memory.pitch
     offset = int(w[WatchWords.ADDRESS] - w[WatchWords.ARENA])
     if not 0 <= offset < int(w[WatchWords.BYTES]):
         return f"{offset:+} bytes from the wafer's SRAM"
     core = offset // pitch
-    return f"{offset % pitch} of core ({core % image.width}, {core // image.width})"
+    return f"{offset % pitch} of core ({core % memory.width}, {core // memory.width})"
 
 
 def judge_in_place(plan: Plan) -> None:

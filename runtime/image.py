@@ -1,163 +1,87 @@
-"""What a program needs to run, free of addresses, and its form in an artifact."""
+"""A program as data, free of addresses, and its form in an artifact."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import Any
 
 import numpy as np
 
 from ..codegen.artifact import Artifact, InvalidArtifact, dumps, npy
-from ..codegen.records import GRANULE, Base, Lowered, MoveWords, Record, Section, Tables
+from ..codegen.records import Base, Calls, GroupWords, Margins, Placed, SweepWords
+from .ports import Port, Ports
 
-if TYPE_CHECKING:
-    from ..placement.plan import Plan
-
-SECTIONS = ("laying", "poisoning", "inputs", "steps", "reading")
-MOST_CORES = 1 << 24  # of a wafer
-
-
-@dataclass(frozen=True)
-class Port:
-    """A graph input or output."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-@dataclass(frozen=True)
-class StepName:
-    """What a message calls a step: its ONNX node, its op, its region, the tensors of its operands."""
-
-    node: str
-    op: str
-    region: int
-    operands: tuple[str, ...]
+MOST_BYTES = 1 << 40  # of an arena
 
 
 @dataclass(frozen=True)
 class Image:
-    """A program's ports, states, memory map, tables and symbols.
+    """A program's ports, calls, and the symbols of its kernels."""
 
-    width: of the wafer; core number = y * width + x. regions: for each region the physical core
-    numbers, int32 [rows, columns]. cores, used: numbers of the cores in use and the bytes of SRAM
-    used on each, int64 [n]. names: by step number; only guard tells them.
-    """
-
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    states: tuple[tuple[str, str], ...]
-    width: int
-    sram_bytes: int
-    regions: tuple[Any, ...]
-    cores: Any
-    used: Any
-    tables: Tables
+    ports: Ports
+    calls: Calls
     symbols: tuple[str, ...]
-    pulls: tuple[str, ...]
-    guard: bool = False
-    names: tuple[StepName, ...] = ()
-
-    @property
-    def pitch(self) -> int:
-        """Bytes from core to core in the literal SRAM of a guarded run."""
-        return -(-self.sram_bytes // GRANULE) * GRANULE
 
     def check(self) -> None:
-        """Raises InvalidArtifact unless tables, sections and cores are consistent.
+        """Raises InvalidArtifact unless tables, copies and arena are consistent.
 
         Guards against an artifact made of parts that do not belong together. Its kernels are native
         code: a program is run only if its source is trusted.
         """
-        _judge_cores(self)
+        _judge_copies(self)
         _judge_relocations(self)
-        for name in SECTIONS:
-            _judge_section(self, name, getattr(self.tables, name))
-
-
-def image_of(plan: Plan, lowered: Lowered, guard: bool = False) -> Image:
-    """The image of a plan with its tables."""
-    graph = plan.graph
-
-    def ports(names: Sequence[str]) -> tuple[Port, ...]:
-        tensors = [graph.tensors[n] for n in names]
-        return tuple(Port(t.name, t.shape, np.dtype(t.dtype.numpy)) for t in tensors)
-
-    used = plan.sram().ravel()
-    numbers = [r.core.ravel() for r in plan.regions]
-    cores = np.unique(np.concatenate(numbers)).astype(np.int64) if numbers else np.zeros(0, np.int64)
-    return Image(
-        ports(graph.inputs),
-        ports(graph.outputs),
-        graph.states,
-        plan.wafer.width,
-        plan.wafer.sram_bytes,
-        tuple(r.core for r in plan.regions),
-        cores,
-        used[cores],
-        lowered.tables,
-        tuple(k.symbol for k in lowered.kernels),
-        tuple(p.symbol for p in lowered.pulls),
-        guard,
-        tuple(StepName(s.name, s.op.name, s.region, tuple(o.tensor for o in s.operands)) for s in plan.steps),
-    )
+        _judge_groups(self.calls)
 
 
 def encode(image: Image) -> dict[str, bytes]:
-    """An unguarded image as entries of an artifact."""
-    t = image.tables
+    """An image as entries of an artifact."""
+    c = image.calls
     facts = {
-        "inputs": [[p.name, list(p.shape), p.dtype.name] for p in image.inputs],
-        "outputs": [[p.name, list(p.shape), p.dtype.name] for p in image.outputs],
-        "states": [list(s) for s in image.states],
-        "width": image.width,
-        "sram_bytes": image.sram_bytes,
+        "inputs": [[p.name, list(p.shape), p.dtype.name] for p in image.ports.inputs],
+        "outputs": [[p.name, list(p.shape), p.dtype.name] for p in image.ports.outputs],
+        "states": [list(s) for s in image.ports.states],
         "symbols": list(image.symbols),
-        "pulls": list(image.pulls),
-        "host": [list(h) for h in t.host],
-        "laid": list(t.laid),
-        "sections": {name: list(getattr(t, name)) for name in SECTIONS},
-        "work": t.work,
-        "regions": len(image.regions),
+        "groups": list(c.groups),
+        "arena": c.arena,
+        "shared": c.shared,
+        "constants": [_copy(p) for p in c.constants],
+        "laid": [_copy(p) for p in c.inputs],
+        "read": [_copy(p) for p in c.outputs],
+        "margins": [[m.offset, m.elements, m.dtype, m.fill.hex()] for m in c.margins],
     }
-    out = {
+    return {
         "image.json": dumps(facts),
-        "tables/words.npy": npy(t.words),
-        "tables/relocations.npy": npy(t.relocations),
-        "tables/cores.npy": npy(image.cores),
-        "tables/used.npy": npy(image.used),
+        "tables/words.npy": npy(c.words),
+        "tables/relocations.npy": npy(c.relocations),
     }
-    return out | {f"tables/region{i}.npy": npy(core) for i, core in enumerate(image.regions)}
 
 
 def decode(artifact: Artifact) -> Image:
     """The image in an artifact, checked. Raises InvalidArtifact."""
     facts: Any = artifact.json("image.json")
     try:
-        sections: Mapping[str, Any] = facts["sections"]
-        tables = Tables(
+        first, count = facts["groups"]
+        margins = tuple(
+            Margins(int(o), int(n), np.dtype(str(t)).name, float.fromhex(f))
+            for o, n, t, f in facts["margins"]
+        )
+        calls = Calls(
             artifact.array("tables/words.npy", np.int64, 1),
             artifact.array("tables/relocations.npy", np.int64, 2),
-            *(_section(sections[name]) for name in SECTIONS),
-            host=tuple((_kind(kind), str(name)) for kind, name in facts["host"]),
-            laid=tuple(map(str, facts["laid"])),
-            work=int(facts["work"]),
+            (int(first), int(count)),
+            int(facts["arena"]),
+            *(tuple(_placed(row) for row in facts[name]) for name in ("constants", "laid", "read")),
+            margins=margins,
+            shared=bool(facts["shared"]),
         )
-        image = Image(
+        ports = Ports(
             _ports(facts["inputs"]),
             _ports(facts["outputs"]),
             tuple((str(a), str(b)) for a, b in facts["states"]),
-            int(facts["width"]),
-            int(facts["sram_bytes"]),
-            tuple(artifact.array(f"tables/region{i}.npy", np.int32, 2) for i in range(facts["regions"])),
-            artifact.array("tables/cores.npy", np.int64, 1),
-            artifact.array("tables/used.npy", np.int64, 1),
-            tables,
-            tuple(map(str, facts["symbols"])),
-            tuple(map(str, facts["pulls"])),
         )
+        image = Image(ports, calls, tuple(map(str, facts["symbols"])))
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         if isinstance(e, InvalidArtifact):
             raise
@@ -166,117 +90,115 @@ def decode(artifact: Artifact) -> Image:
     return image
 
 
+def _copy(p: Placed) -> list[Any]:
+    return [p.tensor, p.dtype, list(p.shape), p.offset, list(p.strides), p.host_offset, list(p.host_strides)]
+
+
+def _placed(row: Any) -> Placed:
+    name, dtype, shape, offset, strides, host_offset, host_strides = row
+    whole = [tuple(int(n) for n in values) for values in (shape, strides, host_strides)]
+    if not len(whole[0]) == len(whole[1]) == len(whole[2]):
+        raise InvalidArtifact(f"image.json: the copy of {name!r} has strides for another rank")
+    return Placed(
+        str(name), np.dtype(str(dtype)).name, whole[0], int(offset), whole[1], int(host_offset), whole[2]
+    )
+
+
 def _ports(data: Any) -> tuple[Port, ...]:
     out = tuple(Port(str(n), tuple(int(d) for d in shape), np.dtype(str(t))) for n, shape, t in data)
-    for p in out:
-        size = 1
-        for d in p.shape:
-            size *= d
-        if p.dtype.kind not in "fiub" or min(p.shape, default=0) < 0 or size > 1 << 40:
-            raise InvalidArtifact(f"image.json: {p.name!r} is {p.dtype}{list(p.shape)}")
+    if any(d < 0 for p in out for d in p.shape):
+        raise InvalidArtifact("image.json: a port has a negative dimension")
     return out
 
 
-def _section(data: Any) -> Section:
-    offset, count = data
-    return int(offset), int(count)
+# -- judging ---------------------------------------------------------------------------------
+def _span(offset: int, shape: Sequence[int], strides: Sequence[int], size: int) -> tuple[int, int]:
+    """The bytes that a strided array touches, [first, end); nothing for an empty one."""
+    if 0 in shape:
+        return offset, offset
+    reach = [(n - 1) * s for n, s in zip(shape, strides, strict=True)]
+    return offset + sum(min(0, r) for r in reach), offset + sum(max(0, r) for r in reach) + size
 
 
-def _kind(kind: Any) -> Any:
-    if kind not in ("constant", "input", "output"):
-        raise InvalidArtifact(f"image.json: a host buffer of kind {kind!r}")
-    return kind
-
-
-def _judge_cores(image: Image) -> None:
-    if len(image.cores) != len(image.used) or (np.diff(image.cores) <= 0).any() or image.width < 1:
-        raise InvalidArtifact("tables/cores.npy does not name each core in use once, in order")
-    if len(image.cores) and (image.cores[0] < 0 or image.cores[-1] >= MOST_CORES):
-        raise InvalidArtifact(f"tables/cores.npy: a core number outside 0 to {MOST_CORES}")
-    if not 0 <= image.sram_bytes < 1 << 32 or (
-        len(image.used) and not 0 <= image.used.min() <= image.used.max() <= image.sram_bytes
-    ):
-        raise InvalidArtifact(f"tables/used.npy: a core uses more than its {image.sram_bytes} bytes")
-    for i, core in enumerate(image.regions):
-        if not np.isin(core, image.cores).all():
-            raise InvalidArtifact(f"tables/region{i}.npy: a core that is not in use")
-    known = {
-        "constant": None,
-        "input": {p.name for p in image.inputs},
-        "output": {p.name for p in image.outputs},
-    }
-    for kind, name in image.tables.host:
-        names = known[kind]
-        if names is not None and name not in names:
-            raise InvalidArtifact(f"image.json: {kind} {name!r} is no {kind} of the program")
-    inputs = {p.name for p in image.inputs}
-    if {*image.tables.laid} != inputs or len(image.tables.laid) != image.tables.inputs[1]:
-        raise InvalidArtifact("image.json: not every input is laid once")
-    if not {past for past, _ in image.states} <= inputs:
+def _judge_copies(image: Image) -> None:
+    """Every copy stays inside the arena and, for ports, inside the port's array."""
+    c, ports = image.calls, image.ports
+    if not 0 <= c.arena <= MOST_BYTES:
+        raise InvalidArtifact(f"image.json: an arena of {c.arena} bytes")
+    for p in (*c.constants, *c.inputs, *c.outputs):
+        size = np.dtype(p.dtype).itemsize
+        low, high = _span(p.offset, p.shape, p.strides, size)
+        if min(p.shape, default=0) < 0 or low < 0 or high > c.arena:
+            raise InvalidArtifact(f"image.json: {p.tensor!r} leaves the arena of {c.arena} bytes")
+    for m in c.margins:
+        if m.elements < 0 or m.offset < 0 or m.offset + m.elements * np.dtype(m.dtype).itemsize > c.arena:
+            raise InvalidArtifact(f"image.json: margins leave the arena of {c.arena} bytes")
+    for kind, copies, known in (("input", c.inputs, ports.inputs), ("output", c.outputs, ports.outputs)):
+        by_name = {p.name: p for p in known}
+        if sorted(p.tensor for p in copies) != sorted(by_name):
+            raise InvalidArtifact(f"image.json: not every {kind} is copied once")
+        for p in copies:
+            port = by_name[p.tensor]
+            low, high = _span(p.host_offset, p.shape, p.host_strides, port.dtype.itemsize)
+            if p.dtype != port.dtype.name or low < 0 or high > prod(port.shape) * port.dtype.itemsize:
+                raise InvalidArtifact(f"image.json: the copy of {kind} {p.tensor!r} leaves its array")
+    if not {past for past, _ in ports.states} <= {p.name for p in ports.inputs}:
         raise InvalidArtifact("image.json: a state that is no input")
 
 
+def judge_constants(image: Image, constants: Any) -> None:
+    """InvalidArtifact unless every constant is there and holds what its copies read."""
+    for p in image.calls.constants:
+        if p.tensor not in constants:
+            raise InvalidArtifact(f"weights.json: constant {p.tensor!r} is missing")
+        value = constants[p.tensor]
+        low, high = _span(p.host_offset, p.shape, p.host_strides, value.dtype.itemsize)
+        if value.dtype.name != p.dtype or low < 0 or high > value.nbytes:
+            raise InvalidArtifact(f"image.json: the copy of constant {p.tensor!r} leaves its array")
+
+
 def _judge_relocations(image: Image) -> None:
-    t = image.tables
-    r = t.relocations
+    c = image.calls
+    r = c.relocations
     if r.shape[1] != 3:
         raise InvalidArtifact(f"tables/relocations.npy has {r.shape[1]} columns, not 3")
     at, kind, value = r.T
-    most = {
-        Base.WORDS: 1,
-        Base.KERNEL: len(image.symbols),
-        Base.PULL: len(image.pulls),
-        Base.REGION: len(image.regions),
-        Base.HOST: len(t.host),
-        Base.WATCH: int(image.guard),
-    }
-    limits = np.array([most[b] for b in Base], np.int64)
+    limits = np.zeros(len(Base), np.int64)
+    limits[Base.WORDS], limits[Base.KERNEL], limits[Base.ARENA] = 1, len(image.symbols), 1
     if len(r) and not (
-        0 <= at.min() <= at.max() < len(t.words) and 0 <= kind.min() <= kind.max() < len(limits)
+        0 <= at.min() <= at.max() < len(c.words) and 0 <= kind.min() <= kind.max() < len(limits)
     ):
-        raise InvalidArtifact(f"tables/relocations.npy leaves the {len(t.words)} words")
+        raise InvalidArtifact(f"tables/relocations.npy leaves the {len(c.words)} words")
     if (value < 0).any() or (value >= limits[kind]).any() or len(np.unique(at)) != len(at):
-        raise InvalidArtifact("tables/relocations.npy names a kernel, region or buffer that is not there")
-    inside = t.words[at[kind == Base.WORDS]]
-    if (inside < 0).any() or (inside >= 8 * len(t.words)).any() or (inside % 8).any():
+        raise InvalidArtifact("tables/relocations.npy names a kernel or table that is not there")
+    inside = c.words[at[kind == Base.WORDS]]
+    if (inside < 0).any() or (inside >= 8 * len(c.words)).any() or (inside % 8).any():
         raise InvalidArtifact("tables/words.npy: an offset leaves the table")
+    homes = c.words[at[kind == Base.ARENA]]
+    # An iteration may lie outside the arena (a window's first tap, an axis that runs backwards) but not far.
+    if (np.abs(homes) > MOST_BYTES).any():
+        raise InvalidArtifact("tables/words.npy: an address leaves the arena")
 
 
-def _judge_section(image: Image, name: str, section: Section) -> None:
-    """Records lie inside the words, their grids inside their regions, their tables inside the words."""
-    offset, count = section
-    words = image.tables.words
-    if min(offset, count) < 0 or offset + count * Record.SIZE > len(words):
-        raise InvalidArtifact(f"image.json: section {name!r} leaves the {len(words)} words")
-    if not count:
-        return
-    r = words[offset : offset + count * Record.SIZE].reshape(count, Record.SIZE)
-    positive = [
-        Record.COLUMNS,
-        Record.ROWS,
-        Record.STEPS,
-        Record.AXES,
-        Record.OPERANDS,
-        Record.MOVES,
-        Record.FILLS,
-    ]
-    positive += [Record.START, Record.COLUMN_PITCH, Record.ROW_PITCH]
-    if (r[:, positive] < 0).any() or (r[:, positive] >= 1 << 31).any():
-        raise InvalidArtifact(f"tables/words.npy: a record of {name!r} has a negative or huge count")
-    last = (r[:, Record.COLUMNS] - 1) * r[:, Record.COLUMN_PITCH] + (r[:, Record.ROWS] - 1) * r[
-        :, Record.ROW_PITCH
-    ]
-    moves_end = r[:, Record.MOVE_TABLE] // 8 + r[:, Record.MOVES] * MoveWords.SIZE
-    if (moves_end > len(words)).any():
-        raise InvalidArtifact(f"tables/words.npy: a record of {name!r} has moves outside the table")
-    sizes = np.zeros(len(words), np.int64)  # cores in the table that a word points at
-    at, kind, value = image.tables.relocations.T
-    regions = np.array([r.size for r in image.regions], np.int64)
-    chosen = kind == Base.REGION
-    sizes[at[chosen]] = regions[value[chosen]]
-    sizes[at[kind == Base.HOST]] = 1
-    over = np.flatnonzero(
-        r[:, Record.START] + last >= sizes[offset + np.arange(count) * Record.SIZE + Record.BASES]
-    )
-    if len(over):
-        raise InvalidArtifact(f"tables/words.npy: record {over[0]} of {name!r} leaves its region")
+def _judge_groups(c: Calls) -> None:
+    """Groups, sweeps and task blocks lie inside the words."""
+    total = len(c.words)
+
+    def inside(first: int, words: int, what: str) -> None:
+        if first < 0 or words < 0 or first + words > total:
+            raise InvalidArtifact(f"tables/words.npy: {what} leaves the {total} words")
+
+    offset, count = c.groups
+    inside(offset, count * GroupWords.SIZE, "a group")
+    for g in c.words[offset : offset + count * GroupWords.SIZE].reshape(count, GroupWords.SIZE):
+        items, sweeps, table = (int(g[w]) for w in (GroupWords.ITEMS, GroupWords.SWEEPS, GroupWords.TABLE))
+        inside(table // 8, sweeps * SweepWords.SIZE, "a sweep")
+        rows = c.words[table // 8 : table // 8 + sweeps * SweepWords.SIZE].reshape(sweeps, SweepWords.SIZE)
+        for s in rows:
+            starts = int(s[SweepWords.ITEMS]) // 8
+            inside(starts, items + 1, "an item")
+            inside(
+                int(s[SweepWords.CALLS]) // 8,
+                int(c.words[starts + items]) * (int(s[SweepWords.BYTES]) // 8),
+                "a call",
+            )

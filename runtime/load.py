@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 from ..codegen.artifact import Artifact, InvalidArtifact, read
 from .engine import Code, bitcode, host_lanes
-from .image import decode, encode, image_of
+from .homes import Homes
+from .image import Image, decode, encode, judge_constants
+from .ports import ports_of
 from .program import Program
 
 if TYPE_CHECKING:
-    from ..codegen.records import Lowered
     from ..placement.plan import Plan
 
 
 def load(source: str | Path | Artifact, threads: int | None = None, guard: bool = False) -> Program:
-    """A program ready to run. With `guard`, its tables and kernels are built again, checked and unshared.
+    """A program ready to run. With `guard`, its plan is run literally and checked.
 
     Raises InvalidArtifact, OSError; with guard GuardViolation, and NotEnoughMemory (a MemoryError)
     when the literal SRAM has no room.
@@ -28,41 +29,44 @@ def load(source: str | Path | Artifact, threads: int | None = None, guard: bool 
         return prepare(artifact.plan(), threads, guard=True)
     image = decode(artifact)
     constants = artifact.constants()
-    if missing := [n for kind, n in image.tables.host if kind == "constant" and n not in constants]:
-        raise InvalidArtifact(f"weights.json: constant {missing[0]!r} is missing")
+    judge_constants(image, constants)
     try:
         code = Code(artifact.entry("kernels.bc"))
     except RuntimeError as e:
         raise InvalidArtifact(f"kernels.bc: {e}") from None
-    if missing := code.missing(("execute", *image.symbols, *image.pulls)):
+    if missing := code.missing(("call", *image.symbols)):
         raise InvalidArtifact(f"kernels.bc: no function {missing!r}")
-    return Program(image, code, constants, threads)
+    return Program(image.ports, Homes(image, code, constants), threads)
 
 
 def prepare(plan: Plan, threads: int | None = None, guard: bool = False) -> Program:
     """The program of a plan whose constants have values. Raises as `load` with guard."""
+    if not guard:
+        image, native = _lowered(plan)
+        return Program(image.ports, Homes(image, Code(native), plan.graph.constants), threads)
+    from ..codegen.executor import make_executor
+    from ..codegen.kernels import make_module
     from ..codegen.tables import make_tables
+    from .guard import judge_in_place
+    from .literal import Literal
 
-    if guard:
-        from .guard import judge_in_place
-
-        judge_in_place(plan)
-    lowered = make_tables(plan, host_lanes(), guard)
-    image = image_of(plan, lowered, guard)
-    return Program(image, Code(_native(lowered, guard)), plan.graph.constants, threads)
+    judge_in_place(plan)
+    lowered = make_tables(plan, host_lanes())
+    code = Code(bitcode(make_executor(lowered.pulls), make_module(lowered.kernels)))
+    return Program(ports_of(plan.graph), Literal(plan, lowered, code), threads)
 
 
 def entries(plan: Plan) -> dict[str, bytes]:
     """What a run needs, as an artifact's entries."""
-    from ..codegen.tables import make_tables
-
-    lowered = make_tables(plan, host_lanes())
-    return {**encode(image_of(plan, lowered)), "kernels.bc": _native(lowered)}
+    image, native = _lowered(plan)
+    return {**encode(image), "kernels.bc": native}
 
 
-def _native(lowered: Lowered, guard: bool = False) -> bytes:
-    """Bitcode of the executor and all kernels."""
-    from ..codegen.executor import make_executor
+def _lowered(plan: Plan) -> tuple[Image, bytes]:
+    """The image of a plan, and bitcode of all that it calls."""
+    from ..codegen.calls import make_caller, make_calls
     from ..codegen.kernels import make_module
 
-    return bitcode(make_executor(lowered.pulls, guard), make_module(lowered.kernels))
+    calls, kernels = make_calls(plan, host_lanes())
+    image = Image(ports_of(plan.graph), calls, tuple(k.symbol for k in kernels))
+    return image, bitcode(make_caller(), make_module(kernels))

@@ -1,4 +1,4 @@
-"""The cores' SRAM as host memory: a compact arena, or the literal array that guard uses."""
+"""The cores' SRAM as host memory: the literal array that guard uses."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import mmap
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..codegen.records import GRANULE
-from .image import Image
+
+if TYPE_CHECKING:
+    from .literal import Memory
 
 PAGE = 4096
-LINE = 64  # bytes; no two cores share one
 RESERVE = getattr(mmap, "MAP_NORESERVE", 0)
 
 
@@ -30,34 +31,24 @@ class Arena:
     bytes: int
     base: Any
     memory: mmap.mmap = field(repr=False)
-    tags: Any = field(default=None, repr=False)  # guard: int32 for every GRANULE bytes
+    tags: Any = field(repr=False)  # int32 for every GRANULE bytes
 
 
-def arena(image: Image) -> Arena:
-    """Memory for the SRAM of the cores in use, zeros. NotEnoughMemory for a literal one too large."""
-    base = np.zeros(int(image.cores.max(initial=-1)) + 1, np.int64)
-    if not image.guard:
-        rounded = -(-image.used // LINE) * LINE
-        base[image.cores] = np.cumsum(rounded) - rounded
-        size = int(rounded.sum())
-    else:
-        base[image.cores] = image.cores * image.pitch
-        size = len(base) * image.pitch
-        _enough(image)
-    memory = _reserve(size)
-    if not image.guard and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(
-            mmap.MADV_HUGEPAGE
-        )  # a step visits thousands of cores: more than there are TLB entries
-    start = _address(memory)
-    base[image.cores] += start
-    tags = np.frombuffer(_reserve(size // GRANULE * 4), np.int32) if image.guard else None
-    return Arena(start, size, base, memory, tags)
+def arena(memory: Memory) -> Arena:
+    """Memory for the SRAM of the cores in use, zeros. Raises NotEnoughMemory."""
+    base = np.zeros(int(memory.cores.max(initial=-1)) + 1, np.int64)
+    base[memory.cores] = memory.cores * memory.pitch
+    size = len(base) * memory.pitch
+    _enough(memory)
+    reserved = _reserve(size)
+    start = _address(reserved)
+    base[memory.cores] += start
+    return Arena(start, size, base, reserved, np.frombuffer(_reserve(size // GRANULE * 4), np.int32))
 
 
-def needed(image: Image) -> int:
+def needed(memory: Memory) -> int:
     """Bytes of memory that a guarded run touches: every core's used SRAM in whole pages, and the tags."""
-    pages = -(-image.used // PAGE) + 1
+    pages = -(-memory.used // PAGE) + 1
     return int((pages * PAGE).sum() * (GRANULE + 4) // GRANULE)
 
 
@@ -78,11 +69,11 @@ def available() -> int:
     return out
 
 
-def _enough(image: Image) -> None:
-    need, have = needed(image), available()
+def _enough(memory: Memory) -> None:
+    need, have = needed(memory), available()
     if need > have:
         raise NotEnoughMemory(
-            f"the literal SRAM of {len(image.cores):,} cores needs {need:,} bytes of memory, "
+            f"the literal SRAM of {len(memory.cores):,} cores needs {need:,} bytes of memory, "
             f"{have:,} are free; try a smaller --wafer, or without --guard"
         )
 

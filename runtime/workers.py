@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
+MOST_THREADS = 64
 Work = Callable[[int], None]  # of one thread, by its number
 
 

@@ -1,0 +1,132 @@
+"""Homes: where tensors lie in the host's memory when equal bytes of many cores are shared.
+
+A tensor's elements are written once and stay until the last read, so what any core holds or receives
+of it are equal, immutable bytes: one array, the tensor's home, backs them all. `Plan.check()` has shown
+that every byte that a core needs is delivered to it; a read of the home is that read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from ..ir.affine import Access
+from ..ir.dtypes import DType
+
+LINE = 64  # bytes; homes start at its multiples
+Kind = Literal["constant", "input", "state", "result"]
+
+
+@dataclass(frozen=True)
+class Home:
+    """One array in the arena. Lengths, pitches and `origin` are in elements.
+
+    pitches: by dimension of the tensor. origin: from the array's start to element (0, 0, ...), for
+    the margins before it. fill: what the margins hold, None without margins. live: first and last
+    sweep that touches it; (-1, end) where it keeps its value between calls. offset: bytes from the
+    arena's start.
+    """
+
+    number: int
+    tensor: str
+    kind: Kind
+    dtype: DType
+    shape: tuple[int, ...]
+    pitches: tuple[int, ...]
+    origin: int
+    elements: int
+    fill: float | None = None
+    live: tuple[int, int] = (-1, -1)
+    offset: int = -1
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * self.dtype.bytes
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Elements along `axis` stand `width` at a time, densely; the next ones `pitch` elements further."""
+
+    axis: str
+    width: int
+    pitch: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A home as iterations see it: element `offset + sum(strides[axis] * index)`, but for a panel's axis."""
+
+    home: int
+    offset: int
+    strides: Mapping[str, int]
+    panel: Panel | None = None
+
+    def at(self, first: Mapping[str, Any]) -> Any:
+        """Elements from the home's start to the iteration `first`; NumPy arrays broadcast."""
+        total: Any = self.offset
+        for a, stride in self.strides.items():
+            i = first[a]
+            if self.panel is not None and a == self.panel.axis:
+                total = total + (i // self.panel.width) * self.panel.pitch + i % self.panel.width
+            else:
+                total = total + stride * i
+        return total
+
+
+def view(home: Home, access: Access, axes: Sequence[str]) -> View:
+    """`home` through an affine access."""
+    offset = home.origin + sum(e.const * p for e, p in zip(access, home.pitches, strict=True))
+    strides = {a: sum(e.coefficient(a) * p for e, p in zip(access, home.pitches, strict=True)) for a in axes}
+    return View(home.number, offset, {a: s for a, s in strides.items() if s})
+
+
+@dataclass(frozen=True)
+class Margin:
+    """Elements that reads of a tensor want before and after each dimension, and what they hold."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    fill: float
+
+
+def lay_out(
+    shape: Sequence[int], inner: int | None, margin: Margin | None
+) -> tuple[tuple[int, ...], int, int]:
+    """(pitches, origin, elements) with dimension `inner` (None: the last) running fastest, in margins."""
+    rank = len(shape)
+    before = margin.before if margin else (0,) * rank
+    after = margin.after if margin else (0,) * rank
+    order = list(range(rank))
+    if inner is not None:
+        order.remove(inner)
+        order.append(inner)
+    pitches = [0] * rank
+    step = 1
+    for d in reversed(order):
+        pitches[d] = step
+        step *= before[d] + shape[d] + after[d]
+    origin = sum(b * p for b, p in zip(before, pitches, strict=True))
+    return tuple(pitches), origin, step
+
+
+def allocate(homes: Sequence[Home]) -> tuple[tuple[Home, ...], int]:
+    """The homes with offsets, and the arena's bytes: first fit, the longest-lived and largest first."""
+    order = sorted(homes, key=lambda h: (h.live[0] - h.live[1], -h.bytes, h.number))
+    n = len(order)
+    first, last, low, high = (np.zeros(n, np.int64) for _ in range(4))
+    out: dict[int, Home] = {}
+    for i, h in enumerate(order):
+        clash = (first[:i] <= h.live[1]) & (last[:i] >= h.live[0])
+        lo, hi = low[:i][clash], high[:i][clash]
+        at = 0
+        for j in np.argsort(lo, kind="stable"):
+            if lo[j] - at >= h.bytes:
+                break
+            at = max(at, int(hi[j]))
+        out[h.number] = replace(h, offset=at)
+        first[i], last[i], low[i], high[i] = *h.live, at, -(-(at + h.bytes) // LINE) * LINE
+    return tuple(out[h.number] for h in homes), int(high.max(initial=0))

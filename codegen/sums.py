@@ -1,0 +1,128 @@
+"""The order in which a step's sums are made, for its tiles and for blocks of many cores alike.
+
+A plan fixes the order of every reduction: each core adds what its tiles read, time step by time step,
+and a join adds the cores' partial results by their index. A block that stands for all these cores must
+add in that order, or its bits would differ. Integers, minima and maxima may be taken in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product as combinations
+
+from ..ir.affine import access_axes
+from ..ir.builder import FRESH, JOIN, RESUME
+from ..ir.op import Op
+from ..ir.ops.contract import Contract
+from ..ir.ops.index import Gather
+from ..placement.plan import Step
+
+WIDE = 8  # elements along a kept axis that make lanes along it worth while
+SHORT = 48  # iterations of one partial result up to which a kernel keeps several in registers
+
+Bounds = Mapping[str, tuple[int, int]]  # reduced axis -> first iteration, how many
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pass over some of the reduced iterations, and what becomes of its sum."""
+
+    bounds: Bounds
+    mode: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """The stages of a sum, one after the other; part: chunks of it that a kernel keeps apart, or ""."""
+
+    stages: tuple[Stage, ...]
+    part: str = ""
+    chunk: int = 0
+
+
+class Entangled(Exception):
+    """A sum cut over cores whose partial results are made in several passes each."""
+
+
+def across(step: Step) -> str:
+    """The reduced axis that vectors run along, "" for a kept one; the same for tiles and blocks.
+
+    Partial results of a few iterations each are summed in every lane of its own.
+    """
+    op = step.op
+    if step.part and any(op.size[a] >= WIDE for a in access_axes(op.write)):
+        return ""
+    return op.across
+
+
+def lane_of(step: Step) -> str:
+    """The axis that the vectors of one tile run along."""
+    op = step.op
+    if chosen := across(step):
+        return chosen
+    own = step.lane_axis
+    if own not in op.reduced and own not in op.whole:
+        return own
+    kept = [a for a in access_axes(op.write) if a not in op.whole]
+    return kept[-1] if kept else ""
+
+
+def order(step: Step) -> Order:
+    """The stages of the sums of one step with its join, over whole axes. Raises Entangled."""
+    op, split = step.op, step.split
+    whole = {a: (0, n) for a, n in op.axes if a in op.reduced}
+    if op.combine is None or _any_order(op):
+        return Order((Stage(whole, FRESH),))
+    timed = [a for a in dict.fromkeys(c.axis for c in split.cuts if c.side == "t") if a in whole]
+    resumes = isinstance(op, Contract) and not across(step)
+    # A sum that resumes goes through the first reduced axis in order whether or not it is cut in time.
+    exact = op.out_type == op.accumulate if isinstance(op, Contract) else True
+    if resumes and exact and timed in ([], [op.reduced[0]]):
+        timed = []
+    parts = (
+        _chunks(op, step.part, split.tile(step.part, op.size[step.part]) * split.time_ways(step.part))
+        if step.part
+        else [(0, 0)]
+    )
+    if step.part and not timed and not across(step):
+        chunk = parts[0][1]
+        rest = 1
+        for a in op.reduced:
+            rest *= 1 if a == step.part else op.size[a]
+        if chunk * rest < SHORT or not resumes:
+            return Order((Stage(whole, FRESH),), step.part, chunk)
+    stages: list[Stage] = []
+    for number, (lo, n) in enumerate(parts):
+        bounds = dict(whole)
+        if step.part:
+            bounds[step.part] = lo, n
+        passes = list(_passes(step, bounds, timed))
+        if number and len(passes) > 1:
+            raise Entangled(step.name)
+        for i, p in enumerate(passes):
+            mode = FRESH if not number and not i else RESUME if i and resumes else JOIN
+            stages.append(Stage(p, mode))
+    return Order(tuple(stages))
+
+
+def _any_order(op: Op) -> bool:
+    """Whether the bits of a result do not depend on the order in which its terms are combined."""
+    return not op.out_type.is_float or op.combine in ("min", "max") or isinstance(op, Gather)
+
+
+def _chunks(op: Op, axis: str, chunk: int) -> list[tuple[int, int]]:
+    size = op.size[axis]
+    return [(lo, min(chunk, size - lo)) for lo in range(0, size, chunk)]
+
+
+def _passes(step: Step, bounds: Bounds, timed: list[str]) -> Iterator[Bounds]:
+    """The time steps of one partial result, in the order of their digits."""
+    op, split = step.op, step.split
+    spans: list[list[tuple[int, int]]] = []
+    for a in timed:
+        lo, n = bounds[a]
+        tile = split.tile(a, op.size[a])
+        spans.append([(at, min(tile, lo + n - at)) for at in range(lo, lo + n, tile)])
+    for chosen in combinations(*spans):
+        yield {**bounds, **dict(zip(timed, chosen, strict=True))}

@@ -1,0 +1,490 @@
+"""Plan -> sweeps: how the host runs a step for all its cores at once.
+
+A sweep is one op over its whole iteration space, on homes instead of cores' buffers, in blocks. It computes
+what the step's tasks compute, from the same operands, by the same body, each sum in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from ..ir.affine import Access, Affine, access_axes, axis
+from ..ir.builder import FRESH
+from ..ir.op import Op
+from ..ir.ops.contract import Contract
+from ..ir.ops.elementwise import Elementwise
+from ..ir.ops.rearrange import Copy
+from ..ir.ops.reduce import Reduce
+from ..placement.plan import Plan, Step
+from .blocks import Boxes, boxes, steps_of
+from .homes import Home, Kind, Margin, Panel, View, allocate, lay_out, view
+from .sums import WIDE, Order, Stage, across, order
+
+FREE = (Elementwise, Contract, Reduce)  # families whose bodies only know which axes are reduced
+STRIDED = 8.0  # cost of an access to elements that are apart, against one to neighbours
+ROWS_WIDTH, ROW_WIDTH = 2, 8  # vectors in a panel of weights: for several rows of the result, for one
+REUSE = 4  # reads of an operand that pay for standing it in panels
+
+
+@dataclass(frozen=True)
+class Lay:
+    """A strided copy between an array of the host (in C order) and a home; all in elements."""
+
+    tensor: str
+    home: int
+    shape: tuple[int, ...]
+    offset: int
+    strides: tuple[int, ...]
+    host_offset: int
+    host_strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One op in blocks. views: of the operands, then the result. part, chunk: see `sums.Order`."""
+
+    name: str
+    op: Op
+    lane: str
+    views: tuple[View, ...]
+    part: str
+    chunk: int
+    boxes: Boxes
+    shared: bool  # whether it is worth more than one thread
+
+
+@dataclass(frozen=True)
+class Shared:
+    """All of a program: homes with addresses, what is laid and read, and the sweeps of a call."""
+
+    homes: Mapping[int, Home]
+    bytes: int
+    constants: tuple[Lay, ...]
+    inputs: tuple[Lay, ...]
+    outputs: tuple[Lay, ...]
+    sweeps: tuple[Sweep, ...]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A step with the join of its partial results: `tensor` is the whole result."""
+
+    step: Step
+    tensor: str
+
+
+def share(plan: Plan, lanes: int) -> Shared:
+    """The sweeps of a plan for a host with `lanes` f32 lanes."""
+    return _Maker(plan, lanes).make()
+
+
+class _Maker:
+    def __init__(self, plan: Plan, lanes: int) -> None:
+        self.plan, self.lanes = plan, lanes
+        self.graph = plan.graph
+        self.tasks = [_Task(s, plan.graph.nodes[s.node].output) for s in plan.steps if s.kind == "task"]
+        self.homes: list[Home] = []
+        self.of: dict[str, Home] = {}
+        self.padded: dict[tuple[str, Margin], Home] = {}
+        self.margins = self._margins()
+        self.constants: list[Lay] = []
+        self.sweeps: list[Sweep] = []
+        self.packed: dict[Any, View] = {}
+        self.touched: dict[int, list[int]] = {}
+
+    def make(self) -> Shared:
+        pasts = {past for past, _ in self.graph.states}
+        inputs: list[Lay] = []
+        for s in self.plan.steps:
+            if s.kind == "input":
+                home = self._home(s.tensor, "state" if s.tensor in pasts else "input", None)
+                inputs.append(_whole(home))
+        for t in self.tasks:
+            self._task(t)
+        for past, present in self.graph.update_order():
+            self._update(past, present)
+        outputs = [_whole(self._known(name)) for name in self.plan.outputs]
+        end = len(self.sweeps)
+        for o in outputs:
+            self.touched.setdefault(o.home, []).append(end)
+        # Constants that only stand in panels need no home in their own order.
+        used = [h for h in self.homes if h.kind != "constant" or h.number in self.touched]
+        homes, size = allocate([self._lived(h, end) for h in used])
+        kept = {h.number: h for h in homes}
+        constants = tuple(lay for lay in self.constants if lay.home in kept)
+        return Shared(kept, size, constants, tuple(inputs), tuple(outputs), tuple(self.sweeps))
+
+    def _lived(self, home: Home, end: int) -> Home:
+        at = self.touched.get(home.number, [0])
+        if home.kind in ("constant", "state") or home.fill is not None:
+            return replace(home, live=(-1, end))
+        return replace(home, live=(-1 if home.kind == "input" else min(at), max(at)))
+
+    # -- homes --------------------------------------------------------------------------------
+    def _margins(self) -> dict[str, Margin]:
+        """What most padded reads of each tensor want."""
+        wanted: dict[str, dict[float, Margin]] = {}
+        for t in self.tasks:
+            for tensor, need in self._padded_reads(t):
+                known = wanted.setdefault(tensor, {})
+                old = known.get(need.fill, need)
+                known[need.fill] = Margin(
+                    tuple(map(max, old.before, need.before)),
+                    tuple(map(max, old.after, need.after)),
+                    need.fill,
+                )
+        return {name: next(iter(found.values())) for name, found in wanted.items()}
+
+    def _padded_reads(self, t: _Task) -> Iterable[tuple[str, Margin]]:
+        op = t.step.op
+        box = {a: (0, n) for a, n in op.axes}
+        for tensor, access in zip((o.tensor for o in t.step.operands), op.reads, strict=True):
+            hull = [e.hull(box) for e in access]
+            shape = self.graph.tensors[tensor].shape
+            before = tuple(max(0, -lo) for lo, _ in hull)
+            after = tuple(max(0, hi - n) for (_, hi), n in zip(hull, shape, strict=True))
+            if any(before) or any(after):
+                yield tensor, Margin(before, after, float(op.fill))
+
+    def _home(self, tensor: str, kind: Kind, inner: int | None) -> Home:
+        """A new home of a tensor of the graph."""
+        t = self.graph.tensors[tensor]
+        margin = self.margins.get(tensor)
+        pitches, origin, elements = lay_out(t.shape, inner, margin)
+        fill = margin.fill if margin else None
+        home = Home(len(self.homes), tensor, kind, t.dtype, t.shape, pitches, origin, elements, fill)
+        self.homes.append(home)
+        self.of[tensor] = home
+        return home
+
+    def _known(self, tensor: str) -> Home:
+        """The home of a tensor; a constant gets one when it is first read in its own order."""
+        if tensor not in self.of:
+            home = self._home(tensor, "constant", None)
+            self.constants.append(_whole(home))
+        return self.of[tensor]
+
+    # -- steps --------------------------------------------------------------------------------
+    def _task(self, t: _Task) -> None:
+        op = t.step.op
+        operands = [self._operand(t, j) for j in range(len(op.reads))]
+        if t.tensor not in self.of:
+            self._home(t.tensor, "result", self._inner(t, operands))
+        result = view(self.of[t.tensor], op.write, [a for a, _ in op.axes])
+        self._arrange(t, [*operands, result])
+
+    def _operand(self, t: _Task, j: int) -> View:
+        tensor = t.step.operands[j].tensor
+        op = t.step.op
+        home = self._known(tensor)
+        need = dict(self._padded_reads(t)).get(tensor)
+        if need is not None and home.fill != need.fill:
+            home = self._refilled(tensor, need)
+        return view(home, op.reads[j], [a for a, _ in op.axes])
+
+    def _refilled(self, tensor: str, margin: Margin) -> Home:
+        """A copy of a tensor with other margins than its home has."""
+        if (tensor, margin) not in self.padded:
+            old = self._known(tensor)
+            inner = next((d for d, p in enumerate(old.pitches) if p == 1 and old.shape[d] > 1), None)
+            pitches, origin, elements = lay_out(old.shape, inner, margin)
+            new = Home(
+                len(self.homes),
+                tensor,
+                "result",
+                old.dtype,
+                old.shape,
+                pitches,
+                origin,
+                elements,
+                margin.fill,
+            )
+            self.homes.append(new)
+            self._copy(f"{tensor} padded", old, new)
+            self.padded[tensor, margin] = new
+        return self.padded[tensor, margin]
+
+    def _update(self, past: str, present: str) -> None:
+        self._copy(past, self._known(present), self._known(past))
+
+    def _copy(self, name: str, old: Home, new: Home) -> None:
+        names = [f"d{i}" for i in range(len(old.shape))]
+        access = tuple(axis(a) for a in names)
+        op = Copy(
+            axes=tuple(zip(names, old.shape, strict=True)),
+            reads=(access,),
+            write=access,
+            in_types=(old.dtype,),
+            out_type=old.dtype,
+        )
+        views = [view(h, access, names) for h in (old, new)]
+        self._free(name, op, views, Order((Stage({}, FRESH),)), "", [])
+
+    def _inner(self, t: _Task, operands: Sequence[View]) -> int | None:
+        """The dimension of the result that shall run fastest; None: the last.
+
+        That of the weights' own axis of a product (the channels of a convolution), else that along which
+        the largest operand runs fastest.
+        """
+        op = t.step.op
+        names = [o.tensor for o in t.step.operands]
+        chosen: list[str] = []
+        if isinstance(op, Contract):
+            for j, other in ((0, 1), (1, 0)):
+                if names[j] in self.graph.constants:
+                    own = set(access_axes(op.reads[j])) - set(access_axes(op.reads[other]))
+                    chosen += [a for a in own if a not in op.reduced and op.size[a] >= WIDE]
+            chosen.sort(key=lambda a: (-op.size[a], a))
+        elif operands:
+            sizes = [
+                _elements(op, v) * (names[j] not in self.graph.constants) for j, v in enumerate(operands)
+            ]
+            main = operands[sizes.index(max(sizes))]
+            chosen = [a for a, s in main.strides.items() if s == 1 and op.size[a] > 1]
+        for a in chosen:
+            found = [d for d, e in enumerate(op.write) if e.coefficient(a) == 1]
+            if found:
+                return found[0]
+        return None
+
+    # -- sweeps -------------------------------------------------------------------------------
+    def _arrange(self, t: _Task, views: list[View]) -> None:
+        step, op = t.step, t.step.op
+        lanes_across = across(step)
+        sums = order(step)
+        if isinstance(op, FREE):
+            tensors = [o.tensor for o in step.operands]
+            self._free(step.name, op, views, sums, lanes_across, tensors)
+            return
+        lane = op.lane_axis(op.size)
+        steps = steps_of(op, lane, 0, self.lanes, [*op.whole, lane])
+        names = {a: a for a in op.reduced}
+        self._add(step.name, op, lane, views, sums, boxes(op.axes, steps, sums.stages, names))
+
+    def _free(
+        self, name: str, op: Op, views: Sequence[View], sums: Order, lanes_across: str, tensors: Sequence[str]
+    ) -> None:
+        """A sweep of an op whose axes may be dropped, merged and reordered."""
+        op, views, names = _simplified(op, views, sums, lanes_across)
+        sums = replace(sums, part=names.get(sums.part, ""))
+        lane = names.get(lanes_across, "")
+        width = 0
+        if not lane:
+            lane = self._lane(op, views, tensors)
+            if isinstance(op, Contract) and lane:
+                width = self._width(op, views, lane)
+                views = [self._panels(op, views, j, lane, width, tensors) for j in range(2)] + [views[-1]]
+        steps = steps_of(op, lane, width, self.lanes, [])
+        for v in views:
+            if v.panel is not None:
+                steps[v.panel.axis] = v.panel.width
+        self._add(name, op, lane, views, sums, boxes(op.axes, steps, sums.stages, names))
+
+    def _lane(self, op: Op, views: Sequence[View], tensors: Sequence[str]) -> str:
+        """The kept axis that vectors run along: where most accesses are to neighbours."""
+        inner = 1
+        for a in op.reduced:
+            inner *= op.size[a]
+        best, least = "", float("inf")
+        for a, n in op.axes:
+            if a in op.reduced:
+                continue
+            cost = 1.0
+            for j, v in enumerate(views):
+                stride = v.strides.get(a, 0)
+                result = j == len(views) - 1
+                packed = isinstance(op, Contract) and not result and self._packs(op, v, tensors[j], a)
+                if stride:
+                    cost += (1.0 if stride == 1 or packed else STRIDED) / (inner if result else 1)
+            cost *= -(-n // self.lanes) * self.lanes / n
+            if cost < least:
+                best, least = a, cost
+        return best
+
+    def _packs(self, op: Op, v: View, tensor: str, lane: str) -> bool:
+        """Whether an operand is stood in panels along `lane`: weights always, others where it pays."""
+        if not v.strides.get(lane) or _elements(op, v) > 2 * prod(self.graph.tensors[tensor].shape):
+            return False
+        if tensor in self.graph.constants:
+            return self.of[tensor].fill is None
+        reads = 1
+        for a, n in op.axes:
+            reads *= 1 if v.strides.get(a) else n
+        return v.strides[lane] != 1 and reads >= REUSE
+
+    def _width(self, op: Op, views: Sequence[View], lane: str) -> int:
+        """Elements of a panel along the lane axis."""
+        rows = 1
+        for a, n in op.axes:
+            if a not in op.reduced and a != lane and any(not v.strides.get(a) for v in views[:-1]):
+                rows *= n
+        return (ROWS_WIDTH if rows > 1 else ROW_WIDTH) * self.lanes
+
+    def _panels(
+        self, op: Op, views: Sequence[View], j: int, lane: str, width: int, tensors: Sequence[str]
+    ) -> View:
+        """Operand `j` with its elements along `lane` side by side, `width` at a time."""
+        old, tensor = views[j], tensors[j]
+        if not self._packs(op, old, tensor, lane):
+            return old
+        size = op.size
+        used = [a for a, _ in op.axes if old.strides.get(a) and a != lane]
+        used.sort(key=lambda a: a in op.reduced)
+        key = (
+            tensor,
+            old.home,
+            old.offset,
+            tuple((a, size[a], old.strides[a]) for a in [*used, lane]),
+            width,
+        )
+        if key in self.packed:
+            return self.packed[key]
+        n = size[lane]
+        width = min(width, n)
+        panels = -(-n // width)
+        strides: dict[str, int] = {}
+        step = width
+        for a in reversed([a for a in used if a in op.reduced]):
+            strides[a] = step
+            step *= size[a]
+        panel = Panel(lane, width, step) if panels > 1 else None
+        step *= panels
+        for a in reversed([a for a in used if a not in op.reduced]):
+            strides[a] = step
+            step *= size[a]
+        dtype = self.graph.tensors[tensor].dtype
+        constant = tensor in self.graph.constants
+        home = Home(
+            len(self.homes), tensor, "constant" if constant else "result", dtype, (step,), (1,), 0, step
+        )
+        self.homes.append(home)
+        new = View(home.number, 0, {**strides, lane: 1}, panel)
+        if constant:
+            self._lay_panels(old, new, tensor, [(a, size[a]) for a in used], lane, n, width)
+        else:
+            axes = (*((a, size[a]) for a in used), (lane, n))
+            access = (Affine(tuple((a, 1) for a, _ in axes)),)
+            copy = Copy(axes=axes, reads=(access,), write=access, in_types=(dtype,), out_type=dtype)
+            names: dict[str, str] = {}
+            steps = {**steps_of(copy, lane, 0, self.lanes, []), lane: width}
+            once = Order((Stage({}, FRESH),))
+            self._add(
+                f"{tensor} in panels", copy, lane, [old, new], once, boxes(axes, steps, once.stages, names)
+            )
+        self.packed[key] = new
+        return new
+
+    def _lay_panels(
+        self,
+        old: View,
+        new: View,
+        tensor: str,
+        used: Sequence[tuple[str, int]],
+        lane: str,
+        n: int,
+        width: int,
+    ) -> None:
+        """How a constant comes into its panels: the full ones, then the rest."""
+        shape = tuple(size for _, size in used)
+        mine = tuple(new.strides[a] for a, _ in used)
+        host = tuple(old.strides[a] for a, _ in used)
+        full, rest = divmod(n, width)
+        pitch, step = new.panel.pitch if new.panel else 0, old.strides[lane]
+        if full:
+            self.constants.append(
+                Lay(
+                    tensor,
+                    new.home,
+                    (full, *shape, width),
+                    0,
+                    (pitch, *mine, 1),
+                    old.offset,
+                    (width * step, *host, step),
+                )
+            )
+        if rest:
+            self.constants.append(
+                Lay(
+                    tensor,
+                    new.home,
+                    (*shape, rest),
+                    full * pitch,
+                    (*mine, 1),
+                    old.offset + full * width * step,
+                    (*host, step),
+                )
+            )
+
+    def _add(self, name: str, op: Op, lane: str, views: Sequence[View], sums: Order, made: Boxes) -> None:
+        total = prod(op.size.values())
+        number = len(self.sweeps)
+        for v in views:
+            self.touched.setdefault(v.home, []).append(number)
+        self.sweeps.append(Sweep(name, op, lane, tuple(views), sums.part, sums.chunk, made, total >= 60_000))
+
+
+def _whole(home: Home) -> Lay:
+    """A tensor between its home and an array of its shape."""
+    pitches = [0] * len(home.shape)
+    step = 1
+    for d in reversed(range(len(home.shape))):
+        pitches[d] = step
+        step *= home.shape[d]
+    return Lay(home.tensor, home.number, home.shape, home.origin, home.pitches, 0, tuple(pitches))
+
+
+def _elements(op: Op, v: View) -> int:
+    """Elements of an operand that the iterations tell apart."""
+    n = 1
+    for a, size in op.axes:
+        n *= size if v.strides.get(a) else 1
+    return n
+
+
+def _simplified(
+    op: Op, views: Sequence[View], sums: Order, lanes_across: str
+) -> tuple[Op, list[View], dict[str, str]]:
+    """The op on as few axes as it takes: those of one iteration go, those that all views run through
+    as one become one. Also the new names of the old axes that are left."""
+    size = op.size
+    kept = [a for a in access_axes(op.write) if size[a] > 1]
+    kept.sort(key=lambda a: -abs(views[-1].strides[a]))
+    reduced = [a for a in op.reduced if size[a] > 1]
+    fixed = {sums.part, lanes_across}
+    for stage in sums.stages:
+        fixed |= {a for a, bounds in stage.bounds.items() if bounds != (0, size[a])}
+    groups: list[tuple[str, list[str]]] = []
+    for letter, axes in (("x", kept), ("r", reduced)):
+        merged: list[list[str]] = []
+        for a in axes:
+            if merged and not (letter == "r" and lanes_across) and _one(merged[-1], a, size, views, fixed):
+                merged[-1].append(a)
+            else:
+                merged.append([a])
+        groups += [(f"{letter}{i}", g) for i, g in enumerate(merged)]
+    sizes: list[tuple[str, int]] = []
+    for name, group in groups:
+        n = 1
+        for a in group:
+            n *= size[a]
+        sizes.append((name, n))
+    new_views = [
+        replace(v, strides={name: v.strides[g[-1]] for name, g in groups if v.strides.get(g[-1])})
+        for v in views
+    ]
+    accesses: list[Access] = [(Affine(tuple((a, 1) for a in v.strides)),) for v in new_views]
+    write = (Affine(tuple((name, 1) for name, _ in groups if name[0] == "x")),)
+    made = replace(op, axes=tuple(sizes), reads=tuple(accesses[:-1]), write=write, fill=0.0)
+    return made, new_views, {g[0]: name for name, g in groups if len(g) == 1}
+
+
+def _one(
+    outer: list[str], inner: str, size: Mapping[str, int], views: Sequence[View], fixed: set[str]
+) -> bool:
+    """Whether every view steps along `outer` as along the end of `inner`."""
+    if inner in fixed or outer[-1] in fixed:
+        return False
+    return all(v.strides.get(outer[-1], 0) == v.strides.get(inner, 0) * size[inner] for v in views)
