@@ -14,7 +14,7 @@ import numpy as np
 from llvmlite import ir
 
 from ..ir.builder import Compare, Value
-from ..ir.dtypes import BOOL, F16, F32, F64, I8, I16, I32, I64, DType
+from ..ir.dtypes import BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, DType, stored_as
 
 I1_TYPE, I8_TYPE, I32_TYPE, I64_TYPE = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER = ir.PointerType()
@@ -34,8 +34,8 @@ class LLVMValue:
 
 
 def element_type(dtype: DType) -> ir.Type:
-    """The LLVM type of one element in a register."""
-    if dtype.is_float:
+    """The LLVM type of one element in a register. BF16's are bits: llvmlite.ir has no such float."""
+    if dtype.is_float and dtype != BF16:
         return _FLOATS[dtype.bytes]
     return I1_TYPE if dtype == BOOL else ir.IntType(8 * dtype.bytes)
 
@@ -133,6 +133,9 @@ class LLVMArithmetic:
 
     # -- values ------------------------------------------------------------------
     def const(self, value: float | int | bool, dtype: DType) -> Value:
+        if dtype == BF16:
+            bits16 = int(stored_as(np.asarray(value, np.float32), BF16))
+            return LLVMValue(dtype, ir.Constant(element_type(dtype), bits16), self.entry)
         with np.errstate(over="ignore"):
             stored: object = dtype.numpy.type(value).item() if dtype.is_float or dtype == BOOL else int(value)
         if dtype.kind in "iu":
@@ -307,6 +310,11 @@ class LLVMArithmetic:
         source = a.dtype
         if source == dtype:
             return a
+        if source == BF16:
+            v = cast(LLVMValue, a)
+            word = self.builder.zext(v.ir, type_of(I32, v.lanes))
+            high = self.builder.shl(word, self._constant(16, self.make(I32, word, v.lanes)))
+            return self.cast(self.from_bits(self.make(I32, high, v.lanes), F32), dtype)
         if dtype == BOOL:
             return self.compare("ne", a, self.const(0, source))
         if source == F16 and dtype != F32:  # LLVM would call compiler-rt, which a process may lack

@@ -50,7 +50,7 @@ def check(
         console.result(data)
         some = ", ".join(shown(kind) for kind in refused[:8]) + (", ..." if len(refused) > 8 else "")
         raise UnsupportedModel(f"unsupported operators: {some}; the table says why")
-    options = Compiling(wafer, dims, shapes, "2", "latency", 0, (), None)
+    options = Compiling(wafer, dims, shapes, "2", "f32", "latency", 0, (), None)
     try:
         compiled = options.compile(model, console, until="plan")
     except DoesNotFit as e:

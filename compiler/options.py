@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import click
 
@@ -67,12 +67,6 @@ class Core(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
             self.fail(f"{quoted(str(value))} is not {self.name}", param, ctx)
 
 
-def _f32_only(context: click.Context, param: click.Parameter, value: str) -> str:
-    if value != "f32":
-        raise click.BadParameter(f"{quoted(value)}: only f32 is done so far", context, param)
-    return value
-
-
 @dataclass(frozen=True)
 class Compiling:
     """How to compile, from the command line."""
@@ -81,6 +75,7 @@ class Compiling:
     dims: tuple[tuple[str, int], ...]
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
     level: str
+    weights: Literal["f32", "f16", "bf16"]
     optimize: str
     seed: int
     states: tuple[tuple[str, str], ...]
@@ -100,6 +95,7 @@ class Compiling:
             states=self.states,
             constraints=self.constraints,
             level=int(self.level),
+            weights=self.weights,
             until=until,
             report=console.progress,
         )
@@ -156,8 +152,7 @@ def compiling(function: Function) -> Function:
 
     def collected(*args: Any, **values: Any) -> Any:
         own = {f.name: values.pop(f.name) for f in fields(Compiling)}
-        for flag in ("weights", "no_host"):
-            values.pop(flag)
+        values.pop("no_host")
         return function(*args, options=Compiling(**own), **values)
 
     return binding(
@@ -181,10 +176,10 @@ def compiling(function: Function) -> Function:
                 click.option("--seed", type=int, default=0, show_default=True, help="Of the placement."),
                 click.option(
                     "--weights",
+                    type=click.Choice(["f32", "f16", "bf16"]),
                     default="f32",
-                    metavar="f32",
-                    callback=_f32_only,
-                    help="How weights are stored; f32 is all there is so far.",
+                    show_default=True,
+                    help="What constants of products and look-up tables are stored as; sums are f32.",
                 ),
                 click.option(
                     "--no-host",

@@ -27,6 +27,7 @@ from .errors import DoesNotFit, InvalidInput, UsageError, quoted
 from .importer import import_model
 from .passes import simplify
 from .show import Figures, figures
+from .weights import narrow_weights
 
 Until = Literal["graph", "plan", "program"]
 Report = Callable[[str, float], None]
@@ -98,13 +99,15 @@ def compile_model(
     states: Sequence[tuple[str, str]] = (),
     constraints: str | Path | None = None,
     level: int = 2,
+    weights: Literal["f32", "f16", "bf16"] = "f32",
     until: Until = "program",
     report: Report | None = None,
 ) -> Compiled:
     """Compiles an ONNX model for a wafer.
 
     dims binds symbolic dimensions, shapes whole inputs; states are (input, output) pairs that stay on
-    the wafer. level 0 skips the graph's simplification. Raises the errors of `compiler.errors`.
+    the wafer. level 0 skips the graph's simplification. weights: what the constants of products and
+    look-up tables are stored as; sums are f32 all the same. Raises the errors of `compiler.errors`.
     """
     say = report or _silent
     seconds: dict[str, float] = {}
@@ -125,6 +128,9 @@ def compile_model(
     if level > 0:
         graph = timed("simplify", lambda: simplify(graph))
         phases["simplify"] = str(graph)
+    if weights != "f32":
+        graph = timed("weights", lambda: narrow_weights(graph, weights))
+        phases["weights"] = str(graph)
     plan: Plan | None = None
     if until != "graph":
         made: Plan = timed("plan", lambda: _plan(graph, machine, optimize, seed, constraints, say))
@@ -140,6 +146,7 @@ def compile_model(
         "optimize": optimize,
         "seed": seed,
         "level": level,
+        "weights": weights,
     }
     return Compiled(graph, plan, manifest, phases, seconds)
 

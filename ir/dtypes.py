@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class DType:
     """An element type: its name, its size in bytes, and its kind.
 
-    `kind` is "f" (IEEE float), "i" (signed), "u" (unsigned) or "b" (bool, one byte, 0 or 1).
+    `kind` is "f" (float), "i" (signed), "u" (unsigned) or "b" (bool, one byte, 0 or 1).
     """
 
     name: str
@@ -32,6 +34,7 @@ class DType:
 
 
 F16 = DType("f16", 2, "f")
+BF16 = DType("bf16", 2, "f")  # the upper half of an f32; weights only: read and widened, never computed in
 F32 = DType("f32", 4, "f")
 F64 = DType("f64", 8, "f")
 I8 = DType("i8", 1, "i")
@@ -45,6 +48,7 @@ U64 = DType("u64", 8, "u")
 BOOL = DType("bool", 1, "b")
 
 ALL = (F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64, BOOL)
+WEIGHTS = (F16, BF16)  # what weights may be stored as instead of f32
 _NUMPY = {
     "f16": "float16",
     "f32": "float32",
@@ -58,9 +62,10 @@ _NUMPY = {
     "u32": "uint32",
     "u64": "uint64",
     "bool": "bool",
+    "bf16": "uint16",
 }
-_BY_NAME = {t.name: t for t in ALL}
-_BY_NUMPY = {np.dtype(n): _BY_NAME[k] for k, n in _NUMPY.items()}
+_BY_NAME = {t.name: t for t in (*ALL, BF16)}
+_BY_NUMPY = {t.numpy: t for t in ALL}
 
 
 def by_name(name: str) -> DType:
@@ -80,3 +85,26 @@ _BY_ONNX = {1: F32, 2: U8, 3: I8, 4: U16, 5: I16, 6: I32, 7: I64, 9: BOOL, 10: F
 def by_onnx(number: int) -> DType | None:
     """The type of ONNX's TensorProto.DataType `number`; None where a core cannot store it."""
     return _BY_ONNX.get(number)
+
+
+def stored_as(values: NDArray[np.float32], dtype: DType) -> NDArray[Any]:
+    """f32 values as the stored bits of F16 or BF16, rounded to nearest, ties to even."""
+    if dtype == F16:
+        with np.errstate(over="ignore"):
+            return values.astype(np.float16)
+    bits = np.asarray(values, order="C").view(np.uint32)
+    rounded = np.asarray(bits >> 16)
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    # Rounding a NaN could carry out of its mantissa; its upper half with the quiet bit is one.
+    np.copyto(rounded, (bits >> 16) | 0x40, where=np.isnan(values))
+    return rounded.astype(np.uint16)
+
+
+def f32_of(stored: NDArray[Any], dtype: DType) -> NDArray[np.float32]:
+    """The values of F16's or BF16's stored bits."""
+    if dtype == F16:
+        return stored.astype(np.float32)
+    return (stored.astype(np.uint32) << 16).view(np.float32)

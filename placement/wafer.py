@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.dtypes import F16, DType
+from ..ir.dtypes import F16, F32, WEIGHTS, DType
 from ..ir.op import Op, Work
 
 LINKS = ("east", "west", "south", "north")  # directions of a router's outgoing links
@@ -110,9 +110,14 @@ class Wafer:
         setup, rate = self.vector[f"{kind}_f32"]
         return setup, rate * 4 / max(dtype.bytes, 4)
 
-    def work(self, work: Work, dtype: DType) -> Any:
-        """Cycles of one row of work: dispatches * (setup + loop) + elements / rate."""
-        setup, rate = self._rate(work.kind, dtype)
+    def work(self, work: Work, dtype: DType, mixed: bool = False) -> Any:
+        """Cycles of one row of work: dispatches * (setup + loop) + elements / rate.
+
+        mixed: its arithmetic is that of `mixed_products`.
+        """
+        setup, rate = (
+            self.vector["fma_mixed"] if mixed and work.kind == "fma" else self._rate(work.kind, dtype)
+        )
         return work.dispatches * (setup + self.loop) + work.elements / rate
 
     def task(self, op: Op, extents: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -121,11 +126,12 @@ class Wafer:
         Extents may be NumPy arrays of candidates; so are then the results.
         """
         wide = max([*op.in_types, op.out_type], key=lambda t: t.bytes)
+        mixed = mixed_products(op)
         where: Any = np.where
         best: Any = np.inf
         scratch: Any = 0
         for rows, temporary in op.alternatives(extents):
-            cycles: Any = sum((self.work(w, wide) for w in rows), start=0.0)
+            cycles: Any = sum((self.work(w, wide, mixed) for w in rows), start=0.0)
             scratch = where(cycles < best, temporary, scratch)
             best = np.minimum(cycles, best)
         return best, scratch
@@ -174,6 +180,11 @@ class Wafer:
             best = np.minimum(best, cycles + tail)
         star = self.route(self.hop * 0 + pitch * parts / 2, 0) + self.wavelet * parts + parts * add + setup
         return np.where((parts <= 16) & (np.asarray(wavelets) <= 1), np.minimum(best, star), best)
+
+
+def mixed_products(op: Op) -> bool:
+    """Whether the op sums in f32 what it reads in 16 bits: the rate `fma_mixed` is for it."""
+    return op.out_type == F32 and bool(op.reduced) and any(t in WEIGHTS for t in op.in_types)
 
 
 _KINDS = ("copy_f16", "copy_f32", "fma_f16", "fma_f32", "fma_mixed")

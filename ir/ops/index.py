@@ -9,7 +9,7 @@ import numpy as np
 
 from ..affine import access_axes, axis
 from ..builder import FRESH, Carried, KernelBuilder, Value
-from ..dtypes import BOOL, I64, U8
+from ..dtypes import BOOL, I64, U8, f32_of
 from ..graph import GraphBuilder, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, gather, product
 from .conversion import Where, cast
@@ -28,7 +28,7 @@ class Gather(Op):
     The gathered axis `v` is reduced: whoever holds the row answers with it, all others
     with zeros, and the sum of the partial results is the answer: for floats with -0.0, which
     leaves every bit of what it is added to. A negative index counts from the end; one outside
-    yields these zeros.
+    yields these zeros. 16-bit data may give an f32 result.
 
     size: rows of `data`.
     """
@@ -53,6 +53,8 @@ class Gather(Op):
 
     def reference(self, *operands: Array) -> Array:
         data, indices = operands
+        if self.in_types[0] != self.out_type:
+            data = f32_of(data, self.in_types[0])
         row = gather(indices, self.reads[1], self.axes, 0).astype(np.int64)
         row = np.where(row < 0, row + self.size_of_axis, row)
         held = (row >= 0) & (row < self.size_of_axis)
@@ -91,7 +93,7 @@ class Gather(Op):
 
             def lanes(i: Value, carried: Carried) -> Carried:
                 here = {**index, k.lane_axis: i} if k.lane_axis else index
-                value = k.load_lanes(0, {**here, "v": row})
+                value = k.cast(k.load_lanes(0, {**here, "v": row}), self.out_type)
                 k.store_lanes(k.select(held, value, zero), here)
                 return carried
 
