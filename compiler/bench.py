@@ -77,7 +77,7 @@ def measure(
 
     A peer that fails, or is not ready after `limit` seconds, is left out; PeerFailed if it is the first.
     """
-    ports, states = program.image.inputs, program.image.states
+    ports, states = program.ports.inputs, program.ports.states
     fresh = [p for p in ports if p.name not in program.state_inputs]
 
     def mine(number: int, calls: int) -> float:

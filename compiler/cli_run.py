@@ -53,7 +53,7 @@ def run(
 
     saved = Saved(program)
     loaded = saved.program(threads, guard)
-    feeds = feeding.calls(loaded.image.inputs, loaded.state_inputs)
+    feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs)
     results, milliseconds = _timed(console, loaded, feeds, threads)
     if output is not None:
         write_npz(output, _stacked(results, feeding.steps is not None))
@@ -194,7 +194,7 @@ def verify(
     reference = golden(golden_name, source, threads)
     if feeding.seed is None:
         feeding = replace(feeding, seed=0)
-    feeds = feeding.calls(loaded.image.inputs, loaded.state_inputs)
+    feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs)
     rule = Rule(rtol, atol)
     found = compare(loaded, reference, feeds, rule, threads, console.progress)
     console.say(f"against {reference.name}, {plural(len(feeds), 'call')}; passes when")

@@ -164,7 +164,7 @@ def verify(
 
     Raises InputError for inputs that the program does not take, UnsupportedModel where golden cannot.
     """
-    streaming = Streaming(golden, program.image.inputs, program.image.states)
+    streaming = Streaming(golden, program.ports.inputs, program.ports.states)
     found: dict[str, Comparison] = {}
     for number, feed in enumerate(feeds):
         progress("verify", number / len(feeds))
