@@ -8,7 +8,7 @@ own index is a pointer that the loop advances; constant steps come last, as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -158,16 +158,30 @@ class Addresses:
             if key not in self._made:
                 self._made[key] = self._step(operand, axis, at, part)
             at = self._made[key]
-        out = at.ir
+        if not constants:
+            return at.ir
+        key = (*key, *constants)
+        if key not in self._made:
+            self._made[key] = self._shifted(operand, at, constants)
+        return self._made[key].ir
+
+    def _shifted(self, operand: int, at: LLVMValue, constants: Sequence[tuple[str, int]]) -> LLVMValue:
+        """The pointer `at` moved by a constant number of strides along some axes, in its own block."""
         displacement = 0
+        moves: list[tuple[ir.Value, int]] = []
         for axis, count in constants:
             if self.kind(operand, axis) == "unit":
                 displacement += count * self._sizes[operand]
             else:
                 shift = (count & -count).bit_length() - 1
-                odd = self.stride(operand, axis, count >> shift)
+                moves.append((self.stride(operand, axis, count >> shift), shift))
+        out = at.ir
+        with self.builder.goto_block(at.block):
+            for odd, shift in moves:
                 out = self._gep(out, self.builder.shl(odd, ir.Constant(I64_TYPE, shift)) if shift else odd)
-        return self._gep(out, ir.Constant(I64_TYPE, displacement)) if displacement else out
+            if displacement:
+                out = self._gep(out, ir.Constant(I64_TYPE, displacement))
+        return LLVMValue(at.dtype, out, at.block)
 
     def _gep(self, pointer: ir.Value, offset: ir.Value) -> ir.Value:
         return self.builder.gep(pointer, [offset], source_etype=I8_TYPE)

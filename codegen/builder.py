@@ -14,7 +14,7 @@ the code is as fast without LLVM's optimisation passes as with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -106,9 +106,10 @@ class LLVMBuilder(LLVMArithmetic):
         body: Callable[[Value, Carried], Carried],
         carried: Carried = (),
         step: int = 1,
+        some: bool = False,
     ) -> Carried:
         limit = _word(count) if isinstance(count, int) else cast(LLVMValue, count).ir
-        return self._loop(_word(0), limit, step, step, body, carried)[1]
+        return self._loop(_word(0), limit, step, step, body, carried, some)[1]
 
     def _loop(
         self,
@@ -118,16 +119,20 @@ class LLVMBuilder(LLVMArithmetic):
         need: int,
         body: Callable[[Value, Carried], Carried],
         carried: Carried,
+        some: bool = False,
     ) -> tuple[ir.Value, Carried]:
         """`body(i, carried)` for i = start, start + step, ... while i + need <= limit.
 
-        The first i not reached, and the last carried.
+        The first i not reached, and the last carried. some: it runs at least once.
         """
         e = self.builder
         initial = [cast(LLVMValue, c) for c in carried]
         last = e.sub(limit, _word(need))
         before, head, after = e.block, e.append_basic_block("loop"), e.append_basic_block("after")
-        e.cbranch(e.icmp_signed("<=", start, last), head, after)
+        if some:
+            e.branch(head)
+        else:
+            e.cbranch(e.icmp_signed("<=", start, last), head, after)
         self._at.enter(head)
         index = e.phi(I64_TYPE)
         index.add_incoming(start, before)
@@ -150,6 +155,8 @@ class LLVMBuilder(LLVMArithmetic):
             phi.add_incoming(o.ir, end)
         e.cbranch(e.icmp_signed("<=", following, last), head, after)
         self._at.enter(after)
+        if some:
+            return following, [self.make(o.dtype, o.ir, o.lanes) for o in out]
 
         def join(first: ir.Value, then: ir.Value) -> ir.Value:
             phi = e.phi(first.type)
@@ -166,7 +173,7 @@ class LLVMBuilder(LLVMArithmetic):
         self,
         body: Callable[[Value, Carried], Carried],
         carried: Carried = (),
-        vectors: int = 1,
+        vectors: Sequence[int] = (1,),
     ) -> Carried:
         count = cast(LLVMValue, self.extent(self.lane_axis)).ir if self.lane_axis else _word(1)
 
@@ -179,9 +186,10 @@ class LLVMBuilder(LLVMArithmetic):
             self._mask = self.builder.icmp_unsigned("<", lane, number)
             return body(i, inner)
 
-        whole = vectors * self.lanes
-        self._group = vectors
-        start, carried = self._loop(_word(0), count, whole, whole, body, carried)
+        start: ir.Value = _word(0)
+        for self._group in vectors:
+            whole = self._group * self.lanes
+            start, carried = self._loop(start, count, whole, whole, body, carried)
         self._group = 1
         _, carried = self._loop(start, count, self.lanes, 1, masked, carried)
         self._mask, self._active = None, _word(self.lanes)
@@ -198,7 +206,7 @@ class LLVMBuilder(LLVMArithmetic):
             length = self.builder.select(self.builder.icmp_signed("<", left, step), left, step)
             return body(i, self.make(I64, length, 0), inner)
 
-        return self._loop(_word(0), count, step, 1, inside, carried)[1]
+        return self._loop(_word(0), count, step, 1, inside, carried, True)[1]
 
     def group(self) -> int:
         return self._group

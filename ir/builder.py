@@ -117,7 +117,7 @@ class KernelBuilder(Arithmetic, Protocol):
     part: str
 
     def extent(self, axis: str) -> Value:
-        """How far this tile goes along `axis` (i64); at most the plan's tile size."""
+        """How far this tile goes along `axis` (i64): at least 1."""
         ...
 
     def origin(self, axis: str) -> Value:
@@ -138,20 +138,24 @@ class KernelBuilder(Arithmetic, Protocol):
         body: Callable[[Value, Carried], Carried],
         carried: Carried = (),
         step: int = 1,
+        some: bool = False,
     ) -> Carried:
-        """Runs `body(i, carried)` for i = 0, step, ... while i + step <= count; the last carried."""
+        """Runs `body(i, carried)` for i = 0, step, ... while i + step <= count; the last carried.
+
+        some: it is known to run at least once.
+        """
         ...
 
     def lane_loop(
         self,
         body: Callable[[Value, Carried], Carried],
         carried: Carried = (),
-        vectors: int = 1,
+        vectors: Sequence[int] = (1,),
     ) -> Carried:
         """Covers `lane_axis`: `body(i, carried)` sees vectors that start at i.
 
-        Emitted for full groups of `vectors` vectors and then, if needed, for single
-        vectors the last of which is masked; `group()` tells the body which.
+        Emitted for full groups of each of `vectors` (falling numbers of vectors) and then, if
+        needed, for single vectors the last of which is masked; `group()` tells the body which.
         """
         ...
 

@@ -306,18 +306,49 @@ def test_guard_keeps_the_first_violation() -> None:
 
 
 # -- code quality -----------------------------------------------------------------
-@pytest.mark.skipif(not llvm.get_host_cpu_features().get("avx512f"), reason="counts AVX-512 registers")
-def test_gemm_spills_no_vectors_and_its_inner_loop_is_lean() -> None:
-    a, b = np.ones((24, 16), np.float32), np.ones((16, 2 * W), np.float32)
-    kernel = kernel_of(gemm(24, 2 * W, 16), a, b)
-    assembly = jit.target_machine().emit_assembly(llvm.parse_assembly(make_module([kernel])))
-    lines = assembly.splitlines()
-    assert not [s for s in lines if "zmm" in s and "rsp" in s]
+HOSTS = {
+    16: ("x86_64-unknown-linux-gnu", "skylake-avx512"),
+    8: ("x86_64-unknown-linux-gnu", "haswell"),
+    4: ("aarch64-unknown-linux-gnu", "neoverse-n1"),
+}
+
+
+def assembly_for(lanes: int, op: Op, lane: str, part: str = "") -> str:
+    """A contraction's kernel in the assembly of a host with so many lanes."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    jit.host()  # sets LLVM's options
+    arrays = [np.ones([op.size[a] for e in r for a in e.axes], np.float32) for r in (*op.reads, op.write)]
+    if lane == "k":
+        arrays[1] = np.asfortranarray(arrays[1])
+    kinds = stride_kinds(op, jit.axis_strides(op, arrays), lane)
+    module = llvm.parse_assembly(make_module([kernel_for(op, lane, kinds, lanes, part=part)]))
+    triple, cpu = HOSTS[lanes]
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=2)
+    return machine.emit_assembly(module)
+
+
+@pytest.mark.parametrize("lanes", HOSTS)
+@pytest.mark.parametrize(
+    ("rows", "lane", "part"),
+    [(24, "n", ""), (1, "n", ""), (24, "n", "k"), (1, "n", "k"), (24, "k", "")],
+    ids=["rows", "one row", "rows in chunks", "one row in chunks", "dots"],
+)
+def test_register_tiles_fit_the_registers(lanes: int, rows: int, lane: str, part: str) -> None:
+    assembly = assembly_for(lanes, gemm(rows, 32, 16), lane, part)
+    assert "fmadd" in assembly or "fmla" in assembly
+    vector = re.compile(r"[xyz]mm.*rsp|rsp.*[xyz]mm|\b(?:str|ldr|stp|ldp)\s+q.*sp")
+    assert not [s for s in assembly.splitlines() if vector.search(s)]
+
+
+@pytest.mark.parametrize("lanes", [16, 8])
+def test_the_inner_loop_of_a_product_is_lean(lanes: int) -> None:
+    assembly = assembly_for(lanes, gemm(24, 32, 16), "n")
     loops = re.split(r"^\.LBB.*:$", assembly, flags=re.MULTILINE)
     inner = max(loops, key=lambda text: text.count("vfmadd"))
     body = inner[: inner.index("\tj")].strip().splitlines()  # up to the loop's branch
     products, loads = inner.count("vfmadd"), inner.count("vbroadcastss") + inner.count("vmovups")
-    assert products >= 16
+    assert products == (16 if lanes == 16 else 12)
     assert len(body) <= products + loads + 5  # two pointers, a counter, a comparison
 
 

@@ -91,7 +91,7 @@ def fold(
         at = i if start is None else k.add_index(start, i)
         return fold(k, axes[1:], {**index, axes[0]: at}, inner, step, within)
 
-    return k.loop(length, deeper, carried)
+    return k.loop(length, deeper, carried, some=True)
 
 
 def each(k: KernelBuilder, axes: Sequence[str], index: Index, body: Callable[[Index], None]) -> None:
@@ -107,20 +107,28 @@ def each(k: KernelBuilder, axes: Sequence[str], index: Index, body: Callable[[In
 def blocks(k: KernelBuilder, count: Value, sizes: Sequence[int], body: Callable[[Value, int], None]) -> None:
     """Covers 0 .. count with blocks: `body(start, size)`, the largest of `sizes` first.
 
-    `sizes`: falling powers of two, the last 1.
+    `sizes`: falling, the last 1. A second that is one less than the first is taken as often as
+    leaves no rest, where that is possible: 49 = 7 * 7, 30 = 2 * 8 + 2 * 7.
     """
     done: Value = k.const(0, I64)
     left = count
+    fewer: Value | None = None  # covered by blocks of the second size
+    if len(sizes) > 2 and sizes[1] == sizes[0] - 1:
+        less = k.const(sizes[1], I64)
+        number = k.rem(k.mul(count, less), k.const(sizes[0], I64))  # -count modulo the first size
+        enough = k.mul(number, less)
+        fewer = k.select(k.compare("le", enough, count), enough, k.const(0, I64))
     for size in sizes:
+        here = k.sub(left, fewer) if fewer is not None and size == sizes[0] else left
+        covered = k.sub(here, k.rem(here, k.const(size, I64)))
 
         def block(i: Value, carried: Carried, start: Value = done, size: int = size) -> Carried:
             body(k.add_index(start, i), size)
             return carried
 
-        k.loop(left, block, step=size)
-        rest = k.bit_and(left, k.const(size - 1, I64))
-        done = k.add_index(done, k.sub(left, rest))
-        left = rest
+        k.loop(covered, block, step=size)
+        done = k.add_index(done, covered)
+        left = k.sub(left, covered)
 
 
 def offsets(k: KernelBuilder, start: Value, count: int) -> list[Value]:

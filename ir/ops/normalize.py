@@ -123,7 +123,7 @@ class Normalize(Op):
                     out[j : j + 1] = step(at_lane(k, index, start), out[j : j + 1])
                 return out
 
-            return k.lane_loop(lanes, outer, vectors=VECTORS)
+            return k.lane_loop(lanes, outer, (VECTORS,))
 
         return fold(k, rest, at, carried, lane_sweep)
 

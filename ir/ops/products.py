@@ -16,12 +16,40 @@ from ..dtypes import DType
 from .loops import Index, at_lane, blocks, deposit, each, fold, lane_starts, offsets, untouched
 
 CHAINS = 4  # vector accumulators of a dot product, part of what the result is
-COLUMNS = (4, 1)  # dot products side by side
+REGISTERS = {16: 32, 8: 16, 4: 32}  # vector registers of hosts with so many f32 lanes: AVX-512, AVX2, NEON
 
-# Register tiles: rows by vectors. Sixteen accumulators keep two FMA units of four
-# cycles' latency busy and leave room for operands in a file of 32 registers.
-ROWS = {8: 2, 2: 4, 1: 8}
-PART_ROWS = {4: 2, 1: 4}
+
+@dataclass(frozen=True)
+class Shapes:
+    """Register tiles: rows that are done at a time, falling, and of how many vectors, falling; how many
+    vectors of a single row; dot products side by side."""
+
+    rows: Sequence[int]
+    vectors: Sequence[int]
+    one_row: Sequence[int]
+    dots: Sequence[int]
+
+
+# By the vectors of accumulators that the registers hold. Sixteen keep two FMA units of four cycles'
+# latency busy, and so do twelve. Two vectors to a row: a panel of weights is as wide. Eight and seven
+# rows leave no rest in most images (7, 14, 28, 56) and from 42 rows on in none.
+_PLAIN = {
+    32: Shapes((8, 7, 4, 2, 1), (2,), (8, 4, 2), (4, 1)),
+    16: Shapes((6, 5, 4, 2, 1), (2,), (8, 4, 2), (2, 1)),
+    8: Shapes((2, 1), (2,), (4, 2), (1,)),
+}
+# In chunks, there is a total for each accumulator.
+_CHUNKS = {
+    32: Shapes((4, 2, 1), (2,), (8, 4, 2), ()),
+    16: Shapes((2, 1), (2,), (4, 2), ()),
+    8: Shapes((1,), (2,), (2,), ()),
+}
+
+
+def shapes(lanes: int, accumulate: DType, chunks: bool) -> Shapes:
+    """The tiles of a host with `lanes` f32 lanes, whose vectors of wider types take several registers."""
+    room = REGISTERS.get(lanes, 16) // max(1, accumulate.bytes // 4)
+    return (_CHUNKS if chunks else _PLAIN)[room]
 
 
 @dataclass(frozen=True)
@@ -35,7 +63,7 @@ class Products:
     out_type: DType
 
     def emit(self, k: KernelBuilder) -> None:
-        kept = [a for a in self.kept if a != k.lane_axis]
+        kept = [a for a in self.kept if a != k.lane_axis and k.stride_kind(RESULT, a) != "zero"]
         if k.lane_axis not in self.reduced:
             self._panels(k, kept)
         elif k.part:
@@ -43,20 +71,23 @@ class Products:
         else:
             self._dots(k, kept)
 
+    def _shapes(self, k: KernelBuilder) -> Shapes:
+        return shapes(k.lanes, self.accumulate, bool(k.part))
+
     # -- lanes along a result axis --------------------------------------------------
     def _panels(self, k: KernelBuilder, kept: Sequence[str]) -> None:
         """Vectors along a result axis, several rows of another one at a time."""
         row = self._row_axis(k, kept)
-        shapes = PART_ROWS if k.part else ROWS
+        shape = self._shapes(k)
         if row is None:
-            each(k, kept, {}, lambda at: self._panel(k, [at], shapes[1]))
+            each(k, kept, {}, lambda at: self._panel(k, [at], shape.one_row))
             return
 
         def rows(at: Index) -> None:
             def block(i: Value, size: int) -> None:
-                self._panel(k, [{**at, row: r} for r in offsets(k, i, size)], shapes[size])
+                self._panel(k, [{**at, row: r} for r in offsets(k, i, size)], shape.vectors)
 
-            blocks(k, k.extent(row), tuple(shapes), block)
+            blocks(k, k.extent(row), shape.rows, block)
 
         each(k, [a for a in kept if a != row], {}, rows)
 
@@ -70,7 +101,7 @@ class Products:
 
         return next((a for a in reversed(kept) if shares(a)), kept[-1] if kept else None)
 
-    def _panel(self, k: KernelBuilder, rows: Sequence[Index], vectors: int) -> None:
+    def _panel(self, k: KernelBuilder, rows: Sequence[Index], vectors: Sequence[int]) -> None:
         """The results at `rows`, all lanes."""
 
         def lanes(i: Value, carried: Carried) -> Carried:
@@ -136,7 +167,7 @@ class Products:
             def block(i: Value, size: int) -> None:
                 self._dot(k, [{**at, kept[-1]: c} for c in offsets(k, i, size)])
 
-            blocks(k, k.extent(kept[-1]), COLUMNS, block)
+            blocks(k, k.extent(kept[-1]), self._shapes(k).dots, block)
 
         each(k, kept[:-1], {}, columns)
 
@@ -155,7 +186,7 @@ class Products:
                     out[own] = self._multiply(k, here, out[own])
                 return out
 
-            return k.lane_loop(lanes, carried, vectors=CHAINS)
+            return k.lane_loop(lanes, carried, (CHAINS,))
 
         sums = fold(k, outer, {}, [zero] * (len(places) * CHAINS), row)
         done = [

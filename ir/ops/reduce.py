@@ -88,7 +88,7 @@ class Reduce(Op):
                     deposit(k, self.kind, self.out_type, done, lanes=True)
                 return carried
 
-            k.lane_loop(lanes, vectors=VECTORS)
+            k.lane_loop(lanes, vectors=(VECTORS,))
 
         each(k, kept, {}, columns)
 
@@ -129,7 +129,7 @@ class Reduce(Op):
                 joined = [self._join(k, s, p, other) for s, p in zip(sums, here)]
                 return [*joined, *sums[len(here) :]]
 
-            return k.lane_loop(lanes, carried, vectors=VECTORS)
+            return k.lane_loop(lanes, carried, (VECTORS,))
 
         total, *others = fold(k, rest, at, [self._start(k)] * VECTORS, row)
         for s in others:
