@@ -1,17 +1,14 @@
-"""Sweeps -> tables of kernel calls, relocatable, and the function that makes them.
+"""Sweeps -> tables of kernel calls, relocatable; `caller` makes them.
 
-`call(groups, count, thread, threads, arrived)` runs `count` groups. A group's items are shared out
-among the threads; an item makes the calls of each of the group's sweeps in turn. Every call is laid out
-beforehand: a kernel gets the address of its task block, and nothing is computed between two calls.
+Every call is laid out beforehand: a kernel gets the address of its task block, and nothing is computed
+between two calls.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from llvmlite import ir
 
 from ..placement.plan import Plan
-from .emit import Barrier, Emitter, word
 from .kernels import Kernel, kernel_for, stride_kinds
 from .pool import Entry, Pool
 from .records import Base, Calls, GroupWords, Margins, Placed, SweepWords
@@ -94,45 +91,3 @@ def _sweep(s: Sweep, shared: Shared, pool: Pool, kernels: dict[Kernel, int], lan
         },
         {int(SweepWords.KERNEL): (Base.KERNEL, kernels.setdefault(kernel, len(kernels)))},
     )
-
-
-def make_caller() -> str:
-    """LLVM IR of `call`; see the module's docstring."""
-    module = ir.Module("call")
-    e = Emitter(module, "call", 5)
-    b = e.b
-    groups, count, thread, threads, arrived = e.function.args
-    meet = Barrier(e, threads, arrived)
-
-    def group(g: ir.Value) -> None:
-        record = b.add(groups, b.mul(g, word(8 * GroupWords.SIZE)))
-        items, sweeps, table = (
-            e.at(record, w) for w in (GroupWords.ITEMS, GroupWords.SWEEPS, GroupWords.TABLE)
-        )
-        shared = b.icmp_signed("!=", e.at(record, GroupWords.SHARED), word(0))
-        lone = b.icmp_signed("==", thread, word(0))
-        begin = b.select(shared, b.sdiv(b.mul(items, thread), threads), word(0))
-        end = b.sdiv(b.mul(items, b.add(thread, word(1))), threads)
-        end = b.select(shared, end, b.select(lone, items, word(0)))
-
-        def item(i: ir.Value) -> None:
-            def sweep(s: ir.Value) -> None:
-                own = b.add(table, b.mul(s, word(8 * SweepWords.SIZE)))
-                kernel, strides = e.at(own, SweepWords.KERNEL), e.at(own, SweepWords.STRIDES)
-                calls, size = e.at(own, SweepWords.CALLS), e.at(own, SweepWords.BYTES)
-                starts = e.at(own, SweepWords.ITEMS)
-
-                def one(c: ir.Value) -> None:
-                    e.call(kernel, [b.add(calls, b.mul(c, size)), strides])
-
-                e.loop(e.at(starts, i), e.at(starts, b.add(i, word(1))), one)
-
-            e.loop(word(0), sweeps, sweep)
-
-        e.loop(begin, end, item)
-        asked = b.icmp_signed("!=", e.at(record, GroupWords.BARRIER), word(0))
-        e.when(b.and_(asked, b.icmp_signed(">", threads, word(1))), meet.emit)
-
-    e.loop(word(0), count, group)
-    b.ret_void()
-    return str(module)

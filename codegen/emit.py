@@ -13,9 +13,6 @@ def word(value: int) -> ir.Constant:
     return ir.Constant(I64_TYPE, value)
 
 
-SPINS = 2000  # before a waiting thread yields its processor
-
-
 class Emitter:
     """One function of 64-bit arguments; `b` adds to its end. Without `returns` the result is void."""
 
@@ -78,36 +75,3 @@ def declared(module: ir.Module, name: str, kind: ir.FunctionType) -> ir.Value:
     """The external function `name`, declared once in a module."""
     found = module.globals.get(name)
     return found if found is not None else ir.Function(module, kind, name)
-
-
-class Barrier:
-    """Where all threads of a function meet.
-
-    `arrived`, the address of a counter, only grows: barrier number k is passed at k * threads, so no
-    late leaver can meet a reset. The caller zeroes it before the first thread starts.
-    """
-
-    def __init__(self, e: Emitter, threads: ir.Value, arrived: ir.Value) -> None:
-        self.e, self.threads = e, threads
-        self.pointer = e.b.inttoptr(arrived, POINTER)
-        self.passed = e.b.alloca(I64_TYPE)
-        e.b.store(word(0), self.passed)
-
-    def emit(self) -> None:
-        e, b = self.e, self.e.b
-        yield_ = declared(e.module, "sched_yield", ir.FunctionType(ir.IntType(32), []))
-        goal = b.add(b.load(self.passed, typ=I64_TYPE), self.threads)
-        b.store(goal, self.passed)
-        b.atomic_rmw("add", self.pointer, word(1), "acq_rel")
-        before, spin, done = b.block, b.append_basic_block("spin"), b.append_basic_block("met")
-        b.branch(spin)
-        b.position_at_end(spin)
-        turns = b.phi(I64_TYPE)
-        turns.add_incoming(word(0), before)
-        now = b.load_atomic(self.pointer, "acquire", 8, typ=I64_TYPE)
-        following = b.add(turns, word(1))
-        tired = b.icmp_signed("==", b.srem(following, word(SPINS)), word(0))
-        e.when(tired, lambda: b.call(yield_, []) and None)
-        turns.add_incoming(following, b.block)
-        b.cbranch(b.icmp_signed(">=", now, goal), done, spin)
-        b.position_at_end(done)

@@ -1,9 +1,7 @@
 """The literal executor, as LLVM IR: walks the steps of a plan core by core over tables of 64-bit words.
 
-`execute(steps, count, thread, threads, arrived)` runs `count` step records. Each thread takes
-an equal share of a step's cores, and all meet at a barrier after it.
-For each core and time step it pulls what the operands need, then calls the kernel. `records` has the
-layout of the tables; `tables` fills them.
+`execute(steps, count)` runs `count` step records. For each core and time step it pulls what the operands
+need, then calls the kernel. `records` has the layout of the tables; `tables` fills them.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from collections.abc import Callable, Iterable
 from llvmlite import ir
 
 from .arithmetic import I64_TYPE, POINTER
-from .emit import Barrier, Emitter, word
+from .emit import Emitter, word
 from .pulls import emit_pull
 from .records import AxisWords, BackwardWords, FillWords, MoveWords, OperandWords, Pull, Record, WatchWords
 from .watch import emit_watch
@@ -55,17 +53,19 @@ def _emit_fill(module: ir.Module) -> None:
 
 
 class _Tasks(Emitter):
-    """`tasks(record, begin, end, watch)`: the cores [begin, end) of a step, in its order."""
+    """`tasks(record)`: all cores of a step."""
 
     def __init__(self, module: ir.Module) -> None:
-        super().__init__(module, "tasks", 4)
-        self.record, self.begin, self.end, self.watch = self.function.args
+        super().__init__(module, "tasks", 1)
+        (self.record,) = self.function.args
         self.block = self.b.ptrtoint(self.b.alloca(I64_TYPE, word(MOST_WORDS)), I64_TYPE)
         self.empty = self.b.ptrtoint(self.b.alloca(I64_TYPE, word(1)), I64_TYPE)
         self.r = {w: self.at(self.record, w) for w in Record if w != Record.SIZE}
+        self.watch = self.r[Record.WATCH]
 
     def finish(self) -> None:
-        self.loop(self.begin, self.end, self._core)
+        cores = self.b.mul(self.r[Record.COLUMNS], self.r[Record.ROWS])
+        self.loop(word(0), cores, self._core)
         self.b.ret_void()
 
     def _core(self, number: ir.Value) -> None:
@@ -179,20 +179,14 @@ class _Tasks(Emitter):
 
 
 def _emit_execute(module: ir.Module) -> None:
-    """`execute(steps, count, thread, threads, arrived)`; see the module's docstring."""
-    e = Emitter(module, "execute", 5)
+    """`execute(steps, count)`; see the module's docstring."""
+    e = Emitter(module, "execute", 2)
     b = e.b
-    steps, count, thread, threads, arrived = e.function.args
-    meet = Barrier(e, threads, arrived)
+    steps, count = e.function.args
 
     def each(i: ir.Value) -> None:
         record = b.add(steps, b.mul(i, word(8 * Record.SIZE)))
-        total = b.mul(e.at(record, Record.COLUMNS), e.at(record, Record.ROWS))
-        begin = b.sdiv(b.mul(total, thread), threads)
-        end = b.sdiv(b.mul(total, b.add(thread, word(1))), threads)
-        watch = b.add(e.at(record, Record.WATCH), b.mul(thread, word(8 * WatchWords.SIZE)))
-        b.call(module.globals["tasks"], [record, begin, end, watch])
-        e.when(b.icmp_signed(">", threads, word(1)), meet.emit)
+        b.call(module.globals["tasks"], [record])
 
     e.loop(word(0), count, each)
     b.ret_void()

@@ -36,7 +36,7 @@ class Record(IntEnum):
     FILLS = 16  # count
     FILL_TABLE = 17
     BOUNDS = 18  # [operands, 2] byte offsets in SRAM
-    WATCH = 19  # address of the threads' watch records
+    WATCH = 19  # address of the watch record
     NUMBER = 20  # the step's position, -1 for what the host lays and reads
     CLAIMS = 21  # count
     CLAIM_TABLE = 22
@@ -128,7 +128,7 @@ class OwnedWords(IntEnum):
 
 
 class WatchWords(IntEnum):
-    """one thread's record. CODE to ADDRESS are filled by who finds a violation, once."""
+    """What was found first. CODE to ADDRESS are filled by who finds a violation, once."""
 
     CODE = 0
     OPERAND = 1
@@ -158,7 +158,7 @@ class Base(IntEnum):
     PULL = 2
     REGION = 3  # the address of a region's table of core addresses
     HOST = 4  # the address of the cell that holds a host buffer's address
-    WATCH = 5  # the address of the watch records
+    WATCH = 5  # the address of the watch record
     ARENA = 6  # the address of the arena that holds the homes
 
 
@@ -268,3 +268,20 @@ class Calls:
     outputs: tuple[Placed, ...]
     margins: tuple[Margins, ...]
     shared: bool  # whether any group is worth a second thread
+
+
+ASLEEP, ENDED = -1, -2  # instead of a job's number
+
+
+class ControlWords(IntEnum):
+    """How the first thread of a call starts another one."""
+
+    POST = 0  # the newest job's number; ASLEEP: none is looked for; ENDED: the thread shall end
+    DONE = 8  # the newest finished job's number, in a cache line of its own
+    LAST = 9  # the same, for the thread itself
+    GROUPS = 16
+    COUNT = 17
+    THREAD = 18
+    THREADS = 19
+    ARRIVED = 20
+    SIZE = 24

@@ -20,9 +20,6 @@ import llvmlite.binding as llvm
 OPTIONS = "-disable-lsr"  # loop strength reduction spills vector registers under run-time strides
 DIGEST = 32  # bytes of SHA-256 before an object in the cache
 
-Execute = Callable[[int, int, int, int, int], None]
-"""(address of records, count, thread, threads, address of the barrier's counter)."""
-
 
 @cache
 def _start() -> None:
@@ -92,9 +89,9 @@ class Code:
         """The first of `symbols` that the code does not define."""
         return next((s for s, at in zip(symbols, self.addresses(symbols), strict=True) if not at), None)
 
-    def function(self, symbol: str) -> Execute:
-        """A function of five words as a Python callable that releases the interpreter while it runs."""
-        kind = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
+    def function(self, symbol: str, words: int, returns: bool = False) -> Callable[..., int]:
+        """A function of 64-bit words as a Python callable that releases the interpreter while it runs."""
+        kind = ctypes.CFUNCTYPE(ctypes.c_int64 if returns else None, *[ctypes.c_int64] * words)
         return kind(self._engine.get_function_address(symbol))
 
 

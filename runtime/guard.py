@@ -26,14 +26,8 @@ class GuardViolation(RuntimeError):
     """A kernel or a move broke the rules of a core's SRAM; the message names op and core."""
 
 
-def violation(memory: Memory, watches: Any) -> GuardViolation | None:
-    """The earliest violation in the threads' watch records (int64 [threads, WatchWords.SIZE])."""
-    found = [w for w in watches if w[WatchWords.CODE]]
-    if not found:
-        return None
-    w = min(
-        found, key=lambda w: tuple(int(w[i]) for i in (WatchWords.STEP, WatchWords.CORE, WatchWords.TIME))
-    )
+def violation(memory: Memory, w: Any) -> GuardViolation:
+    """What is in a watch record (int64 [WatchWords.SIZE]) that found one."""
     number, operand = int(w[WatchWords.STEP]) - 1, int(w[WatchWords.OPERAND])
     who, where = "the host", ""
     if 0 <= number < len(memory.names):

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..codegen.records import Base, Placed
 from ..ir.op import Array
-from .engine import Code, Execute
+from .engine import Code
 from .image import Image
 from .workers import Workers
 
@@ -23,7 +23,6 @@ class Homes:
     def __init__(self, image: Image, code: Code, constants: Mapping[str, Array]) -> None:
         calls = image.calls
         self._calls, self._code = calls, code
-        self._execute: Execute = code.function("call")
         self._memory = mmap.mmap(-1, max(calls.arena, PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             self._memory.madvise(mmap.MADV_HUGEPAGE)  # weights are more pages than there are TLB entries
@@ -35,14 +34,10 @@ class Homes:
             value = np.ascontiguousarray(constants[p.tensor])
             np.copyto(_strided(self._memory, p, p.offset, p.strides), _host(value, p))
         self._words = _relocated(image, code, raw.ctypes.data)
-        offset, self._count = calls.groups
-        self._start = self._words.ctypes.data + 8 * offset
+        offset, count = calls.groups
+        self._workers = Workers(code, self._words.ctypes.data + 8 * offset, count)
         self._inputs = {p.tensor: (_strided(self._memory, p, p.offset, p.strides), p) for p in calls.inputs}
         self._outputs = [(p, _strided(self._memory, p, p.offset, p.strides)) for p in calls.outputs]
-        self._ports = {p.name: p for p in image.ports.outputs}
-        self._arrived = np.zeros(8, np.int64)  # a cache line of its own
-        self._counter = self._arrived.ctypes.data
-        self._workers = Workers()
 
     def lay(self, given: Mapping[str, Array]) -> None:
         """Copies inputs (of the right shape and type) into their homes."""
@@ -52,12 +47,7 @@ class Homes:
 
     def call(self, threads: int) -> dict[str, Array]:
         """Runs all groups; the outputs are the caller's own arrays."""
-        if threads == 1 or not self._calls.shared:
-            self._execute(self._start, self._count, 0, 1, self._counter)
-        else:
-            self._arrived[:] = 0
-            execute = self._execute
-            self._workers.run(lambda k: execute(self._start, self._count, k, threads, self._counter), threads)
+        self._workers.run(threads if self._calls.shared else 1)
         return {p.tensor: home.copy() for p, home in self._outputs}
 
 

@@ -11,11 +11,10 @@ import numpy as np
 from ..codegen.records import GRANULE, Base, Lowered, Record, Section, Tables, WatchWords
 from ..ir.op import Array
 from ..placement.plan import Plan
-from .engine import Code, Execute
+from .engine import Code
 from .guard import violation
 from .ports import Port, ports_of
 from .sram import Arena, arena
-from .workers import MOST_THREADS, Workers
 
 
 @dataclass(frozen=True)
@@ -74,61 +73,52 @@ class Literal:
         self.memory = memory_of(plan)
         self._tables = lowered.tables
         self._code = code
-        self._execute: Execute = code.function("execute")
+        self._execute = code.function("execute", 2)
         self._arena = arena(self.memory)
-        self._watches = _watches(self._arena)
+        self._watch = _watch(self._arena)
         self._regions = [np.ascontiguousarray(self._arena.base[core.ravel()]) for core in self.memory.regions]
         self._cells = np.zeros(max(1, len(self._tables.host)), np.int64)
         self._cell = {buffer: i for i, buffer in enumerate(self._tables.host)}
         self._words = self._relocated(lowered)
-        self._arrived = np.zeros(8, np.int64)  # a cache line of its own
-        self._workers = Workers()
         self._outputs: tuple[Port, ...] = ports_of(plan.graph).outputs
-        self._section(self._tables.poisoning, 1)
+        self._section(self._tables.poisoning)
         kept = {n: np.ascontiguousarray(plan.graph.constants[n]) for k, n in self._cell if k == "constant"}
         for name, array in kept.items():
             self._point(("constant", name), array)
-        self._section(self._tables.laying, 1)
-        self._fresh = False
+        self._section(self._tables.laying)
 
     def lay(self, given: Mapping[str, Array]) -> None:
         """Lays inputs into the SRAM of their owners; nothing of an earlier call is left but states."""
-        self._section(self._tables.poisoning, 1)
+        self._section(self._tables.poisoning)
         start, _ = self._tables.inputs
         for i, name in enumerate(self._tables.laid):
             if name in given:
                 self._point(("input", name), given[name])
-                self._section((start + i * Record.SIZE, 1), 1)
+                self._section((start + i * Record.SIZE, 1))
 
     def call(self, threads: int) -> dict[str, Array]:
-        """Runs all steps and reads the outputs. Raises GuardViolation; states then hold what the run left."""
+        """Runs all steps, on one thread, and reads the outputs.
+
+        Raises GuardViolation; states then hold what the run left.
+        """
         out = {p.name: np.zeros(p.shape, p.dtype) for p in self._outputs}
         for name, array in out.items():
             self._point(("output", name), array)
-        self._section(self._tables.steps, threads)
-        self._section(self._tables.reading, 1)
-        if self._watches[:, WatchWords.CODE].any():
-            found = violation(self.memory, self._watches)
-            self._watches[:] = _watches(self._arena)
-            if found is not None:
-                raise found
+        self._section(self._tables.steps)
+        self._section(self._tables.reading)
+        if self._watch[WatchWords.CODE]:
+            found = violation(self.memory, self._watch)
+            self._watch[:] = _watch(self._arena)
+            raise found
         return out
 
     def _point(self, buffer: tuple[Any, str], array: Array) -> None:
         """The native side finds the host's buffer at `array`, which must outlive the section that uses it."""
         self._cells[self._cell[buffer]] = array.ctypes.data
 
-    def _section(self, section: Section, threads: int) -> None:
+    def _section(self, section: Section) -> None:
         offset, count = section
-        if not count:
-            return
-        at, arrived = self._words.ctypes.data + 8 * offset, self._arrived.ctypes.data
-        if threads == 1:
-            self._execute(at, count, 0, 1, arrived)
-            return
-        self._arrived[:] = 0
-        execute = self._execute
-        self._workers.run(lambda k: execute(at, count, k, threads, arrived), threads)
+        self._execute(self._words.ctypes.data + 8 * offset, count)
 
     def _relocated(self, lowered: Lowered) -> Any:
         """The tables' words with addresses in place."""
@@ -141,7 +131,7 @@ class Literal:
             Base.PULL: np.array(self._code.addresses([p.symbol for p in lowered.pulls]), np.int64),
             Base.REGION: np.array([r.ctypes.data for r in self._regions], np.int64),
             Base.HOST: cells,
-            Base.WATCH: np.array([self._watches.ctypes.data], np.int64),
+            Base.WATCH: np.array([self._watch.ctypes.data], np.int64),
         }
         for base, table in addresses.items():
             chosen = kind == base
@@ -150,9 +140,9 @@ class Literal:
         return words
 
 
-def _watches(memory: Arena) -> Any:
-    """A watch record for each host thread, nothing found yet."""
-    out = np.zeros((MOST_THREADS, WatchWords.SIZE), np.int64)
-    out[:, WatchWords.ARENA], out[:, WatchWords.BYTES] = memory.start, memory.bytes
-    out[:, WatchWords.TAGS] = memory.tags.ctypes.data
+def _watch(memory: Arena) -> Any:
+    """A watch record, nothing found yet."""
+    out = np.zeros(WatchWords.SIZE, np.int64)
+    out[WatchWords.ARENA], out[WatchWords.BYTES] = memory.start, memory.bytes
+    out[WatchWords.TAGS] = memory.tags.ctypes.data
     return out

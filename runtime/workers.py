@@ -7,71 +7,91 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..codegen.records import ENDED, ControlWords
+from .engine import Code
 
 MOST_THREADS = 64
-Work = Callable[[int], None]  # of one thread, by its number
 
 
 class Workers:
-    """Threads 1 to n - 1 of a call; the caller is thread 0.
+    """Runs a program's calls on one thread or on several; the caller is the first of them.
 
-    Two threads on one processor take turns at every barrier, so a worker pins itself away from the
-    processor that the caller is on. The caller's own affinity is never touched.
+    The others spin for a while after a call, then sleep. Two threads on one processor take turns at every
+    barrier, so a worker pins itself away from the processor that the caller is on. The caller's own
+    affinity is never touched.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, code: Code, groups: int, count: int) -> None:
+        self._code, self._groups, self._count = code, groups, count
+        self._call = code.function("call", 5)
+        self._arrived = np.zeros(8, np.int64)  # a cache line of its own
+        self._counter = self._arrived.ctypes.data
         self._workers: list[_Worker] = []
         self._close = weakref.finalize(self, _stop, self._workers)
 
-    def run(self, work: Work, threads: int) -> None:
-        """`work(k)` for every k below `threads`, at the same time. Raises what the caller's share raises."""
+    def run(self, threads: int) -> None:
+        """Makes all calls, on `threads` threads."""
+        if threads == 1:
+            self._call(self._groups, self._count, 0, 1, self._counter)
+            return
         while len(self._workers) < threads - 1:
-            self._workers.append(_Worker(len(self._workers) + 1))
-        free = _others() if threads > 1 else []
+            self._workers.append(_Worker(self._code, len(self._workers) + 1))
+        self._arrived[0] = 0
+        free = _others()
         chosen = self._workers[: threads - 1]
         for k, worker in enumerate(chosen):
-            worker.start(work, free[k] if len(free) >= len(chosen) else None)
-        try:
-            work(0)
-        finally:
-            for worker in chosen:
-                worker.wait()
+            worker.start(
+                (self._groups, self._count, k + 1, threads, self._counter),
+                free[k] if len(free) >= len(chosen) else None,
+            )
+        self._call(self._groups, self._count, 0, threads, self._counter)
+        for worker in chosen:
+            worker.wait()
 
 
 class _Worker:
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._given, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._work: Work | None = None
+    def __init__(self, code: Code, number: int) -> None:
+        self._code = code  # keeps the functions alive as long as the thread
+        self._serve = code.function("serve", 1, returns=True)
+        self._post = code.function("post", 2, returns=True)
+        self._finish = code.function("finish", 2)
+        self._control: Any = np.zeros(ControlWords.SIZE, np.int64)
+        self._address = self._control.ctypes.data
+        self._job = 0
+        self._woken = threading.Semaphore(0)
+        self._wanted: int | None = None
         self._processor: int | None = None
-        threading.Thread(target=self._serve, name=f"waferc-{number}", daemon=True).start()
+        threading.Thread(target=self._live, name=f"waferc-{number}", daemon=True).start()
 
-    def start(self, work: Work, processor: int | None) -> None:
-        self._work, self._wanted = work, processor
-        self._given.release()
+    def start(self, words: tuple[int, int, int, int, int], processor: int | None) -> None:
+        """Starts the next job: `call` with those words."""
+        c = ControlWords
+        self._control[c.GROUPS : c.ARRIVED + 1] = words
+        self._wanted = processor
+        self._job += 1
+        self._give(self._job)
 
     def wait(self) -> None:
-        self._done.acquire()
+        self._finish(self._address, self._job)
 
     def stop(self) -> None:
-        self._work = None
-        self._given.release()
+        self._give(ENDED)
 
-    def _serve(self) -> None:
-        while True:
-            self._given.acquire()
-            work = self._work
-            if work is None:
-                return
-            try:
-                if self._wanted is not None and self._wanted != self._processor:
-                    os.sched_setaffinity(0, {self._wanted})
-                    self._processor = self._wanted
-                work(self._number)
-            finally:
-                self._work = None
-                del work
-                self._done.release()
+    def _give(self, job: int) -> None:
+        if self._post(self._address, job):
+            self._woken.release()
+
+    def _live(self) -> None:
+        while not self._serve(self._address):
+            self._woken.acquire()
+            wanted = self._wanted
+            if wanted is not None and wanted != self._processor:
+                os.sched_setaffinity(0, {wanted})
+                self._processor = wanted
 
 
 def _stop(workers: list[_Worker]) -> None:
