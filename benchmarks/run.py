@@ -71,9 +71,12 @@ def _workloads() -> Iterator[Workload]:
     yield Workload("decoder-block", "decoder-block", 1.3)
     yield Workload("squeezenet", "squeezenet", 1.6)
     yield Workload("resnet50", "resnet50", 1.6)
+    halves = ("--weights", "f16")
     yield Workload("matvec-chain", "matvec-chain", 1.0)
+    yield Workload("matvec-chain-f16", "matvec-chain", 0.6, halves)
     tokens = ("--range", f"input_ids=0:{generate.VOCABULARY}")
     yield Workload("decode", "decode", 1.05, tokens)
+    yield Workload("decode-f16", "decode", 0.65, (*tokens, *halves))
 
 
 WORKLOADS = {w.name: w for w in _workloads()}

@@ -21,7 +21,7 @@ from ..ir.graph import REGISTRY, Graph
 from .errors import InvalidInput, Refusal, UnsupportedModel, UnsupportedOperator, UsageError, quoted, shown
 from .expand import Builder
 from .functions import has_body
-from .load import load_model
+from .load import load_model, without_weights
 
 OLDEST_OPSET = 6
 OLDEST_DIRECT_OPSET = 7  # opset 6 differs in how operands broadcast: onnx's converter rewrites it
@@ -113,7 +113,7 @@ def _check_opsets(proto: onnx.ModelProto) -> None:
 
 def _check(proto: onnx.ModelProto) -> None:
     try:
-        checker.check_model(proto)  # pyright: ignore[reportUnknownMemberType]
+        checker.check_model(without_weights(proto))  # pyright: ignore[reportUnknownMemberType]
     except (checker.ValidationError, ValueError) as e:
         first = next((line for line in str(e).splitlines() if line.strip()), "invalid")
         raise InvalidInput(f"onnx's checker refuses the model: {shown(first, 200)}") from None

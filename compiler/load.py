@@ -14,6 +14,8 @@ from ..ir.graph import Unsupported
 from ..ir.op import Array
 from .errors import InputOutput, InvalidInput, quoted, shown
 
+LARGE = 4096  # bytes of a tensor that `without_weights` leaves out
+
 
 def load_model(model: str | Path | bytes | onnx.ModelProto) -> onnx.ModelProto:
     """The model with all its data in memory. A file's external data lies next to it."""
@@ -58,6 +60,36 @@ def _load_external(proto: onnx.ModelProto, folder: Path) -> None:
             ) from None
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
+
+
+def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with empty tensors in place of its large ones, for onnx's checker.
+
+    The checker is given a serialised copy: of a model with its weights that takes seconds and as much
+    memory again, and more than 2 GiB cannot be serialised at all.
+    """
+    out = onnx.ModelProto()
+    for field, value in proto.ListFields():
+        if field.name != "graph":
+            _set(out, field.name, value)
+    for field, value in proto.graph.ListFields():
+        if field.name != "initializer":
+            _set(out.graph, field.name, value)
+    for tensor in proto.graph.initializer:
+        if tensor.ByteSize() <= LARGE:
+            out.graph.initializer.append(tensor)
+        else:
+            out.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=[0])
+    return out
+
+
+def _set(message: Any, name: str, value: Any) -> None:
+    """Copies a field from another message of the same kind."""
+    mine = getattr(message, name)
+    if hasattr(mine, "MergeFrom"):
+        mine.MergeFrom(value)
+    else:
+        setattr(message, name, value)
 
 
 def array_of(tensor: TensorProto) -> Array:

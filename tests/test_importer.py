@@ -19,6 +19,7 @@ from waferc.compiler.errors import (
     shown,
 )
 from waferc.compiler.importer import Row, import_model, survey
+from waferc.compiler.load import without_weights
 from waferc.ir.evaluate import evaluate
 from waferc.ir.op import Array
 
@@ -53,6 +54,24 @@ def graph_of(
 
 
 # -- files ------------------------------------------------------------------------------
+
+
+def test_the_checker_is_not_given_large_weights() -> None:
+    """All else is, and a large weight that is damaged is found all the same."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "m")]
+    small, large = normal(4), normal(4, 1000)
+    weights = (numpy_helper.from_array(large, "w"), numpy_helper.from_array(small, "b"))
+    proto = graph_of([*nodes, helper.make_node("Add", ["x", "b"], ["z"])], initializers=weights)
+    bare = without_weights(proto)
+    assert bare.ByteSize() < 1000 < large.nbytes < proto.ByteSize()
+    assert [list(t.dims) for t in bare.graph.initializer] == [[0], [4]]
+    proto.graph.initializer[0].raw_data = large.tobytes()[:-4]
+    with pytest.raises(InvalidInput, match="tensor 'w'"):
+        import_model(proto)
+    proto.graph.initializer[0].CopyFrom(weights[0])
+    del bare.graph.initializer[:]
+    bare.graph.initializer.extend(weights)
+    assert bare == proto
 
 
 def test_every_form_of_a_model(tmp_path: Path) -> None:

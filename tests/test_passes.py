@@ -105,6 +105,16 @@ def test_equal_constants_merge() -> None:
     assert len(check(proto).constants) == 1
 
 
+@pytest.mark.parametrize("place", [0, 1, 4999, 9999])
+def test_constants_that_differ_in_one_bit_do_not_merge(place: int) -> None:
+    zeros, almost = np.zeros(10_000, np.float32), np.zeros(10_000, np.float32)
+    almost[place] = -0.0
+    rows, ends = [("Mul", "x p", "a"), ("Mul", "a q", "b")], ({"x": (10_000,)}, ["b"])
+    for q, left in ((zeros.copy(), 1), (almost, 2)):
+        graph = merge_equal(import_model(several(rows, *ends, {"p": zeros, "q": q})))
+        assert len({n for node in graph.nodes for n in node.inputs if n in graph.constants}) == left
+
+
 def test_attention_needs_no_copy() -> None:
     rows = [
         ("MatMul", "x wq", "q0"),
