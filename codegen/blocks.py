@@ -21,8 +21,8 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 NEAR = 1 << 18  # bytes of operands that stay in the cache next to a processor: half of a common L2
 PANEL = 1 << 17  # bytes of a panel of weights that is read again for each block of rows
 ELEMENTS = 1 << 14  # of an elementwise block
-SHARES = 8  # blocks that a sweep worth sharing is cut into at least
-LITTLE = 60_000  # iterations below which a sweep is not shared
+SHARES = 16  # blocks that a sweep worth sharing is cut into at least
+LITTLE = 300_000  # vector lanes' work below which a sweep is not shared: some microseconds
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ def steps_of(op: Op, lane: str, width: int, lanes: int, whole: Sequence[str]) ->
     size = op.size
     kept = [a for a, _ in op.axes if a not in op.reduced]
     steps = {a: max(1, size[a]) for a in kept}
-    total = 1
-    for n in size.values():
-        total *= n
+    work = sum(int(w.elements) for w in op.work(size))
     if width and lane in steps:
         steps[lane] = width
     inner = 1
@@ -100,7 +98,7 @@ def steps_of(op: Op, lane: str, width: int, lanes: int, whole: Sequence[str]) ->
             continue
         while cost() > bound and steps[a] > 1:
             steps[a] = -(-steps[a] // 2)
-    if total >= LITTLE:
+    if work >= LITTLE:
         # Enough blocks for the threads, cut along the outermost axes.
         for a in free:
             others = 1

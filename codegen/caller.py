@@ -1,7 +1,8 @@
 """The function that makes a program's calls, and how threads share them, as LLVM IR.
 
-`call(groups, count, thread, threads, arrived)` runs `count` groups. A group's items are shared out
-among the threads; an item makes the calls of each of the group's sweeps in turn.
+`call(groups, count, thread, threads, counters)` runs `count` groups. An item makes the calls of each of the
+group's sweeps in turn. Each thread has a share of a group's items, the same for groups of as many items, so
+that it finds in its cache what it wrote; when it is through, it takes what is left of the others' shares.
 
 Other threads than the first stay in `serve(control)`, which spins for a while and then returns for its
 thread to sleep. `post(control, job)` starts a job there and tells whether the thread must be woken;
@@ -16,7 +17,7 @@ from llvmlite import ir
 
 from .arithmetic import I64_TYPE, POINTER
 from .emit import Emitter, declared, word
-from .records import ASLEEP, ENDED, ControlWords, GroupWords, SweepWords
+from .records import ASLEEP, ENDED, LINE, ControlWords, GroupWords, SweepWords
 
 PATIENCE = 20_000  # turns of a thread that waits for work before it sleeps: some 100 microseconds
 SPINS = 2_000  # turns of a thread that waits for another before it yields its processor
@@ -33,30 +34,29 @@ def make_caller() -> str:
 
 
 def _emit_call(module: ir.Module) -> None:
-    """`arrived` counts arrivals and only grows: barrier number k is passed at k * threads, so no late
-    leaver can meet a reset. It is zero before the first thread starts."""
+    """counters: a cache line for the barriers, then one for each group and thread; zeros to begin with.
+
+    The barriers' counter counts arrivals and only grows: barrier number k is passed at k * threads, so no
+    late leaver can meet a reset. The others count the items taken from a thread's share of a group.
+    """
     e = Emitter(module, "call", 5)
     b = e.b
-    groups, count, thread, threads, arrived = e.function.args
+    groups, count, thread, threads, counters = e.function.args
     passed = b.alloca(I64_TYPE)
     b.store(word(0), passed)
+    alone = b.icmp_signed("==", threads, word(1))
 
     def meet() -> None:
         goal = b.add(b.load(passed, typ=I64_TYPE), threads)
         b.store(goal, passed)
-        b.atomic_rmw("add", b.inttoptr(arrived, POINTER), word(1), "acq_rel")
-        _wait(e, lambda: b.icmp_signed(">=", _acquired(e, arrived), goal))
+        b.atomic_rmw("add", b.inttoptr(counters, POINTER), word(1), "acq_rel")
+        _wait(e, lambda: b.icmp_signed(">=", _acquired(e, counters), goal))
 
     def group(g: ir.Value) -> None:
         record = b.add(groups, b.mul(g, word(8 * GroupWords.SIZE)))
         items, sweeps, table = (
             e.at(record, w) for w in (GroupWords.ITEMS, GroupWords.SWEEPS, GroupWords.TABLE)
         )
-        shared = b.icmp_signed("!=", e.at(record, GroupWords.SHARED), word(0))
-        lone = b.icmp_signed("==", thread, word(0))
-        begin = b.select(shared, b.sdiv(b.mul(items, thread), threads), word(0))
-        end = b.sdiv(b.mul(items, b.add(thread, word(1))), threads)
-        end = b.select(shared, end, b.select(lone, items, word(0)))
 
         def item(i: ir.Value) -> None:
             def sweep(s: ir.Value) -> None:
@@ -72,9 +72,32 @@ def _emit_call(module: ir.Module) -> None:
 
             e.loop(word(0), sweeps, sweep)
 
-        e.loop(begin, end, item)
-        asked = b.icmp_signed("!=", e.at(record, GroupWords.BARRIER), word(0))
-        e.when(b.and_(asked, b.icmp_signed(">", threads, word(1))), meet)
+        def share(turn: ir.Value) -> None:
+            """What is left of one thread's items, this thread's own first."""
+            owner = b.srem(b.add(thread, turn), threads)
+            begin = b.sdiv(b.mul(items, owner), threads)
+            end = b.sdiv(b.mul(items, b.add(owner, word(1))), threads)
+            line = b.add(b.add(b.mul(g, threads), owner), word(1))
+            counter = b.inttoptr(b.add(counters, b.mul(line, word(LINE))), POINTER)
+            before, take, run, done = b.block, *(b.append_basic_block(n) for n in ("take", "run", "done"))
+            b.position_at_end(before)
+            b.branch(take)
+            b.position_at_end(take)
+            i = b.add(begin, b.atomic_rmw("add", counter, word(1), "monotonic"))
+            b.cbranch(b.icmp_signed("<", i, end), run, done)
+            b.position_at_end(run)
+            item(i)
+            b.branch(take)
+            b.position_at_end(done)
+
+        def together() -> None:
+            shared = b.icmp_signed("!=", e.at(record, GroupWords.SHARED), word(0))
+            first = b.icmp_signed("==", thread, word(0))
+            single = b.select(first, items, word(0))
+            e.when(shared, lambda: e.loop(word(0), threads, share), lambda: e.loop(word(0), single, item))
+            e.when(b.icmp_signed("!=", e.at(record, GroupWords.BARRIER), word(0)), meet)
+
+        e.when(alone, lambda: e.loop(word(0), items, item), together)
 
     e.loop(word(0), count, group)
     b.ret_void()
@@ -106,7 +129,7 @@ def _emit_serve(module: ir.Module) -> None:
         ControlWords.COUNT,
         ControlWords.THREAD,
         ControlWords.THREADS,
-        ControlWords.ARRIVED,
+        ControlWords.COUNTERS,
     )
     b.call(module.globals["call"], [e.at(control, w) for w in words])
     e.put(control, ControlWords.LAST, job)

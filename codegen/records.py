@@ -270,6 +270,7 @@ class Calls:
     shared: bool  # whether any group is worth a second thread
 
 
+LINE = 64  # bytes that no two threads should write at the same time
 ASLEEP, ENDED = -1, -2  # instead of a job's number
 
 
@@ -283,5 +284,5 @@ class ControlWords(IntEnum):
     COUNT = 17
     THREAD = 18
     THREADS = 19
-    ARRIVED = 20
+    COUNTERS = 20
     SIZE = 24

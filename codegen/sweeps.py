@@ -19,7 +19,7 @@ from ..ir.ops.elementwise import Elementwise
 from ..ir.ops.rearrange import Copy
 from ..ir.ops.reduce import Reduce
 from ..placement.plan import Plan, Step
-from .blocks import Boxes, boxes, steps_of
+from .blocks import LITTLE, Boxes, boxes, steps_of
 from .homes import Home, Kind, Margin, Panel, View, allocate, lay_out, view
 from .sums import WIDE, Order, Stage, across, order
 
@@ -419,11 +419,11 @@ class _Maker:
             )
 
     def _add(self, name: str, op: Op, lane: str, views: Sequence[View], sums: Order, made: Boxes) -> None:
-        total = prod(op.size.values())
+        work = sum(int(w.elements) for w in op.work(op.size))
         number = len(self.sweeps)
         for v in views:
             self.touched.setdefault(v.home, []).append(number)
-        self.sweeps.append(Sweep(name, op, lane, tuple(views), sums.part, sums.chunk, made, total >= 60_000))
+        self.sweeps.append(Sweep(name, op, lane, tuple(views), sums.part, sums.chunk, made, work >= LITTLE))
 
 
 def _whole(home: Home) -> Lay:

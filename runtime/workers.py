@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.records import ENDED, ControlWords
+from ..codegen.records import ENDED, LINE, ControlWords
 from .engine import Code
 
 MOST_THREADS = 64
@@ -28,27 +28,31 @@ class Workers:
     def __init__(self, code: Code, groups: int, count: int) -> None:
         self._code, self._groups, self._count = code, groups, count
         self._call = code.function("call", 5)
-        self._arrived = np.zeros(8, np.int64)  # a cache line of its own
-        self._counter = self._arrived.ctypes.data
+        self._counters: Any = np.zeros(0, np.int64)
         self._workers: list[_Worker] = []
         self._close = weakref.finalize(self, _stop, self._workers)
 
     def run(self, threads: int) -> None:
         """Makes all calls, on `threads` threads."""
         if threads == 1:
-            self._call(self._groups, self._count, 0, 1, self._counter)
+            self._call(self._groups, self._count, 0, 1, 0)
             return
         while len(self._workers) < threads - 1:
             self._workers.append(_Worker(self._code, len(self._workers) + 1))
-        self._arrived[0] = 0
+        lines = 1 + self._count * threads
+        if len(self._counters) < lines * (LINE // 8):
+            self._counters = np.zeros(lines * (LINE // 8), np.int64)
+        self._counters[:] = 0
+        words = self._groups, self._count
+        counters = self._counters.ctypes.data
         free = _others()
         chosen = self._workers[: threads - 1]
         for k, worker in enumerate(chosen):
             worker.start(
-                (self._groups, self._count, k + 1, threads, self._counter),
+                (*words, k + 1, threads, counters),
                 free[k] if len(free) >= len(chosen) else None,
             )
-        self._call(self._groups, self._count, 0, threads, self._counter)
+        self._call(*words, 0, threads, counters)
         for worker in chosen:
             worker.wait()
 
@@ -70,7 +74,7 @@ class _Worker:
     def start(self, words: tuple[int, int, int, int, int], processor: int | None) -> None:
         """Starts the next job: `call` with those words."""
         c = ControlWords
-        self._control[c.GROUPS : c.ARRIVED + 1] = words
+        self._control[c.GROUPS : c.COUNTERS + 1] = words
         self._wanted = processor
         self._job += 1
         self._give(self._job)
