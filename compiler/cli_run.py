@@ -47,9 +47,9 @@ def run(
     Executes PROGRAM (.wafer) in the same tasks and moves as on the wafer. With
     --steps, outputs gain a first axis that counts the calls.
     """
+    from .figures import clock, host_line
     from .files import write_npz
     from .saved import Saved
-    from .show import clock, host_line
 
     saved = Saved(program)
     loaded = saved.program(threads, guard)

@@ -24,9 +24,10 @@ from ..placement.wafer import load as load_wafer
 from ..runtime.load import entries, prepare
 from ..runtime.program import Program
 from .errors import DoesNotFit, InvalidInput, UsageError, quoted
+from .figures import Figures
 from .importer import import_model
 from .passes import simplify
-from .show import Figures, figures
+from .show import figures
 from .weights import narrow_weights
 
 Until = Literal["graph", "plan", "program"]
@@ -81,7 +82,7 @@ class Compiled:
     def save(self, path: str | Path, until: Until = "program") -> None:
         """Writes the artifact: a program, or with `until="plan"` a plan without weights and kernels."""
         start = time.perf_counter()
-        parts = artifact.describe(self.plan, self.phases)
+        parts: dict[str, bytes | Array] = {**artifact.describe(self.plan, self.phases)}
         if until == "program":
             parts |= artifact.weights(self.plan) | entries(self.plan)
         artifact.write(path, {**self.manifest, "figures": asdict(self.figures)}, parts)
@@ -157,8 +158,10 @@ def _silent(phase: str, share: float) -> None:
 
 def model_digest(model: str | Path | bytes) -> str:
     """SHA-256 of the model file."""
-    content = model if isinstance(model, bytes) else Path(model).read_bytes()
-    return hashlib.sha256(content).hexdigest()
+    if isinstance(model, bytes):
+        return hashlib.sha256(model).hexdigest()
+    with open(model, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _wafer(wafer: str | Wafer) -> Wafer:

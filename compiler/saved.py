@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..codegen.artifact import Artifact, InvalidArtifact, read
-from ..codegen.encode import Undecodable, decode_wafer
-from ..placement.plan import Plan
-from ..placement.timing import Timing, simulate
-from ..placement.wafer import Wafer
 from ..runtime.load import load
 from ..runtime.program import Program
 from .errors import ArtifactError, quoted, shown
-from .show import Figures
+from .figures import Figures
+
+if TYPE_CHECKING:
+    from ..placement.plan import Plan
+    from ..placement.timing import Timing
+    from ..placement.wafer import Wafer
 
 
 class Saved:
@@ -49,6 +50,8 @@ class Saved:
 
     @cached_property
     def wafer(self) -> Wafer:
+        from ..codegen.encode import Undecodable, decode_wafer
+
         with self._named():
             try:
                 return decode_wafer(self.artifact.json("wafer.json"))
@@ -62,6 +65,8 @@ class Saved:
 
     @cached_property
     def timing(self) -> Timing:
+        from ..placement.timing import simulate
+
         return simulate(self.plan)
 
     def program(self, threads: int | None = None, guard: bool = False) -> Program:

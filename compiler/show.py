@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,44 +13,8 @@ from ..placement.timing import Timing, held, simulate
 from ..placement.wafer import LINKS, Wafer, mixed_products
 from .console import plural
 from .errors import shown
+from .figures import Figures, clock, host_line
 from .picture import Metric, Picture, Region
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What one looks at first. Bytes, cycles; fullest: (x, y) of a core or of a link's router.
-
-    cycles_at_f32: if products of 16-bit weights took as long as those of f32.
-    """
-
-    cores_used: int
-    regions: int
-    wavefronts: int
-    tasks: int
-    cycles: float
-    cycles_at_f32: float
-    microseconds: float
-    fullest_core: tuple[int, int]
-    fullest_core_bytes: int
-    fullest_link: tuple[int, int, str] | None
-    fullest_link_bytes: int
-    bytes_in: int
-    bytes_out: int
-    host_cycles: float
-    assumed: tuple[str, ...]
-
-    @staticmethod
-    def read(data: Any) -> Figures:
-        """Figures from their JSON. Raises TypeError, ValueError where it is something else."""
-        x, y = data["fullest_core"]
-        link = data["fullest_link"]
-        values: dict[str, Any] = dict(data)
-        values["fullest_core"] = int(x), int(y)
-        values["fullest_link"] = None if link is None else (int(link[0]), int(link[1]), str(link[2]))
-        values["assumed"] = tuple(map(str, data["assumed"]))
-        for name in ("cycles", "cycles_at_f32", "microseconds", "host_cycles"):
-            values[name] = float(data[name])
-        return Figures(**values)
 
 
 def figures(plan: Plan, timing: Timing) -> Figures:
@@ -148,18 +112,6 @@ def _slower(f: Figures) -> list[tuple[str, str]]:
     if f.cycles_at_f32 == f.cycles:
         return []
     return [("at f32's rate", f"{f.cycles_at_f32:,.0f} cycles, if 16-bit weights multiplied no faster")]
-
-
-def host_line(f: Figures, wafer: Wafer) -> str:
-    """The transfer from and to the host, which is not part of the cycles."""
-    return (
-        f"{f.bytes_in:,} bytes in, {f.bytes_out:,} out: {f.host_cycles:,.0f} more cycles "
-        f"at {wafer.host_bytes_per_cycle:g} bytes per cycle"
-    )
-
-
-def clock(wafer: Wafer) -> str:
-    return f"{wafer.clock_hz / 1e9:g} GHz"
 
 
 def share(part: int, whole: int) -> str:
