@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from ..codegen.artifact import Artifact, InvalidArtifact, read
 from .engine import Code, bitcode, host_lanes
 from .homes import Homes
-from .image import Image, decode, encode, judge_constants
+from .image import Image, decode, encode
+from .judge import judge_constants
 from .ports import ports_of
 from .program import Program
 
@@ -29,7 +30,7 @@ def load(source: str | Path | Artifact, threads: int | None = None, guard: bool 
         return prepare(artifact.plan(), threads, guard=True)
     image = decode(artifact)
     constants = artifact.constants()
-    judge_constants(image, constants)
+    judge_constants(image.calls, constants)
     try:
         code = Code(artifact.entry("kernels.bc"))
     except RuntimeError as e:
@@ -64,7 +65,8 @@ def entries(plan: Plan) -> dict[str, bytes]:
 
 def _lowered(plan: Plan) -> tuple[Image, bytes]:
     """The image of a plan, and bitcode of all that it calls."""
-    from ..codegen.calls import make_caller, make_calls
+    from ..codegen.caller import make_caller
+    from ..codegen.calls import make_calls
     from ..codegen.kernels import make_module
 
     calls, kernels = make_calls(plan, host_lanes())

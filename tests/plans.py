@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 import waferc.ir.ops  # noqa: F401  (registers the operators)
+from waferc.codegen import blocks, sweeps
 from waferc.ir import dtypes
 from waferc.ir.graph import REGISTRY, Graph, GraphBuilder, Spec
 from waferc.placement.plan import Plan
@@ -110,3 +113,12 @@ def damaged(side: int, share: float, seed: int) -> Wafer:
     cores = random.choice(side * side, round(side * side * share), replace=False)
     dead = tuple((int(c) % side, int(c) // side) for c in np.sort(cores))
     return replace(preset(f"{side}x{side}"), dead_cores=dead)
+
+
+@contextmanager
+def all_shared() -> Iterator[None]:
+    """Programs made meanwhile share out all their work among threads, however little it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (blocks, sweeps):
+            patch.setattr(module, "LITTLE", 0)
+        yield

@@ -11,22 +11,27 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache as cache_results
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from plans import planned
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plans import GRAPHS, planned
 from waferc.codegen import artifact
 from waferc.codegen.artifact import Artifact, InvalidArtifact, npy, read, write
-from waferc.codegen.records import Record
+from waferc.codegen.records import Base, GroupWords, SweepWords
 from waferc.ir.op import Array
 from waferc.placement.plan import Plan
 from waferc.runtime.engine import cache_folder
+from waferc.runtime.image import Image, decode
 from waferc.runtime.load import entries, load, prepare
 
 
-def parts(p: Plan) -> dict[str, bytes]:
+def parts(p: Plan) -> dict[str, bytes | Array]:
     return artifact.describe(p, {"plan": str(p)}) | artifact.weights(p) | entries(p)
 
 
@@ -191,7 +196,7 @@ def test_an_entry_swapped_missing_or_added(good: Path, tmp_path: Path, digests_a
                 read(zipped(changed))
         assert read(zipped(every)) == a
         return
-    for name in ("image.json", "tables/words.npy", "weights.json", "weights/0.npy", "tables/region0.npy"):
+    for name in ("image.json", "tables/words.npy", "weights.json", "weights/0.npy", "tables/relocations.npy"):
         with pytest.raises(InvalidArtifact, match="missing"):
             load(rewritten(good, path, {name: None}))
     with pytest.raises(InvalidArtifact, match="cannot run"):
@@ -274,75 +279,206 @@ def test_hostile_arrays(good: Path, tmp_path: Path, data: bytes) -> None:
         load(rewritten(good, tmp_path / "a", {"tables/words.npy": data}))
 
 
-def image(**changes: Any) -> Callable[[Artifact], dict[str, bytes | None]]:
+Change = Callable[[Artifact], dict[str, bytes | None]]
+
+
+def facts(**changes: Any) -> Change:
+    """image.json with other values."""
+    return lambda a: {"image.json": json.dumps({**a.json("image.json"), **changes}).encode()}
+
+
+def fact(name: str, *path: int, to: Any) -> Change:
+    """image.json with one value inside the list `name` replaced."""
+
     def change(a: Artifact) -> dict[str, bytes | None]:
-        return {"image.json": json.dumps({**a.json("image.json"), **changes}).encode()}
+        whole = a.json("image.json")
+        at = whole[name]
+        for i in path[:-1]:
+            at = at[i]
+        at[path[-1]] = to(at[path[-1]]) if callable(to) else to
+        return {"image.json": json.dumps(whole).encode()}
 
     return change
 
 
-def sections(all_at: list[int]) -> Callable[[Artifact], dict[str, bytes | None]]:
-    return image(sections=dict.fromkeys(("laying", "poisoning", "inputs", "steps", "reading"), all_at))
+@dataclass(frozen=True)
+class Pointers:
+    """Where, in the words, things of the first group stand."""
+
+    words: Any
+    relocations: Any
+    group: int
+
+    @property
+    def sweep(self) -> int:
+        return int(self.words[self.group + GroupWords.TABLE]) // 8
+
+    def table(self, word: SweepWords) -> int:
+        """The place of a table of the group's first sweep."""
+        return int(self.words[self.sweep + word]) // 8
 
 
-def table(name: str, edit: Callable[[Any, Artifact], Any]) -> Callable[[Artifact], dict[str, bytes | None]]:
+def tables(edit: Callable[[Pointers], None]) -> Change:
+    """Words and relocations changed in place."""
+
     def change(a: Artifact) -> dict[str, bytes | None]:
-        array = a.array(f"tables/{name}.npy").copy()
-        out = edit(array, a)
-        return {f"tables/{name}.npy": npy(array if out is None else out)}
+        names = ("tables/words.npy", "tables/relocations.npy")
+        words, relocations = (a.array(n).copy() for n in names)
+        edit(Pointers(words, relocations, a.json("image.json")["groups"][0]))
+        return {n: npy(array) for n, array in zip(names, (words, relocations), strict=True)}
 
     return change
 
 
-def at(row: Any, column: int, value: int) -> Callable[[Any, Artifact], None]:
-    def edit(array: Any, a: Artifact) -> None:
-        array[row, column] = value
-
-    return edit
+def group(word: GroupWords, value: int) -> Change:
+    return tables(lambda p: p.words.__setitem__(p.group + word, value))
 
 
-def first_step(word: Record, value: int) -> Callable[[Any, Artifact], None]:
-    def edit(array: Any, a: Artifact) -> None:
-        array[a.json("image.json")["sections"]["steps"][0] + word] = value
-
-    return edit
+def sweep(word: SweepWords, value: int) -> Change:
+    return tables(lambda p: p.words.__setitem__(p.sweep + word, value))
 
 
-def times(factor: int) -> Callable[[Any, Artifact], Any]:
-    return lambda array, a: array * factor
+def inside(table: SweepWords, offset: int, value: int) -> Change:
+    """A word of one of the first sweep's tables."""
+    return tables(lambda p: p.words.__setitem__(p.table(table) + offset, value))
 
 
-WRONG: dict[str, Callable[[Artifact], dict[str, bytes | None]]] = {
-    "no sections": image(sections={}),
-    "a section outside": sections([1 << 40, 1]),
-    "a negative section": sections([-8, 1]),
-    "a port of objects": image(inputs=[["x", [10, 100], "O"]]),
-    "a negative port": image(inputs=[["x", [10, -100], "float32"]]),
-    "a port too large": image(inputs=[["x", [1 << 50], "float32"]]),
-    "an input not laid": image(laid=[]),
-    "a host buffer of no port": image(host=[["input", "nobody"]]),
-    "a kind of host buffer": image(host=[["file", "x"]]),
-    "a state that is no input": image(states=[["a", "b"]]),
-    "a kernel that is not there": image(symbols=["abort"]),
-    "fewer regions": image(regions=0),
-    "not numbers": image(regions="many"),
-    "a relocation outside": table("relocations", at(0, 0, 1 << 40)),
-    "a relocation twice": table("relocations", at(1, 0, 0)),
-    "an unknown base": table("relocations", at(0, 1, 99)),
-    "a number out of range": table("relocations", at(slice(None), 2, 1 << 30)),
-    "a negative number": table("relocations", at(slice(None), 2, -1)),
-    "words of another type": table("words", lambda array, a: array.astype(np.int32)),
-    "fewer words": table("words", lambda array, a: array[:200]),
-    "offsets outside": table("words", times(1000)),
-    "a grid larger than its region": table("words", first_step(Record.COLUMNS, 10_000)),
-    "a negative grid": table("words", first_step(Record.ROWS, -1)),
-    "moves outside": table("words", first_step(Record.MOVES, 1 << 30)),
-    "a core twice": table("cores", times(0)),
-    "cores out of range": table("cores", times(1 << 40)),
-    "SRAM over the budget": table("used", times(1000)),
-    "negative SRAM": table("used", times(-1)),
-    "a region on other cores": table("region0", lambda array, a: array + 10_000),
+def relocation(column: int, value: Any, row: Any = 0) -> Change:
+    return tables(lambda p: p.relocations.__setitem__((row, column), value))
+
+
+def of_word(find: Callable[[Pointers], int], column: int, value: int) -> Change:
+    """The relocation of one word."""
+
+    def edit(p: Pointers) -> None:
+        (row,) = np.flatnonzero(p.relocations[:, 0] == find(p))
+        p.relocations[row, column] = value
+
+    return tables(edit)
+
+
+def array(name: str, edit: Callable[[Any], Any]) -> Change:
+    return lambda a: {name: npy(edit(a.array(name)))}
+
+
+FAR = 1 << 45
+# Copies are [tensor, type, shape, offset, strides, offset on the host, strides on the host].
+WRONG: dict[str, Change] = {
+    "no groups": facts(groups=[]),
+    "groups outside": facts(groups=[1 << 40, 1]),
+    "a negative count of groups": facts(groups=[8, -1]),
+    "groups at a negative place": facts(groups=[-8, 1]),
+    "groups that are other words": fact("groups", 0, to=lambda at: at - 1),
+    "an arena that is no number": facts(arena="many"),
+    "an arena without end": facts(arena=float("inf")),
+    "an arena too large": facts(arena=FAR),
+    "an arena too small": facts(arena=64),
+    "a negative arena": facts(arena=-64),
+    "a port of objects": fact("inputs", 0, 2, to="O"),
+    "a port of no known type": fact("inputs", 0, 2, to="float33"),
+    "a port in another byte order": fact("inputs", 0, 2, to=">f4"),
+    "a type that is a list": fact("inputs", 0, 2, to=["float32"]),
+    "a negative port": fact("inputs", 0, 1, to=[10, -100]),
+    "a port of another shape": fact("inputs", 0, 1, to=[10, 101]),
+    "a port of another type": fact("inputs", 0, 2, to="int32"),
+    "a port too large": fact("inputs", 0, 1, to=[1 << 50]),
+    "a port of a hundred dimensions": fact("inputs", 0, 1, to=[1] * 100),
+    "a port without a shape": fact("inputs", 0, 1, to=None),
+    "two ports of one name": lambda a: facts(inputs=a.json("image.json")["inputs"] * 2)(a),
+    "a copy of no port": facts(inputs=[]),
+    "an output of another shape": fact("outputs", 0, 1, to=[30, 10]),
+    "an input not laid": facts(laid=[]),
+    "an output not read": facts(read=[]),
+    "an output read under another name": fact("read", 0, 0, to="nobody"),
+    "a state that is no input": facts(states=[["a", "b"]]),
+    "a state of three": facts(states=[["a", "b", "c"]]),
+    "a kernel that is not there": facts(symbols=["abort"]),
+    "symbols that are no list": facts(symbols=7),
+    "a copy past the arena": fact("laid", 0, 3, to=FAR),
+    "a copy before the arena": fact("laid", 0, 3, to=-4),
+    "a copy with a stride too long": fact("read", 0, 4, to=[1 << 20, 4]),
+    "a copy with a stride that no array has": fact("laid", 0, 4, 0, to=1 << 70),
+    "a copy that stays in one place": fact(
+        "laid", 0, to=lambda c: [*c[:2], [1 << 30, 1], c[3], [0, 0], *c[5:]]
+    ),
+    "a copy of another rank": fact("laid", 0, 4, to=[4]),
+    "a copy of a negative size": fact("constants", 0, 2, 0, to=-1),
+    "a copy of objects": fact("constants", 0, 1, to="object"),
+    "half a copy": fact("laid", 0, to=["x", "float32"]),
+    "a constant that is not there": fact("constants", 0, 0, to="nobody"),
+    "a constant of another type": fact("constants", 0, 1, to="int32"),
+    "a constant read past its end": fact("constants", 0, 5, to=4096),
+    "a constant read before its start": fact("constants", 0, 5, to=-4),
+    "a constant with strides too long": fact("constants", 0, 6, 0, to=1 << 30),
+    "margins outside": facts(margins=[[0, FAR, "float32", "0x0p+0"]]),
+    "margins before the arena": facts(margins=[[-4, 1, "float32", "0x0p+0"]]),
+    "a negative margin": facts(margins=[[8, -1, "float32", "0x0p+0"]]),
+    "margins of no number": facts(margins=[[0, 1, "float32", "0xzz"]]),
+    "margins of infinite integers": facts(margins=[[0, 1, "int8", "-inf"]]),
+    "margins of integers out of range": facts(margins=[[0, 1, "int8", "0x1p+9"]]),
+    "margins of text": facts(margins=[[0, 1, "str", "0x0p+0"]]),
+    "a relocation outside": relocation(0, 1 << 40),
+    "a relocation at a negative word": relocation(0, -1),
+    "a relocation twice": tables(lambda p: p.relocations.__setitem__(1, p.relocations[0])),
+    "an unknown base": relocation(1, 99),
+    "a negative base": relocation(1, -1),
+    "a base of the literal run": relocation(1, int(Base.REGION), slice(None)),
+    "a number out of range": relocation(2, 1 << 30, slice(None)),
+    "a negative number": relocation(2, -1, slice(None)),
+    "relocations of four columns": array("tables/relocations.npy", lambda r: np.hstack([r, r[:, :1]])),
+    "no relocations": array("tables/relocations.npy", lambda r: r[:0]),
+    "words of another type": array("tables/words.npy", lambda w: w.astype(np.int32)),
+    "words in two dimensions": array("tables/words.npy", lambda w: w[None]),
+    "fewer words": array("tables/words.npy", lambda w: w[: len(w) // 2]),
+    "offsets outside": array("tables/words.npy", lambda w: w * 1000),
+    "a group of more items than calls": group(GroupWords.ITEMS, 1 << 40),
+    "a group of less than no items": group(GroupWords.ITEMS, -1),
+    "a group of more sweeps than there are": group(GroupWords.SWEEPS, 1 << 40),
+    "a group of less than no sweeps": group(GroupWords.SWEEPS, -1),
+    "sweeps outside": group(GroupWords.TABLE, 1 << 40),
+    "sweeps at a crooked place": tables(
+        lambda p: p.words.__setitem__(p.group + GroupWords.TABLE, p.words[p.group + GroupWords.TABLE] + 4)
+    ),
+    "sweeps that are other words": tables(
+        lambda p: p.words.__setitem__(p.group + GroupWords.TABLE, p.words[p.group + GroupWords.TABLE] + 8)
+    ),
+    "a kernel that is an offset": of_word(lambda p: p.sweep + SweepWords.KERNEL, 1, Base.WORDS),
+    "a kernel that is nowhere": of_word(lambda p: p.sweep + SweepWords.KERNEL, 0, 0),
+    "a group that is called": of_word(lambda p: p.group + GroupWords.TABLE, 1, Base.KERNEL),
+    "calls of no bytes": sweep(SweepWords.BYTES, 0),
+    "calls of less than no bytes": sweep(SweepWords.BYTES, -64),
+    "calls of half a word": tables(
+        lambda p: p.words.__setitem__(p.sweep + SweepWords.BYTES, p.words[p.sweep + SweepWords.BYTES] + 4)
+    ),
+    "calls of more bytes": tables(
+        lambda p: p.words.__setitem__(p.sweep + SweepWords.BYTES, p.words[p.sweep + SweepWords.BYTES] + 16)
+    ),
+    "calls outside": sweep(SweepWords.CALLS, 1 << 40),
+    "strides outside": sweep(SweepWords.STRIDES, -8),
+    "items that start before the first call": inside(SweepWords.ITEMS, 0, -1),
+    "items that go backwards": inside(SweepWords.ITEMS, 0, 1 << 20),
+    "an item of calls that are not there": inside(SweepWords.ITEMS, 1, 1 << 40),
+    "an operand past the arena": inside(SweepWords.CALLS, 0, FAR),
+    "an operand before the arena": inside(SweepWords.CALLS, 0, -8),
+    "an operand that is no address": of_word(lambda p: p.table(SweepWords.CALLS), 1, Base.WORDS),
+    "an operand that is not relocated": of_word(lambda p: p.table(SweepWords.CALLS), 0, 0),
+    "a result past the arena": tables(
+        lambda p: p.words.__setitem__(p.table(SweepWords.STRIDES) + np.arange(4), 1 << 40)
+    ),
+    "a stride before the arena": tables(
+        lambda p: p.words.__setitem__(p.table(SweepWords.STRIDES) + np.arange(4), -(1 << 62))
+    ),
+    "a mode that there is not": tables(
+        lambda p: p.words.__setitem__(p.table(SweepWords.CALLS) + last(p) - 1, 3)
+    ),
+    "a negative extent": tables(lambda p: p.words.__setitem__(p.table(SweepWords.CALLS) + last(p) - 4, -1)),
+    "a negative chunk": tables(lambda p: p.words.__setitem__(p.table(SweepWords.CALLS) + last(p), -1)),
 }
+
+
+def last(p: Pointers) -> int:
+    """The last word of the first call."""
+    return int(p.words[p.sweep + SweepWords.BYTES]) // 8 - 1
 
 
 @pytest.mark.parametrize("kind", WRONG)
@@ -350,6 +486,53 @@ def test_consistent_digests_but_wrong_tables(good: Path, tmp_path: Path, kind: s
     changes = WRONG[kind](read(good))
     with pytest.raises(InvalidArtifact):
         load(rewritten(good, tmp_path / "a", changes))
+
+
+def test_every_program_passes_its_own_judge() -> None:
+    for name in GRAPHS:
+        for wafer in ("4x4", "16x16"):
+            decode(Artifact({}, entries(planned(name, wafer))))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_word_changed_is_refused_or_stays_inside(data: st.DataObject) -> None:
+    """Whatever the words say, the judge says InvalidArtifact or nothing: it never fails itself."""
+    image = images("convolution")
+    words, relocations = image.calls.words.copy(), image.calls.relocations.copy()
+    odd = st.sampled_from([-(1 << 63), -1, 0, 1, 3, 8, 64, 1 << 20, 1 << 40, (1 << 63) - 1])
+    for _ in range(data.draw(st.integers(1, 3))):
+        if data.draw(st.booleans()):
+            words[data.draw(st.integers(0, len(words) - 1))] = data.draw(odd)
+        else:
+            at = data.draw(st.integers(0, len(relocations) - 1)), data.draw(st.integers(0, 2))
+            relocations[at] = data.draw(odd)
+    changed = replace(image, calls=replace(image.calls, words=words, relocations=relocations))
+    with contextlib.suppress(InvalidArtifact):
+        changed.check()
+
+
+ODD: list[Any] = [None, -1, 0, 1.5, 1 << 70, "", "x", [], {}, [[]], True, float("nan"), float("inf")]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_fact_changed_is_refused_or_harmless(data: st.DataObject) -> None:
+    """One leaf of image.json replaced by something odd, or a list cut short."""
+    made = entries(planned("state", "8x8"))
+    facts = json.loads(made["image.json"])
+    at, key = facts, data.draw(st.sampled_from(sorted(facts)))
+    while isinstance(at[key], list) and at[key] and data.draw(st.integers(0, 9)):
+        at = at[key]
+        key = data.draw(st.integers(0, len(at) - 1))
+    at[key] = data.draw(st.sampled_from([*ODD, at[key][:-1] if isinstance(at[key], list) else 2]))
+    with contextlib.suppress(InvalidArtifact):
+        decode(Artifact({}, {**made, "image.json": json.dumps(facts).encode()}))
+
+
+@cache_results
+def images(name: str) -> Image:
+    return decode(Artifact({}, entries(planned(name, "8x8"))))
 
 
 def test_bitcode_that_is_none(good: Path, tmp_path: Path) -> None:

@@ -1,22 +1,15 @@
-"""The executor's tables: moves of every type and size, the order of sums, barriers where they are needed."""
+"""The literal run's tables: moves of every type and size, the order of sums, what is poisoned when."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import pytest
-from plans import GRAPHS, Model, planned
-from waferc.codegen.barriers import barriers, orders
+from plans import Model, planned
 from waferc.codegen.records import Base, Record
 from waferc.codegen.tables import make_tables
 from waferc.ir import dtypes
 from waferc.ir.dtypes import DType
 from waferc.ir.graph import Graph
-from waferc.placement.move import records
-from waferc.placement.plan import Plan, Step
 from waferc.placement.planner import plan
 from waferc.placement.wafer import preset
 from waferc.runtime.load import prepare
@@ -65,7 +58,7 @@ def joined(n: int, k: int) -> Graph:
 
 
 def test_partial_results_are_joined_in_the_order_of_their_index() -> None:
-    """Guard joins element by element, the executor rows by vectors: the bits are the same."""
+    """A guarded run joins them element by element, a normal one in chunks: the bits are the same."""
     found = 0
     for n, k in ((1, 4096), (3, 2048), (16, 1024)):
         p = plan(joined(n, k), preset("16x16"))
@@ -80,85 +73,6 @@ def test_partial_results_are_joined_in_the_order_of_their_index() -> None:
     assert found, "no product was cut along its sum"
 
 
-# -- barriers ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Byte:
-    """What one thread does to one range of one core's SRAM."""
-
-    core: int
-    low: int
-    high: int
-    writes: bool
-    thread: int
-
-
-def touched(p: Plan, step: Step, by_columns: bool, threads: int) -> Iterator[Byte]:
-    """Every access of a step, core by core: an own reading of the plan, for small grids."""
-    columns, rows = step.grid.columns, step.grid.rows
-    grid = p.regions[step.region].on(step.grid)
-    shares = [(columns * rows * (k + 1)) // threads for k in range(threads)]
-    thread: dict[tuple[int, int], int] = {}
-    for number in range(columns * rows):
-        x, y = (number // rows, number % rows) if by_columns else (number % columns, number // columns)
-        thread[x, y] = next(k for k, end in enumerate(shares) if number < end)
-    own = [(step.result, True), *((o.buffer, o.received) for o in step.operands)]
-    own += [(step.scratch, True)] if step.scratch >= 0 else []
-    for (x, y), k in thread.items():
-        for b, writes in own:
-            buffer = p.buffers[b]
-            yield Byte(int(grid[y, x]), buffer.address, buffer.address + buffer.bytes, writes, k)
-    producers = {s.result: s for s in p.steps if s.kind != "update"}
-    for m in (*step.moves, *(m for o in step.operands for m in o.moves)):
-        source = producers[m.source]
-        cores = p.regions[source.region].on(source.grid).ravel()
-        buffer = p.buffers[m.source]
-        for chunk in records(m, step.grid):
-            pairs: Any = np.unique(np.stack([chunk.target, chunk.source], 1), axis=0)
-            for target, at in pairs.tolist():
-                k = thread[target % columns, target // columns]
-                yield Byte(int(cores[at]), buffer.address, buffer.address + buffer.bytes, False, k)
-
-
-def races(p: Plan, steps: list[Step], order: list[bool], meet: list[bool], threads: int) -> list[str]:
-    """Pairs of accesses by different threads with no barrier between, one of them writing."""
-    out: list[str] = []
-    since: dict[int, list[Byte]] = {}
-    for s, by_columns, after in zip(steps, order, meet, strict=True):
-        for b in touched(p, s, by_columns, threads):
-            for a in since.get(b.core, []):
-                if a.thread != b.thread and (a.writes or b.writes) and a.low < b.high and b.low < a.high:
-                    out.append(f"{s.name}: core {b.core}, {a} and {b}")
-            since.setdefault(b.core, []).append(b)
-        if after:
-            since = {}
-    return out
-
-
-@pytest.mark.parametrize("name", GRAPHS)
-def test_no_two_threads_meet_at_an_address(name: str) -> None:
-    p = planned(name, "8x8")
-    steps = [s for s in p.steps if s.kind != "input"]
-    order = orders(steps)
-    meet = barriers(p, steps, order)
-    assert meet[-1]
-    assert races(p, steps, order, meet, 3) == []
-
-
-def test_a_barrier_left_out_is_a_race() -> None:
-    """The test above can fail; and there are steps that need no barrier."""
-    p = planned("attention", "8x8")
-    steps = [s for s in p.steps if s.kind != "input"]
-    order = orders(steps)
-    meet = barriers(p, steps, order)
-    assert not all(meet)
-    last = len(meet) - 1
-    for i in [i for i, m in enumerate(meet) if m and i != last]:
-        without = [m and j != i for j, m in enumerate(meet)]
-        assert races(p, steps, order, without, 64), f"the barrier after {steps[i].name} is not needed"
-
-
 # -- tables ------------------------------------------------------------------------------------
 
 
@@ -170,17 +84,19 @@ def test_tables_are_the_same_every_time_and_know_no_address() -> None:
     assert a.kernels == b.kernels
     assert a.pulls == b.pulls
     start, count = a.tables.steps
-    assert count == len([s for s in p.steps if s.kind != "input"])
     kinds = {int(at): int(kind) for at, kind, _ in a.tables.relocations}
-    for i in range(count):
-        assert kinds[start + i * Record.SIZE + Record.BASES] == Base.REGION
+    assert {kinds[start + i * Record.SIZE + Record.BASES] for i in range(count)} == {Base.REGION}
 
 
-def test_a_plan_without_guard_has_none_of_it() -> None:
+def test_what_nothing_else_kept_is_poisoned_when_it_dies() -> None:
+    """Every buffer but constants and states is poisoned before a call, and again by the step it dies at."""
     p = planned("mlp", "8x8")
-    plain, guarded = make_tables(p, 16), make_tables(p, 16, guard=True)
-    assert plain.tables.poisoning[1] == 0
-    assert guarded.tables.poisoning[1] > 0
-    assert guarded.tables.steps[1] > plain.tables.steps[1]  # buffers die between the steps
-    assert not any(pull.guard for pull in plain.pulls)
-    assert all(pull.guard for pull in guarded.pulls)
+    t = make_tables(p, 16).tables
+    start, count = t.steps
+    numbers = t.words[start : start + count * Record.SIZE].reshape(count, Record.SIZE)[:, Record.NUMBER]
+    assert [s.number for s in p.steps if s.kind != "input"] == numbers[numbers >= 0].tolist()
+    died = {b.live[1] for b in p.buffers if b.role not in ("constant", "state")}
+    for position in died & set(range(len(p.steps))):
+        i = numbers.tolist().index(next(s.number for s in p.steps if s.position == position))
+        assert numbers[i + 1] == -1
+    assert t.poisoning[1] > 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Any
 
 import numpy as np
 import pytest
-from plans import GRAPHS, Model, planned
+from plans import GRAPHS, Model, all_shared, planned
+from waferc.codegen.sweeps import share
 from waferc.ir import dtypes
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph, InvalidModel
@@ -18,7 +20,7 @@ from waferc.placement.wafer import preset
 from waferc.runtime import program as running
 from waferc.runtime.load import prepare
 from waferc.runtime.program import InputError, Program
-from waferc.runtime.workers import Workers, usable
+from waferc.runtime.workers import usable
 
 
 def inputs_of(graph: Graph, seed: int = 0) -> dict[str, Array]:
@@ -33,7 +35,9 @@ def bits(outputs: dict[str, Array]) -> dict[str, bytes]:
 
 @pytest.fixture
 def two() -> Program:
-    return prepare(planned("mlp", "8x8"))
+    """A program whose calls take two threads, where there are two processors."""
+    with all_shared():
+        return prepare(planned("mlp", "8x8"), threads=2)
 
 
 # -- numbers and threads -----------------------------------------------------------------------
@@ -50,25 +54,27 @@ def test_outputs_are_those_of_the_reference(name: str, wafer: str) -> None:
         np.testing.assert_allclose(a, right[n], rtol=0, atol=1e-5 * float(np.abs(right[n]).max()))
 
 
-@pytest.mark.parametrize("name", ["mlp", "convolution", "attention", "parts"])
+@pytest.mark.parametrize("name", GRAPHS)
 def test_the_bits_are_the_same_for_all_threads_and_repeats(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running, "usable", lambda: 3)
     p = planned(name, "16x16")
-    program, inputs = prepare(p), inputs_of(p.graph)
-    once = bits(program.run(inputs, 1))
-    for threads in (1, 2, 3, 2, 1, 3, 2):
+    inputs, once = inputs_of(p.graph), bits(prepare(p).run(inputs_of(p.graph), 1))
+    with all_shared():
+        assert all(s.shared for s in share(p, 16).sweeps)
+        program = prepare(p, threads=2)
+    for threads in (1, 2, 3, 2, 1, 3, None):
+        program.reset()
         assert bits(program.run(inputs, threads)) == once
-    assert bits(prepare(p, threads=2).run(inputs)) == once
 
 
-def test_little_work_runs_on_one_thread_and_much_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_takes_as_many_threads_as_there_are_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     p = planned("mlp", "8x8")
-    assert prepare(p).threads == 1
-    monkeypatch.setattr(running, "LITTLE_WORK", 1000)
     assert prepare(p).threads == usable()
     assert prepare(p, threads=1).threads == 1
+    monkeypatch.setattr(running, "usable", lambda: 3)
+    assert prepare(p).threads == 3
 
 
 def test_threads_are_no_more_than_processors(two: Program) -> None:
@@ -84,12 +90,16 @@ def test_a_call_leaves_the_callers_affinity_alone(two: Program) -> None:
 
 
 def test_threads_are_kept_between_calls_and_end_with_the_program() -> None:
-    program = prepare(planned("mlp", "8x8"))
+    """They sleep while there is nothing to do, and are woken."""
+    with all_shared():
+        program = prepare(planned("mlp", "8x8"))
     inputs = inputs_of(planned("mlp", "8x8").graph)
     before = set(threading.enumerate())
-    program.run(inputs, 2)
+    once = bits(program.run(inputs, 2))
     kept = set(threading.enumerate()) - before
-    program.run(inputs, 2)
+    for rest in (0, 0, 0.02, 0.1, 0):
+        time.sleep(rest)
+        assert bits(program.run(inputs, 2)) == once
     assert set(threading.enumerate()) - before == kept
     assert len(kept) == min(2, usable()) - 1
     del program
@@ -116,22 +126,6 @@ def test_calls_from_several_threads_take_turns(two: Program) -> None:
     for t in threads:
         t.join()
     assert got == right
-
-
-def test_workers_run_every_share_and_outlive_an_error() -> None:
-    workers, seen = Workers(), set[int]()
-
-    def work(k: int) -> None:
-        seen.add(k)
-        if k == 0:
-            raise RuntimeError("mine")
-
-    with pytest.raises(RuntimeError, match="mine"):
-        workers.run(work, 4)
-    assert seen == {0, 1, 2, 3}
-    seen.clear()
-    workers.run(seen.add, 4)
-    assert seen == {0, 1, 2, 3}
 
 
 # -- inputs ------------------------------------------------------------------------------------

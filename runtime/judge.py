@@ -1,0 +1,203 @@
+"""Judging an image: whether its parts belong together, before anything of it is used.
+
+An artifact made of parts of several programs, or written by hand, must be refused, not run. Kernels are
+native code and are not looked into: a program is run only if its source is trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..codegen.artifact import InvalidArtifact
+from ..codegen.records import Base, Calls, GroupWords, Placed, SweepWords
+from ..ir.dtypes import ALL
+from ..ir.op import Array
+
+if TYPE_CHECKING:
+    from .ports import Port, Ports
+
+MOST_BYTES = 1 << 40  # of an arena
+MOST_DIMENSIONS = 64  # of a NumPy array
+TYPES = frozenset(str(t.numpy) for t in ALL)
+MODES = 3  # of a call: resume, start afresh, join
+POINTERS: dict[int, Base] = {
+    SweepWords.KERNEL: Base.KERNEL,
+    SweepWords.STRIDES: Base.WORDS,
+    SweepWords.CALLS: Base.WORDS,
+    SweepWords.ITEMS: Base.WORDS,
+}
+
+
+def judge(ports: Ports, calls: Calls, kernels: int) -> None:
+    """Raises InvalidArtifact unless copies, relocations and calls stay inside arena, ports and words."""
+    _judge_ports(ports)
+    _judge_copies(ports, calls)
+    _judge_relocations(calls, kernels)
+    _judge_groups(calls)
+
+
+def judge_constants(calls: Calls, constants: Mapping[str, Array]) -> None:
+    """InvalidArtifact unless every constant is there and holds what its copies read."""
+    for p in calls.constants:
+        if p.tensor not in constants:
+            raise InvalidArtifact(f"weights.json: constant {p.tensor!r} is missing")
+        value = constants[p.tensor]
+        low, high = _span(p.host_offset, p.shape, p.host_strides, value.dtype.itemsize)
+        if value.dtype.name != p.dtype or low < 0 or high > value.nbytes:
+            raise InvalidArtifact(f"image.json: the copy of constant {p.tensor!r} leaves its array")
+
+
+# -- ports and copies ----------------------------------------------------------------------------
+def _judge_ports(ports: Ports) -> None:
+    for p in (*ports.inputs, *ports.outputs):
+        if not _is_shape(p.shape):
+            raise InvalidArtifact(f"image.json: port {p.name!r} has shape {list(p.shape)}")
+    inputs, outputs = ([p.name for p in own] for own in (ports.inputs, ports.outputs))
+    if len(set(inputs)) < len(inputs) or len(set(outputs)) < len(outputs):
+        raise InvalidArtifact("image.json: two ports of one name")
+    for past, present in ports.states:
+        if past not in inputs or present not in outputs:
+            raise InvalidArtifact(f"image.json: state {past!r}, {present!r} is no input and output")
+
+
+def _judge_copies(ports: Ports, calls: Calls) -> None:
+    """Every copy stays inside the arena; those of ports have the port's shape and type."""
+    if not 0 <= calls.arena <= MOST_BYTES:
+        raise InvalidArtifact(f"image.json: an arena of {calls.arena} bytes")
+    for p in (*calls.constants, *calls.inputs, *calls.outputs):
+        if not _is_shape(p.shape):
+            raise InvalidArtifact(f"image.json: {p.tensor!r} is copied as {list(p.shape)}")
+        if any(abs(s) > MOST_BYTES for s in (*p.strides, *p.host_strides, p.host_offset)):
+            raise InvalidArtifact(f"image.json: a stride of {p.tensor!r} is past every array")
+        size = np.dtype(p.dtype).itemsize
+        low, high = _span(p.offset, p.shape, p.strides, size)
+        # Elements of a home have places of their own: there is room for all of them.
+        if low < 0 or max(high, size * prod(p.shape)) > calls.arena:
+            raise InvalidArtifact(f"image.json: {p.tensor!r} leaves the arena of {calls.arena} bytes")
+    for m in calls.margins:
+        end = m.offset + m.elements * np.dtype(m.dtype).itemsize
+        if m.elements < 0 or m.offset < 0 or end > calls.arena:
+            raise InvalidArtifact(f"image.json: margins leave the arena of {calls.arena} bytes")
+        if not _holds(m.dtype, m.fill):
+            raise InvalidArtifact(f"image.json: margins of {m.fill} in {m.dtype}")
+    _judge_each("input", calls.inputs, ports.inputs)
+    _judge_each("output", calls.outputs, ports.outputs)
+
+
+def _judge_each(kind: str, copies: Sequence[Placed], ports: Sequence[Port]) -> None:
+    by_name = {p.name: p for p in ports}
+    if sorted(p.tensor for p in copies) != sorted(by_name):
+        raise InvalidArtifact(f"image.json: not every {kind} is copied once")
+    for p in copies:
+        port = by_name[p.tensor]
+        if (p.dtype, p.shape) != (port.dtype.name, port.shape):
+            raise InvalidArtifact(
+                f"image.json: {kind} {p.tensor!r} is {port.dtype.name}{list(port.shape)}, "
+                f"copied as {p.dtype}{list(p.shape)}"
+            )
+
+
+def _is_shape(shape: Sequence[int]) -> bool:
+    return len(shape) <= MOST_DIMENSIONS and all(0 <= n <= MOST_BYTES for n in shape)
+
+
+def _holds(dtype: str, value: float) -> bool:
+    """Whether elements of a type can be filled with a value."""
+    kind = np.dtype(dtype)
+    if kind.kind in "iu":
+        return value == value // 1 and np.iinfo(kind).min <= value <= np.iinfo(kind).max
+    return kind.kind == "f" or value in (0, 1)
+
+
+def _span(offset: int, shape: Sequence[int], strides: Sequence[int], size: int) -> tuple[int, int]:
+    """The bytes that a strided array touches, [first, end); nothing for an empty one."""
+    if 0 in shape:
+        return offset, offset
+    reach = [(n - 1) * s for n, s in zip(shape, strides, strict=True)]
+    return offset + sum(min(0, r) for r in reach), offset + sum(max(0, r) for r in reach) + size
+
+
+# -- words ---------------------------------------------------------------------------------------
+def _judge_relocations(calls: Calls, kernels: int) -> None:
+    r = calls.relocations
+    if r.shape[1] != 3:
+        raise InvalidArtifact(f"tables/relocations.npy has {r.shape[1]} columns, not 3")
+    at, kind, value = r.T
+    limits = np.zeros(len(Base), np.int64)
+    limits[Base.WORDS], limits[Base.KERNEL], limits[Base.ARENA] = 1, kernels, 1
+    if len(r) and not (
+        0 <= at.min() <= at.max() < len(calls.words) and 0 <= kind.min() <= kind.max() < len(limits)
+    ):
+        raise InvalidArtifact(f"tables/relocations.npy leaves the {len(calls.words)} words")
+    if (value < 0).any() or (value >= limits[kind]).any() or len(np.unique(at)) != len(at):
+        raise InvalidArtifact("tables/relocations.npy names a kernel or table that is not there")
+    inside = calls.words[at[kind == Base.WORDS]]
+    if (inside < 0).any() or (inside >= 8 * len(calls.words)).any() or (inside % 8).any():
+        raise InvalidArtifact("tables/words.npy: an offset leaves the table")
+
+
+class _Words:
+    """The words, what is added to each when the program is loaded, and rows of them that must be inside."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.words = calls.words
+        self.base = np.full(len(calls.words), -1, np.int64)
+        self.base[calls.relocations[:, 0]] = calls.relocations[:, 1]
+
+    def rows(self, first: int, count: int, width: int, bases: Mapping[int, Base], what: str) -> Any:
+        """int64 [count, width] from word `first`: the columns in `bases` are relocated so, no other."""
+        if first < 0 or count < 0 or first + count * width > len(self.words):
+            raise InvalidArtifact(f"tables/words.npy: {what} leaves the {len(self.words)} words")
+        wanted = np.full(width, -1, np.int64)
+        for column, base in bases.items():
+            wanted[column] = base
+        here = slice(first, first + count * width)
+        if (self.base[here].reshape(count, width) != wanted).any():
+            raise InvalidArtifact(
+                f"tables/relocations.npy: {what} has an address where none belongs, or none"
+            )
+        return self.words[here].reshape(count, width)
+
+
+def _judge_groups(calls: Calls) -> None:
+    """Groups, sweeps and calls lie inside the words, what calls compute on inside the arena."""
+    words = _Words(calls)
+    offset, count = calls.groups
+    for g in words.rows(offset, count, GroupWords.SIZE, {GroupWords.TABLE: Base.WORDS}, "a group"):
+        items, sweeps, table = (int(g[w]) for w in (GroupWords.ITEMS, GroupWords.SWEEPS, GroupWords.TABLE))
+        if items < 0:
+            raise InvalidArtifact(f"tables/words.npy: a group of {items} items")
+        for s in words.rows(table // 8, sweeps, SweepWords.SIZE, POINTERS, "a sweep"):
+            _judge_sweep(words, s, items, calls.arena)
+
+
+def _judge_sweep(words: _Words, sweep: Any, items: int, arena: int) -> None:
+    starts = words.rows(int(sweep[SweepWords.ITEMS]) // 8, items + 1, 1, {}, "an item").ravel()
+    if starts[0] < 0 or (np.diff(starts) < 0).any():
+        raise InvalidArtifact("tables/words.npy: an item's calls are not one after the other")
+    width, count = int(sweep[SweepWords.BYTES]) // 8, int(starts[-1])
+    if count == 0:
+        return
+    first = int(sweep[SweepWords.CALLS]) // 8
+    # A call: addresses of the tensors, extents and origins of the axes, mode and chunk.
+    tensors = int(np.argmin(words.base[first : first + max(0, width)] == Base.ARENA)) if width > 0 else 0
+    axes, odd = divmod(width - tensors - 2, 2)
+    if tensors < 1 or axes < 0 or odd or sweep[SweepWords.BYTES] % 8:
+        raise InvalidArtifact(f"tables/words.npy: calls of {int(sweep[SweepWords.BYTES])} bytes")
+    rows = words.rows(first, count, width, dict.fromkeys(range(tensors), Base.ARENA), "a call")
+    extents, mode, chunk = rows[:, tensors : tensors + axes], rows[:, -2], rows[:, -1]
+    if (rows[:, tensors:] < 0).any() or (mode >= MODES).any() or (chunk < 0).any():
+        raise InvalidArtifact("tables/words.npy: a call of a negative extent or an unknown mode")
+    strides = words.rows(int(sweep[SweepWords.STRIDES]) // 8, tensors, axes, {}, "a stride")
+    busy = (extents > 0).all(1)
+    # Elements have at least a byte; float64 is exact where it matters and does not wrap.
+    start = rows[busy, :tensors].astype(np.float64)
+    last = (extents[busy] - 1).astype(np.float64)
+    low = start + last @ np.minimum(strides, 0).T.astype(np.float64)
+    high = start + last @ np.maximum(strides, 0).T.astype(np.float64)
+    if (low < 0).any() or (high >= arena).any():
+        raise InvalidArtifact("tables/words.npy: an address leaves the arena")
