@@ -148,16 +148,24 @@ def describe(plan: Plan, phases: Mapping[str, str]) -> dict[str, bytes]:
     return out | {f"phases/{n}.txt": t.encode() for n, t in phases.items()}
 
 
-def weights(plan: Plan) -> dict[str, bytes]:
+def weights(plan: Plan) -> dict[str, bytes | Array]:
     """The entries that hold the constants laid by the plan."""
     names = sorted(plan.graph.constants)
-    out = {f"weights/{i}.npy": npy(plan.graph.constants[n]) for i, n in enumerate(cast(list[Any], names))}
+    out = {f"weights/{i}.npy": plan.graph.constants[n] for i, n in enumerate(names)}
     return {"weights.json": dumps(names), **out}
 
 
-def write(path: str | Path, manifest: Mapping[str, Any], entries: Mapping[str, bytes]) -> None:
-    """Writes an artifact whole or not at all: to a temporary file there, synced, renamed. Raises OSError."""
-    digests = {n: hashlib.sha256(entries[n]).hexdigest() for n in sorted(entries)}
+def write(path: str | Path, manifest: Mapping[str, Any], entries: Mapping[str, bytes | Array]) -> None:
+    """Writes an artifact whole or not at all: to a temporary file there, synced, renamed. Raises OSError.
+
+    entries: an array is written as .npy, one at a time: all weights together take as much memory again.
+    """
+
+    def stored(name: str) -> bytes:
+        entry = entries[name]
+        return entry if isinstance(entry, bytes) else npy(entry)
+
+    digests = {n: hashlib.sha256(stored(n)).hexdigest() for n in sorted(entries)}
     head = dumps({"format": FORMAT, **manifest, "entries": digests})
     target = Path(path)
     temporary: str | None = None
@@ -165,11 +173,11 @@ def write(path: str | Path, manifest: Mapping[str, Any], entries: Mapping[str, b
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(handle, "wb") as f:
             with zipfile.ZipFile(f, "w", zipfile.ZIP_STORED) as z:
-                for n, data in [("manifest.json", head), *((n, entries[n]) for n in digests)]:
+                for n in ("manifest.json", *digests):
                     info = zipfile.ZipInfo(n, EPOCH)
                     info.create_system = 3  # the same bytes from every system
                     info.external_attr = 0o644 << 16
-                    z.writestr(info, data)
+                    z.writestr(info, stored(n) if n in digests else head)
             f.flush()
             os.fsync(f.fileno())
         mask = os.umask(0)
