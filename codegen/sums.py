@@ -7,15 +7,15 @@ add in that order, or its bits would differ. Integers, minima and maxima may be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product as combinations
 
 from ..ir.affine import access_axes
 from ..ir.builder import FRESH, JOIN, RESUME
 from ..ir.op import Op
 from ..ir.ops.contract import Contract
 from ..ir.ops.index import Gather
+from ..placement.layout import axis_indices
 from ..placement.plan import Step
 
 WIDE = 8  # elements along a kept axis that make lanes along it worth while
@@ -41,10 +41,6 @@ class Order:
     chunk: int = 0
 
 
-class Entangled(Exception):
-    """A sum cut over cores whose partial results are made in several passes each."""
-
-
 def across(step: Step) -> str:
     """The reduced axis that vectors run along, "" for a kept one; the same for tiles and blocks.
 
@@ -68,13 +64,17 @@ def lane_of(step: Step) -> str:
     return kept[-1] if kept else ""
 
 
-def order(step: Step) -> Order:
-    """The stages of the sums of one step with its join, over whole axes. Raises Entangled."""
+def orders(step: Step) -> tuple[Order, ...]:
+    """The sums of one step with its join, over whole axes, to be joined one after the other.
+
+    Mostly one: the results of several are joined element by element, where each of the cores' partial
+    results is made in several passes.
+    """
     op, split = step.op, step.split
     whole = {a: (0, n) for a, n in op.axes if a in op.reduced}
     if op.combine is None or _any_order(op):
-        return Order((Stage(whole, FRESH),))
-    timed = [a for a in dict.fromkeys(c.axis for c in split.cuts if c.side == "t") if a in whole]
+        return (Order((Stage(whole, FRESH),)),)
+    timed = [a for a in whole if split.time_ways(a) > 1]
     resumes = isinstance(op, Contract) and not across(step)
     # A sum that resumes goes through the first reduced axis in order whether or not it is cut in time.
     exact = op.out_type == op.accumulate if isinstance(op, Contract) else True
@@ -91,19 +91,21 @@ def order(step: Step) -> Order:
         for a in op.reduced:
             rest *= 1 if a == step.part else op.size[a]
         if chunk * rest < SHORT or not resumes:
-            return Order((Stage(whole, FRESH),), step.part, chunk)
-    stages: list[Stage] = []
-    for number, (lo, n) in enumerate(parts):
-        bounds = dict(whole)
-        if step.part:
-            bounds[step.part] = lo, n
-        passes = list(_passes(step, bounds, timed))
-        if number and len(passes) > 1:
-            raise Entangled(step.name)
-        for i, p in enumerate(passes):
-            mode = FRESH if not number and not i else RESUME if i and resumes else JOIN
-            stages.append(Stage(p, mode))
-    return Order(tuple(stages))
+            return (Order((Stage(whole, FRESH),), step.part, chunk),)
+    made: list[list[Bounds]] = []
+    for lo, n in parts:
+        bounds = {**whole, step.part: (lo, n)} if step.part else whole
+        made.append(list(_passes(step, bounds, timed)))
+    if max(map(len, made[1:]), default=1) > 1:
+        return tuple(_in_passes(passes, resumes) for passes in made)
+    first = _in_passes(made[0], resumes)
+    return (Order((*first.stages, *(Stage(passes[0], JOIN) for passes in made[1:]))),)
+
+
+def _in_passes(passes: Sequence[Bounds], resumes: bool) -> Order:
+    """A sum that goes on from pass to pass."""
+    modes = [FRESH, *[RESUME if resumes else JOIN] * (len(passes) - 1)]
+    return Order(tuple(map(Stage, passes, modes)))
 
 
 def _any_order(op: Op) -> bool:
@@ -116,13 +118,16 @@ def _chunks(op: Op, axis: str, chunk: int) -> list[tuple[int, int]]:
     return [(lo, min(chunk, size - lo)) for lo in range(0, size, chunk)]
 
 
-def _passes(step: Step, bounds: Bounds, timed: list[str]) -> Iterator[Bounds]:
-    """The time steps of one partial result, in the order of their digits."""
+def _passes(step: Step, bounds: Bounds, timed: Sequence[str]) -> Iterator[Bounds]:
+    """The time steps of one partial result, those that differ in `timed`, in their order."""
     op, split = step.op, step.split
-    spans: list[list[tuple[int, int]]] = []
-    for a in timed:
-        lo, n = bounds[a]
-        tile = split.tile(a, op.size[a])
-        spans.append([(at, min(tile, lo + n - at)) for at in range(lo, lo + n, tile)])
-    for chosen in combinations(*spans):
-        yield {**bounds, **dict(zip(timed, chosen, strict=True))}
+    indices = axis_indices(split, op.axes)
+    numbers = zip(*(indices[a].t.tolist() for a in timed), strict=True)
+    for chosen in dict.fromkeys(numbers) if timed else [()]:
+        spans: dict[str, tuple[int, int]] = {}
+        for a, number in zip(timed, chosen, strict=True):
+            lo, n = bounds[a]
+            tile = split.tile(a, op.size[a])
+            spans[a] = lo + number * tile, min(tile, n - number * tile)
+        if all(n > 0 for _, n in spans.values()):
+            yield {**bounds, **spans}

@@ -15,17 +15,20 @@ from ..ir.affine import Access, Affine, access_axes, axis
 from ..ir.builder import FRESH
 from ..ir.op import Op
 from ..ir.ops.contract import Contract
-from ..ir.ops.elementwise import Elementwise
+from ..ir.ops.elementwise import Add, Elementwise, Mul
 from ..ir.ops.rearrange import Copy
 from ..ir.ops.reduce import Reduce
 from ..placement.plan import Plan, Step
 from .blocks import LITTLE, Boxes, boxes, steps_of
 from .homes import Home, Kind, Margin, Panel, View, allocate, lay_out, view
-from .sums import WIDE, Order, Stage, across, order
+from .sums import WIDE, Order, Stage, across, orders
 
 FREE = (Elementwise, Contract, Reduce)  # families whose bodies only know which axes are reduced
+JOINS: dict[str, type[Elementwise]] = {"add": Add, "mul": Mul}  # of partial results
+ONCE = Order((Stage({}, FRESH),))
 STRIDED = 8.0  # cost of an access to elements that are apart, against one to neighbours
 ROWS_WIDTH, ROW_WIDTH = 2, 8  # vectors in a panel of weights: for several rows of the result, for one
+BOUND = 1 << 16  # bytes from which an input or output is used where the caller has it
 REUSE = 4  # reads of an operand that pay for standing it in panels
 
 
@@ -112,16 +115,30 @@ class _Maker:
             self.touched.setdefault(o.home, []).append(end)
         # Constants that only stand in panels need no home in their own order.
         used = [h for h in self.homes if h.kind != "constant" or h.number in self.touched]
-        homes, size = allocate([self._lived(h, end) for h in used])
+        bound = self._bound()
+        homes, size = allocate([self._lived(h, end, h.number in bound) for h in used])
         kept = {h.number: h for h in homes}
         constants = tuple(lay for lay in self.constants if lay.home in kept)
         return Shared(kept, size, constants, tuple(inputs), tuple(outputs), tuple(self.sweeps))
 
-    def _lived(self, home: Home, end: int) -> Home:
+    def _lived(self, home: Home, end: int, bound: bool) -> Home:
         at = self.touched.get(home.number, [0])
-        if home.kind in ("constant", "state") or home.fill is not None:
-            return replace(home, live=(-1, end))
+        if home.kind in ("constant", "state") or home.fill is not None or bound:
+            return replace(home, live=(-1, end), bound=bound)
         return replace(home, live=(-1 if home.kind == "input" else min(at), max(at)))
+
+    def _bound(self) -> set[int]:
+        """Homes of inputs and outputs that are an array like the caller's, and large."""
+        named = {n: self.of[n] for n in (*self.graph.inputs, *self.plan.outputs)}
+        return {
+            h.number
+            for n, h in named.items()
+            if h.kind == ("input" if n in self.graph.inputs else "result")
+            and not (n in self.graph.inputs and n in self.plan.outputs)
+            and h.fill is None
+            and h.pitches == lay_out(h.shape, None, None)[0]
+            and h.bytes >= BOUND
+        }
 
     # -- homes --------------------------------------------------------------------------------
     def _margins(self) -> dict[str, Margin]:
@@ -221,7 +238,7 @@ class _Maker:
             out_type=old.dtype,
         )
         views = [view(h, access, names) for h in (old, new)]
-        self._free(name, op, views, Order((Stage({}, FRESH),)), "", [])
+        self._free(name, op, views, ONCE, "", [])
 
     def _inner(self, t: _Task, operands: Sequence[View]) -> int | None:
         """The dimension of the result that shall run fastest; None: the last.
@@ -252,9 +269,34 @@ class _Maker:
 
     # -- sweeps -------------------------------------------------------------------------------
     def _arrange(self, t: _Task, views: list[View]) -> None:
+        first, *rest = orders(t.step)
+        self._sum(t, views, first)
+        for sums in rest:
+            self._joined(t, views, sums)
+
+    def _joined(self, t: _Task, views: list[View], sums: Order) -> None:
+        """A partial result apart, and what joins it to the result so far."""
+        whole = self.of[t.tensor]
+        inner = next((d for d, p in enumerate(whole.pitches) if p == 1 and whole.shape[d] > 1), None)
+        pitches, origin, elements = lay_out(whole.shape, inner, None)
+        apart = Home(len(self.homes), t.tensor, "result", whole.dtype, whole.shape, pitches, origin, elements)
+        self.homes.append(apart)
+        op = t.step.op
+        self._sum(t, [*views[:-1], view(apart, op.write, [a for a, _ in op.axes])], sums)
+        kept = tuple((a, n) for a, n in op.axes if a not in op.reduced)
+        join = JOINS[op.combine or "add"](
+            axes=kept,
+            reads=(op.write, op.write),
+            write=op.write,
+            in_types=(whole.dtype, whole.dtype),
+            out_type=whole.dtype,
+        )
+        joined = [view(h, op.write, [a for a, _ in kept]) for h in (whole, apart, whole)]
+        self._free(f"{t.step.name} joined", join, joined, ONCE, "", [])
+
+    def _sum(self, t: _Task, views: list[View], sums: Order) -> None:
         step, op = t.step, t.step.op
         lanes_across = across(step)
-        sums = order(step)
         if isinstance(op, FREE):
             tensors = [o.tensor for o in step.operands]
             self._free(step.name, op, views, sums, lanes_across, tensors)
@@ -370,9 +412,8 @@ class _Maker:
             copy = Copy(axes=axes, reads=(access,), write=access, in_types=(dtype,), out_type=dtype)
             names: dict[str, str] = {}
             steps = {**steps_of(copy, lane, 0, self.lanes, []), lane: width}
-            once = Order((Stage({}, FRESH),))
             self._add(
-                f"{tensor} in panels", copy, lane, [old, new], once, boxes(axes, steps, once.stages, names)
+                f"{tensor} in panels", copy, lane, [old, new], ONCE, boxes(axes, steps, ONCE.stages, names)
             )
         self.packed[key] = new
         return new
