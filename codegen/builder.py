@@ -66,6 +66,7 @@ class LLVMBuilder(LLVMArithmetic):
         super().__init__(module, ir.IRBuilder(function.append_basic_block("entry")), signature.lanes)
         self.signature = signature
         self.lane_axis, self.part = signature.lane_axis, signature.part
+        self.small = signature.guard  # every access is checked: far more code
         self._layout = signature.layout
         self._at = Addresses(
             self.builder,

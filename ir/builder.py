@@ -106,7 +106,8 @@ class KernelBuilder(Arithmetic, Protocol):
     Operands are numbered as the op's reads; the result is operand `RESULT`.
     An index maps iteration axes to positions in the tile (from 0); axes left out
     count as 0. `lane_axis` is the axis that vectors run along; `lanes`, how many elements
-    a vector has; `part`, a reduced axis whose sums are made in `chunks`, or "".
+    a vector has; `part`, a reduced axis whose sums are made in `chunks`, or ""; `small` asks for
+    little code rather than fast code.
 
     What a result element is must depend on the order in which its own terms are combined and
     on nothing else: a block of many tiles, and each of the tiles, give it the same bits.
@@ -115,6 +116,7 @@ class KernelBuilder(Arithmetic, Protocol):
     lane_axis: str
     lanes: int
     part: str
+    small: bool
 
     def extent(self, axis: str) -> Value:
         """How far this tile goes along `axis` (i64): at least 1."""

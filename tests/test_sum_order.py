@@ -21,6 +21,7 @@ from waferc.ir.ops.reduce import ReduceMax, ReduceProd, ReduceSum
 
 SIZES = st.integers(1, 60)
 LANES = st.sampled_from([4, 8, 16])
+GUARD = st.booleans()  # guarded kernels have the same bodies in smaller register tiles
 CUTS = st.lists(st.integers(1, 59), max_size=3)
 Span = tuple[int, int]
 
@@ -57,9 +58,11 @@ def gemm(m: int, n: int, k: int, a: DType = F32, b: DType = F32, out: DType = F3
 
 
 @settings(max_examples=60, deadline=None)
-@given(m=SIZES, n=SIZES, k=SIZES, ms=CUTS, ns=CUTS, ks=CUTS, lanes=LANES, lane=st.sampled_from("mn"))
+@given(
+    m=SIZES, n=SIZES, k=SIZES, ms=CUTS, ns=CUTS, ks=CUTS, lanes=LANES, lane=st.sampled_from("mn"), guard=GUARD
+)
 def test_sums_in_order_resume(
-    m: int, n: int, k: int, ms: list[int], ns: list[int], ks: list[int], lanes: int, lane: str
+    m: int, n: int, k: int, ms: list[int], ns: list[int], ks: list[int], lanes: int, lane: str, guard: bool
 ) -> None:
     """Register tiles of any shape, lanes along either axis, the sum interrupted anywhere."""
     a, b = numbers(F32, m, k), numbers(F32, k, n)
@@ -75,6 +78,7 @@ def test_sums_in_order_resume(
                     lane_axis=lane,
                     out=tiles[i:j, p:q],
                     mode=RESUME if u else FRESH,
+                    guard=guard,
                 )
     same(block, tiles)
 
@@ -132,15 +136,17 @@ def test_convolutions_in_tiles(
 
 
 @settings(max_examples=40, deadline=None)
-@given(m=SIZES, n=SIZES, k=st.integers(1, 200), ms=CUTS, ns=CUTS, lanes=LANES)
-def test_dot_products_in_tiles(m: int, n: int, k: int, ms: list[int], ns: list[int], lanes: int) -> None:
+@given(m=SIZES, n=SIZES, k=st.integers(1, 200), ms=CUTS, ns=CUTS, lanes=LANES, guard=GUARD)
+def test_dot_products_in_tiles(
+    m: int, n: int, k: int, ms: list[int], ns: list[int], lanes: int, guard: bool
+) -> None:
     a, b = numbers(F32, m, k), numbers(F32, k, n)
     block = jit.run(gemm(m, n, k), [a, b], lanes=lanes, lane_axis="k")
     tiles = np.full((m, n), np.nan, np.float32)
     for i, j in pieces(m, ms):
         for p, q in pieces(n, ns):
             op = gemm(j - i, q - p, k)
-            jit.run(op, [a[i:j], b[:, p:q]], lanes=lanes, lane_axis="k", out=tiles[i:j, p:q])
+            jit.run(op, [a[i:j], b[:, p:q]], lanes=lanes, lane_axis="k", out=tiles[i:j, p:q], guard=guard)
     same(block, tiles)
 
 

@@ -133,7 +133,7 @@ class Normalize(Op):
 
     def in_row(self, k: KernelBuilder, at: Index, value: Value) -> Value:
         """`value` with 0 in the lanes past the row's end, where lanes run along the row."""
-        if k.lane_axis not in self.over:
+        if k.lane_axis not in self.over or k.group() > 1:  # a group of vectors is full
             return value
         inside = k.compare("lt", k.lane_numbers(at[k.lane_axis]), k.extent(k.lane_axis))
         return k.select(inside, value, k.const(0, value.dtype))

@@ -46,6 +46,9 @@ _CHUNKS = {
 }
 
 
+_SMALL = Shapes((1,), (), (), (1,))
+
+
 def shapes(lanes: int, accumulate: DType, chunks: bool) -> Shapes:
     """The tiles of a host with `lanes` f32 lanes, whose vectors of wider types take several registers."""
     room = REGISTERS.get(lanes, 16) // max(1, accumulate.bytes // 4)
@@ -72,7 +75,7 @@ class Products:
             self._dots(k, kept)
 
     def _shapes(self, k: KernelBuilder) -> Shapes:
-        return shapes(k.lanes, self.accumulate, bool(k.part))
+        return _SMALL if k.small else shapes(k.lanes, self.accumulate, bool(k.part))
 
     # -- lanes along a result axis --------------------------------------------------
     def _panels(self, k: KernelBuilder, kept: Sequence[str]) -> None:

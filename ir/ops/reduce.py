@@ -88,7 +88,7 @@ class Reduce(Op):
                     deposit(k, self.kind, self.out_type, done, lanes=True)
                 return carried
 
-            k.lane_loop(lanes, vectors=(VECTORS,))
+            k.lane_loop(lanes, vectors=() if k.small else (VECTORS,))
 
         each(k, kept, {}, columns)
 
