@@ -46,6 +46,7 @@ def make_calls(plan: Plan, lanes: int) -> tuple[Calls, tuple[Kernel, ...]]:
         tuple(_placed(lay, shared) for lay in shared.inputs),
         tuple(_placed(lay, shared) for lay in shared.outputs),
         margins,
+        frozenset(h.tensor for h in shared.homes.values() if h.bound),
         any(s.shared for s in sweeps),
     ), tuple(kernels)
 

@@ -27,7 +27,7 @@ class Home:
     pitches: by dimension of the tensor. origin: from the array's start to element (0, 0, ...), for
     the margins before it. fill: what the margins hold, None without margins. live: first and last
     sweep that touches it; (-1, end) where it keeps its value between calls. offset: bytes from the
-    arena's start.
+    arena's start. bound: the caller's own array stands in for it; its place in the arena is only a number.
     """
 
     number: int
@@ -41,6 +41,7 @@ class Home:
     fill: float | None = None
     live: tuple[int, int] = (-1, -1)
     offset: int = -1
+    bound: bool = False
 
     @property
     def bytes(self) -> int:

@@ -257,7 +257,12 @@ class Margins:
 
 @dataclass(frozen=True)
 class Calls:
-    """A program's groups as words, and what lies where. relocations: int64 [n, 3]: word, Base, value."""
+    """A program's groups as words, and what lies where.
+
+    relocations: int64 [n, 3]: word, Base, value. bound: inputs and outputs that are used where the
+    caller has them: addresses in their homes are moved there before a call. shared: whether any group
+    is worth a second thread.
+    """
 
     words: Ints
     relocations: Ints
@@ -267,7 +272,8 @@ class Calls:
     inputs: tuple[Placed, ...]
     outputs: tuple[Placed, ...]
     margins: tuple[Margins, ...]
-    shared: bool  # whether any group is worth a second thread
+    bound: frozenset[str]
+    shared: bool
 
 
 LINE = 64  # bytes that no two threads should write at the same time

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..codegen.records import Base, Placed
+from ..codegen.records import Base, Calls, Placed
 from ..ir.op import Array
 from .engine import Code
 from .image import Image
@@ -32,23 +33,62 @@ class Homes:
             raw[m.offset : m.offset + m.elements * kind.itemsize].view(kind)[:] = m.fill
         for p in calls.constants:
             value = np.ascontiguousarray(constants[p.tensor])
-            np.copyto(_strided(self._memory, p, p.offset, p.strides), _host(value, p))
+            np.copyto(self._home(p), _host(value, p))
         self._words = _relocated(image, code, raw.ctypes.data)
         offset, count = calls.groups
         self._workers = Workers(code, self._words.ctypes.data + 8 * offset, count)
-        self._inputs = {p.tensor: (_strided(self._memory, p, p.offset, p.strides), p) for p in calls.inputs}
-        self._outputs = [(p, _strided(self._memory, p, p.offset, p.strides)) for p in calls.outputs]
+        self._inputs = {p.tensor: self._home(p) for p in calls.inputs if p.tensor not in calls.bound}
+        self._outputs = {p.tensor: self._home(p) for p in calls.outputs if p.tensor not in calls.bound}
+        self._bound = _bound(calls, self._words, raw.ctypes.data)
+        self._held: dict[str, Array] = {}  # the caller's arrays that the words point at
+
+    def _home(self, p: Placed) -> Array:
+        return _strided(self._memory, p, p.offset, p.strides)
 
     def lay(self, given: Mapping[str, Array]) -> None:
-        """Copies inputs (of the right shape and type) into their homes."""
+        """Copies inputs (of the right shape and type) into their homes, or uses them where they are."""
         for name, array in given.items():
-            home, _ = self._inputs[name]
-            np.copyto(home, array)
+            if name in self._bound:
+                self._bind(name, array)
+            else:
+                np.copyto(self._inputs[name], array)
 
     def call(self, threads: int) -> dict[str, Array]:
         """Runs all groups; the outputs are the caller's own arrays."""
+        out: dict[str, Array] = {}
+        for p in self._calls.outputs:
+            if p.tensor in self._bound:
+                out[p.tensor] = np.empty(p.shape, np.dtype(p.dtype))
+                self._bind(p.tensor, out[p.tensor])
         self._workers.run(threads if self._calls.shared else 1)
-        return {p.tensor: home.copy() for p, home in self._outputs}
+        self._held.clear()
+        for name, home in self._outputs.items():
+            out[name] = home.copy()
+        return {p.tensor: out[p.tensor] for p in self._calls.outputs}
+
+    def _bind(self, name: str, array: Array) -> None:
+        """Points the calls' addresses in a home at the same elements of an array."""
+        at, offsets = self._bound[name]
+        self._words[at] = offsets + array.ctypes.data
+        self._held[name] = array
+
+
+def _bound(calls: Calls, words: Any, arena: int) -> dict[str, tuple[Any, Any]]:
+    """For each bound tensor the words that hold addresses in its home, and how far in they are.
+
+    Homes of bound tensors are nobody else's at any time, and a call starts at an element of each of its
+    tensors, so the address says whose it is.
+    """
+    at, kind, _ = calls.relocations.T
+    own = at[kind == Base.ARENA]
+    addresses = words[own] - arena
+    out: dict[str, tuple[Any, Any]] = {}
+    for p in (*calls.inputs, *calls.outputs):
+        if p.tensor in calls.bound:
+            bytes_ = np.dtype(p.dtype).itemsize * prod(p.shape)
+            inside = (addresses >= p.offset) & (addresses < p.offset + bytes_)
+            out[p.tensor] = own[inside], addresses[inside] - p.offset
+    return out
 
 
 def _strided(memory: Any, p: Placed, offset: int, strides: tuple[int, ...]) -> Array:

@@ -37,6 +37,7 @@ def encode(image: Image) -> dict[str, bytes]:
         "groups": list(c.groups),
         "arena": c.arena,
         "shared": c.shared,
+        "bound": sorted(c.bound),
         "constants": [_copy(p) for p in c.constants],
         "laid": [_copy(p) for p in c.inputs],
         "read": [_copy(p) for p in c.outputs],
@@ -64,6 +65,7 @@ def decode(artifact: Artifact) -> Image:
             int(facts["arena"]),
             *(tuple(_placed(row) for row in facts[name]) for name in ("constants", "laid", "read")),
             margins=margins,
+            bound=frozenset(map(str, facts["bound"])),
             shared=bool(facts["shared"]),
         )
         ports = Ports(

@@ -86,6 +86,10 @@ def _judge_copies(ports: Ports, calls: Calls) -> None:
             raise InvalidArtifact(f"image.json: margins of {m.fill} in {m.dtype}")
     _judge_each("input", calls.inputs, ports.inputs)
     _judge_each("output", calls.outputs, ports.outputs)
+    dense = {p.tensor for p in (*calls.inputs, *calls.outputs) if p.strides == p.host_strides}
+    passed = {p.name for p in ports.inputs} & {p.name for p in ports.outputs}
+    if calls.bound - dense or calls.bound & passed:
+        raise InvalidArtifact("image.json: a bound tensor that is no array like the caller's")
 
 
 def _judge_each(kind: str, copies: Sequence[Placed], ports: Sequence[Port]) -> None:
