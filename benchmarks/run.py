@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import compiling
 import generate
+import host
 from plot import plot
 from waferc.placement.wafer import preset
 
@@ -33,12 +35,16 @@ DOES_NOT_FIT = 5  # exit code
 
 @dataclass(frozen=True)
 class Workload:
-    """A model and the flags that bind it. required: the most that `ratio` may be on the smallest wafer."""
+    """A model and the flags that it is compiled with. inputs: flags that say what it is given.
+
+    required: the most that `ratio` may be on the smallest wafer.
+    """
 
     name: str
     model: str
     required: float
     flags: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
     def path(self) -> Path:
         """The model's file; a generated one is written first."""
@@ -60,12 +66,12 @@ def _workloads() -> Iterator[Workload]:
         yield Workload(f"digits-{batch}", "examples/digits/digits.onnx", 1.5, ("--dim", f"batch={batch}"))
     silero = "build/models/silero_vad_openvino_16k.onnx"
     yield Workload("silero", silero, 1.5, ("--state", "state=stateN"))
-    magika = ("--dim", "unk__214=1", "--range", "bytes=0:257")
-    yield Workload("magika", "build/models/magika.onnx", 1.5, magika)
+    text = ("--range", "bytes=0:257")
+    yield Workload("magika", "build/models/magika.onnx", 1.5, ("--dim", "unk__214=1"), text)
     minilm = "build/models/paraphrase-MiniLM-L3-v2.onnx"
     for length in (16, 128):
         dims = ("--dim", "batch_size=1", "--dim", f"sequence_length={length}")
-        yield Workload(f"minilm-{length}", minilm, 1.5, (*dims, "--range", "input_ids=0:30522"))
+        yield Workload(f"minilm-{length}", minilm, 1.5, dims, ("--range", "input_ids=0:30522"))
     yield Workload("gemm-1024", "gemm-1024", 1.2)
     yield Workload("gemm-2048", "gemm-2048", 1.4)
     yield Workload("decoder-block", "decoder-block", 1.3)
@@ -75,8 +81,8 @@ def _workloads() -> Iterator[Workload]:
     yield Workload("matvec-chain", "matvec-chain", 1.0)
     yield Workload("matvec-chain-f16", "matvec-chain", 0.6, halves)
     tokens = ("--range", f"input_ids=0:{generate.VOCABULARY}")
-    yield Workload("decode", "decode", 1.05, tokens)
-    yield Workload("decode-f16", "decode", 0.65, (*tokens, *halves))
+    yield Workload("decode", "decode", 1.05, (), tokens)
+    yield Workload("decode-f16", "decode", 0.65, halves, tokens)
 
 
 WORKLOADS = {w.name: w for w in _workloads()}
@@ -91,7 +97,8 @@ def bench(
 ) -> dict[str, Any] | None:
     """The JSON of one `waferc bench`; None where it does not fit. Raises Failed."""
     waferc = Path(sys.executable).with_name("waferc")
-    command = [waferc, "bench", model, *workload.flags, "--wafer", wafer, *flags, "--json", "-"]
+    command = [waferc, "bench", model, *workload.flags, *workload.inputs, "--wafer", wafer, *flags]
+    command += ["--json", "-"]
     # A session of its own: the peers are stopped processes, which nothing but a signal to their group ends.
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -145,6 +152,7 @@ def main() -> int:
     end = time.monotonic() + options.minutes * 60
     results: list[dict[str, Any]] = []
     failed = False
+    print("\n".join(host.table([host.measure(n) for n in threads])))
     for wafer in options.wafer or (SMALLEST, LARGE):
         print(f"\n{wafer:16}{'preset':>8}{'compile s':>11}{'threads':>8}{'waferc ms':>12}", end="")
         print(f"{'peer ms':>12}{'ratio':>8}{'required':>9}{'cycles':>14}")
@@ -168,6 +176,8 @@ def main() -> int:
                 continue
             results += rows(workload, wafer, found)
             say(workload, found, workload.required if wafer == SMALLEST else None)
+    if end > time.monotonic():
+        failed |= say_compiling([WORKLOADS[n] for n in options.workloads or WORKLOADS])
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if results:
@@ -175,6 +185,30 @@ def main() -> int:
     print("\nratio: waferc's time over onnxruntime's, median of pairs; below 1 waferc is faster")
     print(f"wrote {(RESULTS / 'results.json').relative_to(ROOT)} and results.png beside it")
     return int(failed)
+
+
+def say_compiling(workloads: Sequence[Workload]) -> bool:
+    """A line for each workload whose compile time has a limit; whether one failed."""
+    failed = False
+    print(
+        f"\n{'compile for wse3':16}{'cold s':>8}{'warm s':>8}{'required':>10}{'peak MB':>9}{'model MB':>10}"
+    )
+    for workload in workloads:
+        model, required = workload.path(), compiling.REQUIRED.get(workload.name)
+        if required is None or not model.exists():
+            continue
+        try:
+            found = compiling.measure(model, workload.flags)
+        except subprocess.CalledProcessError as e:
+            failed = True
+            print(f"{workload.name:16}exit {e.returncode}")
+            continue
+        print(
+            f"{workload.name:16}{found.cold:8.2f}{found.warm:8.2f}{required:10.1f}"
+            f"{found.peak / 1e6:9.0f}{model.stat().st_size / 1e6:10.0f}",
+            flush=True,
+        )
+    return failed
 
 
 def say(workload: Workload, found: dict[str, Any], required: float | None) -> None:

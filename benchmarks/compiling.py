@@ -1,0 +1,46 @@
+"""How long `waferc compile` takes, with and without its kernels in the cache, and how much memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# workload -> seconds that a cold compile for wse3 may take; one with kernels cached half of that
+REQUIRED = {"digits-16": 1.5, "minilm-128": 5.0, "resnet50": 6.0, "decode": 20.0}
+
+
+@dataclass(frozen=True)
+class Compiling:
+    """Seconds of wall time, and the most bytes of memory that either compile had."""
+
+    cold: float
+    warm: float
+    peak: int
+
+
+def measure(model: Path, flags: Sequence[str]) -> Compiling:
+    """Compiles twice with a cache of its own. Raises CalledProcessError."""
+    with tempfile.TemporaryDirectory() as folder:
+        output, cache = Path(folder) / "p.wafer", Path(folder) / "cache"
+        command = [str(Path(sys.executable).with_name("waferc")), "compile", str(model), *flags]
+        command += ["-q", "-o", str(output)]
+        cold, first = _timed(command, cache)
+        warm, second = _timed(command, cache)
+    return Compiling(cold, warm, max(first, second))
+
+
+def _timed(command: Sequence[str], cache: Path) -> tuple[float, int]:
+    """Seconds and peak bytes of one process."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, env={**os.environ, "WAFERC_CACHE": str(cache)})
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return time.perf_counter() - start, used.ru_maxrss * 1024
