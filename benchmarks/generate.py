@@ -212,13 +212,14 @@ def light(name: str) -> onnx.ModelProto:
     roles: dict[str, tuple[str, int]] = {}
     for node in proto.graph.node:
         roles |= {t: (node.op_type, i) for i, t in enumerate(node.input)}
-    weights: dict[str, Array] = {t: v for t, v in shapes.items() if roles.get(t, ("", 0))[0] not in _FILLED}
+    weights: dict[str, Array] = {}
+    for tensor, (operator, operand) in roles.items():
+        if operator != "ConstantOfShape" and tensor in shapes:
+            weights[tensor] = _classifier_weight(random, shapes[tensor], operator, operand)
     for node in proto.graph.node:
         if node.op_type == "ConstantOfShape":
-            weights[node.output[0]] = np.empty([int(n) for n in shapes[node.input[0]]], np.float32)
-    for tensor, value in weights.items():
-        if value.dtype == np.float32:
-            weights[tensor] = _classifier_weight(random, value.shape, *roles.get(tensor, ("", 0)))
+            empty = np.empty([int(n) for n in shapes[node.input[0]]], np.float32)
+            weights[node.output[0]] = _classifier_weight(random, empty, *roles[node.output[0]])
     nodes = [n for n in proto.graph.node if n.op_type != "ConstantOfShape"]
     inputs = [v for v in proto.graph.input if v.name not in shapes]
     outputs = list(proto.graph.output)
@@ -228,14 +229,11 @@ def light(name: str) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=list(proto.opset_import), ir_version=8)
 
 
-_FILLED = ("ConstantOfShape",)
-
-
-def _classifier_weight(
-    random: np.random.Generator, shape: tuple[int, ...], operator: str, operand: int
-) -> Array:
-    """Values for operand number `operand` of an operator."""
-    normal = random.standard_normal(shape, np.float32)
+def _classifier_weight(random: np.random.Generator, value: Array, operator: str, operand: int) -> Array:
+    """New values for operand number `operand` of an operator, which was `value`; integers stay."""
+    if value.dtype != np.float32:
+        return value
+    shape, normal = value.shape, random.standard_normal(value.shape, np.float32)
     if operator == "BatchNormalization":
         # Gain, shift, mean, variance. Gains below 1 keep sums of residuals from growing.
         base, spread = ((0.7, 0.05), (0.0, 0.1), (0.0, 0.1), (1.0, 0.05))[operand - 1]

@@ -1,0 +1,108 @@
+"""The generated workloads of `make bench`: they compile, give onnxruntime's numbers, and stay near 1."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from waferc.compiler import compile_model
+from waferc.compiler.feeds import random_feed
+from waferc.compiler.golden import OnnxRuntime
+from waferc.compiler.verify import Rule, compare
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+import generate
+from plot import plot
+
+
+def small_decoder(monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
+    monkeypatch.setattr(generate, "VOCABULARY", 64)
+    return generate.decode(layers=2, cached=5)
+
+
+MODELS = {
+    "mlp": lambda _: generate.mlp(4),
+    "gemm": lambda _: generate.gemm(96),
+    "chain": lambda _: generate.matvec_chain(128, 4),
+    "block": lambda _: generate.decoder_block(12),
+    "decode": small_decoder,
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_generated_models(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MODELS[name](monkeypatch).SerializeToString()
+    compiled = compile_model(model, wafer="64x64")
+    feed = random_feed(compiled.program.ports.inputs, [0], {"input_ids": (0, 64)})
+    ours, golden = compiled.run(feed), OnnxRuntime(model, 1).run(feed)
+    assert list(ours) == list(golden)
+    for output, value in golden.items():
+        assert compare(output, ours[output], value, Rule()).passed, output
+        assert 0.3 < value.std() < 3, output
+
+
+def test_later_tokens_are_not_seen() -> None:
+    """The decoder block's causal mask: a token changes no result before its own."""
+    runtime = OnnxRuntime(generate.decoder_block(6).SerializeToString(), 1)
+    x = np.random.default_rng(0).standard_normal((1, 6, generate.WIDTH)).astype(np.float32)
+    changed = x.copy()
+    changed[0, 3] += 1
+    a, b = (runtime.run({"x": v})["y"] for v in (x, changed))
+    assert np.array_equal(a[0, :3], b[0, :3]) and (a[0, 3:] != b[0, 3:]).any(-1).all()
+
+
+def test_a_decoded_token_is_that_of_the_whole_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more token with caches gives what a block gives for the last token of all of them."""
+    tokens, kinds = 6, ("key", "value")
+    block = generate.Model("whole")
+    x = block.input("x", [1, tokens, generate.WIDTH])
+    y, k, v = generate._layer(block, x, tokens, generate._rotary(block, np.arange(tokens)), None)
+    for name, value in (("y", y), ("key", k), ("value", v)):
+        block.output(name, value, None)
+    step = generate.Model("step")
+    x = step.input("x", [1, 1, generate.WIDTH])
+    shape = [1, generate.KV_HEADS, tokens - 1, generate.HEAD]
+    past = tuple(step.input(kind, shape) for kind in kinds)
+    rotary = generate._rotary(step, np.arange(tokens - 1, tokens))
+    y, _, _ = generate._layer(step, x, 1, rotary, past, tokens - 1)
+    step.output("y", y, None)
+    value = np.random.default_rng(0).standard_normal((1, tokens, generate.WIDTH)).astype(np.float32)
+    whole = OnnxRuntime(block.proto().SerializeToString(), 1).run({"x": value})
+    feed = {"x": value[:, -1:], **{kind: whole[kind][:, :, :-1] for kind in kinds}}
+    last = OnnxRuntime(step.proto().SerializeToString(), 1).run(feed)["y"]
+    assert np.allclose(last[:, 0], whole["y"][:, -1], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "resnet50"])
+def test_light_models_get_random_weights(name: str) -> None:
+    proto = generate.light(name)
+    assert not {n.op_type for n in proto.graph.node} & {"ConstantOfShape"}
+    used = {t for n in proto.graph.node for t in n.input}
+    assert {t.name for t in proto.graph.initializer} <= used
+    runtime = OnnxRuntime(proto.SerializeToString(), 1)
+    (given,) = runtime.inputs
+    image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    (probabilities,) = runtime.run({given: image}).values()
+    assert probabilities.std() > 1e-3  # not all the same
+
+
+def test_a_model_is_generated_once(tmp_path: Path) -> None:
+    path = generate.written("mlp-1", tmp_path)
+    before = path.stat().st_mtime_ns
+    assert generate.written("mlp-1", tmp_path) == path and path.stat().st_mtime_ns == before
+    assert [p.name for p in tmp_path.iterdir()] == ["mlp-1.onnx"]
+
+
+def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+    rows = [
+        {"workload": w, "threads": t, "wafer": p, "ratio": 0.5 * t}
+        for w in ("a", "b")
+        for p in ("smallest", "wse3")
+        for t in (1, 2)
+    ]
+    plot(rows, tmp_path / "p.svg")
+    assert (tmp_path / "p.svg").read_text().count(">0.50<") == 4
