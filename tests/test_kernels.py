@@ -338,7 +338,10 @@ def test_register_tiles_fit_the_registers(lanes: int, rows: int, lane: str, part
     assembly = assembly_for(lanes, gemm(rows, 32, 16), lane, part)
     assert "fmadd" in assembly or "fmla" in assembly
     vector = re.compile(r"[xyz]mm.*rsp|rsp.*[xyz]mm|\b(?:str|ldr|stp|ldp)\s+q.*sp")
-    assert not [s for s in assembly.splitlines() if vector.search(s)]
+    constants = 1 if part else 0  # kept in memory between tiles: what a total starts from
+    assert len([s for s in assembly.splitlines() if vector.search(s)]) <= 2 * constants
+    loops = re.split(r"^\.LBB.*:", assembly, flags=re.MULTILINE)
+    assert not [s for s in loops if re.search("fmadd|fmla", s) and vector.search(s)]
 
 
 @pytest.mark.parametrize("lanes", [16, 8])

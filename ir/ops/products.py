@@ -38,14 +38,12 @@ _PLAIN = {
     16: Shapes((6, 5, 4, 2, 1), (2,), (8, 4, 2), (2, 1)),
     8: Shapes((2, 1), (2,), (4, 2), (1,)),
 }
-# In chunks, there is a total for each accumulator.
+# In chunks, there is a total for each accumulator: fewer rows, so that both stay in registers.
 _CHUNKS = {
-    32: Shapes((4, 2, 1), (2,), (8, 4, 2), ()),
-    16: Shapes((2, 1), (2,), (4, 2), ()),
+    32: Shapes((6, 4, 2, 1), (2,), (8, 4, 2), ()),
+    16: Shapes((3, 2, 1), (2,), (4, 2), ()),
     8: Shapes((1,), (2,), (2,), ()),
 }
-
-
 _SMALL = Shapes((1,), (), (), (1,))
 
 
