@@ -54,16 +54,16 @@ class Assembly:
         if region not in self.resident or resident == 0:
             return grid
         used = self.resident[region]
+        x0, y0, x1, y1 = grid.box
+        wide, high = x1 - x0, y1 - y0
 
         def fullest(x: int, y: int) -> int:
-            return int(used[y : y + grid.rows, x : x + grid.columns].max())
+            return int(used[y : y + high : grid.dy, x : x + wide : grid.dx].max())
 
         if fullest(grid.x, grid.y) + resident <= PILE * self.wafer.sram_bytes:
             return grid
         _, y, x = min(
-            (fullest(x, y), y, x)
-            for y in _offsets(r.rows, grid.rows)
-            for x in _offsets(r.columns, grid.columns)
+            (fullest(x, y), y, x) for y in _offsets(r.rows, high) for x in _offsets(r.columns, wide)
         )
         return replace(grid, x=x, y=y)
 

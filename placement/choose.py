@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -11,14 +11,18 @@ import numpy as np
 
 from ..ir.affine import Access
 from ..ir.op import Op
-from .fabric import Ends, ends, load, need_elements
+from .estimate import arrival as estimated_arrival
+from .estimate import estimate
+from .fabric import Ends, ends, joining, load, need_elements
 from .follow import follow
 from .layout import Grid, Layout, Split, layout
 from .move import HOST, derive, identical
-from .split import Choice, Limits, Source, estimate, part_axis, shortlist
+from .shortlist import shortlist
+from .split import Choice, Limits, Source, part_axis
 from .wafer import Wafer
 
-SHORTLIST = 10  # enumerated splits whose moves are derived
+SHORTLIST = 10  # enumerated splits that are looked at more closely
+COSTED = 12  # choices whose moves are derived
 TREE_COLOURS = 2  # a move that needs no more is taken to get trees of its own, others the shared lanes
 
 
@@ -36,10 +40,12 @@ def choose(
     limits: Limits,
     wafer: Wafer,
     exact: bool = True,
+    later: Callable[[Choice], float] = lambda choice: 0.0,
 ) -> Choice:
     """The best split of `op` on a region of columns x rows logical cores.
 
-    exact: derive the moves of each candidate instead of estimating them.
+    exact: derive the moves of each candidate instead of estimating them. later: cycles that a choice
+    leaves to the ops after it.
     """
     found = shortlist(op, sources, columns, rows, limits, wafer, SHORTLIST if exact else 1)
     for j, source in enumerate(sources):
@@ -48,15 +54,22 @@ def choose(
             if followed is not None:
                 found.append(followed)
     if not exact:
-        return min(found, key=lambda c: (c.excess(limits), c.cycles, c.grid.cores))
-    bare = [(c.excess(limits), _without_arrival(op, c, sources, wafer), c.grid.cores, c) for c in found]
+        return min(found, key=lambda c: (limits.excess(c.resident, c.working), c.cycles, c.grid.cores))
+    placed = [replace(c, grid=g) for c in found for g in spots(c, sources, region, columns, rows)]
+    guessed = [(float(limits.excess(c.resident, c.working)), later(c), c) for c in placed]
+    guessed.sort(key=lambda g: (g[0], g[1] + g[2].cycles, g[2].grid.cores))
+    bare: list[tuple[float, float, float, int, Choice]] = []
+    for excess, more, c in guessed[:COSTED]:
+        cycles = _without_arrival(op, c, sources, wafer)
+        bare.append((excess, cycles + more, cycles, c.grid.cores, c))
     best, least = None, (np.inf, np.inf, 0)
-    for excess, cycles, cores, c in sorted(bare, key=lambda b: b[:3]):
+    for excess, cycles, alone, cores, c in sorted(bare, key=lambda b: b[:4]):
         # No arrival can make up for what is behind already.
         if best is None or (excess, cycles) <= least[:2]:
-            placed = _costed(op, c, cycles, sources, region, columns, rows, wafer)
-            if best is None or (excess, placed.cycles, cores) < least:
-                best, least = placed, (excess, placed.cycles, cores)
+            c = _costed(op, c, alone, sources, region, wafer)
+            total = cycles + c.cycles - alone
+            if best is None or (excess, total, cores) < least:
+                best, least = c, (excess, total, cores)
     assert best is not None
     return best
 
@@ -74,22 +87,60 @@ def _followed(op: Op, operand: int, sources: Sequence[Source | None], wafer: Waf
         for i, s in enumerate(sources)
     ]
     part = part_axis(op, split)
-    span = grid.columns * grid.dx + grid.rows * grid.dy
-    parts = split.space_ways(part) if part else 1
-    figures = estimate(op, extents, extents, 1, span, parts, sources, aligned, wafer)
+    axes = list(dict.fromkeys(c.axis for c in split.cuts))
+    ways = np.ones((len(axes), 1, 2), np.int64)
+    for c in split.cuts:
+        ways[axes.index(c.axis), 0, 0 if c.side == "x" else 1] *= c.ways
+    arrivals = {
+        i: estimated_arrival(op, i, s, axes, ways, 1, wafer)[0]
+        for i, (s, local) in enumerate(zip(sources, aligned, strict=True))
+        if s is not None and not local
+    }
+    figures = estimate(
+        op,
+        extents,
+        extents,
+        1,
+        [s is None for s in sources],
+        arrivals,
+        _joined(split, part, grid, wafer),
+        wafer,
+    )
     return Choice(split, grid, part, *(float(f) for f in figures), fixed=True)
 
 
-def spot(c: Choice, sources: Sequence[Source | None], region: int, columns: int, rows: int) -> Grid:
-    """Where a free grid lies best: centred on the largest operand of its region."""
+def _joined(split: Split, part: str, grid: Grid, wafer: Wafer) -> Callable[[Any], Any]:
+    """The cycles that it takes to join partial results over `part` on `grid`, by their wavelets."""
+    return lambda wavelets: joining(wafer, split, part, grid, wavelets) if part else 0.0
+
+
+def spots(c: Choice, sources: Sequence[Source | None], region: int, columns: int, rows: int) -> list[Grid]:
+    """Where a free grid may lie: close together or as far apart as the largest operand of its region.
+
+    Close together is centred on that operand. As far apart, equal outermost digits lie at equal places.
+    """
     local = [s for s in sources if s is not None and s.region == region and s.write]
     if c.fixed or not local:
-        return c.grid
+        return [c.grid]
     near = max(local, key=lambda s: (int(np.prod(s.shape)), s.grid.cores)).grid
     x0, y0, x1, y1 = near.box
     x = min(max((x0 + x1 - c.grid.columns) // 2, 0), columns - c.grid.columns)
     y = min(max((y0 + y1 - c.grid.rows) // 2, 0), rows - c.grid.rows)
-    return replace(c.grid, x=x, y=y)
+    out = [replace(c.grid, x=x, y=y)]
+    x, dx = _spread(near.x, near.columns, near.dx, c.grid.columns, x, columns)
+    y, dy = _spread(near.y, near.rows, near.dy, c.grid.rows, y, rows)
+    if dx > 1 or dy > 1:
+        out.append(replace(c.grid, x=x, y=y, dx=dx, dy=dy))
+    return out
+
+
+def _spread(start: int, count: int, pitch: int, own: int, together: int, limit: int) -> tuple[int, int]:
+    """(start, pitch) of `own` columns over the extent of `count` columns, each in the middle of its share."""
+    apart = count * pitch // own
+    if apart <= 1:
+        return together, 1
+    x = start - pitch // 2 + (count * pitch - apart * own) // 2 + apart // 2
+    return min(max(x, 0), limit - (own - 1) * apart - 1), apart
 
 
 def _without_arrival(op: Op, c: Choice, sources: Sequence[Source | None], wafer: Wafer) -> float:
@@ -98,9 +149,9 @@ def _without_arrival(op: Op, c: Choice, sources: Sequence[Source | None], wafer:
         return c.cycles
     extents = c.split.extents(op.axes)
     held = {a: n * c.split.time_ways(a) for a, n in extents.items()}
-    parts = c.split.space_ways(c.part) if c.part else 1
-    at_hand = [True] * len(sources)
-    cycles, _, _ = estimate(op, extents, held, c.split.grid[2], 0, parts, sources, at_hand, wafer)
+    constant = [s is None for s in sources]
+    joined = _joined(c.split, c.part, c.grid, wafer)
+    cycles, _, _ = estimate(op, extents, held, c.split.grid[2], constant, {}, joined, wafer)
     return float(cycles)
 
 
@@ -110,19 +161,16 @@ def _costed(
     cycles: float,
     sources: Sequence[Source | None],
     region: int,
-    columns: int,
-    rows: int,
     wafer: Wafer,
 ) -> Choice:
-    """The choice with its grid in place and its `cycles` plus the latest real arrival."""
+    """The choice with its `cycles` plus the latest real arrival."""
     if not np.isfinite(cycles):
         return c
-    grid = spot(c, sources, region, columns, rows)
     latest = 0.0
     for j, s in enumerate(sources):
         if s is not None:
-            latest = max(latest, _arrival(op, j, c.split, grid, s, s.region == region, wafer))
-    return replace(c, grid=grid, cycles=cycles + latest)
+            latest = max(latest, _arrival(op, j, c.split, c.grid, s, s.region == region, wafer))
+    return replace(c, cycles=cycles + latest)
 
 
 def _arrival(op: Op, operand: int, split: Split, grid: Grid, s: Source, near: bool, wafer: Wafer) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .layout import Grid, Ints, Region
+from .layout import Grid, Ints, Region, Split
 from .move import Move
 from .wafer import Wafer
 
@@ -79,7 +79,7 @@ def ends(move: Move, consumer: Grid, producer: Grid, to: Ints, at: Ints, side: s
     for d in move.dims:
         part = d.core % producer.columns if side == "x" else d.core // producer.columns
         own, other = (d.x, d.y) if side == "x" else (d.y, d.x)
-        if not part.any() and (np.diff(d.start) > 0).all():
+        if not part.any() and (d.start[1:] > d.start[:-1]).all():
             continue
         offsets = np.unique(np.add.outer(np.unique(other), np.unique(d.t)))
         # Which producer columns each piece is on; then all pieces that a consumer column meets.
@@ -154,7 +154,8 @@ class Traffic:
     """A move on the fabric: its pairs along both sides and its load.
 
     sent: wavelets that leave a producer (each element once: the routers copy). inbound: wavelets
-    into each consumer, [rows, columns] or broadcastable. row, column: the most that a link carries.
+    into each consumer, [rows, columns] or broadcastable. through: wavelets that the consumers of one
+    column need in all (rows that need the same share them). row, column: the most that a link carries.
     deep: how many producers' spans overlap along x and y at most.
     """
 
@@ -162,6 +163,7 @@ class Traffic:
     y: Ends
     sent: float
     inbound: Any
+    through: float
     row: float
     column: float
     deep: tuple[int, int]
@@ -203,9 +205,18 @@ def load(wafer: Wafer, move: Move, x: Ends, y: Ends, held: int, nbytes: int) -> 
     deep = depth(*x.spans()), depth(*y.spans())
     fan = int(np.bincount(x.target).max(initial=0))
     row = deep[0] * sent if not x.still else 0.0
-    into = min(fan * sent, float(np.max(inbound, initial=0)) * len(y.to))
-    column = deep[1] * into if not y.still else 0.0
-    return Traffic(x, y, sent, inbound, row, column, deep)
+    through = float(np.max(inbound, initial=0)) * different_rows(move, len(y.to))
+    column = min(deep[1] * fan * sent, through) if not y.still else 0.0
+    return Traffic(x, y, sent, inbound, through, row, column, deep)
+
+
+def different_rows(move: Move, rows: int) -> int:
+    """How many of a consumer's `rows` need something else than all the others."""
+    number = np.zeros(rows, np.int64)
+    for d in move.dims:
+        if d.y.any():
+            number = np.unique(number * (int(d.y.max()) + 1) + d.y, return_inverse=True)[1]
+    return int(number.max(initial=0)) + 1
 
 
 def arrival(wafer: Wafer, move: Traffic, ready: Floats, relayed: bool) -> Floats:
@@ -221,6 +232,15 @@ def arrival(wafer: Wafer, move: Traffic, ready: Floats, relayed: bool) -> Floats
     turn = 0 if move.x.still or move.y.still else 1
     serial = np.maximum(move.inbound, max(move.sent, move.row, move.column))
     return out + wafer.route(0, turn) + wafer.serial(serial)
+
+
+def joining(wafer: Wafer, split: Split, part: str, grid: Grid, wavelets: Any) -> Any:
+    """Cycles of the fabric reduction of `wavelets` from partial results over `part`, cut on `grid`."""
+    along_x, along_y = ((c.ways for c in split.cuts if c.axis == part and c.side == s) for s in ("x", "y"))
+    x, y = next(along_x, 1), next(along_y, 1)
+    if x > 1 and y > 1:
+        return wafer.join(y, wavelets, grid.dy, x, grid.dx)
+    return wafer.join(x, wavelets, grid.dx) if x > 1 else wafer.join(y, wavelets, grid.dy)
 
 
 def _max_plus(wafer: Wafer, e: Ends, ready: Floats, relayed: bool) -> Floats:
@@ -248,11 +268,10 @@ def add_links(wafer: Wafer, links: Floats, move: Traffic) -> None:
     links[1][rows] += nbytes * west
     south, north = _coverage(move.y, wafer.height)
     columns, count = np.unique(move.x.to[move.x.target], return_counts=True)
-    into = np.minimum(
-        count * nbytes, float(np.max(move.inbound, initial=0)) * wafer.wavelet_bytes * len(move.y.to)
-    )
-    links[2][:, columns] += south[:, None] * into
-    links[3][:, columns] += north[:, None] * into
+    into = south[:, None] * count * nbytes, north[:, None] * count * nbytes
+    through = move.through * wafer.wavelet_bytes
+    links[2][:, columns] += np.minimum(into[0], through)
+    links[3][:, columns] += np.minimum(into[1], through)
 
 
 def _coverage(e: Ends, size: int) -> tuple[Floats, Floats]:

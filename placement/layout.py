@@ -6,6 +6,7 @@ step t one tensor dimension at a time, so tables grow with the sides of a grid, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,23 +41,23 @@ class Split:
     cuts: tuple[Cut, ...] = ()
 
     def ways(self, side: Side) -> int:
-        return int(np.prod([c.ways for c in self.cuts if c.side == side], dtype=np.int64))
+        return math.prod([c.ways for c in self.cuts if c.side == side])
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, int, int]:
         """(columns, rows, time steps)."""
         return self.ways("x"), self.ways("y"), self.ways("t")
 
     def axis_ways(self, axis: str) -> int:
-        return int(np.prod([c.ways for c in self.cuts if c.axis == axis], dtype=np.int64))
+        return math.prod([c.ways for c in self.cuts if c.axis == axis])
 
     def space_ways(self, axis: str) -> int:
         """Cuts of `axis` over cores, not counting time."""
-        return int(np.prod([c.ways for c in self.cuts if c.axis == axis and c.side != "t"], dtype=np.int64))
+        return math.prod([c.ways for c in self.cuts if c.axis == axis and c.side != "t"])
 
     def time_ways(self, axis: str) -> int:
         """Cuts of `axis` along time."""
-        return int(np.prod([c.ways for c in self.cuts if c.axis == axis and c.side == "t"], dtype=np.int64))
+        return math.prod([c.ways for c in self.cuts if c.axis == axis and c.side == "t"])
 
     def tile(self, axis: str, size: int) -> int:
         """The extent of a full tile along `axis`."""
@@ -175,10 +176,7 @@ def pieces_of(expression: Affine, indices: Mapping[str, AxisIndex], split: Split
         ways, origins, ends, at_t = a.ways, a.origins, a.ends, a.t
         own = [(i, cut) for i, cut in enumerate(split.cuts) if cut.axis == name]
         at_x, at_y = a.x, a.y
-        if (
-            merge_time
-            and (in_time := int(np.prod([cut.ways for _, cut in own if cut.side == "t"], dtype=np.int64))) > 1
-        ):
+        if merge_time and (in_time := math.prod([cut.ways for _, cut in own if cut.side == "t"])) > 1:
             own = [o for o in own if o[1].side != "t"]
             ways //= in_time
             at_x, at_y, at_t = at_x // in_time, at_y // in_time, np.zeros(steps, np.int64)

@@ -6,12 +6,14 @@ promising and keeps the one of least predicted cycles that fits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..ir.graph import Graph
 from ..ir.op import Op
+from .ahead import Ahead, Prospects, ahead_of, cycles_ahead, prospects
 from .build import Chooser, assemble
 from .choose import choose
 from .follow import join_split
@@ -28,6 +30,7 @@ Report = Callable[[str, float], None]  # (phase, share done)
 
 SIDES = (4, 8, 16, 32, 64, 128, 256, 384)
 SHARES = ((0.62, 0.30), (0.75, 0.18), (0.50, 0.40), (0.82, 0.10))  # of SRAM: (resident, one op's working set)
+SMALL = 256  # bytes that any op may keep resident: a few numbers of a bias are no reason to move it
 GAIN = 0.98  # a plan replaces a smaller one if it needs at most this share of the cycles
 
 
@@ -53,6 +56,7 @@ class Estimator:
     def __init__(self, graph: Graph, wafer: Wafer, shares: tuple[float, float]) -> None:
         self.graph, self.wafer, self.shares = graph, wafer, shares
         self._choices: dict[Any, Choice] = {}
+        self._prospects: dict[Any, Prospects] = {}
 
     def choice(
         self,
@@ -63,18 +67,35 @@ class Estimator:
         rows: int,
         limits: Limits,
         exact: bool = True,
+        ahead: Ahead | None = None,
+        limits_ahead: Limits | None = None,
     ) -> Choice:
-        """The split of `op` on region number `region` of columns x rows."""
+        """The split of `op` on region number `region` of columns x rows.
+
+        ahead: where its result goes next, and within which limits.
+        """
         local = tuple(
             None
             if s is None
             else replace(s, region=0 if s.region == region else 1, distance=round(s.distance, -1))
             for s in sources
         )
-        key = (op, local, columns, rows, limits, exact)
+        key = (op, local, columns, rows, limits, exact, ahead, limits_ahead)
         if key not in self._choices:
-            self._choices[key] = choose(op, local, 0, columns, rows, limits, self.wafer, exact)
+
+            def later(c: Choice) -> float:
+                if ahead is None or limits_ahead is None or not math.isfinite(c.cycles):
+                    return 0.0
+                return cycles_ahead(ahead, op, c, self._ahead(ahead, columns, rows, limits_ahead), self.wafer)
+
+            self._choices[key] = choose(op, local, 0, columns, rows, limits, self.wafer, exact, later)
         return self._choices[key]
+
+    def _ahead(self, ahead: Ahead, columns: int, rows: int, limits: Limits) -> Prospects:
+        key = (ahead, columns, rows, limits)
+        if key not in self._prospects:
+            self._prospects[key] = prospects(ahead, columns, rows, limits, self.wafer)
+        return self._prospects[key]
 
     def limits(self, nodes: Sequence[int]) -> dict[int, Limits]:
         """What each node may keep resident, in proportion to its constants, and use while it runs."""
@@ -85,7 +106,7 @@ class Estimator:
         }
         total = max(1, sum(constants.values()))
         resident, working = self.shares[0] * self.wafer.sram_bytes, self.shares[1] * self.wafer.sram_bytes
-        return {i: Limits(round(resident * c / total) + 64, working) for i, c in constants.items()}
+        return {i: Limits(round(resident * c / total) + SMALL, working) for i, c in constants.items()}
 
     def latency(self, groups: Sequence[Group], columns: int, rows: int) -> tuple[float, bool]:
         """(estimated cycles, whether each op keeps to its limits) of groups on one region."""
@@ -157,12 +178,17 @@ def plan(
             cycles = search.build(estimator, together)
             if search.best is not None and cycles > GAIN * before:
                 break
-        # A group apart gets no more than all together could use.
-        largest = (
-            max((r.columns * r.rows for r in search.best.regions), default=0) if search.best else wafer.cores
-        )
+        largest = wafer.cores
+        if search.best is not None:
+            # Each op by itself: where its result goes next is an estimate, and may mislead.
+            (region,) = search.best.regions
+            largest = region.columns * region.rows
+            together = Assignment((0,) * len(groups), ((name, region.columns, region.rows),))
+            search.build(estimator, together, looks_ahead=False)
+        # Regions apart pay in a pipeline, or where together nothing fits; none larger than all together.
         sizes = [s for s in sizes if s[0] * s[1] <= largest]
-        if len(groups) > 1 and (apart := _apart(groups, estimator, wafer, sizes)) is not None:
+        useful = len(groups) > 1 and (search.best is None or objective == "throughput")
+        if useful and (apart := _apart(groups, estimator, wafer, sizes)) is not None:
             search.build(estimator, apart)
         if search.best is not None:
             return search.best
@@ -185,14 +211,18 @@ class _Search:
     ) -> None:
         self.graph, self.wafer, self.groups = graph, wafer, groups
         self.objective, self.seed, self.placer = objective, seed, placer
+        readers = graph.readers()
+        self.ahead = [ahead_of(graph, i, readers) for i in range(len(graph.nodes))]
         self.best: Plan | None = None
         self.nearest: Plan | None = None
         self.cycles = float("inf")
         self._excess = 0
+        self._cores = 0
 
-    def build(self, estimator: Estimator, a: Assignment) -> float:
+    def build(self, estimator: Estimator, a: Assignment, looks_ahead: bool = True) -> float:
         """Builds the plan of an assignment; its cycles per call, infinite when it does not fit.
 
+        looks_ahead: splits are chosen with a view to where results go next.
         Optimized for throughput, these are the cycles between calls that follow one another.
         """
         graph, wafer = self.graph, self.wafer
@@ -207,7 +237,10 @@ class _Search:
         def choose_split(
             i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int
         ) -> Choice:
-            return estimator.choice(graph.nodes[i].op, sources, region, columns, rows, limits[i])
+            ahead = self.ahead[i] if looks_ahead else None
+            next_limits = None if ahead is None else limits.get(ahead.node, limits[i])
+            op = graph.nodes[i].op
+            return estimator.choice(op, sources, region, columns, rows, limits[i], True, ahead, next_limits)
 
         built = assemble(graph, wafer, regions, region_of, choose_split, self.objective, self.seed)
         excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
@@ -218,7 +251,9 @@ class _Search:
         built = routed(built)
         timing = simulate(built)
         cycles = timing.cycles if self.objective == "latency" else timing.interval(wafer)
-        if cycles < GAIN * self.cycles:
+        cores = sum(columns * rows for _, columns, rows in a.sizes)
+        if cycles < (GAIN if cores > self._cores else 1.0) * self.cycles:
+            self._cores = cores
             self.best, self.cycles = built, cycles
         return cycles
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.dtypes import F32
-from .fabric import Ends, Traffic, add_links, arrival, traffic
+from .fabric import Ends, Traffic, add_links, arrival, joining, traffic
 from .layout import axis_indices
 from .move import Move
 from .plan import Plan, Step
@@ -147,9 +147,7 @@ def _joined(wafer: Wafer, move: Move, producer: Step, t: Traffic, ready: Floats)
     count = max(1, int(move.dims[0].start[-1]))
     latest = arrival(wafer, replace(t, x=_still(t.x), y=_still(t.y)), ready, relayed=False)
     roots = max(1, len(t.x.to) * len(t.y.to) * count // max(1, len(t.x.at) * len(t.y.at)))
-    along_x = any(c.axis == producer.part and c.side == "x" for c in producer.split.cuts)
-    pitch = producer.grid.dx if along_x else producer.grid.dy
-    return latest + wafer.join(count, t.inbound / count * roots, pitch)
+    return latest + joining(wafer, producer.split, producer.part, producer.grid, t.inbound / count * roots)
 
 
 def _still(e: Ends) -> Ends:

@@ -160,26 +160,34 @@ class Wafer:
         stops = hops // self.express + hops % self.express
         return self.relay * np.maximum(stops - 1, 0)
 
-    def join(self, parts: Any, wavelets: Any, pitch: Any = 1) -> Any:
+    def join(self, parts: Any, wavelets: Any, pitch: Any = 1, lines: Any = 1, apart: Any = 1) -> Any:
         """Cycles of a fabric reduction of `parts` partial results, `pitch` cores apart, into one root.
 
         Two-level, pipelined by element, rooted in the centre (DESIGN section 9); the group size
         that takes least is used, a chain being one group. A star serves one wavelet from at most 16.
+        Of several parallel `lines`, `apart` cores from one another, the roots are reduced in the same way.
         """
         parts = np.maximum(np.asarray(parts, np.int64), 1)
+        lines = np.maximum(np.asarray(lines, np.int64), 1)
         add = 1.0 / self.vector["fma_f32"][1]
         setup = self.vector["fma_f32"][0] + self.loop
         tail = wavelets * max(self.wavelet, add) + wavelets * add + self.send + self.done
-        best = np.full(np.broadcast_shapes(parts.shape, np.shape(wavelets), np.shape(pitch)), np.inf)
+        stages = self._stages(parts, pitch) + self._stages(lines, apart) + np.where(lines > 1, self.turn, 0.0)
+        star = self.route(self.hop * 0 + pitch * parts / 2, 0) + self.wavelet * parts + parts * add + setup
+        few: Any = (parts <= 16) & (lines <= 1) & (np.asarray(wavelets) <= 1)
+        best: Any = setup + stages + tail
+        where: Any = np.where
+        return where(few, np.minimum(best, star), best)
+
+    def _stages(self, parts: Any, pitch: Any) -> Any:
+        """Cycles of the first element through both levels of a reduction along one line."""
+        best: Any = np.inf
         for group in (*_GROUPS, parts):
             s1 = -(-(np.minimum(group, parts) - 1) // 2)
             s2 = -(-(-(-parts // group) - 1) // 2)
-            cycles = (
-                setup + s1 * (self.hop * pitch + self.stage) + s2 * (group * pitch * self.hop + self.stage)
-            )
-            best = np.minimum(best, cycles + tail)
-        star = self.route(self.hop * 0 + pitch * parts / 2, 0) + self.wavelet * parts + parts * add + setup
-        return np.where((parts <= 16) & (np.asarray(wavelets) <= 1), np.minimum(best, star), best)
+            cycles = s1 * (self.hop * pitch + self.stage) + s2 * (group * pitch * self.hop + self.stage)
+            best = np.minimum(best, cycles)
+        return best
 
 
 def mixed_products(op: Op) -> bool:

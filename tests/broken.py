@@ -286,10 +286,12 @@ def crossing(s: Step, j: int, m: Move) -> bool:
 
 def two_meanings(p: Plan) -> Plan:
     """Two moves whose trees differ, on the same colours."""
-    trees = [m for s in p.steps for o in s.operands for m in o.moves if m.route == "tree"]
-    first, second = trees[0], trees[-1]
-    assert first.colour_x is not None
-    colour = int(first.colour_x.min())
+    trees = [(s, m) for s in p.steps for o in s.operands for m in o.moves if m.route == "tree"]
+    pairs = ((a, b) for i, a in enumerate(trees) for b in trees[i + 1 :])
+    meeting = ((m, n) for (s, m), (t, n) in pairs if s.grid != t.grid and s.grid.overlaps(t.grid))
+    one, second = first(meeting)
+    assert one.colour_x is not None
+    colour = int(one.colour_x.min())
 
     def recolour(m: Move) -> Move:
         assert m.colour_x is not None

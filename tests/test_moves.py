@@ -13,10 +13,12 @@ from waferc.ir.affine import Access, Affine, axis
 from waferc.ir.dtypes import F32
 from waferc.ir.ops.elementwise import Neg
 from waferc.ir.ops.reduce import ReduceSum
+from waferc.placement.fabric import ends, load
 from waferc.placement.follow import follow, join_split
 from waferc.placement.layout import Cut, Grid, Layout, Split, layout
 from waferc.placement.move import Move, combining, derive, identical, records
 from waferc.placement.split import Source
+from waferc.placement.wafer import preset
 
 Axes = tuple[tuple[str, int], ...]
 
@@ -108,6 +110,42 @@ def test_a_move_brings_each_element_once_to_its_place(data: st.DataObject) -> No
                 key = (int(step), int(target), int(source))
                 seen[key] = seen.get(key, 0) + int(n)
         assert seen == elements
+
+
+@settings(max_examples=120)
+@given(st.data())
+def test_no_link_carries_more_than_the_load_says(data: st.DataObject) -> None:
+    """Each element once over each link: along its producer's row, then along its consumers' columns."""
+    shape = tuple(data.draw(st.lists(st.integers(1, 8), min_size=1, max_size=2)))
+    held_axes = tuple((f"h{i}", n) for i, n in enumerate(shape))
+    made = data.draw(space_splits(held_axes))
+    hold = layout(tuple(axis(a) for a, _ in held_axes), held_axes, made, merge_time=True)
+    axes, access = data.draw(reads(len(shape)))
+    split = data.draw(space_splits(axes))
+    need = layout(access, axes, split)
+    producer, consumer = Grid(*made.grid[:2]), Grid(*split.grid[:2])
+    move = derive(need, hold, shape, producer, 0, 1)
+    row: dict[Any, set[Any]] = {}
+    column: dict[Any, set[Any]] = {}
+    for x, y in product(range(consumer.columns), range(consumer.rows)):
+        for core, dims in entries(move, x, y, 0):
+            sx, sy = core % producer.columns, core // producer.columns
+            items = {(core, *at) for at in product(*(range(s, s + n) for s, _, n in dims))}
+            for i in range(min(sx, x), max(sx, x)):
+                row.setdefault((sy, i, x > sx), set()).update(items)
+            for i in range(min(sy, y), max(sy, y)):
+                column.setdefault((x, i, y > sy), set()).update(items)
+    sides = [
+        ends(move, consumer, producer, np.arange(len(to)), np.arange(len(at)), side)
+        for side, to, at in (
+            ("x", range(consumer.columns), range(producer.columns)),
+            ("y", range(consumer.rows), range(producer.rows)),
+        )
+    ]
+    along, down = sides
+    found = load(preset("wse3"), move, along, down, int(np.prod([p.extent for p in hold])), 4)
+    assert max(map(len, row.values()), default=0) <= found.row
+    assert max(map(len, column.values()), default=0) <= found.column
 
 
 def test_a_single_element_goes_to_every_core() -> None:

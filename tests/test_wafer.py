@@ -177,6 +177,16 @@ def test_joins_of_arrays_are_those_of_their_elements() -> None:
     assert together == pytest.approx(apart)
 
 
+@given(st.integers(2, 100), st.integers(2, 100), st.integers(2, 60), st.integers(1, 8), st.integers(1, 8))
+def test_lines_are_joined_one_by_one_and_then_their_roots(
+    parts: int, lines: int, wavelets: int, pitch: int, apart: int
+) -> None:
+    """The first element passes the stages of both sides and one turn; the others follow it."""
+    one = float(WSE3.join(parts, wavelets, pitch)) + float(WSE3.join(lines, wavelets, apart))
+    tail = 24 + wavelets * 4 + 10
+    assert float(WSE3.join(parts, wavelets, pitch, lines, apart)) == pytest.approx(one - tail + 20)
+
+
 @given(st.integers(0, 2000))
 def test_relays_stop_at_the_end_of_each_lane(hops: int) -> None:
     """Lanes of `express` hops first, single ones after; a task relays at each stop but the last."""

@@ -1,0 +1,79 @@
+"""The shortlist: the enumerated splits of an op that look best, their cycles and bytes estimated at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..ir.op import Op
+from .estimate import SIDES, arrival, cut_extents, estimate, joining_parts
+from .layout import Cut, Grid, Split
+from .split import Candidates, Choice, Limits, Source, dense, enumerate_cuts, part_axis, to_split
+from .wafer import Wafer
+
+TIME_WAYS = (2, 4, 8, 16)
+
+
+def shortlist(
+    op: Op,
+    sources: Sequence[Source | None],
+    columns: int,
+    rows: int,
+    limits: Limits,
+    wafer: Wafer,
+    most: int,
+) -> list[Choice]:
+    """At most `most` enumerated splits, best estimate first; at least one.
+
+    Cuts along time are tried only where no cut in space keeps to the limits.
+    """
+    c = enumerate_cuts(op, columns, rows)
+    found = _best(op, c, {}, sources, limits, wafer, most)
+    best = found[0]
+    if best.resident <= limits.resident and best.working > limits.working:
+        steps = [{a: w} for a in c.axes for w in TIME_WAYS if w <= op.size[a]]
+        found += [f for t in steps for f in _best(op, c, t, sources, limits, wafer, 2)]
+        found.sort(key=lambda f: (limits.excess(f.resident, f.working), f.cycles))
+    return found[:most]
+
+
+def _best(
+    op: Op,
+    c: Candidates,
+    time: Mapping[str, int],
+    sources: Sequence[Source | None],
+    limits: Limits,
+    wafer: Wafer,
+    most: int,
+) -> list[Choice]:
+    """The best candidates when the axes of `time` are cut along time besides."""
+    n = c.ways.shape[1]
+    cut, tiles = cut_extents(op, c, time)
+    held = {a: extent * time.get(a, 1) for a, extent in tiles.items()}
+    space = {a: ways // time.get(a, 1) for a, ways in cut.items()}
+    steps = int(np.prod(list(time.values())))
+    arrivals = {
+        j: arrival(op, j, s, c.axes, c.ways, steps, wafer) for j, s in enumerate(sources) if s is not None
+    }
+    constant = [s is None for s in sources]
+    joined = joining_parts(op, space, wafer)
+    cycles, resident, working = estimate(op, tiles, held, steps, constant, arrivals, joined, wafer)
+    cycles = np.broadcast_to(np.asarray(cycles, float), (n,))
+    resident = np.broadcast_to(np.asarray(resident, float), (n,))
+    working = np.broadcast_to(np.asarray(working, float), (n,))
+    legal = np.broadcast_to(np.asarray(dense(op.write, tiles, cut)), (n,))
+    legal = legal & np.all([cut[a] <= op.size[a] for a in time] or [np.ones(n, np.bool_)], axis=0)
+    excess = limits.excess(resident, working)
+    cores = c.ways.prod((0, 2))
+    out: list[Choice] = []
+    for i in np.lexsort((cores, cycles, excess, ~legal))[:most]:
+        if not legal[i]:
+            break
+        figures = float(cycles[i]), float(resident[i]), float(working[i])
+        cuts = dict.fromkeys(to_split(op, c.axes, c.ways[:, i], outer).cuts for outer in SIDES)
+        for own in cuts:
+            split = Split((*own, *(Cut(a, "t", w) for a, w in time.items())))
+            gw, gh, _ = split.grid
+            out.append(Choice(split, Grid(gw, gh), part_axis(op, split), *figures))
+    return out or [Choice(Split(), Grid(1, 1), "", np.inf, np.inf, np.inf)]
