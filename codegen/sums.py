@@ -47,7 +47,7 @@ def across(step: Step) -> str:
     Partial results of a few iterations each are summed in every lane of its own.
     """
     op = step.op
-    if step.part and any(op.size[a] >= WIDE for a in access_axes(op.write)):
+    if step.part and not _any_order(op) and any(op.size[a] >= WIDE for a in access_axes(op.write)):
         return ""
     return op.across
 

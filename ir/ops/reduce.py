@@ -211,15 +211,22 @@ class ReduceProd(Reduce):
     ufunc = np.multiply
 
 
-class ReduceMax(Reduce):
-    combine = "max"
+class _Extreme(Reduce):
+    """The greatest or the least. A zero is +0: which of two zeros is met first must not show."""
+
     exact = True
+
+    def finish(self, k: KernelBuilder, value: Value) -> Value:
+        return k.add(value, k.const(0, value.dtype)) if value.dtype.is_float else value
+
+
+class ReduceMax(_Extreme):
+    combine = "max"
     ufunc = np.maximum
 
 
-class ReduceMin(Reduce):
+class ReduceMin(_Extreme):
     combine = "min"
-    exact = True
     ufunc = np.minimum
 
 
