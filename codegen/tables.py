@@ -260,7 +260,7 @@ def _within_hold(step: Step) -> tuple[Ints, Ints, Ints]:
         )
     tile = layout(step.write, step.op.axes, step.split)
     hold = layout(step.write, step.op.axes, step.split, merge_time=True)
-    offsets = identical(tile, hold, step.grid, step.grid)
+    offsets = identical(tile, hold, step.grid, step.grid, steps)
     assert offsets is not None, "a tile lies in what its core holds"
     return offsets
 

@@ -190,13 +190,13 @@ class Assembly:
             used[grid.y : box[3] : grid.dy, grid.x : box[2] : grid.dx] += self.buffers[buffer].bytes
             laid = derive(held, whole(shape), shape, Grid(1, 1), HOST, buffer)
             self.lays.append((tensor, replace(laid, route="host")))
-            offsets = identical(need, held, grid, grid)
+            offsets = identical(need, held, grid, grid, steps)
             assert offsets is not None, "a resident operand covers all its steps"
             return Operand(tensor, buffer, need, *offsets, fill=fill)
         writers = [self.steps[i].step for i in self.writers[tensor]]
         if len(writers) == 1 and writers[0].region == region and not fill:
             w = writers[0]
-            offsets = identical(need, w.hold, grid, w.grid)
+            offsets = identical(need, w.hold, grid, w.grid, steps)
             if offsets is not None:
                 return Operand(tensor, w.result, need, *offsets)
         buffer = self.buffer(tensor, "receive", region, grid, dtype, need, innermost)

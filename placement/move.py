@@ -183,12 +183,14 @@ def records(move: Move, consumer: Grid, chunk: int = 1 << 20) -> Iterator[Record
             yield Records(core, t, source, elements)
 
 
-def identical(need: Layout, hold: Layout, consumer: Grid, producer: Grid) -> tuple[Ints, Ints, Ints] | None:
+def identical(
+    need: Layout, hold: Layout, consumer: Grid, producer: Grid, steps: int = 1
+) -> tuple[Ints, Ints, Ints] | None:
     """Whether each consumer core itself holds all that it needs, on grids of one region.
 
     Returns per dimension the offset (need - hold, in elements) at every column, row and step:
     three arrays [dims, columns], [dims, rows], [dims, steps] that add up; None when some core
-    lacks something or the offsets do not add up.
+    lacks something or the offsets do not add up. steps: in time, of a tensor without dimensions.
     """
     cols = consumer.x + consumer.dx * np.arange(consumer.columns) - producer.x
     rows = consumer.y + consumer.dy * np.arange(consumer.rows) - producer.y
@@ -197,7 +199,7 @@ def identical(need: Layout, hold: Layout, consumer: Grid, producer: Grid) -> tup
     cols, rows = cols // producer.dx, rows // producer.dy
     if cols.min() < 0 or rows.min() < 0 or cols.max() >= producer.columns or rows.max() >= producer.rows:
         return None
-    steps = len(need[0].t) if need else 1
+    steps = len(need[0].t) if need else steps
     ox = np.zeros((len(need), consumer.columns), np.int64)
     oy = np.zeros((len(need), consumer.rows), np.int64)
     ot = np.zeros((len(need), steps), np.int64)
