@@ -86,10 +86,18 @@ def _judge_copies(ports: Ports, calls: Calls) -> None:
             raise InvalidArtifact(f"image.json: margins of {m.fill} in {m.dtype}")
     _judge_each("input", calls.inputs, ports.inputs)
     _judge_each("output", calls.outputs, ports.outputs)
-    dense = {p.tensor for p in (*calls.inputs, *calls.outputs) if p.strides == p.host_strides}
+    # The caller's array stands in for a bound tensor for one call only, and is in C order.
+    dense = {p.tensor for p in (*calls.inputs, *calls.outputs) if p.strides == p.host_strides == _c_order(p)}
+    kept = {past for past, _ in ports.states}
     passed = {p.name for p in ports.inputs} & {p.name for p in ports.outputs}
-    if calls.bound - dense or calls.bound & passed:
+    if calls.bound - dense or calls.bound & (kept | passed):
         raise InvalidArtifact("image.json: a bound tensor that is no array like the caller's")
+
+
+def _c_order(p: Placed) -> tuple[int, ...]:
+    """The strides in bytes of an array of the copy's shape."""
+    size = np.dtype(p.dtype).itemsize
+    return tuple(size * prod(p.shape[d + 1 :]) for d in range(len(p.shape)))
 
 
 def _judge_each(kind: str, copies: Sequence[Placed], ports: Sequence[Port]) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import GRAPHS, planned
+from plans import GRAPHS, all_shared, planned
 from waferc.codegen import artifact
 from waferc.codegen.artifact import Artifact, InvalidArtifact, npy, read, write
 from waferc.codegen.records import Base, GroupWords, SweepWords
@@ -410,6 +410,18 @@ WRONG: dict[str, Change] = {
     "a constant read past its end": fact("constants", 0, 5, to=4096),
     "a constant read before its start": fact("constants", 0, 5, to=-4),
     "a constant with strides too long": fact("constants", 0, 6, 0, to=1 << 30),
+    "nobody's array bound": facts(bound=["nobody"]),
+    "a constant bound": facts(bound=["weight"]),
+    "a bound input in another order": lambda a: {
+        "image.json": json.dumps(
+            {
+                **a.json("image.json"),
+                "bound": ["x"],
+                "laid": [["x", "float32", [10, 100], 0, [4, 40], 0, [4, 40]]],
+            }
+        ).encode()
+    },
+    "bound tensors that are no list": facts(bound=3),
     "margins outside": facts(margins=[[0, FAR, "float32", "0x0p+0"]]),
     "margins before the arena": facts(margins=[[-4, 1, "float32", "0x0p+0"]]),
     "a negative margin": facts(margins=[[8, -1, "float32", "0x0p+0"]]),
@@ -486,6 +498,18 @@ def test_consistent_digests_but_wrong_tables(good: Path, tmp_path: Path, kind: s
     changes = WRONG[kind](read(good))
     with pytest.raises(InvalidArtifact):
         load(rewritten(good, tmp_path / "a", changes))
+
+
+def test_a_state_is_never_the_callers_array() -> None:
+    """It would be gone when the next call reads it."""
+    with all_shared():
+        image = decode(Artifact({}, entries(planned("state", "8x8"))))
+    ((past, present),) = image.ports.states
+    assert image.calls.bound == {"x", *(p.name for p in image.ports.outputs)}
+    assert present in image.calls.bound
+    changed = replace(image, calls=replace(image.calls, bound=image.calls.bound | {past}))
+    with pytest.raises(InvalidArtifact, match="bound"):
+        changed.check()
 
 
 def test_every_program_passes_its_own_judge() -> None:
