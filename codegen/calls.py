@@ -14,6 +14,8 @@ from .pool import Entry, Pool
 from .records import Base, Calls, GroupWords, Margins, Placed, SweepWords
 from .sweeps import Lay, Shared, Sweep, share
 
+CALL = 3_000_000  # the work of a call that is worth more than one thread: some 30 microseconds
+
 
 def make_calls(plan: Plan, lanes: int) -> tuple[Calls, tuple[Kernel, ...]]:
     """The calls of a plan for a host with `lanes` f32 lanes, and the kernels that they call."""
@@ -47,7 +49,7 @@ def make_calls(plan: Plan, lanes: int) -> tuple[Calls, tuple[Kernel, ...]]:
         tuple(_placed(lay, shared) for lay in shared.outputs),
         margins,
         frozenset(h.tensor for h in shared.homes.values() if h.bound),
-        any(s.shared for s in sweeps),
+        sum(s.work for s in sweeps if s.shared) >= CALL,
     ), tuple(kernels)
 
 

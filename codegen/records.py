@@ -260,8 +260,8 @@ class Calls:
     """A program's groups as words, and what lies where.
 
     relocations: int64 [n, 3]: word, Base, value. bound: inputs and outputs that are used where the
-    caller has them: addresses in their homes are moved there before a call. shared: whether any group
-    is worth a second thread.
+    caller has them: addresses in their homes are moved there before a call. shared: whether a call is
+    worth a second thread.
     """
 
     words: Ints

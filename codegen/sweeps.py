@@ -56,7 +56,8 @@ class Sweep:
     part: str
     chunk: int
     boxes: Boxes
-    shared: bool  # whether it is worth more than one thread
+    work: int  # elements that pass through vector instructions
+    shared: bool  # whether that is worth more than one thread
 
 
 @dataclass(frozen=True)
@@ -464,7 +465,9 @@ class _Maker:
         number = len(self.sweeps)
         for v in views:
             self.touched.setdefault(v.home, []).append(number)
-        self.sweeps.append(Sweep(name, op, lane, tuple(views), sums.part, sums.chunk, made, work >= LITTLE))
+        self.sweeps.append(
+            Sweep(name, op, lane, tuple(views), sums.part, sums.chunk, made, work, work >= LITTLE)
+        )
 
 
 def _whole(home: Home) -> Lay:
