@@ -44,8 +44,9 @@ def run(
 ) -> None:
     """Run a program on this machine.
 
-    Executes PROGRAM (.wafer) in the same tasks and moves as on the wafer. With
-    --steps, outputs gain a first axis that counts the calls.
+    Executes PROGRAM (.wafer), to the bits that its tasks give on the wafer's cores;
+    --guard goes core by core. With --steps, outputs gain a first axis that counts
+    the calls.
     """
     from .figures import clock, host_line
     from .files import write_npz
