@@ -7,6 +7,7 @@ everywhere. The ops in between that could run where the result lies are taken to
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,10 @@ class Prospects:
     axes: tuple[str, ...]
     ways: Any  # int64 [axes, splits, 2]
     cycles: Any  # float [splits]
+
+    @cached_property
+    def least(self) -> float:
+        return float(np.min(self.cycles, initial=np.inf))
 
 
 def prospects(ahead: Ahead, columns: int, rows: int, limits: Limits, wafer: Wafer) -> Prospects:

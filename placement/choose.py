@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ..ir.affine import Access
 from ..ir.op import Op
+from .delivery import delivery
 from .estimate import arrival as estimated_arrival
 from .estimate import estimate
-from .fabric import Ends, ends, joining, load, need_elements
+from .fabric import joining
 from .follow import follow
-from .layout import Grid, Layout, Split, layout
-from .move import HOST, derive, identical
+from .layout import Grid, Split
 from .shortlist import shortlist
 from .split import Choice, Limits, Source, part_axis
 from .wafer import Wafer
 
 SHORTLIST = 10  # enumerated splits that are looked at more closely
 COSTED = 12  # choices whose moves are derived
-TREE_COLOURS = 2  # a move that needs no more is taken to get trees of its own, others the shared lanes
-
-
-@lru_cache(maxsize=4096)
-def _layout(access: Access, axes: tuple[tuple[str, int], ...], split: Split, merge_time: bool) -> Layout:
-    return layout(access, axes, split, merge_time=merge_time)
 
 
 def choose(
@@ -41,11 +34,12 @@ def choose(
     wafer: Wafer,
     exact: bool = True,
     later: Callable[[Choice], float] = lambda choice: 0.0,
+    least_later: float = 0.0,
 ) -> Choice:
     """The best split of `op` on a region of columns x rows logical cores.
 
     exact: derive the moves of each candidate instead of estimating them. later: cycles that a choice
-    leaves to the ops after it.
+    leaves to the ops after it, `least_later` or more.
     """
     found = shortlist(op, sources, columns, rows, limits, wafer, SHORTLIST if exact else 1)
     for j, source in enumerate(sources):
@@ -56,20 +50,27 @@ def choose(
     if not exact:
         return min(found, key=lambda c: (limits.excess(c.resident, c.working), c.cycles, c.grid.cores))
     placed = [replace(c, grid=g) for c in found for g in spots(c, sources, region, columns, rows)]
-    guessed = [(float(limits.excess(c.resident, c.working)), later(c), c) for c in placed]
-    guessed.sort(key=lambda g: (g[0], g[1] + g[2].cycles, g[2].grid.cores))
-    bare: list[tuple[float, float, float, int, Choice]] = []
-    for excess, more, c in guessed[:COSTED]:
-        cycles = _without_arrival(op, c, sources, wafer)
-        bare.append((excess, cycles + more, cycles, c.grid.cores, c))
+    kept: list[tuple[float, float, int, int, float, Choice]] = []
+    first = [
+        (float(limits.excess(c.resident, c.working)), c.cycles, c.grid.cores, i, c)
+        for i, c in enumerate(placed)
+    ]
+    for excess, _, _, i, c in sorted(first, key=lambda f: f[:4]):
+        if len(kept) == COSTED and (excess, c.cycles + least_later) > kept[-1][:2]:
+            break  # nor can any of the others be among the best
+        more = later(c)
+        insort(kept, (excess, c.cycles + more, c.grid.cores, i, more, c))
+        del kept[COSTED:]
     best, least = None, (np.inf, np.inf, 0)
-    for excess, cycles, alone, cores, c in sorted(bare, key=lambda b: b[:4]):
+    for excess, _, cores, _, more, c in kept:
+        alone = _without_arrival(op, c, sources, wafer)
         # No arrival can make up for what is behind already.
-        if best is None or (excess, cycles) <= least[:2]:
-            c = _costed(op, c, alone, sources, region, wafer)
-            total = cycles + c.cycles - alone
-            if best is None or (excess, total, cores) < least:
-                best, least = c, (excess, total, cores)
+        if best is None or (excess, alone + more) <= least[:2]:
+            slack = least[1] - alone - more if best is not None and excess == least[0] else np.inf
+            latest = _latest(op, c, sources, region, wafer, slack) if np.isfinite(alone) else 0.0
+            total = excess, alone + more + latest, cores
+            if best is None or total < least:
+                best, least = replace(c, cycles=alone + latest), total
     assert best is not None
     return best
 
@@ -155,54 +156,12 @@ def _without_arrival(op: Op, c: Choice, sources: Sequence[Source | None], wafer:
     return float(cycles)
 
 
-def _costed(
-    op: Op,
-    c: Choice,
-    cycles: float,
-    sources: Sequence[Source | None],
-    region: int,
-    wafer: Wafer,
-) -> Choice:
-    """The choice with its `cycles` plus the latest real arrival."""
-    if not np.isfinite(cycles):
-        return c
+def _latest(
+    op: Op, c: Choice, sources: Sequence[Source | None], region: int, wafer: Wafer, enough: float
+) -> float:
+    """Cycles until the choice's last operand is there; any number past `enough` where it is later."""
     latest = 0.0
     for j, s in enumerate(sources):
-        if s is not None:
-            latest = max(latest, _arrival(op, j, c.split, c.grid, s, s.region == region, wafer))
-    return replace(c, cycles=cycles + latest)
-
-
-def _arrival(op: Op, operand: int, split: Split, grid: Grid, s: Source, near: bool, wafer: Wafer) -> float:
-    """Cycles until the operand's last element is there, from when its producer is done."""
-    need = _layout(op.reads[operand], op.axes, split, False)
-    nbytes = op.in_types[operand].bytes
-    if not s.write:
-        elements = float(np.prod([p.extent for p in need]))
-        hops = s.distance + grid.columns * grid.dx + grid.rows * grid.dy
-        way = wafer.route(hops, 1) + wafer.relayed(np.asarray(hops))
-        return float(way + wafer.serial(wafer.wavelets(elements * nbytes)))
-    hold = _layout(s.write, s.axes, s.split, True)
-    if near and identical(need, hold, grid, s.grid) is not None:
-        return 0.0
-    move = derive(need, hold, s.shape, s.grid, HOST, HOST)
-    sides: list[Ends] = []
-    for side in ("x", "y"):
-        to, at = (_coordinates(g, side) for g in (grid, s.grid))
-        sides.append(ends(move, grid, s.grid, to, at, side))
-    x, y = sides
-    if near and x.still and y.still:
-        return float(wafer.copy(np.max(need_elements(move)), op.in_types[operand]))
-    t = load(wafer, move, x, y, int(np.prod([p.extent for p in hold])), nbytes)
-    hops = float(x.distance.max(initial=0) + y.distance.max(initial=0)) + (0.0 if near else s.distance)
-    way: Any = wafer.route(hops, 0 if x.still or y.still else 1)
-    if not near or t.deep[0] * t.deep[1] > TREE_COLOURS:
-        way = way + wafer.relayed(np.asarray(hops))
-    fullest = max(float(np.max(t.inbound, initial=0)), t.sent, t.row, t.column)
-    return float(way + wafer.serial(fullest))
-
-
-def _coordinates(grid: Grid, side: str) -> Any:
-    if side == "x":
-        return grid.x + grid.dx * np.arange(grid.columns)
-    return grid.y + grid.dy * np.arange(grid.rows)
+        if s is not None and latest <= enough:
+            latest = max(latest, delivery(op, j, c.split, c.grid, s, s.region == region, wafer))
+    return latest

@@ -71,25 +71,33 @@ def coordinates(region: Region, grid: Grid, side: str, wafer: Wafer) -> Ints:
     return region.y + grid.y + grid.dy * np.arange(grid.rows)
 
 
-def ends(move: Move, consumer: Grid, producer: Grid, to: Ints, at: Ints, side: str) -> Ends:
+def ends(move: Move, producer: Grid, to: Ints, at: Ints, side: str) -> Ends:
     """The pairs of a move along one side."""
-    count = len(to)
+    target, source = pairs(move, producer.columns, len(to), len(at), side)
+    return Ends(target, source, at, to)
+
+
+def pairs(move: Move, columns: int, count: int, sources: int, side: str) -> tuple[Ints, Ints]:
+    """(consumer, producer) numbers of a move along one side, wherever the grids lie.
+
+    columns: of the producer's grid; count, sources: consumer's and producer's columns (or rows).
+    """
     target = np.arange(count, dtype=np.int64)
     source = np.zeros(count, np.int64)
     for d in move.dims:
-        part = d.core % producer.columns if side == "x" else d.core // producer.columns
+        part = d.core % columns if side == "x" else d.core // columns
         own, other = (d.x, d.y) if side == "x" else (d.y, d.x)
         if not part.any() and (d.start[1:] > d.start[:-1]).all():
             continue
         offsets = np.unique(np.add.outer(np.unique(other), np.unique(d.t)))
         # Which producer columns each piece is on; then all pieces that a consumer column meets.
-        on = np.zeros((len(d.start) - 1, len(at)), np.bool_)
+        on = np.zeros((len(d.start) - 1, sources), np.bool_)
         on[np.repeat(np.arange(len(on)), np.diff(d.start)), part] = True
         values, of = np.unique(own, return_inverse=True)
         if len(values) <= len(offsets):
             met = np.stack([on[v + offsets].any(0) for v in values])[of]
         else:
-            met = np.zeros((count, len(at)), np.bool_)
+            met = np.zeros((count, sources), np.bool_)
             for o in offsets:
                 met |= on[own + o]
         who, adds = np.nonzero(met)
@@ -99,7 +107,7 @@ def ends(move: Move, consumer: Grid, producer: Grid, to: Ints, at: Ints, side: s
         repeat = many[target]
         index = np.repeat(start[target] - (np.cumsum(repeat) - repeat), repeat) + np.arange(int(repeat.sum()))
         target, source = np.repeat(target, repeat), np.repeat(source, repeat) + adds[index]
-    return Ends(target, source, at, to)
+    return target, source
 
 
 def colour_intervals(lo: Ints, hi: Ints) -> Ints:
@@ -187,7 +195,6 @@ def traffic(
     x, y = (
         ends(
             move,
-            consumer,
             producer,
             coordinates(here, consumer, s, wafer),
             coordinates(there, producer, s, wafer),

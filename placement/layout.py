@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -214,10 +214,20 @@ def _weights(split: Split, side: Side) -> dict[int, int]:
     return out
 
 
+MOST_KEPT = 4096  # layouts that are remembered: equal ops of a model have equal ones
+
+
 def layout(
     access: Access, axes: Sequence[tuple[str, int]], split: Split, part: str = "", merge_time: bool = False
 ) -> Layout:
     """The layout of a tensor seen through `access`; `part` adds a leading dimension of partial results."""
+    return _layout(access, tuple(axes), split, part, merge_time)
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _layout(
+    access: Access, axes: tuple[tuple[str, int], ...], split: Split, part: str, merge_time: bool
+) -> Layout:
     indices = axis_indices(split, axes)
     out = [pieces_of(e, indices, split, merge_time) for e in access]
     if part:

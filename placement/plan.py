@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,11 +42,11 @@ class Buffer:
     live: tuple[int, int]
     address: int = -1
 
-    @property
+    @cached_property
     def elements(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         return self.elements * self.dtype.bytes
 

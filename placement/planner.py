@@ -88,7 +88,10 @@ class Estimator:
                     return 0.0
                 return cycles_ahead(ahead, op, c, self._ahead(ahead, columns, rows, limits_ahead), self.wafer)
 
-            self._choices[key] = choose(op, local, 0, columns, rows, limits, self.wafer, exact, later)
+            least = 0.0
+            if ahead is not None and limits_ahead is not None:
+                least = self._ahead(ahead, columns, rows, limits_ahead).least
+            self._choices[key] = choose(op, local, 0, columns, rows, limits, self.wafer, exact, later, least)
         return self._choices[key]
 
     def _ahead(self, ahead: Ahead, columns: int, rows: int, limits: Limits) -> Prospects:
@@ -249,7 +252,7 @@ class _Search:
                 self.nearest, self._excess = built, excess
             return float("inf")
         built = routed(built)
-        timing = simulate(built)
+        timing = simulate(built, count_links=self.objective != "latency")
         cycles = timing.cycles if self.objective == "latency" else timing.interval(wafer)
         cores = sum(columns * rows for _, columns, rows in a.sizes)
         if cycles < (GAIN if cores > self._cores else 1.0) * self.cycles:

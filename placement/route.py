@@ -104,7 +104,7 @@ def _tree(
 def _along(plan: Plan, step: Step, producer: Step, move: Move, side: str) -> Ends:
     here, there = plan.regions[step.region], plan.regions[producer.region]
     to, at = (coordinates(r, s.grid, side, plan.wafer) for r, s in ((here, step), (there, producer)))
-    return ends(move, step.grid, producer.grid, to, at, side)
+    return ends(move, producer.grid, to, at, side)
 
 
 def _assign(wafer: Wafer, trees: Sequence[_Tree]) -> dict[tuple[int, int, int], tuple[Ints, Ints]]:

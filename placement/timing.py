@@ -75,8 +75,11 @@ def held(step: Step) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return ok
 
 
-def simulate(plan: Plan) -> Timing:
-    """Replays the plan's steps in order, all cores of a step at once."""
+def simulate(plan: Plan, count_links: bool = True) -> Timing:
+    """Replays the plan's steps in order, all cores of a step at once.
+
+    count_links: whether to add up what each link carries; it does not change the cycles.
+    """
     wafer = plan.wafer
     free = np.zeros(wafer.cores)
     busy = np.zeros(wafer.cores)
@@ -101,7 +104,7 @@ def simulate(plan: Plan) -> Timing:
                 arrived = arrived + _detour(wafer, m)
             if m.route == "local":
                 extra = extra + wafer.copy(t.inbound * wafer.wavelet_bytes / 4, F32)
-            else:
+            elif count_links:
                 add_links(wafer, links, t)
         begin = np.maximum(arrived, free[core])
         computes = step.kind == "task" or (step.kind == "update" and bool(step.operands))

@@ -136,7 +136,7 @@ def test_no_link_carries_more_than_the_load_says(data: st.DataObject) -> None:
             for i in range(min(sy, y), max(sy, y)):
                 column.setdefault((x, i, y > sy), set()).update(items)
     sides = [
-        ends(move, consumer, producer, np.arange(len(to)), np.arange(len(at)), side)
+        ends(move, producer, np.arange(len(to)), np.arange(len(at)), side)
         for side, to, at in (
             ("x", range(consumer.columns), range(producer.columns)),
             ("y", range(consumer.rows), range(producer.rows)),
