@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..ir.graph import Graph
     from ..placement.plan import Plan
 
-FORMAT = 1
+FORMAT = 2
 EPOCH = (1980, 1, 1, 0, 0, 0)
 MOST_BYTES = 1 << 36  # an artifact larger than this is refused
 

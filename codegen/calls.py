@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..placement.plan import Plan
+from .homes import Lay
 from .kernels import Kernel, kernel_for, stride_kinds
 from .pool import Entry, Pool
 from .records import Base, Calls, GroupWords, Margins, Placed, SweepWords
-from .sweeps import Lay, Shared, Sweep, share
+from .sweeps import Shared, Sweep, share
 
 CALL = 3_000_000  # the work of a call that is worth more than one thread: some 30 microseconds
 

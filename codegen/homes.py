@@ -94,6 +94,19 @@ class Margin:
     fill: float
 
 
+@dataclass(frozen=True)
+class Lay:
+    """A strided copy between an array of the host (in C order) and a home; all in elements."""
+
+    tensor: str
+    home: int
+    shape: tuple[int, ...]
+    offset: int
+    strides: tuple[int, ...]
+    host_offset: int
+    host_strides: tuple[int, ...]
+
+
 def lay_out(
     shape: Sequence[int], inner: int | None, margin: Margin | None
 ) -> tuple[tuple[int, ...], int, int]:

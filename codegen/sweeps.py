@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from ..ir.affine import Access, Affine, access_axes, axis
+from ..ir.affine import Affine, access_axes, axis
 from ..ir.builder import FRESH
 from ..ir.op import Op
 from ..ir.ops.contract import Contract
@@ -20,29 +20,17 @@ from ..ir.ops.rearrange import Copy
 from ..ir.ops.reduce import Reduce
 from ..placement.plan import Plan, Step
 from .blocks import LITTLE, Boxes, boxes, steps_of
-from .homes import Home, Kind, Margin, Panel, View, allocate, lay_out, view
+from .homes import Home, Kind, Lay, Margin, View, allocate, lay_out, view
+from .merge import merged
+from .panels import elements_of, in_panels, lays, panel_width
 from .sums import WIDE, Order, Stage, across, orders
 
 FREE = (Elementwise, Contract, Reduce)  # families whose bodies only know which axes are reduced
 JOINS: dict[str, type[Elementwise]] = {"add": Add, "mul": Mul}  # of partial results
 ONCE = Order((Stage({}, FRESH),))
 STRIDED = 8.0  # cost of an access to elements that are apart, against one to neighbours
-ROWS_WIDTH, ROW_WIDTH = 2, 8  # vectors in a panel of weights: for several rows of the result, for one
 BOUND = 1 << 16  # bytes from which an input or output is used where the caller has it
 REUSE = 4  # reads of an operand that pay for standing it in panels
-
-
-@dataclass(frozen=True)
-class Lay:
-    """A strided copy between an array of the host (in C order) and a home; all in elements."""
-
-    tensor: str
-    home: int
-    shape: tuple[int, ...]
-    offset: int
-    strides: tuple[int, ...]
-    host_offset: int
-    host_strides: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -258,7 +246,7 @@ class _Maker:
             chosen.sort(key=lambda a: (-op.size[a], a))
         elif operands:
             sizes = [
-                _elements(op, v) * (names[j] not in self.graph.constants) for j, v in enumerate(operands)
+                elements_of(op, v) * (names[j] not in self.graph.constants) for j, v in enumerate(operands)
             ]
             main = operands[sizes.index(max(sizes))]
             chosen = [a for a, s in main.strides.items() if s == 1 and op.size[a] > 1]
@@ -311,14 +299,14 @@ class _Maker:
         self, name: str, op: Op, views: Sequence[View], sums: Order, lanes_across: str, tensors: Sequence[str]
     ) -> None:
         """A sweep of an op whose axes may be dropped, merged and reordered."""
-        op, views, names = _simplified(op, views, sums, lanes_across)
+        op, views, names = merged(op, views, sums, lanes_across)
         sums = replace(sums, part=names.get(sums.part, ""))
         lane = names.get(lanes_across, "")
         width = 0
         if not lane:
             lane = self._lane(op, views, tensors)
             if isinstance(op, Contract) and lane:
-                width = self._width(op, views, lane)
+                width = panel_width(op, views[:-1], lane, self.lanes)
                 views = [self._panels(op, views, j, lane, width, tensors) for j in range(2)] + [views[-1]]
         steps = steps_of(op, lane, width, self.lanes, [])
         for v in views:
@@ -349,7 +337,7 @@ class _Maker:
 
     def _packs(self, op: Op, v: View, tensor: str, lane: str) -> bool:
         """Whether an operand is stood in panels along `lane`: weights always, others where it pays."""
-        if not v.strides.get(lane) or _elements(op, v) > 2 * prod(self.graph.tensors[tensor].shape):
+        if not v.strides.get(lane) or elements_of(op, v) > 2 * prod(self.graph.tensors[tensor].shape):
             return False
         if tensor in self.graph.constants:
             return self.of[tensor].fill is None
@@ -358,14 +346,6 @@ class _Maker:
             reads *= 1 if v.strides.get(a) else n
         return v.strides[lane] != 1 and reads >= REUSE
 
-    def _width(self, op: Op, views: Sequence[View], lane: str) -> int:
-        """Elements of a panel along the lane axis."""
-        rows = 1
-        for a, n in op.axes:
-            if a not in op.reduced and a != lane and any(not v.strides.get(a) for v in views[:-1]):
-                rows *= n
-        return (ROWS_WIDTH if rows > 1 else ROW_WIDTH) * self.lanes
-
     def _panels(
         self, op: Op, views: Sequence[View], j: int, lane: str, width: int, tensors: Sequence[str]
     ) -> View:
@@ -373,92 +353,30 @@ class _Maker:
         old, tensor = views[j], tensors[j]
         if not self._packs(op, old, tensor, lane):
             return old
-        size = op.size
-        used = [a for a, _ in op.axes if old.strides.get(a) and a != lane]
-        used.sort(key=lambda a: a in op.reduced)
-        key = (
-            tensor,
-            old.home,
-            old.offset,
-            tuple((a, size[a], old.strides[a]) for a in [*used, lane]),
-            width,
-        )
+        used = [(a, n) for a, n in op.axes if old.strides.get(a) and a != lane]
+        used.sort(key=lambda axis: axis[0] in op.reduced)
+        n = op.size[lane]
+        stands = tuple((*axis, old.strides[axis[0]]) for axis in [*used, (lane, n)])
+        key = tensor, old.home, old.offset, stands, width
         if key in self.packed:
             return self.packed[key]
-        n = size[lane]
-        width = min(width, n)
-        panels = -(-n // width)
-        strides: dict[str, int] = {}
-        step = width
-        for a in reversed([a for a in used if a in op.reduced]):
-            strides[a] = step
-            step *= size[a]
-        panel = Panel(lane, width, step) if panels > 1 else None
-        step *= panels
-        for a in reversed([a for a in used if a not in op.reduced]):
-            strides[a] = step
-            step *= size[a]
+        outer = [axis for axis in used if axis[0] not in op.reduced]
+        new, elements = in_panels(len(self.homes), outer, used[len(outer) :], (lane, n), width)
         dtype = self.graph.tensors[tensor].dtype
-        constant = tensor in self.graph.constants
-        home = Home(
-            len(self.homes), tensor, "constant" if constant else "result", dtype, (step,), (1,), 0, step
-        )
-        self.homes.append(home)
-        new = View(home.number, 0, {**strides, lane: 1}, panel)
-        if constant:
-            self._lay_panels(old, new, tensor, [(a, size[a]) for a in used], lane, n, width)
+        kind: Kind = "constant" if tensor in self.graph.constants else "result"
+        self.homes.append(Home(new.home, tensor, kind, dtype, (elements,), (1,), 0, elements))
+        if kind == "constant":
+            self.constants += lays(tensor, old, new, used, (lane, n), width)
         else:
-            axes = (*((a, size[a]) for a in used), (lane, n))
+            axes = (*used, (lane, n))
             access = (Affine(tuple((a, 1) for a, _ in axes)),)
             copy = Copy(axes=axes, reads=(access,), write=access, in_types=(dtype,), out_type=dtype)
-            names: dict[str, str] = {}
             steps = {**steps_of(copy, lane, 0, self.lanes, []), lane: width}
             self._add(
-                f"{tensor} in panels", copy, lane, [old, new], ONCE, boxes(axes, steps, ONCE.stages, names)
+                f"{tensor} in panels", copy, lane, [old, new], ONCE, boxes(axes, steps, ONCE.stages, {})
             )
         self.packed[key] = new
         return new
-
-    def _lay_panels(
-        self,
-        old: View,
-        new: View,
-        tensor: str,
-        used: Sequence[tuple[str, int]],
-        lane: str,
-        n: int,
-        width: int,
-    ) -> None:
-        """How a constant comes into its panels: the full ones, then the rest."""
-        shape = tuple(size for _, size in used)
-        mine = tuple(new.strides[a] for a, _ in used)
-        host = tuple(old.strides[a] for a, _ in used)
-        full, rest = divmod(n, width)
-        pitch, step = new.panel.pitch if new.panel else 0, old.strides[lane]
-        if full:
-            self.constants.append(
-                Lay(
-                    tensor,
-                    new.home,
-                    (full, *shape, width),
-                    0,
-                    (pitch, *mine, 1),
-                    old.offset,
-                    (width * step, *host, step),
-                )
-            )
-        if rest:
-            self.constants.append(
-                Lay(
-                    tensor,
-                    new.home,
-                    (*shape, rest),
-                    full * pitch,
-                    (*mine, 1),
-                    old.offset + full * width * step,
-                    (*host, step),
-                )
-            )
 
     def _add(self, name: str, op: Op, lane: str, views: Sequence[View], sums: Order, made: Boxes) -> None:
         work = sum(int(w.elements) for w in op.work(op.size))
@@ -478,57 +396,3 @@ def _whole(home: Home) -> Lay:
         pitches[d] = step
         step *= home.shape[d]
     return Lay(home.tensor, home.number, home.shape, home.origin, home.pitches, 0, tuple(pitches))
-
-
-def _elements(op: Op, v: View) -> int:
-    """Elements of an operand that the iterations tell apart."""
-    n = 1
-    for a, size in op.axes:
-        n *= size if v.strides.get(a) else 1
-    return n
-
-
-def _simplified(
-    op: Op, views: Sequence[View], sums: Order, lanes_across: str
-) -> tuple[Op, list[View], dict[str, str]]:
-    """The op on as few axes as it takes: those of one iteration go, those that all views run through
-    as one become one. Also the new names of the old axes that are left."""
-    size = op.size
-    kept = [a for a in access_axes(op.write) if size[a] > 1]
-    kept.sort(key=lambda a: -abs(views[-1].strides[a]))
-    reduced = [a for a in op.reduced if size[a] > 1]
-    fixed = {sums.part, lanes_across}
-    for stage in sums.stages:
-        fixed |= {a for a, bounds in stage.bounds.items() if bounds != (0, size[a])}
-    groups: list[tuple[str, list[str]]] = []
-    for letter, axes in (("x", kept), ("r", reduced)):
-        merged: list[list[str]] = []
-        for a in axes:
-            if merged and not (letter == "r" and lanes_across) and _one(merged[-1], a, size, views, fixed):
-                merged[-1].append(a)
-            else:
-                merged.append([a])
-        groups += [(f"{letter}{i}", g) for i, g in enumerate(merged)]
-    sizes: list[tuple[str, int]] = []
-    for name, group in groups:
-        n = 1
-        for a in group:
-            n *= size[a]
-        sizes.append((name, n))
-    new_views = [
-        replace(v, strides={name: v.strides[g[-1]] for name, g in groups if v.strides.get(g[-1])})
-        for v in views
-    ]
-    accesses: list[Access] = [(Affine(tuple((a, 1) for a in v.strides)),) for v in new_views]
-    write = (Affine(tuple((name, 1) for name, _ in groups if name[0] == "x")),)
-    made = replace(op, axes=tuple(sizes), reads=tuple(accesses[:-1]), write=write, fill=0.0)
-    return made, new_views, {g[0]: name for name, g in groups if len(g) == 1}
-
-
-def _one(
-    outer: list[str], inner: str, size: Mapping[str, int], views: Sequence[View], fixed: set[str]
-) -> bool:
-    """Whether every view steps along `outer` as along the end of `inner`."""
-    if inner in fixed or outer[-1] in fixed:
-        return False
-    return all(v.strides.get(outer[-1], 0) == v.strides.get(inner, 0) * size[inner] for v in views)

@@ -13,6 +13,7 @@ from ..codegen.records import Base, Calls, Placed
 from ..ir.op import Array
 from .engine import Code
 from .image import Image
+from .sram import NotEnoughMemory
 from .workers import Workers
 
 PAGE = 4096
@@ -24,7 +25,10 @@ class Homes:
     def __init__(self, image: Image, code: Code, constants: Mapping[str, Array]) -> None:
         calls = image.calls
         self._calls, self._code = calls, code
-        self._memory = mmap.mmap(-1, max(calls.arena, PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            self._memory = mmap.mmap(-1, max(calls.arena, PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as e:
+            raise NotEnoughMemory(f"{calls.arena:,} bytes for a program's tensors: {e.strerror}") from None
         if hasattr(mmap, "MADV_HUGEPAGE"):
             self._memory.madvise(mmap.MADV_HUGEPAGE)  # weights are more pages than there are TLB entries
         raw = np.frombuffer(self._memory, np.uint8)

@@ -80,7 +80,7 @@ class Program:
                 )
             if array.dtype != port.dtype:
                 raise InputError(f"input {name!r} has type {array.dtype}, the program takes {port.dtype}")
-            given[name] = np.ascontiguousarray(array)
+            given[name] = np.require(array, None, ["C", "A"])
         return given
 
 

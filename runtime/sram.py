@@ -20,7 +20,7 @@ RESERVE = getattr(mmap, "MAP_NORESERVE", 0)
 
 
 class NotEnoughMemory(MemoryError):
-    """The literal SRAM of a guarded run needs more memory than the machine has."""
+    """A program's tensors, or the literal SRAM of a guarded run, need more memory than there is."""
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,11 @@ class Workers:
                 (*words, k + 1, threads, counters),
                 free[k] if len(free) >= len(chosen) else None,
             )
-        self._call(*words, 0, threads, counters)
-        for worker in chosen:
-            worker.wait()
+        try:
+            self._call(*words, 0, threads, counters)
+        finally:  # whatever interrupts the caller, nobody may still be at work when the next call starts
+            for worker in chosen:
+                worker.wait()
 
 
 class _Worker:
