@@ -19,7 +19,7 @@ from ..placement.layout import axis_indices
 from ..placement.plan import Step
 
 WIDE = 8  # elements along a kept axis that make lanes along it worth while
-SHORT = 48  # iterations of one partial result up to which a kernel keeps several in registers
+SHORT = 256  # iterations of one partial result up to which a kernel keeps several in registers
 
 Bounds = Mapping[str, tuple[int, int]]  # reduced axis -> first iteration, how many
 
