@@ -75,15 +75,15 @@ def _pattern(
     move = derive(need, hold, shape, Grid(columns, rows), HOST, HOST)
     sides: list[_Side] = []
     for side, count, sources in (("x", split.grid[0], columns), ("y", split.grid[1], rows)):
-        target, source = pairs(move, columns, count, sources, side)
+        target, source = pairs(move.dims, columns, count, sources, side)
         first, last = np.full(sources, count - 1), np.zeros(sources, np.int64)
         np.minimum.at(first, source, target)
         np.maximum.at(last, source, target)
         used = np.bincount(source, minlength=sources) > 0
         sides.append(_Side(first, last, used, int(np.bincount(target).max(initial=0))))
-    received = int(np.max(need_elements(move), initial=0))
+    received = int(np.max(need_elements(move.dims), initial=0))
     held = int(np.prod([p.extent for p in hold]))
-    return _Pattern(sides[0], sides[1], received, held, different_rows(move, split.grid[1]))
+    return _Pattern(sides[0], sides[1], received, held, different_rows(move.dims, split.grid[1]))
 
 
 def delivery(op: Op, operand: int, split: Split, grid: Grid, s: Source, near: bool, wafer: Wafer) -> float:

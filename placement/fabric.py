@@ -9,12 +9,13 @@ grids and not with their areas.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from .layout import Grid, Ints, Region, Split
-from .move import Move
+from .move import MOST_KEPT, DimensionMoves, Move
 from .wafer import Wafer
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -73,18 +74,21 @@ def coordinates(region: Region, grid: Grid, side: str, wafer: Wafer) -> Ints:
 
 def ends(move: Move, producer: Grid, to: Ints, at: Ints, side: str) -> Ends:
     """The pairs of a move along one side."""
-    target, source = pairs(move, producer.columns, len(to), len(at), side)
+    target, source = pairs(move.dims, producer.columns, len(to), len(at), side)
     return Ends(target, source, at, to)
 
 
-def pairs(move: Move, columns: int, count: int, sources: int, side: str) -> tuple[Ints, Ints]:
-    """(consumer, producer) numbers of a move along one side, wherever the grids lie.
+@lru_cache(maxsize=MOST_KEPT)
+def pairs(
+    dims: tuple[DimensionMoves, ...], columns: int, count: int, sources: int, side: str
+) -> tuple[Ints, Ints]:
+    """(consumer, producer) numbers of a move along one side, wherever the grids lie; consumers in order.
 
     columns: of the producer's grid; count, sources: consumer's and producer's columns (or rows).
     """
     target = np.arange(count, dtype=np.int64)
     source = np.zeros(count, np.int64)
-    for d in move.dims:
+    for d in dims:
         part = d.core % columns if side == "x" else d.core // columns
         own, other = (d.x, d.y) if side == "x" else (d.y, d.x)
         if not part.any() and (d.start[1:] > d.start[:-1]).all():
@@ -140,13 +144,14 @@ def depth(lo: Ints, hi: Ints) -> int:
     return int(np.cumsum(events[np.argsort(events[:, 0], kind="stable"), 1]).max())
 
 
-def need_elements(move: Move) -> Any:
+@lru_cache(maxsize=MOST_KEPT)
+def need_elements(dims: tuple[DimensionMoves, ...]) -> Any:
     """[rows, columns] (each 1 where it does not matter): elements that each consumer receives."""
     total: Any = 0
-    steps = len(move.dims[0].t) if move.dims else 1
+    steps = len(dims[0].t) if dims else 1
     for t in range(steps):
         n: Any = np.ones((1, 1))
-        for d in move.dims:
+        for d in dims:
             lengths = np.bincount(
                 np.repeat(np.arange(len(d.start) - 1), np.diff(d.start)), d.length, len(d.start) - 1
             )
@@ -208,19 +213,20 @@ def traffic(
 def load(wafer: Wafer, move: Move, x: Ends, y: Ends, held: int, nbytes: int) -> Traffic:
     """The traffic of `move` between known ends."""
     sent = float(wafer.wavelets(held * nbytes))
-    inbound = wafer.wavelets(need_elements(move) * nbytes)
+    inbound = wafer.wavelets(need_elements(move.dims) * nbytes)
     deep = depth(*x.spans()), depth(*y.spans())
     fan = int(np.bincount(x.target).max(initial=0))
     row = deep[0] * sent if not x.still else 0.0
-    through = float(np.max(inbound, initial=0)) * different_rows(move, len(y.to))
+    through = float(np.max(inbound, initial=0)) * different_rows(move.dims, len(y.to))
     column = min(deep[1] * fan * sent, through) if not y.still else 0.0
     return Traffic(x, y, sent, inbound, through, row, column, deep)
 
 
-def different_rows(move: Move, rows: int) -> int:
+@lru_cache(maxsize=MOST_KEPT)
+def different_rows(dims: tuple[DimensionMoves, ...], rows: int) -> int:
     """How many of a consumer's `rows` need something else than all the others."""
     number = np.zeros(rows, np.int64)
-    for d in move.dims:
+    for d in dims:
         if d.y.any():
             number = np.unique(number * (int(d.y.max()) + 1) + d.y, return_inverse=True)[1]
     return int(number.max(initial=0)) + 1
@@ -253,16 +259,20 @@ def joining(wafer: Wafer, split: Split, part: str, grid: Grid, wavelets: Any) ->
 def _max_plus(wafer: Wafer, e: Ends, ready: Floats, relayed: bool) -> Floats:
     """For each target the latest of its sources (rows of `ready`) plus the way to it."""
     hops = e.distance
+    if len(e.source) == len(ready) and not hops.any() and (e.source == e.target).all():
+        return ready  # each consumer hears the one producer in its place
     way = wafer.hop * hops + (wafer.relayed(hops) if relayed else 0.0)
     width = ready.shape[1]
     if len(e.source) * width > MOST_TERMS:
         ready = ready.max(axis=1, keepdims=True)
-    order = np.argsort(e.target, kind="stable")
-    first = np.flatnonzero(np.r_[True, np.diff(e.target[order]) > 0]) if len(order) else order
     out = np.zeros((len(e.to), ready.shape[1]))
-    if len(order):
-        terms = ready[e.source[order]] + way[order, None]
-        out[e.target[order][first]] = np.maximum.reduceat(terms, first, axis=0)
+    if len(e.target):
+        first = np.flatnonzero(np.diff(e.target, prepend=-1))
+        terms = ready[e.source]
+        terms += way[:, None]
+        out[e.target[first]] = (
+            terms if len(first) == len(terms) else np.maximum.reduceat(terms, first, axis=0)
+        )
     return np.broadcast_to(out, (len(e.to), width))
 
 

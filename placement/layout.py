@@ -126,9 +126,9 @@ def axis_indices(split: Split, axes: Sequence[tuple[str, int]]) -> dict[str, Axi
     return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pieces:
-    """One tensor dimension over a grid: piece number = x[column] + y[row] + t[step].
+    """One tensor dimension over a grid: piece number = x[column] + y[row] + t[step]. Equal only to itself.
 
     lo, hi: [pieces], the interval of each piece; lo == hi for an empty one. May pass the
     tensor's ends (padding). column, row: the part of a core's coordinate that the piece

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -19,9 +20,9 @@ from .layout import Grid, Ints, Layout, Pieces
 HOST = -1  # source or target number of the host's memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DimensionMoves:
-    """One dimension: the overlaps of the consumer's pieces with the producer's.
+    """One dimension: the overlaps of the consumer's pieces with the producer's. Equal only to itself.
 
     x, y, t: contributions to the consumer's piece number. start: [pieces + 1], where each
     piece's entries begin. Per entry: core = what it adds to the producer's core number
@@ -75,6 +76,10 @@ class Move:
     detours: tuple[Detour, ...] = ()
 
 
+MOST_KEPT = 8192  # tables that are remembered: layers of a model that are alike have the same ones
+
+
+@lru_cache(maxsize=MOST_KEPT)
 def overlaps(need: Pieces, hold: Pieces, size: int, columns: int) -> DimensionMoves:
     """The entries of one dimension of `size` elements; `columns` is the producer grid's width.
 

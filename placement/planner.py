@@ -80,7 +80,17 @@ class Estimator:
             else replace(s, region=0 if s.region == region else 1, distance=round(s.distance, -1))
             for s in sources
         )
-        key = (op, local, columns, rows, limits, exact, ahead, limits_ahead)
+        # Equal ops whose sources lie alike are split alike, wherever that is in the region.
+        near = [s.grid for s in local if s is not None and s.region == 0 and s.write]
+        x, y = min((g.x for g in near), default=0), min((g.y for g in near), default=0)
+        alike = tuple(s if s is None else replace(s, grid=_moved(s.grid, -x, -y)) for s in local)
+        key = (op, alike, columns, rows, limits, exact, ahead, limits_ahead)
+        if (known := self._choices.get(key)) is not None:
+            grid = _moved(known.grid, x, y)
+            box = grid.box
+            if min(box[:2]) >= 0 and box[2] <= columns and box[3] <= rows:
+                return replace(known, grid=grid)
+            key = (*key, x, y)
         if key not in self._choices:
 
             def later(c: Choice) -> float:
@@ -91,8 +101,10 @@ class Estimator:
             least = 0.0
             if ahead is not None and limits_ahead is not None:
                 least = self._ahead(ahead, columns, rows, limits_ahead).least
-            self._choices[key] = choose(op, local, 0, columns, rows, limits, self.wafer, exact, later, least)
-        return self._choices[key]
+            c = choose(op, local, 0, columns, rows, limits, self.wafer, exact, later, least)
+            self._choices[key] = replace(c, grid=_moved(c.grid, -x, -y))
+        c = self._choices[key]
+        return replace(c, grid=_moved(c.grid, x, y))
 
     def _ahead(self, ahead: Ahead, columns: int, rows: int, limits: Limits) -> Prospects:
         key = (ahead, columns, rows, limits)
@@ -135,6 +147,10 @@ class Estimator:
         if tensor in self.graph.constants:
             return None
         return sources.get(tensor, Source(Grid(1, 1), Split(), (), (), 1, 20.0))
+
+
+def _moved(grid: Grid, x: int, y: int) -> Grid:
+    return replace(grid, x=grid.x + x, y=grid.y + y)
 
 
 def shapes(wafer: Wafer) -> list[tuple[int, int]]:

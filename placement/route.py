@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .fabric import Ends, colour_intervals, coordinates, ends
+from .fabric import Ends, colour_intervals, coordinates, depth, ends
 from .layout import Ints
 from .move import HOST, Detour, Move, records
 from .plan import Plan, Step
@@ -60,7 +60,7 @@ def routed(plan: Plan) -> Plan:
                 if m.route != "join" and x.still and y.still:
                     m = replace(m, route="local")
                 elif m.route != "join" and not m.detours:
-                    trees.append(_tree(plan, key, s, producer, m, x, y))
+                    trees += _tree(plan, key, s, producer, m, x, y)
             new[key] = m
     for key, (x, y) in _assign(plan.wafer, trees).items():
         new[key] = replace(new[key], route="tree", colour_x=x, colour_y=y)
@@ -86,7 +86,10 @@ def _with(step: Step, new: dict[tuple[int, int, int], Move]) -> Step:
 
 def _tree(
     plan: Plan, key: tuple[int, int, int], step: Step, producer: Step, move: Move, ex: Ends, ey: Ends
-) -> _Tree:
+) -> list[_Tree]:
+    """The move as trees, if it needs no more colours than there are besides the lanes'."""
+    if depth(*ex.spans()) * depth(*ey.spans()) > plan.wafer.colours - LANES:
+        return []
     x, y = (colour_intervals(*e.spans()) for e in (ex, ey))
     ways_y = int(y.max(initial=0)) + 1
     colours = (int(x.max(initial=0)) + 1) * ways_y
@@ -98,7 +101,7 @@ def _tree(
     where = repr((step.region, step.grid, producer.region, producer.grid, [len(a) for a in tables]))
     shape = hashlib.sha256(where.encode() + b"".join(a.tobytes() for a in tables)).hexdigest()
     hops = float(ex.distance.max(initial=0) + ey.distance.max(initial=0))
-    return _Tree(key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, float(plan.wafer.relayed(hops)))
+    return [_Tree(key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, float(plan.wafer.relayed(hops)))]
 
 
 def _along(plan: Plan, step: Step, producer: Step, move: Move, side: str) -> Ends:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..ir.dtypes import F32
+from ..ir.op import Op
 from .fabric import Ends, Traffic, add_links, arrival, joining, traffic
-from .layout import axis_indices
+from .layout import Split, axis_indices
 from .move import Move
 from .plan import Plan, Step
 from .wafer import Wafer
@@ -88,9 +89,12 @@ def simulate(plan: Plan, count_links: bool = True) -> Timing:
     starts: list[Floats] = []
     ends: list[Floats] = []
     by_result: dict[int, int] = {}
+    known: dict[tuple[Op, Split], tuple[Any, Any]] = {}  # layers that are alike take the same
     for number, step in enumerate(plan.steps):
         core = plan.regions[step.region].on(step.grid).astype(np.int64)
-        active = held(step)
+        if (step.op, step.split) not in known:
+            known[step.op, step.split] = held(step), task_cycles(wafer, step)
+        active, own = known[step.op, step.split]
         arrived = np.zeros(core.shape)
         extra = np.zeros(core.shape)
         for m in (*(m for o in step.operands for m in o.moves), *step.moves):
@@ -108,7 +112,7 @@ def simulate(plan: Plan, count_links: bool = True) -> Timing:
                 add_links(wafer, links, t)
         begin = np.maximum(arrived, free[core])
         computes = step.kind == "task" or (step.kind == "update" and bool(step.operands))
-        work = np.where(active, (task_cycles(wafer, step) if computes else 0.0) + extra, 0.0)
+        work = np.where(active, (own if computes else 0.0) + extra, 0.0)
         finish = np.where(active, begin + work, 0.0)
         if step.kind != "input":
             free[core] = np.maximum(free[core], finish)
