@@ -241,11 +241,11 @@ def _program(
 
         compiled = options.compile(source, console)
         return prepare(compiled.plan, threads, guard)
-    from .pipeline import model_digest
+    from .load import digest
     from .saved import Saved
 
     saved = Saved(program_path)
-    ours, theirs = str(saved.manifest.get("model", "")), model_digest(model)
+    ours, theirs = str(saved.manifest.get("model", "")), digest(model)
     if ours != theirs:
         raise ArtifactError(
             f"{quoted(program_path)} was compiled from another model: SHA-256 {ours[:12]}..., "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from ..runtime.program import Program
 from .errors import DoesNotFit, InvalidInput, UsageError, quoted
 from .figures import Figures
 from .importer import import_model
+from .load import digest
 from .passes import simplify
 from .show import figures
 from .weights import narrow_weights
@@ -139,7 +139,7 @@ def compile_model(
         phases["plan"], plan = str(made), made
     manifest = {
         "waferc": version("waferc"),
-        "model": model_digest(model),
+        "model": digest(model),
         "dims": dict(sorted((dims or {}).items())),
         "shapes": {k: list(v) for k, v in sorted((shapes or {}).items())},
         "states": [list(s) for s in graph.states],
@@ -154,14 +154,6 @@ def compile_model(
 
 def _silent(phase: str, share: float) -> None:
     """Reports nothing."""
-
-
-def model_digest(model: str | Path | bytes) -> str:
-    """SHA-256 of the model file."""
-    if isinstance(model, bytes):
-        return hashlib.sha256(model).hexdigest()
-    with open(model, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _wafer(wafer: str | Wafer) -> Wafer:

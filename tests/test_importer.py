@@ -19,7 +19,7 @@ from waferc.compiler.errors import (
     shown,
 )
 from waferc.compiler.importer import Row, import_model, survey
-from waferc.compiler.load import without_weights
+from waferc.compiler.load import digest, without_weights
 from waferc.ir.evaluate import evaluate
 from waferc.ir.op import Array
 
@@ -382,3 +382,18 @@ def test_names_are_shown_on_one_line() -> None:
         import_model(proto)
     assert "\n" not in str(e.value)
     assert len(str(e.value)) < 200
+
+
+def test_the_digest_covers_data_in_other_files(tmp_path: Path) -> None:
+    weights = numpy_helper.from_array(np.ones((64, 64), np.float32), "w")
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64])
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weights])
+    path = tmp_path / "m.onnx"
+    proto = helper.make_model(graph)
+    onnx.save_model(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    first = digest(path)
+    assert first == digest(path)
+    with open(tmp_path / "w.bin", "r+b") as f:
+        f.write(b"\x01")
+    assert digest(path) != first
