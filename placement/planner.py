@@ -19,19 +19,18 @@ from .choose import choose
 from .follow import join_split
 from .group import Group, layers
 from .layout import Grid, Region, Split
-from .place import PLACERS, Size, logical_width, make_region
+from .place import PLACERS, Size, make_region
 from .plan import Plan
 from .route import LANES, routed
+from .sizes import FEW, GAIN, climb, likely_side, shapes
 from .split import Choice, Limits, Source
 from .timing import simulate
 from .wafer import Wafer
 
 Report = Callable[[str, float], None]  # (phase, share done)
 
-SIDES = (4, 8, 16, 32, 64, 128, 256, 384)
 SHARES = ((0.62, 0.30), (0.75, 0.18), (0.50, 0.40), (0.82, 0.10))  # of SRAM: (resident, one op's working set)
 SMALL = 256  # bytes that any op may keep resident: a few numbers of a bias are no reason to move it
-GAIN = 0.98  # a plan replaces a smaller one if it needs at most this share of the cycles
 
 
 class DoesNotFit(ValueError):
@@ -153,12 +152,6 @@ def _moved(grid: Grid, x: int, y: int) -> Grid:
     return replace(grid, x=grid.x + x, y=grid.y + y)
 
 
-def shapes(wafer: Wafer) -> list[tuple[int, int]]:
-    """Logical (columns, rows) worth trying for a region, smallest first: as square as the wafer allows."""
-    most_x, most_y = logical_width(wafer, wafer.width), wafer.height
-    return sorted({(min(s, most_x), min(s, most_y)) for s in SIDES}, key=lambda s: s[0] * s[1])
-
-
 def plan(
     graph: Graph,
     wafer: Wafer,
@@ -186,28 +179,31 @@ def plan(
         )
     name = groups[0].name
     search = _Search(graph, wafer, groups, objective, seed, placer)
+    sizes = shapes(wafer)
+    sizes = [s for s in sizes if need <= ROOM * s[0] * s[1] * wafer.sram_bytes] or sizes[-1:]
+    few = len(graph.nodes) <= FEW
+    # Calls in a pipeline: the more cores the better, so all sizes from the smallest on.
+    side = likely_side(graph, wafer) if objective == "latency" else float(max(sizes[0]))
     for attempt, shares in enumerate(SHARES):
         estimator = Estimator(graph, wafer, shares)
-        sizes = shapes(wafer)
-        sizes = [s for s in sizes if need <= ROOM * s[0] * s[1] * wafer.sram_bytes] or sizes[-1:]
-        for k, (columns, rows) in enumerate(sizes):
-            report("plan", (attempt + k / len(sizes)) / len(SHARES))
-            before = search.cycles
-            together = Assignment((0,) * len(groups), ((name, columns, rows),))
-            cycles = search.build(estimator, together)
-            if search.best is not None and cycles > GAIN * before:
-                break
+        report("plan", attempt / len(SHARES))
+
+        def together(size: tuple[int, int], estimator: Estimator = estimator) -> float:
+            return search.build(estimator, Assignment((0,) * len(groups), ((name, *size),)))
+
+        climb(sizes, side, few or objective != "latency", together)
         largest = wafer.cores
         if search.best is not None:
-            # Each op by itself: where its result goes next is an estimate, and may mislead.
             (region,) = search.best.regions
             largest = region.columns * region.rows
-            together = Assignment((0,) * len(groups), ((name, region.columns, region.rows),))
-            search.build(estimator, together, looks_ahead=False)
+            if few:
+                # Each op by itself: where its result goes next is an estimate, and may mislead.
+                a = Assignment((0,) * len(groups), ((name, region.columns, region.rows),))
+                search.build(estimator, a, looks_ahead=False)
         # Regions apart pay in a pipeline, or where together nothing fits; none larger than all together.
-        sizes = [s for s in sizes if s[0] * s[1] <= largest]
+        smaller = [s for s in sizes if s[0] * s[1] <= largest]
         useful = len(groups) > 1 and (search.best is None or objective == "throughput")
-        if useful and (apart := _apart(groups, estimator, wafer, sizes)) is not None:
+        if useful and (apart := _apart(groups, estimator, wafer, smaller)) is not None:
             search.build(estimator, apart)
         if search.best is not None:
             return search.best
@@ -271,7 +267,8 @@ class _Search:
         timing = simulate(built, count_links=self.objective != "latency")
         cycles = timing.cycles if self.objective == "latency" else timing.interval(wafer)
         cores = sum(columns * rows for _, columns, rows in a.sizes)
-        if cycles < (GAIN if cores > self._cores else 1.0) * self.cycles:
+        worth = GAIN if cores > self._cores else 1 / GAIN if cores < self._cores else 1.0
+        if cycles < worth * self.cycles:
             self._cores = cores
             self.best, self.cycles = built, cycles
         return cycles
