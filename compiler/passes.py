@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..ir.graph import Graph, Node
 from ..ir.op import Array, Op
+from ..ir.ops.contract import Contract
 from ..ir.ops.rearrange import Copy
 from .compose import full_box, into_reader, into_writer, leaves
 from .fuse import drop_unit_axes, embed_scalars, fuse_elementwise
@@ -37,7 +38,8 @@ def simplify(graph: Graph, fuse: bool = True) -> Graph:
     if not fuse:
         return graph
     graph = spread_normalisations(graph)
-    return _until_stable(graph, (embed_scalars, merge_equal, fuse_elementwise, eliminate_dead))
+    graph = _until_stable(graph, (embed_scalars, merge_equal, fuse_elementwise, eliminate_dead))
+    return eliminate_dead(read_transposed(graph))
 
 
 def _until_stable(graph: Graph, steps: Sequence[Pass]) -> Graph:
@@ -103,6 +105,42 @@ def _sample(value: Array) -> tuple[object, ...]:
 def _same_bytes(a: Array, b: Array) -> bool:
     x, y = (v.reshape(-1).view(np.uint8) for v in (a, b))
     return x.size == y.size and bool((x == y).all())
+
+
+LARGE = 1 << 20  # bytes of a constant that is not kept twice
+
+
+def read_transposed(graph: Graph) -> Graph:
+    """Products read a large matrix that is another one transposed where that one lies.
+
+    A language model's table of embeddings is also its last product's weights: kept once.
+    """
+    large = [n for n, v in graph.constants.items() if v.ndim == 2 and v.nbytes >= LARGE]
+    table: dict[str, str] = {}
+    for i, name in enumerate(large):
+        turned = graph.constants[name].T
+        others = (n for n in large[:i] if n not in table)
+        first = next((n for n in others if _same_matrix(graph.constants[n], turned)), None)
+        if first is not None:
+            table[name] = first
+    return replace(graph, nodes=tuple(_transposed(node, table) for node in graph.nodes)) if table else graph
+
+
+def _same_matrix(a: Array, b: Array) -> bool:
+    """Whether all elements are equal; most that differ do so in the first row already."""
+    return (a.dtype, a.shape) == (b.dtype, b.shape) and all(np.array_equal(a[:n], b[:n]) for n in (1, len(a)))
+
+
+def _transposed(node: Node, table: Mapping[str, str]) -> Node:
+    """The node with its operands in `table` replaced by their transposes, if it is a product."""
+    if not isinstance(node.op, Contract) or not table.keys() & set(node.inputs):
+        return node
+    reads = tuple(
+        tuple(reversed(access)) if t in table else access
+        for t, access in zip(node.inputs, node.op.reads, strict=True)
+    )
+    op = replace(node.op, reads=reads)
+    return replace(node, op=op, inputs=tuple(table.get(t, t) for t in node.inputs))
 
 
 def absorb_into_readers(graph: Graph, splits: bool) -> Graph:

@@ -79,7 +79,7 @@ class Prospects:
 def prospects(ahead: Ahead, columns: int, rows: int, limits: Limits, wafer: Wafer) -> Prospects:
     """The splits of the op ahead on a region that keep closest to the limits, quickest first."""
     op, constant = ahead.op, ahead.constant
-    c = enumerate_cuts(op, columns, rows)
+    c = enumerate_cuts(op, columns, rows, limits.tight)
     cut, tiles = cut_extents(op, c, {})
     received = {j: 0.0 for j, fixed in enumerate(constant) if not fixed}
     joined = joining_parts(op, cut, wafer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,11 +14,11 @@ from ..ir.graph import Graph, Node, Tensor
 from ..ir.op import Op
 from ..ir.ops.rearrange import Copy
 from ..ir.ops.reduce import REDUCTIONS
-from .follow import join_split
+from .follow import follow, join_split
 from .layout import Cut, Grid, Layout, Region, Split, layout, whole
 from .move import HOST, Move, combining, derive, identical
 from .plan import Buffer, Operand, Plan, Role, Step
-from .split import Choice, Source, useful_ways
+from .split import Choice, Source, part_axis, useful_ways
 from .sram import allocate
 from .wafer import Wafer
 
@@ -33,6 +33,16 @@ class _Draft:
     buffers: list[int]  # those that live only while it runs
 
 
+@dataclass(frozen=True)
+class Laid:
+    """A constant's buffer and how its first reader cuts it. work: elements of its largest reader's space."""
+
+    buffer: int
+    source: Source
+    held: Layout
+    work: int
+
+
 @dataclass
 class Assembly:
     """The state of one build: steps so far, who writes what, and buffers."""
@@ -40,13 +50,15 @@ class Assembly:
     graph: Graph
     wafer: Wafer
     regions: tuple[Region, ...]
+    pile: float  # of SRAM: up to there, what is small may lie where it likes
     tensors: dict[str, Tensor] = field(default_factory=lambda: {})
     steps: list[_Draft] = field(default_factory=lambda: [])
     writers: dict[str, list[int]] = field(default_factory=lambda: {})
     buffers: list[Buffer] = field(default_factory=lambda: [])
     users: dict[int, list[int]] = field(default_factory=lambda: {})  # buffer -> steps that use it
     lays: list[tuple[str, Move]] = field(default_factory=lambda: [])
-    resident: dict[int, Any] = field(default_factory=lambda: {})  # region -> bytes of constants by core
+    resident: dict[int, Any] = field(default_factory=lambda: {})  # region -> bytes laid, by core
+    laid: dict[tuple[str, int], list[Laid]] = field(default_factory=lambda: {})  # constant, region -> buffers
 
     def spot(self, region: int, grid: Grid, resident: float) -> Grid:
         """`grid` where it is, or moved to where its fullest core holds least if constants pile up there."""
@@ -60,12 +72,20 @@ class Assembly:
         def fullest(x: int, y: int) -> int:
             return int(used[y : y + high : grid.dy, x : x + wide : grid.dx].max())
 
-        if fullest(grid.x, grid.y) + resident <= PILE * self.wafer.sram_bytes:
+        if fullest(grid.x, grid.y) + resident <= self.pile * self.wafer.sram_bytes:
             return grid
         _, y, x = min(
             (fullest(x, y), y, x) for y in _offsets(r.rows, high) for x in _offsets(r.columns, wide)
         )
         return replace(grid, x=x, y=y)
+
+    def keep(self, number: int) -> None:
+        """Counts a buffer among those that its cores keep."""
+        b = self.buffers[number]
+        r = self.regions[b.region]
+        used = self.resident.setdefault(b.region, np.zeros((r.rows, r.columns), np.int64))
+        _, _, x1, y1 = b.grid.box
+        used[b.grid.y : y1 : b.grid.dy, b.grid.x : x1 : b.grid.dx] += b.bytes
 
     def buffer(
         self,
@@ -78,11 +98,8 @@ class Assembly:
         innermost: int | None,
     ) -> int:
         number = len(self.buffers)
-        shape = tuple(p.extent for p in held)
-        order = [d for d in range(len(shape)) if d != innermost]
-        if innermost is not None:
-            order.append(innermost)
-        self.buffers.append(Buffer(number, name, role, region, grid, dtype, shape, tuple(order), (0, 0)))
+        shape, order = tuple(p.extent for p in held), _order(len(held), innermost)
+        self.buffers.append(Buffer(number, name, role, region, grid, dtype, shape, order, (0, 0)))
         return number
 
     def source(self, tensor: str, region: int) -> Source | None:
@@ -137,9 +154,10 @@ class Assembly:
                     rest = -(-rest // ways[0])
         split = Split(tuple(cuts))
         columns, rows, _ = split.grid
-        grid = Grid(columns, rows)
         held = layout(op.write, axes, split)
+        grid = self.spot(region, Grid(columns, rows), rest)
         result = self.buffer(name, role, region, grid, tensor.dtype, held, None)
+        self.keep(result)
         return self.add(
             Step(
                 number=-1,
@@ -183,13 +201,7 @@ class Assembly:
         )
         if tensor in self.graph.constants:
             held = layout(access, op.axes, split, merge_time=True)
-            buffer = self.buffer(tensor, "constant", region, grid, dtype, held, innermost)
-            r = self.regions[region]
-            used = self.resident.setdefault(region, np.zeros((r.rows, r.columns), np.int64))
-            box = grid.box
-            used[grid.y : box[3] : grid.dy, grid.x : box[2] : grid.dx] += self.buffers[buffer].bytes
-            laid = derive(held, whole(shape), shape, Grid(1, 1), HOST, buffer)
-            self.lays.append((tensor, replace(laid, route="host")))
+            buffer = self.constant(tensor, op, access, region, grid, split, held, innermost)
             offsets = identical(need, held, grid, grid, steps)
             assert offsets is not None, "a resident operand covers all its steps"
             return Operand(tensor, buffer, need, *offsets, fill=fill)
@@ -202,6 +214,56 @@ class Assembly:
         buffer = self.buffer(tensor, "receive", region, grid, dtype, need, innermost)
         moves = tuple(derive(need, w.hold, shape, w.grid, w.result, buffer) for w in writers)
         return Operand(tensor, buffer, need, *zero, moves=moves, received=True, fill=fill)
+
+    def constant(
+        self,
+        tensor: str,
+        op: Op,
+        access: Access,
+        region: int,
+        grid: Grid,
+        split: Split,
+        held: Layout,
+        innermost: int | None,
+    ) -> int:
+        """The buffer of a constant: one for all readers that hold the same of it on the same cores.
+
+        Not where pieces pass the tensor's ends: each reader fills those as its op says.
+        """
+        of = self.graph.tensors[tensor]
+        laid = self.laid.setdefault((tensor, region), [])
+        inside = all(p.lo.min() >= 0 and p.hi.max() <= n for p, n in zip(held, of.shape, strict=True))
+        work = int(np.prod([n for _, n in op.axes], dtype=np.int64))
+        for i, other in enumerate(laid if inside else ()):
+            if other.source.grid == grid and _equal(held, other.held):
+                if other.work < work:
+                    # It lies in memory as the reader with the most work wants it.
+                    old = self.buffers[other.buffer]
+                    self.buffers[other.buffer] = replace(old, order=_order(len(held), innermost))
+                    laid[i] = replace(other, work=work)
+                return other.buffer
+        number = self.buffer(
+            tensor, "constant", region, grid, self.graph.tensors[tensor].dtype, held, innermost
+        )
+        self.keep(number)
+        move = derive(held, whole(of.shape), of.shape, Grid(1, 1), HOST, number)
+        self.lays.append((tensor, replace(move, route="host")))
+        if inside:
+            source = Source(grid, split, access, op.axes, region, 0.0, of.shape)
+            laid.append(Laid(number, source, held, work))
+        return number
+
+    def in_place(self, node: Node, region: int) -> Choice | None:
+        """The split of `node` that reads a large constant where another op keeps it; None where none does."""
+        r = self.regions[region]
+        for j, tensor in enumerate(node.inputs):
+            if self.graph.tensors[tensor].bytes < r.columns * r.rows * SHARED:
+                continue
+            for other in self.laid.get((tensor, region), ()):
+                if (found := follow(node.op, j, other.source)) is not None:
+                    split, grid = found
+                    return Choice(split, grid, part_axis(node.op, split), 0.0, 0.0, 0.0, fixed=True)
+        return None
 
     def level(self, tensors: Sequence[str]) -> int:
         """The first wavefront after all writers of `tensors`."""
@@ -364,8 +426,22 @@ def _along(access: Access, lane: str) -> int | None:
     return next((d for d, e in enumerate(access) if abs(e.coefficient(lane)) == 1), None)
 
 
+def _order(rank: int, innermost: int | None) -> tuple[int, ...]:
+    """Dimensions from outermost to innermost in memory."""
+    rest = [d for d in range(rank) if d != innermost]
+    return tuple(rest if innermost is None else [*rest, innermost])
+
+
+def _equal(a: Layout, b: Layout) -> bool:
+    """Whether two layouts of one grid have the same pieces on the same cores."""
+    names = ("x", "y", "t", "lo", "hi")
+    return all(np.array_equal(getattr(p, n), getattr(q, n)) for p, q in zip(a, b, strict=True) for n in names)
+
+
 SPOTS = 12  # places tried along each side
-PILE = 0.4  # of SRAM: constants of small ops may pile up to this before they are spread
+PILE = 0.4  # of SRAM: constants of small ops and inputs may pile up to this before they are spread
+CROWDED = 0.5  # of all SRAM: where constants take more, nothing may pile up
+SHARED = 256  # bytes on each core: a constant that takes more is kept once where memory is tight
 
 
 def _offsets(size: int, taken: int) -> list[int]:
@@ -386,12 +462,16 @@ def assemble(
     choose: Chooser,
     objective: str,
     seed: int,
+    tight: bool = False,
 ) -> Plan:
     """The plan for `regions`, each node on region `region_of[node]`, split as `choose` says.
 
-    The plan may be over budget.
+    The plan may be over budget. tight: ops that read the same large constant do so from one buffer,
+    whatever that costs in cycles.
     """
-    a = Assembly(graph, wafer, regions)
+    constants = sum(graph.tensors[t].bytes for t in graph.constants)
+    crowded = constants > CROWDED * wafer.sram_bytes * sum(r.core.size for r in regions)
+    a = Assembly(graph, wafer, regions, 0.0 if crowded else PILE)
     a.tensors.update(graph.tensors)
     pasts = {p for p, _ in graph.states}
     for i, node in enumerate(graph.nodes):
@@ -401,7 +481,8 @@ def assemble(
                 a.lay_input(t, region, "state" if t in pasts else "input")
         r = regions[region]
         sources = [a.source(t, region) for t in node.inputs]
-        c = choose(i, sources, region, r.columns, r.rows)
+        c = a.in_place(node, region) if tight else None
+        c = c or choose(i, sources, region, r.columns, r.rows)
         grid = c.grid if c.fixed else a.spot(region, c.grid, c.resident)
         a.task(i, node, region, grid, c.split, c.part)
     for t in graph.inputs:
@@ -438,11 +519,8 @@ def _finish(a: Assembly, objective: str, seed: int) -> Plan:
     steps = tuple(_renumber(s, position) for s in steps)
     for t in a.graph.outputs:
         outputs[t] = tuple(sorted(position[i] for i in a.writers.get(t, ())))
-    kernels: list[set[Any]] = [set() for _ in a.regions]
-    for s in steps:
-        if s.kind == "task" or (s.kind == "update" and s.operands):
-            kernels[s.region].add((type(s.op).__name__, s.op.key(), s.op.in_types, s.op.out_type))
-    code = tuple(a.wafer.code_bytes_base + len(k) * a.wafer.code_bytes_per_kernel for k in kernels)
+    ran = [s for s in steps if s.kind == "task" or (s.kind == "update" and s.operands)]
+    code = tuple(code_bytes([s.op for s in ran if s.region == r], a.wafer) for r in range(len(a.regions)))
     return Plan(
         graph=a.graph,
         tensors=a.tensors,
@@ -451,11 +529,17 @@ def _finish(a: Assembly, objective: str, seed: int) -> Plan:
         seed=seed,
         regions=a.regions,
         steps=steps,
-        buffers=allocate(buffers, code),
+        buffers=allocate(buffers, code, a.wafer.sram_bytes),
         code_bytes=code,
         lays=tuple(a.lays),
         outputs=outputs,
     )
+
+
+def code_bytes(ops: Iterable[Op], wafer: Wafer) -> int:
+    """What the kernels of `ops` take on each core of a region."""
+    kernels = {(type(op).__name__, op.key(), op.in_types, op.out_type) for op in ops}
+    return wafer.code_bytes_base + len(kernels) * wafer.code_bytes_per_kernel
 
 
 def _renumber(step: Step, position: Mapping[int, int]) -> Step:

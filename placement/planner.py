@@ -14,12 +14,13 @@ from typing import Any
 from ..ir.graph import Graph
 from ..ir.op import Op
 from .ahead import Ahead, Prospects, ahead_of, cycles_ahead, prospects
-from .build import Chooser, assemble
+from .budget import budget
+from .build import Chooser, assemble, code_bytes
 from .choose import choose
 from .follow import join_split
 from .group import Group, layers
 from .layout import Grid, Region, Split
-from .place import PLACERS, Size, make_region
+from .place import PLACERS, Size, logical_width, make_region
 from .plan import Plan
 from .route import LANES, routed
 from .sizes import FEW, GAIN, climb, likely_side, shapes
@@ -29,7 +30,8 @@ from .wafer import Wafer
 
 Report = Callable[[str, float], None]  # (phase, share done)
 
-SHARES = ((0.62, 0.30), (0.75, 0.18), (0.50, 0.40), (0.82, 0.10))  # of SRAM: (resident, one op's working set)
+RESIDENT, WORKING = 0.62, 0.30  # of SRAM: what all constants may take, and one op's working set
+ATTEMPTS = 4  # plans made where memory is tight
 SMALL = 256  # bytes that any op may keep resident: a few numbers of a bias are no reason to move it
 
 
@@ -52,8 +54,8 @@ class Assignment:
 class Estimator:
     """Splits and latencies of groups on regions of a given size, remembered by op and sources."""
 
-    def __init__(self, graph: Graph, wafer: Wafer, shares: tuple[float, float]) -> None:
-        self.graph, self.wafer, self.shares = graph, wafer, shares
+    def __init__(self, graph: Graph, wafer: Wafer) -> None:
+        self.graph, self.wafer = graph, wafer
         self._choices: dict[Any, Choice] = {}
         self._prospects: dict[Any, Prospects] = {}
 
@@ -119,7 +121,7 @@ class Estimator:
             for i in nodes
         }
         total = max(1, sum(constants.values()))
-        resident, working = self.shares[0] * self.wafer.sram_bytes, self.shares[1] * self.wafer.sram_bytes
+        resident, working = RESIDENT * self.wafer.sram_bytes, WORKING * self.wafer.sram_bytes
         return {i: Limits(round(resident * c / total) + SMALL, working) for i, c in constants.items()}
 
     def latency(self, groups: Sequence[Group], columns: int, rows: int) -> tuple[float, bool]:
@@ -179,40 +181,63 @@ def plan(
         )
     name = groups[0].name
     search = _Search(graph, wafer, groups, objective, seed, placer)
+    estimator = Estimator(graph, wafer)
     sizes = shapes(wafer)
     sizes = [s for s in sizes if need <= ROOM * s[0] * s[1] * wafer.sram_bytes] or sizes[-1:]
     few = len(graph.nodes) <= FEW
     # Calls in a pipeline: the more cores the better, so all sizes from the smallest on.
     side = likely_side(graph, wafer) if objective == "latency" else float(max(sizes[0]))
-    for attempt, shares in enumerate(SHARES):
-        estimator = Estimator(graph, wafer, shares)
-        report("plan", attempt / len(SHARES))
 
-        def together(size: tuple[int, int], estimator: Estimator = estimator) -> float:
-            return search.build(estimator, Assignment((0,) * len(groups), ((name, *size),)))
+    def together(size: tuple[int, int]) -> float:
+        return search.build(estimator, Assignment((0,) * len(groups), ((name, *size),)))
 
+    report("plan", 0.0)
+    if need <= RESIDENT * cores * wafer.sram_bytes:
         climb(sizes, side, few or objective != "latency", together)
-        largest = wafer.cores
-        if search.best is not None:
-            (region,) = search.best.regions
-            largest = region.columns * region.rows
-            if few:
-                # Each op by itself: where its result goes next is an estimate, and may mislead.
-                a = Assignment((0,) * len(groups), ((name, region.columns, region.rows),))
-                search.build(estimator, a, looks_ahead=False)
-        # Regions apart pay in a pipeline, or where together nothing fits; none larger than all together.
-        smaller = [s for s in sizes if s[0] * s[1] <= largest]
-        useful = len(groups) > 1 and (search.best is None or objective == "throughput")
-        if useful and (apart := _apart(groups, estimator, wafer, smaller)) is not None:
-            search.build(estimator, apart)
-        if search.best is not None:
-            return search.best
+    largest = wafer.cores
+    if search.best is None:
+        _tighten(search, estimator, report)
+    else:
+        (region,) = search.best.regions
+        largest = region.columns * region.rows
+        if few:
+            # Each op by itself: where its result goes next is an estimate, and may mislead.
+            a = Assignment((0,) * len(groups), ((name, region.columns, region.rows),))
+            search.build(estimator, a, looks_ahead=False)
+    # Regions apart pay in a pipeline, or where together nothing fits; none larger than all together.
+    smaller = [s for s in sizes if s[0] * s[1] <= largest]
+    useful = len(groups) > 1 and (search.best is None or objective == "throughput")
+    if useful and (apart := _apart(groups, estimator, wafer, smaller)) is not None:
+        search.build(estimator, apart)
+    if search.best is not None:
+        return search.best
     if search.nearest is None:
         raise DoesNotFit(
             f"no arrangement of {len(groups)} regions avoids the dead cores of wafer {wafer.name}; "
             "try a larger --wafer"
         )
     raise DoesNotFit(explain(search.nearest), search.nearest)
+
+
+def _tighten(search: _Search, estimator: Estimator, report: Report) -> None:
+    """Plans on the whole wafer within budgets that account for every op, until one fits.
+
+    What a plan is over budget is taken from the next one's.
+    """
+    graph, wafer = search.graph, search.wafer
+    columns, rows = logical_width(wafer, wafer.width), wafer.height
+    name = search.groups[0].name
+    together = Assignment((0,) * len(search.groups), ((name, columns, rows),))
+    shared = budget(graph, range(len(graph.nodes)), columns, rows, wafer)
+    kept = sum(graph.tensors[t].bytes for t in (*graph.inputs, *graph.outputs)) / (columns * rows)
+    room = wafer.sram_bytes - code_bytes((n.op for n in graph.nodes), wafer) - kept
+    limits: dict[int, Limits] = {}
+    for attempt in range(ATTEMPTS):
+        report("plan", attempt / ATTEMPTS)
+        limits, before = shared.limits(room), limits
+        if limits == before or search.build(estimator, together, limits=limits) < float("inf"):
+            return
+        room -= search.excess
 
 
 ROOM = 0.25  # of a region's SRAM: regions that constants fill more are tried only if there is no larger one
@@ -231,13 +256,21 @@ class _Search:
         self.best: Plan | None = None
         self.nearest: Plan | None = None
         self.cycles = float("inf")
-        self._excess = 0
+        self.excess = 0  # bytes by which the last plan built is over budget
+        self._least_excess = 0
         self._cores = 0
 
-    def build(self, estimator: Estimator, a: Assignment, looks_ahead: bool = True) -> float:
+    def build(
+        self,
+        estimator: Estimator,
+        a: Assignment,
+        looks_ahead: bool = True,
+        limits: Mapping[int, Limits] | None = None,
+    ) -> float:
         """Builds the plan of an assignment; its cycles per call, infinite when it does not fit.
 
-        looks_ahead: splits are chosen with a view to where results go next.
+        looks_ahead: splits are chosen with a view to where results go next. limits: of every node where
+        memory is tight, else the estimator's.
         Optimized for throughput, these are the cycles between calls that follow one another.
         """
         graph, wafer = self.graph, self.wafer
@@ -245,23 +278,24 @@ class _Search:
         if regions is None:
             return float("inf")
         region_of = {i: a.region_of[g] for g, group in enumerate(self.groups) for i in group.nodes}
-        limits: dict[int, Limits] = {}
-        for r in range(len(regions)):
-            limits |= estimator.limits([i for i, k in region_of.items() if k == r])
+        given = dict(limits or {})
+        for r in range(len(regions) if limits is None else 0):
+            given |= estimator.limits([i for i, k in region_of.items() if k == r])
 
         def choose_split(
             i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int
         ) -> Choice:
             ahead = self.ahead[i] if looks_ahead else None
-            next_limits = None if ahead is None else limits.get(ahead.node, limits[i])
+            next_limits = None if ahead is None else given.get(ahead.node, given[i])
             op = graph.nodes[i].op
-            return estimator.choice(op, sources, region, columns, rows, limits[i], True, ahead, next_limits)
+            return estimator.choice(op, sources, region, columns, rows, given[i], True, ahead, next_limits)
 
-        built = assemble(graph, wafer, regions, region_of, choose_split, self.objective, self.seed)
-        excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
-        if excess > 0:
-            if self.nearest is None or excess < self._excess:
-                self.nearest, self._excess = built, excess
+        tight = limits is not None
+        built = assemble(graph, wafer, regions, region_of, choose_split, self.objective, self.seed, tight)
+        self.excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
+        if self.excess > 0:
+            if self.nearest is None or self.excess < self._least_excess:
+                self.nearest, self._least_excess = built, self.excess
             return float("inf")
         built = routed(built)
         timing = simulate(built, count_links=self.objective != "latency")
@@ -276,7 +310,7 @@ class _Search:
 
 def chooser(graph: Graph, wafer: Wafer) -> Chooser:
     """Chooses splits for nodes of a placement that leaves them open."""
-    estimator = Estimator(graph, wafer, SHARES[0])
+    estimator = Estimator(graph, wafer)
     limits = estimator.limits(range(len(graph.nodes)))
     return lambda i, sources, region, columns, rows: estimator.choice(
         graph.nodes[i].op, sources, region, columns, rows, limits[i]

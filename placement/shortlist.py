@@ -9,10 +9,21 @@ import numpy as np
 from ..ir.op import Op
 from .estimate import SIDES, arrival, cut_extents, estimate, joining_parts
 from .layout import Cut, Grid, Split
-from .split import Candidates, Choice, Limits, Source, dense, enumerate_cuts, part_axis, to_split
+from .split import (
+    Candidates,
+    Choice,
+    Limits,
+    Source,
+    dense,
+    enumerate_cuts,
+    part_axis,
+    tile_elements,
+    to_split,
+)
 from .wafer import Wafer
 
 TIME_WAYS = (2, 4, 8, 16)
+MANY_TIME_WAYS = (4, 16, 64, 256)  # of one axis, or of two together, where nothing else fits
 
 
 def shortlist(
@@ -26,16 +37,44 @@ def shortlist(
 ) -> list[Choice]:
     """At most `most` enumerated splits, best estimate first; at least one.
 
-    Cuts along time are tried only where no cut in space keeps to the limits.
+    Cuts along time are tried only where no cut in space keeps to the limits, of two axes only where
+    memory is tight.
     """
-    c = enumerate_cuts(op, columns, rows)
+    c = enumerate_cuts(op, columns, rows, limits.tight)
     found = _best(op, c, {}, sources, limits, wafer, most)
     best = found[0]
     if best.resident <= limits.resident and best.working > limits.working:
-        steps = [{a: w} for a in c.axes for w in TIME_WAYS if w <= op.size[a]]
-        found += [f for t in steps for f in _best(op, c, t, sources, limits, wafer, 2)]
-        found.sort(key=lambda f: (limits.excess(f.resident, f.working), f.cycles))
+        found += _in_time(op, c, [{a: w} for a in c.axes for w in TIME_WAYS], sources, limits, wafer)
+    if limits.tight:
+        c = _sparing(op, c, limits)
+        one = [{a: w} for a in c.axes for w in MANY_TIME_WAYS]
+        two = [{**a, **b} for i, a in enumerate(one) for b in one[:i] if a.keys() != b.keys()]
+        for ways in (one, two):
+            if min(limits.excess(f.resident, f.working) for f in found) > 1:
+                found += _in_time(op, c, ways, sources, limits, wafer)
+    found.sort(key=lambda f: (limits.excess(f.resident, f.working), f.cycles))
     return found[:most]
+
+
+def _in_time(
+    op: Op,
+    c: Candidates,
+    steps: Sequence[Mapping[str, int]],
+    sources: Sequence[Source | None],
+    limits: Limits,
+    wafer: Wafer,
+) -> list[Choice]:
+    """The best candidates for each of `steps`, which are cuts along time."""
+    possible = [t for t in steps if all(w <= op.size[a] for a, w in t.items())]
+    return [f for t in possible for f in _best(op, c, t, sources, limits, wafer, 2)]
+
+
+def _sparing(op: Op, c: Candidates, limits: Limits) -> Candidates:
+    """The candidates whose results leave room for operands, all if none does: no cut in time shrinks them."""
+    _, tiles = cut_extents(op, c, {})
+    out = np.broadcast_to(tile_elements(op.write, tiles) * op.out_type.bytes, c.ways.shape[1])
+    keep = out < limits.working
+    return Candidates(c.axes, c.ways[:, keep]) if keep.any() else c
 
 
 def _best(

@@ -18,6 +18,7 @@ from .layout import Cut, Grid, Side, Split
 MOST_AXES = 4  # axes considered for cutting, by size
 MOST_WAYS = 10  # cuts considered per axis and side
 MOST_PAIRED = 5  # of them where an axis of many is cut along both sides
+FINE_WAYS = 24  # as MOST_WAYS, where memory is tight: shares must be even
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bytes that one op may take on a core."""
+    """Bytes that one op may take on a core.
+
+    tight: memory is what binds, so cuts of all sizes and along several axes in time are worth weighing.
+    """
 
     resident: float
     working: float
+    tight: bool = False
 
     def excess(self, resident: Any, working: Any) -> Any:
         """How many times over the limits these bytes are; 1 when within. Numbers or arrays."""
@@ -121,20 +126,24 @@ class Candidates:
     ways: Any  # int64 [axes, candidates, 2]: along x, along y
 
 
-def enumerate_cuts(op: Op, columns: int, rows: int) -> Candidates:
-    """All combinations of useful cuts of the op's largest axes that fit a columns x rows region."""
+def enumerate_cuts(op: Op, columns: int, rows: int, fine: bool = False) -> Candidates:
+    """All combinations of useful cuts of the op's largest axes that fit a columns x rows region.
+
+    fine: of an op with two axes all cuts that divide them.
+    """
     size = op.size
     axes = sorted(cuttable(op), key=lambda a: -size[a])[:MOST_AXES]
     reduced = set(op.reduced)
-    most = MOST_WAYS if len(axes) <= 2 else MOST_PAIRED
+    single = FINE_WAYS if fine and len(axes) <= 2 else MOST_WAYS
+    most = single if len(axes) <= 2 else MOST_PAIRED
     wx = np.ones((0, 1), np.int64)
     wy = np.ones((0, 1), np.int64)
     parts = np.zeros(1, np.int64)
     pairs = np.zeros(1, np.int64)
     for a in axes:
         options = [(1, 1)]
-        options += [(w, 1) for w in useful_ways(size[a], columns)]
-        options += [(1, w) for w in useful_ways(size[a], rows)]
+        options += [(w, 1) for w in useful_ways(size[a], columns, single)]
+        options += [(1, w) for w in useful_ways(size[a], rows, single)]
         if a not in reduced and not runs_backwards(op, a):
             for i in useful_ways(size[a], columns, most):
                 options += [(i, j) for j in useful_ways(-(-size[a] // i), rows, most)]

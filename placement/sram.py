@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,16 +12,49 @@ import numpy as np
 from .plan import Buffer
 
 ALIGNMENT = 16  # bytes; vector operations want aligned descriptors
+DENSE = 8  # bytes; what every element needs, where room is short
+TRIES = 4  # orders of buffers tried while some end above the limit
 
 
-def allocate(buffers: Sequence[Buffer], code_bytes: Sequence[int]) -> tuple[Buffer, ...]:
-    """The buffers with addresses: first fit; the longest-lived, widest spread and largest first.
+def allocate(
+    buffers: Sequence[Buffer], code_bytes: Sequence[int], limit: float = math.inf
+) -> tuple[Buffer, ...]:
+    """The buffers with addresses, all below `limit` if one of a few orders manages that.
 
     Two buffers may share addresses when their grids are disjoint or they never live at the same
     time. Code lies at address 0 of each region. Nothing is refused here: a plan over budget is
     for the caller to judge.
     """
-    order = sorted(buffers, key=lambda b: (b.live[0] - b.live[1], -b.grid.cores, -b.bytes, b.number))
+    best = made = _first_fit(buffers, code_bytes, (), ALIGNMENT)
+    early: set[int] = set()
+    for _ in range(TRIES):
+        high = {b.number for b in made if b.address + b.bytes > limit} - early
+        if not high:
+            break
+        # Those that came last found the gaps taken in bits: now they choose first.
+        early |= high
+        made = _first_fit(buffers, code_bytes, early, DENSE)
+        best = min(best, made, key=_highest)
+    return best
+
+
+def _highest(buffers: Sequence[Buffer]) -> int:
+    return max((b.address + b.bytes for b in buffers), default=0)
+
+
+def _first_fit(
+    buffers: Sequence[Buffer], code_bytes: Sequence[int], early: Collection[int], alignment: int
+) -> tuple[Buffer, ...]:
+    """Each buffer where it fits first; after `early` the longest-lived, widest spread and largest come first.
+
+    What lives always comes before all others.
+    """
+
+    def rank(b: Buffer) -> tuple[bool, int, int, int, int]:
+        lasts = b.role in ("constant", "state")
+        return not lasts and b.number not in early, b.live[0] - b.live[1], -b.grid.cores, -b.bytes, b.number
+
+    order = sorted(buffers, key=rank)
     n = len(order)
     table: dict[str, Any] = {
         k: np.zeros(n, np.int64) for k in ("region", "x0", "y0", "x1", "y1", "first", "last", "lo", "hi")
@@ -38,13 +72,20 @@ def allocate(buffers: Sequence[Buffer], code_bytes: Sequence[int]) -> tuple[Buff
             & (table["last"][:i] >= b.live[0])
         )
         lo, hi = table["lo"][:i][clash], table["hi"][:i][clash]
-        address = -(-code_bytes[b.region] // ALIGNMENT) * ALIGNMENT
-        for j in np.argsort(lo, kind="stable"):
-            if lo[j] - address >= b.bytes:
-                break
-            address = max(address, -(-int(hi[j]) // ALIGNMENT) * ALIGNMENT)
+        nbytes = b.bytes
+        address = _first_gap(lo, hi, nbytes, code_bytes[b.region], alignment)
         out[b.number] = replace(b, address=address)
-        row = (b.region, x0, y0, x1, y1, *b.live, address, address + b.bytes)
+        row = (b.region, x0, y0, x1, y1, *b.live, address, address + nbytes)
         for key, value in zip(table, row, strict=True):
             table[key][i] = value
     return tuple(out[b.number] for b in buffers)
+
+
+def _first_gap(lo: Any, hi: Any, nbytes: int, start: int, alignment: int) -> int:
+    """The first aligned address from `start` where `nbytes` lie clear of all intervals [lo, hi)."""
+    order = np.argsort(lo, kind="stable")
+    # Before interval i, addresses are free from the highest end of those that begin before it.
+    free = np.concatenate([[start], np.maximum(np.maximum.accumulate(hi[order]), start)])
+    free = -(-free // alignment) * alignment
+    enough = np.flatnonzero(lo[order] - free[:-1] >= nbytes)
+    return int(free[enough[0]] if len(enough) else free[-1])

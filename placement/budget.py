@@ -1,0 +1,137 @@
+"""Budgets: what each op may keep on a core and use while it runs, so that all of them fit together.
+
+Shares in proportion to an op's constants treat a small weight that would gain much from being held
+several times like a large one that gains nothing. Here residency has a price in cycles per byte, the
+same for all ops of a region, raised until what they keep leaves room for the largest working set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..ir.graph import Graph
+from ..ir.op import Op
+from .estimate import cut_extents, estimate, joining_parts
+from .split import Candidates, Limits, dense, enumerate_cuts
+from .wafer import Wafer
+
+WORKING = (0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.6)  # of the bytes shared out: working sets tried
+SLACK = 1.001  # a choice may keep this much more than the one that its limits come from
+TIME_WAYS = (4, 16, 64, 256)  # cuts of one axis along time that are weighed
+PRICES = np.geomspace(1e-4, 1e4, 49)  # cycles per byte
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Splits of one op worth their bytes: cycles with operands in place, bytes kept and in use. [splits]"""
+
+    cycles: Any
+    resident: Any
+    working: Any
+
+
+def offer(op: Op, kept: Sequence[bool], columns: int, rows: int, wafer: Wafer) -> Offer:
+    """What the splits of `op` on a region cost. kept: by operand, whether it is a constant of its own.
+
+    Cuts along time are among them for ops that keep something: they make room for it.
+    """
+    c = enumerate_cuts(op, columns, rows, fine=True)
+    times: list[dict[str, int]] = [{}]
+    if any(kept):
+        times += [{a: w} for a in c.axes for w in TIME_WAYS if w <= op.size[a]]
+    figures = [_figures(op, c, t, kept, wafer) for t in times]
+    cycles, resident, working = np.concatenate(figures, axis=1)
+    return Offer(cycles, resident, working)
+
+
+def _figures(op: Op, c: Candidates, time: Mapping[str, int], kept: Sequence[bool], wafer: Wafer) -> Any:
+    """[3, legal splits]: cycles, bytes kept and bytes in use of splits that are cut along `time` besides."""
+    n = c.ways.shape[1]
+    cut, tiles = cut_extents(op, c, time)
+    held = {a: extent * time.get(a, 1) for a, extent in tiles.items()}
+    space = {a: ways // time.get(a, 1) for a, ways in cut.items()}
+    received = {j: 0.0 for j, own in enumerate(kept) if not own}
+    joined = joining_parts(op, space, wafer)
+    legal = np.broadcast_to(np.asarray(dense(op.write, tiles, cut)), (n,))
+    legal = legal & np.all([cut[a] <= op.size[a] for a in time] or [np.ones(n, np.bool_)], axis=0)
+    steps = int(np.prod(list(time.values())))
+    figures = estimate(op, tiles, held, steps, kept, received, joined, wafer)
+    return np.stack([np.broadcast_to(np.asarray(v, float), (n,))[legal] for v in figures])
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The offers of a region's ops, and how many ops have each."""
+
+    offers: Mapping[Any, Offer]
+    keys: Mapping[int, Any]  # by node
+
+    def limits(self, nbytes: float) -> dict[int, Limits]:
+        """Each node's limits when all that they keep and the largest working set have `nbytes` of a core.
+
+        Of several sizes of working sets the one with the least cycles is taken.
+        """
+        best: dict[Any, Limits] = {}
+        least = (np.inf, np.inf)
+        counts = dict.fromkeys(self.offers, 0)
+        for k in self.keys.values():
+            counts[k] += 1
+        for share in WORKING:
+            working = share * nbytes
+            picked, total, cycles = self._picked(counts, nbytes - working, working)
+            over = max(0.0, total - (nbytes - working))
+            if (over, cycles) < least:
+                least = over, cycles
+                left = max(working, nbytes - total)
+                best = {k: Limits(r * SLACK, left, tight=True) for k, r in picked.items()}
+        return {i: best[k] for i, k in self.keys.items()}
+
+    def _picked(
+        self, counts: Mapping[Any, int], room: float, working: float
+    ) -> tuple[dict[Any, float], float, float]:
+        """(bytes that each op keeps, their sum, cycles) at the lowest price that keeps to `room`."""
+        fronts = {k: _front(o, working) for k, o in self.offers.items()}
+        at: Any = np.zeros(len(PRICES))
+        cycles: Any = np.zeros(len(PRICES))
+        chosen: dict[Any, Any] = {}
+        for k, (spent, kept) in fronts.items():
+            pick = np.argmin(spent + PRICES[:, None] * kept, axis=1)
+            chosen[k] = kept[pick]
+            at = at + counts[k] * kept[pick]
+            cycles = cycles + counts[k] * spent[pick]
+        fitting = np.flatnonzero(at <= room)
+        p = int(fitting[0]) if len(fitting) else len(PRICES) - 1
+        return {k: float(v[p]) for k, v in chosen.items()}, float(at[p]), float(cycles[p])
+
+
+def _front(o: Offer, working: float) -> tuple[Any, Any]:
+    """(cycles, resident bytes) of the splits that none beats in both, least resident first.
+
+    Those within `working` bytes; where there is none, those that use least.
+    """
+    fits = o.working <= max(working, float(o.working.min()))
+    cycles, resident = o.cycles[fits], o.resident[fits]
+    order = np.lexsort((cycles, resident))
+    cycles, resident = cycles[order], resident[order]
+    before = np.concatenate([[np.inf], np.minimum.accumulate(cycles)[:-1]])
+    better = cycles < before
+    return cycles[better], resident[better]
+
+
+def budget(graph: Graph, nodes: Sequence[int], columns: int, rows: int, wafer: Wafer) -> Budget:
+    """The offers of `nodes` on one region; of a constant with several readers the first one keeps it."""
+    seen: set[str] = set()
+    keys: dict[int, Any] = {}
+    offers: dict[Any, Offer] = {}
+    for i in nodes:
+        n = graph.nodes[i]
+        kept = tuple(t in graph.constants and t not in seen for t in n.inputs)
+        seen.update(n.inputs)
+        keys[i] = (n.op, kept)
+        if keys[i] not in offers:
+            offers[keys[i]] = offer(n.op, kept, columns, rows, wafer)
+    return Budget(offers, keys)
