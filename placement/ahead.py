@@ -77,7 +77,7 @@ class Prospects:
 
 
 def prospects(ahead: Ahead, columns: int, rows: int, limits: Limits, wafer: Wafer) -> Prospects:
-    """The splits of the op ahead on a region that keep closest to the limits, quickest first."""
+    """The splits of the op ahead on a region that keep closest to the limits, the quickest of them first."""
     op, constant = ahead.op, ahead.constant
     c = enumerate_cuts(op, columns, rows, limits.tight)
     cut, tiles = cut_extents(op, c, {})
@@ -88,11 +88,11 @@ def prospects(ahead: Ahead, columns: int, rows: int, limits: Limits, wafer: Wafe
     cycles, resident, working = (
         np.broadcast_to(np.asarray(v, float), (n,)) for v in (cycles, resident, working)
     )
-    excess = limits.excess(resident, working)
     legal = np.broadcast_to(np.asarray(dense(op.write, tiles, cut)), (n,))
-    order = np.lexsort((cycles, excess, ~legal))[:MOST_PROSPECTS]
-    order = order[legal[order] & (excess[order] <= excess[order[0]] * 1.01)]
-    return Prospects(tuple(c.axes), c.ways[:, order], cycles[order])
+    excess = np.where(legal, limits.excess(resident, working), np.inf)
+    near = np.flatnonzero(legal & (excess <= excess.min() * 1.01))
+    best = near[np.argsort(cycles[near], kind="stable")[:MOST_PROSPECTS]]
+    return Prospects(tuple(c.axes), c.ways[:, best], cycles[best])
 
 
 def cycles_ahead(ahead: Ahead, op: Op, choice: Choice, p: Prospects, wafer: Wafer) -> float:

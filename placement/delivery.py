@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir.affine import Access
 from ..ir.op import Op
-from .fabric import NOWHERE, depth, different_rows, need_elements, pairs
+from .fabric import NOWHERE, depth, different_rows, need_elements, reach
 from .layout import Grid, Ints, Split, layout
 from .move import HOST, derive, identical
 from .split import Source
@@ -75,12 +75,9 @@ def _pattern(
     move = derive(need, hold, shape, Grid(columns, rows), HOST, HOST)
     sides: list[_Side] = []
     for side, count, sources in (("x", split.grid[0], columns), ("y", split.grid[1], rows)):
-        target, source = pairs(move.dims, columns, count, sources, side)
-        first, last = np.full(sources, count - 1), np.zeros(sources, np.int64)
-        np.minimum.at(first, source, target)
-        np.maximum.at(last, source, target)
-        used = np.bincount(source, minlength=sources) > 0
-        sides.append(_Side(first, last, used, int(np.bincount(target).max(initial=0))))
+        met = reach(move.dims, columns, count, sources, side)
+        last = count - 1 - np.argmax(met[::-1], axis=0)
+        sides.append(_Side(np.argmax(met, axis=0), last, met.any(0), int(met.sum(1).max(initial=0))))
     received = int(np.max(need_elements(move.dims), initial=0))
     held = int(np.prod([p.extent for p in hold]))
     return _Pattern(sides[0], sides[1], received, held, different_rows(move.dims, split.grid[1]))

@@ -58,7 +58,7 @@ def cut_extents(op: Op, c: Candidates, time: Mapping[str, int]) -> tuple[dict[st
     n = c.ways.shape[1]
     cut: dict[str, Any] = {a: np.full(n, time.get(a, 1), np.int64) for a, _ in op.axes}
     for a, ways in zip(c.axes, c.ways, strict=True):
-        cut[a] = cut[a] * ways.prod(-1)
+        cut[a] = cut[a] * (ways[..., 0] * ways[..., 1])
     return cut, {a: -(-size // cut[a]) for a, size in op.axes}
 
 
@@ -78,20 +78,22 @@ def arrival(
     ways: int64 [axes, candidates, 2], cuts along x and along y; cuts along time are in `steps`.
     """
     access, dtype, size = op.reads[operand], op.in_types[operand], op.size
-    cut = dict(zip(axes, ways.prod(-1), strict=True))
+    cut = dict(zip(axes, ways[..., 0] * ways[..., 1], strict=True))
     tile = {a: -(-n // cut.get(a, 1)) for a, n in size.items()}
     needed = wafer.wavelets(tile_elements(access, tile) * dtype.bytes)
     if not source.write:
         hops = source.distance + ways.prod(0).sum(-1)
         return wafer.route(hops, 1) + wafer.relayed(hops) + wafer.serial(needed)
+    first, second = SIDES
+    out = _way(op, operand, source, axes, ways, steps, first, wafer)
     axes_read = {a for e in access for a in e.axes}
-    both = any((ways[i] > 1).all(-1).any() for i, a in enumerate(axes) if a in axes_read)
-    return np.min(
-        np.broadcast_arrays(
-            *(_way(op, operand, source, axes, ways, steps, o, wafer) for o in SIDES[: 1 + both])
-        ),
-        axis=0,
-    )
+    read = [i for i, a in enumerate(axes) if a in axes_read]
+    both = ((ways[read, :, 0] > 1) & (ways[read, :, 1] > 1)).any(0)
+    if both.any():
+        other = _way(op, operand, source, axes, ways[:, both], steps, second, wafer)
+        out = np.array(np.broadcast_to(out, both.shape), float)
+        out[both] = np.minimum(out[both], other)
+    return out
 
 
 def _way(
@@ -107,7 +109,7 @@ def _way(
     """The arrival where of an axis cut along both sides the outer cut is along `outer`."""
     access, dtype, size = op.reads[operand], op.in_types[operand], op.size
     grid = source.grid
-    cut = dict(zip(axes, ways.prod(-1), strict=True))
+    cut = dict(zip(axes, ways[..., 0] * ways[..., 1], strict=True))
     tile = {a: -(-n // cut.get(a, 1)) for a, n in size.items()}
     needed = wafer.wavelets(tile_elements(access, tile) * dtype.bytes)
     order = digit_order(op, axes)

@@ -8,6 +8,7 @@ grids and not with their areas.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -78,40 +79,43 @@ def ends(move: Move, producer: Grid, to: Ints, at: Ints, side: str) -> Ends:
     return Ends(target, source, at, to)
 
 
-@lru_cache(maxsize=MOST_KEPT)
+MOST_PAIRS = 256  # of these tables, the largest of all, that are remembered
+
+
+@lru_cache(maxsize=MOST_PAIRS)
 def pairs(
     dims: tuple[DimensionMoves, ...], columns: int, count: int, sources: int, side: str
 ) -> tuple[Ints, Ints]:
-    """(consumer, producer) numbers of a move along one side, wherever the grids lie; consumers in order.
+    """(consumer, producer) numbers of a move along one side, wherever the grids lie; consumers in order."""
+    target, source = np.nonzero(reach(dims, columns, count, sources, side))
+    return target, source
 
-    columns: of the producer's grid; count, sources: consumer's and producer's columns (or rows).
+
+def reach(dims: Sequence[DimensionMoves], columns: int, count: int, sources: int, side: str) -> Any:
+    """bool [count, sources]: which consumer columns (or rows) need which producer columns (or rows).
+
+    columns: of the producer's grid.
     """
-    target = np.arange(count, dtype=np.int64)
-    source = np.zeros(count, np.int64)
+    out = np.zeros((count, sources), np.bool_)
+    out[:, 0] = True
     for d in dims:
         part = d.core % columns if side == "x" else d.core // columns
         own, other = (d.x, d.y) if side == "x" else (d.y, d.x)
         if not part.any() and (d.start[1:] > d.start[:-1]).all():
             continue
-        offsets = np.unique(np.add.outer(np.unique(other), np.unique(d.t)))
-        # Which producer columns each piece is on; then all pieces that a consumer column meets.
-        on = np.zeros((len(d.start) - 1, sources), np.bool_)
-        on[np.repeat(np.arange(len(on)), np.diff(d.start)), part] = True
+        # A piece's number is a sum in a mixed radix: it says which share of this side it belongs to.
         values, of = np.unique(own, return_inverse=True)
-        if len(values) <= len(offsets):
-            met = np.stack([on[v + offsets].any(0) for v in values])[of]
-        else:
-            met = np.zeros((count, sources), np.bool_)
-            for o in offsets:
-                met |= on[own + o]
-        who, adds = np.nonzero(met)
-        # All combinations of what the earlier dimensions reach with what this one adds.
-        many = np.bincount(who, minlength=count)
-        start = np.cumsum(many) - many
-        repeat = many[target]
-        index = np.repeat(start[target] - (np.cumsum(repeat) - repeat), repeat) + np.arange(int(repeat.sum()))
-        target, source = np.repeat(target, repeat), np.repeat(source, repeat) + adds[index]
-    return target, source
+        offsets = np.add.outer(np.unique(other), np.unique(d.t)).ravel()
+        share = np.full(len(d.start) - 1, len(values))
+        share[np.add.outer(values, offsets)] = np.arange(len(values))[:, None]
+        met = np.zeros((len(values) + 1, sources), np.bool_)
+        met[np.repeat(share, np.diff(d.start)), part] = True
+        # So is a producer's: what earlier dimensions reach, moved by what this one adds.
+        before, adds = np.flatnonzero(out.any(0)), np.flatnonzero(met.any(0))
+        both = out[:, before, None] & met[:, adds][of][:, None, :]
+        out = np.zeros((count, sources), np.bool_)
+        out[:, np.add.outer(before, adds).ravel()] = both.reshape(count, -1)
+    return out
 
 
 def colour_intervals(lo: Ints, hi: Ints) -> Ints:

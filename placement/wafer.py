@@ -157,7 +157,8 @@ class Wafer:
 
         Lanes of `express` hops carry it as far as they go, lanes of one hop the rest.
         """
-        stops = hops // self.express + hops % self.express
+        far = np.floor(hops / self.express)
+        stops = hops - far * (self.express - 1)
         return self.relay * np.maximum(stops - 1, 0)
 
     def join(self, parts: Any, wavelets: Any, pitch: Any = 1, lines: Any = 1, apart: Any = 1) -> Any:
