@@ -21,6 +21,7 @@ from .wafer import Wafer
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 NOWHERE = 1 << 40  # a coordinate far outside any wafer
+BLOCK = 1 << 17  # of its terms that are computed at once: they stay in the host's cache
 MOST_TERMS = 1 << 22  # of one max-plus product; past it rows of sources are taken at their latest
 
 
@@ -272,27 +273,30 @@ def _max_plus(wafer: Wafer, e: Ends, ready: Floats, relayed: bool) -> Floats:
     out = np.zeros((len(e.to), ready.shape[1]))
     if len(e.target):
         first = np.flatnonzero(np.diff(e.target, prepend=-1))
-        terms = ready[e.source]
-        terms += way[:, None]
-        out[e.target[first]] = (
-            terms if len(first) == len(terms) else np.maximum.reduceat(terms, first, axis=0)
-        )
+        for c in range(0, out.shape[1], block := max(1, BLOCK // len(way))):
+            terms = ready[:, c : c + block][e.source]
+            terms += way[:, None]
+            if len(first) < len(terms):
+                terms = np.maximum.reduceat(terms, first, axis=0)
+            out[e.target[first], c : c + block] = terms
     return np.broadcast_to(out, (len(e.to), width))
 
 
 def add_links(wafer: Wafer, links: Floats, move: Traffic) -> None:
     """Adds a move's bytes to [4, height, width]: along producers' rows, then down targets' columns."""
     nbytes = move.sent * wafer.wavelet_bytes
-    east, west = _coverage(move.x, wafer.width)
     rows = np.unique(move.y.at[move.y.source])
-    links[0][rows] += nbytes * east
-    links[1][rows] += nbytes * west
-    south, north = _coverage(move.y, wafer.height)
+    for number, covered in enumerate(_coverage(move.x, wafer.width)):
+        if covered.any():
+            lo, hi = np.flatnonzero(covered)[[0, -1]]
+            links[number, rows, lo : hi + 1] += nbytes * covered[lo : hi + 1]
     columns, count = np.unique(move.x.to[move.x.target], return_counts=True)
-    into = south[:, None] * count * nbytes, north[:, None] * count * nbytes
     through = move.through * wafer.wavelet_bytes
-    links[2][:, columns] += np.minimum(into[0], through)
-    links[3][:, columns] += np.minimum(into[1], through)
+    for number, covered in enumerate(_coverage(move.y, wafer.height), 2):
+        if covered.any():
+            lo, hi = np.flatnonzero(covered)[[0, -1]]
+            into = covered[lo : hi + 1, None] * count * nbytes
+            links[number, lo : hi + 1, columns] += np.minimum(into, through).T
 
 
 def _coverage(e: Ends, size: int) -> tuple[Floats, Floats]:
