@@ -13,7 +13,8 @@ from waferc.ir.affine import Access, Affine, axis
 from waferc.ir.dtypes import F32
 from waferc.ir.ops.elementwise import Neg
 from waferc.ir.ops.reduce import ReduceSum
-from waferc.placement.fabric import ends, load
+from waferc.placement.delivery import TREE_COLOURS, delivery
+from waferc.placement.fabric import Ends, ends, load, need_elements
 from waferc.placement.follow import follow, join_split
 from waferc.placement.layout import Cut, Grid, Layout, Split, layout
 from waferc.placement.move import Move, combining, derive, identical, records
@@ -146,6 +147,55 @@ def test_no_link_carries_more_than_the_load_says(data: st.DataObject) -> None:
     found = load(preset("wse3"), move, along, down, int(np.prod([p.extent for p in hold])), 4)
     assert max(map(len, row.values()), default=0) <= found.row
     assert max(map(len, column.values()), default=0) <= found.column
+
+
+@settings(max_examples=120)
+@given(st.data())
+def test_a_delivery_takes_what_its_pairs_of_cores_say(data: st.DataObject) -> None:
+    """The planner's figure, from first and last consumers alone, against all pairs and all spans."""
+    wafer = preset("wse3")
+    shape = tuple(data.draw(st.lists(st.integers(1, 8), min_size=1, max_size=2)))
+    held_axes = tuple((f"h{i}", n) for i, n in enumerate(shape))
+    write = tuple(axis(a) for a, _ in held_axes)
+    made = data.draw(space_splits(held_axes))
+    axes, access = data.draw(reads(len(shape)))
+    split = data.draw(space_splits(axes))
+    op = Neg(axes=axes, reads=(access,), write=tuple(axis(a) for a, _ in axes), in_types=(F32,), out_type=F32)
+
+    def placed(columns: int, rows: int) -> Grid:
+        at, pitch = st.integers(0, 20), st.integers(1, 3)
+        return Grid(columns, rows, data.draw(at), data.draw(at), data.draw(pitch), data.draw(pitch))
+
+    producer, consumer = placed(*made.grid[:2]), placed(*split.grid[:2])
+    near = data.draw(st.booleans())
+    source = Source(producer, made, write, held_axes, 0, 0.0 if near else 40.0, shape)
+    got = delivery(op, 0, split, consumer, source, near, wafer)
+    need, hold = layout(access, axes, split), layout(write, held_axes, made, merge_time=True)
+    if near and identical(need, hold, consumer, producer) is not None:
+        assert got == 0
+        return
+    move = derive(need, hold, shape, producer, 0, 1)
+    sides: list[Ends] = []
+    for side in ("x", "y"):
+        to, at = coordinates(consumer, side), coordinates(producer, side)
+        sides.append(ends(move, producer, to, at, side))
+    x, y = sides
+    if near and x.still and y.still:
+        assert got == wafer.copy(np.max(need_elements(move.dims)), F32)
+        return
+    t = load(wafer, move, x, y, int(np.prod([p.extent for p in hold])), 4)
+    hops = int(x.distance.max(initial=0) + y.distance.max(initial=0)) + source.distance
+    way = wafer.route(hops, 0 if x.still or y.still else 1)
+    if not near or t.deep[0] * t.deep[1] > TREE_COLOURS:
+        way += wafer.relayed(np.asarray(hops))
+    assert got == way + wafer.serial(max(float(np.max(t.inbound, initial=0)), t.sent, t.row, t.column))
+
+
+def coordinates(grid: Grid, side: str) -> Any:
+    """The coordinates of a grid's columns ("x") or rows ("y")."""
+    if side == "x":
+        return np.arange(grid.x, grid.x + grid.columns * grid.dx, grid.dx)
+    return np.arange(grid.y, grid.y + grid.rows * grid.dy, grid.dy)
 
 
 def test_a_single_element_goes_to_every_core() -> None:

@@ -198,3 +198,20 @@ def test_the_price_of_a_whole_row_is_in_the_published_range() -> None:
     """A value to the far end of wse3: two thousand cycles, not two hundred or twenty thousand."""
     assert 1.4e3 < WSE3.route(755, 0) < 1.6e3
     assert log2(WSE3.route(755 + 1170, 1)) < 12
+
+
+@pytest.mark.parametrize("parts", [2, 7, 24])
+@pytest.mark.parametrize("lines", [2, 5, 16, 100, 384])
+@pytest.mark.parametrize("apart", [1, 3])
+def test_a_join_of_lines_joins_their_roots_too(parts: int, lines: int, apart: int) -> None:
+    """One turn more, and the first element's way through both levels of the roots' own reduction."""
+
+    def stages(group: int) -> float:
+        in_group, groups = ceil((group - 1) / 2), ceil((ceil(lines / group) - 1) / 2)
+        near, far = apart * WSE3.hop + WSE3.stage, group * apart * WSE3.hop + WSE3.stage
+        return in_group * near + groups * far
+
+    more = WSE3.turn + min(stages(min(g, lines)) for g in (4, 8, 16, 32, 64, lines))
+    of_all = float(WSE3.join(parts, 100, 2, lines, apart))
+    assert of_all - float(WSE3.join(parts, 100, 2)) == pytest.approx(more)
+    assert float(WSE3.join(parts, 100, 2, 1, apart)) == float(WSE3.join(parts, 100, 2))
