@@ -14,11 +14,11 @@ from ..ir.graph import Graph, Node, Tensor
 from ..ir.op import Op
 from ..ir.ops.rearrange import Copy
 from ..ir.ops.reduce import REDUCTIONS
-from .follow import follow, join_split
+from .follow import join_split
 from .layout import Cut, Grid, Layout, Region, Split, layout, whole
 from .move import HOST, Move, combining, derive, identical
 from .plan import Buffer, Operand, Plan, Role, Step
-from .split import Choice, Source, part_axis, useful_ways
+from .split import Choice, Source, useful_ways
 from .sram import allocate
 from .wafer import Wafer
 
@@ -35,10 +35,10 @@ class _Draft:
 
 @dataclass(frozen=True)
 class Laid:
-    """A constant's buffer and how its first reader cuts it. work: elements of its largest reader's space."""
+    """A constant's buffer and where it lies. work: elements of its largest reader's iteration space."""
 
     buffer: int
-    source: Source
+    grid: Grid
     held: Layout
     work: int
 
@@ -201,7 +201,7 @@ class Assembly:
         )
         if tensor in self.graph.constants:
             held = layout(access, op.axes, split, merge_time=True)
-            buffer = self.constant(tensor, op, access, region, grid, split, held, innermost)
+            buffer = self.constant(tensor, op, region, grid, held, innermost)
             offsets = identical(need, held, grid, grid, steps)
             assert offsets is not None, "a resident operand covers all its steps"
             return Operand(tensor, buffer, need, *offsets, fill=fill)
@@ -219,10 +219,8 @@ class Assembly:
         self,
         tensor: str,
         op: Op,
-        access: Access,
         region: int,
         grid: Grid,
-        split: Split,
         held: Layout,
         innermost: int | None,
     ) -> int:
@@ -235,7 +233,7 @@ class Assembly:
         inside = all(p.lo.min() >= 0 and p.hi.max() <= n for p, n in zip(held, of.shape, strict=True))
         work = int(np.prod([n for _, n in op.axes], dtype=np.int64))
         for i, other in enumerate(laid if inside else ()):
-            if other.source.grid == grid and _equal(held, other.held):
+            if other.grid == grid and _equal(held, other.held):
                 if other.work < work:
                     # It lies in memory as the reader with the most work wants it.
                     old = self.buffers[other.buffer]
@@ -249,21 +247,8 @@ class Assembly:
         move = derive(held, whole(of.shape), of.shape, Grid(1, 1), HOST, number)
         self.lays.append((tensor, replace(move, route="host")))
         if inside:
-            source = Source(grid, split, access, op.axes, region, 0.0, of.shape)
-            laid.append(Laid(number, source, held, work))
+            laid.append(Laid(number, grid, held, work))
         return number
-
-    def in_place(self, node: Node, region: int) -> Choice | None:
-        """The split of `node` that reads a large constant where another op keeps it; None where none does."""
-        r = self.regions[region]
-        for j, tensor in enumerate(node.inputs):
-            if self.graph.tensors[tensor].bytes < r.columns * r.rows * SHARED:
-                continue
-            for other in self.laid.get((tensor, region), ()):
-                if (found := follow(node.op, j, other.source)) is not None:
-                    split, grid = found
-                    return Choice(split, grid, part_axis(node.op, split), 0.0, 0.0, 0.0, fixed=True)
-        return None
 
     def level(self, tensors: Sequence[str]) -> int:
         """The first wavefront after all writers of `tensors`."""
@@ -441,7 +426,6 @@ def _equal(a: Layout, b: Layout) -> bool:
 SPOTS = 12  # places tried along each side
 PILE = 0.4  # of SRAM: constants of small ops and inputs may pile up to this before they are spread
 CROWDED = 0.5  # of all SRAM: where constants take more, nothing may pile up
-SHARED = 256  # bytes on each core: a constant that takes more is kept once where memory is tight
 
 
 def _offsets(size: int, taken: int) -> list[int]:
@@ -462,12 +446,10 @@ def assemble(
     choose: Chooser,
     objective: str,
     seed: int,
-    tight: bool = False,
 ) -> Plan:
     """The plan for `regions`, each node on region `region_of[node]`, split as `choose` says.
 
-    The plan may be over budget. tight: ops that read the same large constant do so from one buffer,
-    whatever that costs in cycles.
+    The plan may be over budget.
     """
     constants = sum(graph.tensors[t].bytes for t in graph.constants)
     crowded = constants > CROWDED * wafer.sram_bytes * sum(r.core.size for r in regions)
@@ -481,8 +463,7 @@ def assemble(
                 a.lay_input(t, region, "state" if t in pasts else "input")
         r = regions[region]
         sources = [a.source(t, region) for t in node.inputs]
-        c = a.in_place(node, region) if tight else None
-        c = c or choose(i, sources, region, r.columns, r.rows)
+        c = choose(i, sources, region, r.columns, r.rows)
         grid = c.grid if c.fixed else a.spot(region, c.grid, c.resident)
         a.task(i, node, region, grid, c.split, c.part)
     for t in graph.inputs:

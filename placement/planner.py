@@ -23,6 +23,7 @@ from .layout import Grid, Region, Split
 from .place import PLACERS, Size, logical_width, make_region
 from .plan import Plan
 from .route import LANES, routed
+from .shared import shared_splits
 from .sizes import FEW, GAIN, climb, likely_side, shapes
 from .split import Choice, Limits, Source
 from .timing import simulate
@@ -31,6 +32,7 @@ from .wafer import Wafer
 Report = Callable[[str, float], None]  # (phase, share done)
 
 RESIDENT, WORKING = 0.62, 0.30  # of SRAM: what all constants may take, and one op's working set
+ROOMY = 0.5  # of all SRAM: where constants take more, plans are made within budgets from the start
 ATTEMPTS = 4  # plans made where memory is tight
 SMALL = 256  # bytes that any op may keep resident: a few numbers of a bias are no reason to move it
 
@@ -192,7 +194,7 @@ def plan(
         return search.build(estimator, Assignment((0,) * len(groups), ((name, *size),)))
 
     report("plan", 0.0)
-    if need <= RESIDENT * cores * wafer.sram_bytes:
+    if need <= ROOMY * cores * wafer.sram_bytes:
         climb(sizes, side, few or objective != "latency", together)
     largest = wafer.cores
     if search.best is None:
@@ -279,19 +281,23 @@ class _Search:
             return float("inf")
         region_of = {i: a.region_of[g] for g, group in enumerate(self.groups) for i in group.nodes}
         given = dict(limits or {})
+        pinned: dict[int, Choice] = {}
+        if limits is not None:
+            pinned = shared_splits(graph, regions[0].columns, regions[0].rows, limits, wafer)
         for r in range(len(regions) if limits is None else 0):
             given |= estimator.limits([i for i, k in region_of.items() if k == r])
 
         def choose_split(
             i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int
         ) -> Choice:
+            if i in pinned:
+                return pinned[i]
             ahead = self.ahead[i] if looks_ahead else None
             next_limits = None if ahead is None else given.get(ahead.node, given[i])
             op = graph.nodes[i].op
             return estimator.choice(op, sources, region, columns, rows, given[i], True, ahead, next_limits)
 
-        tight = limits is not None
-        built = assemble(graph, wafer, regions, region_of, choose_split, self.objective, self.seed, tight)
+        built = assemble(graph, wafer, regions, region_of, choose_split, self.objective, self.seed)
         self.excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
         if self.excess > 0:
             if self.nearest is None or self.excess < self._least_excess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from .split import (
 from .wafer import Wafer
 
 TIME_WAYS = (2, 4, 8, 16)
-MANY_TIME_WAYS = (4, 16, 64, 256)  # of one axis, or of two together, where nothing else fits
+MANY_TIME_WAYS = (2, 4, 8, 16, 64, 256)  # of one axis, or of two together, where nothing else fits
 
 
 def shortlist(
@@ -43,10 +44,10 @@ def shortlist(
     c = enumerate_cuts(op, columns, rows, limits.tight)
     found = _best(op, c, {}, sources, limits, wafer, most)
     best = found[0]
-    if best.resident <= limits.resident and best.working > limits.working:
+    if best.resident <= limits.resident and best.working > limits.working and not limits.tight:
         found += _in_time(op, c, [{a: w} for a in c.axes for w in TIME_WAYS], sources, limits, wafer)
-    if limits.tight:
-        c = _sparing(op, c, limits)
+    elif limits.tight and limits.excess(best.resident, best.working) > 1:
+        c = _sparing(op, c, sources, limits)
         one = [{a: w} for a in c.axes for w in MANY_TIME_WAYS]
         two = [{**a, **b} for i, a in enumerate(one) for b in one[:i] if a.keys() != b.keys()]
         for ways in (one, two):
@@ -69,12 +70,17 @@ def _in_time(
     return [f for t in possible for f in _best(op, c, t, sources, limits, wafer, 2)]
 
 
-def _sparing(op: Op, c: Candidates, limits: Limits) -> Candidates:
-    """The candidates whose results leave room for operands, all if none does: no cut in time shrinks them."""
+def _sparing(op: Op, c: Candidates, sources: Sequence[Source | None], limits: Limits) -> Candidates:
+    """The candidates whose constants and results keep closest to the limits: no cut in time shrinks them."""
     _, tiles = cut_extents(op, c, {})
-    out = np.broadcast_to(tile_elements(op.write, tiles) * op.out_type.bytes, c.ways.shape[1])
-    keep = out < limits.working
-    return Candidates(c.axes, c.ways[:, keep]) if keep.any() else c
+    resident: Any = sum(
+        tile_elements(access, tiles) * dtype.bytes
+        for access, dtype, s in zip(op.reads, op.in_types, sources, strict=True)
+        if s is None
+    )
+    over = limits.excess(resident, tile_elements(op.write, tiles) * op.out_type.bytes)
+    keep = np.broadcast_to(over <= np.min(over), c.ways.shape[1])
+    return Candidates(c.axes, c.ways[:, keep])
 
 
 def _best(
