@@ -65,36 +65,45 @@ def _figures(op: Op, c: Candidates, time: Mapping[str, int], kept: Sequence[bool
 
 @dataclass(frozen=True)
 class Budget:
-    """The offers of a region's ops, and how many ops have each."""
+    """The offers of a region's ops, and what else lies on a core while they run.
+
+    keys: each node's offer. carried: by node, bytes on each core of other live tensors, spread evenly.
+    """
 
     offers: Mapping[Any, Offer]
-    keys: Mapping[int, Any]  # by node
+    keys: Mapping[int, Any]
+    carried: Mapping[int, float]
 
     def limits(self, nbytes: float) -> dict[int, Limits]:
         """Each node's limits when all that they keep and the largest working set have `nbytes` of a core.
 
         Of several sizes of working sets the one with the least cycles is taken.
         """
-        best: dict[Any, Limits] = {}
+        best: tuple[dict[Any, float], float] = {}, 0.0
         least = (np.inf, np.inf)
         counts = dict.fromkeys(self.offers, 0)
-        for k in self.keys.values():
+        most = dict.fromkeys(self.offers, 0.0)
+        for i, k in self.keys.items():
             counts[k] += 1
+            most[k] = max(most[k], self.carried[i])
         for share in WORKING:
             working = share * nbytes
-            picked, total, cycles = self._picked(counts, nbytes - working, working)
+            picked, total, cycles = self._picked(counts, most, nbytes - working, working)
             over = max(0.0, total - (nbytes - working))
             if (over, cycles) < least:
                 least = over, cycles
-                left = max(working, nbytes - total)
-                best = {k: Limits(r * SLACK, left, tight=True) for k, r in picked.items()}
-        return {i: best[k] for i, k in self.keys.items()}
+                best = picked, max(working, nbytes - total)
+        kept, left = best
+        return {
+            i: Limits(kept[k] * SLACK, max(left - self.carried[i], 0.0), tight=True)
+            for i, k in self.keys.items()
+        }
 
     def _picked(
-        self, counts: Mapping[Any, int], room: float, working: float
+        self, counts: Mapping[Any, int], carried: Mapping[Any, float], room: float, working: float
     ) -> tuple[dict[Any, float], float, float]:
         """(bytes that each op keeps, their sum, cycles) at the lowest price that keeps to `room`."""
-        fronts = {k: _front(o, working) for k, o in self.offers.items()}
+        fronts = {k: _front(o, working - carried[k]) for k, o in self.offers.items()}
         at: Any = np.zeros(len(PRICES))
         cycles: Any = np.zeros(len(PRICES))
         chosen: dict[Any, Any] = {}
@@ -134,4 +143,17 @@ def budget(graph: Graph, nodes: Sequence[int], columns: int, rows: int, wafer: W
         keys[i] = (n.op, kept)
         if keys[i] not in offers:
             offers[keys[i]] = offer(n.op, kept, columns, rows, wafer)
-    return Budget(offers, keys)
+    return Budget(offers, keys, {i: b / (columns * rows) for i, b in _alive(graph, nodes).items()})
+
+
+def _alive(graph: Graph, nodes: Sequence[int]) -> dict[int, int]:
+    """Bytes of all run-time tensors, but for its own result, that are needed when a node runs or later."""
+    last = {t: i for i, n in enumerate(graph.nodes) for t in n.inputs}
+    last |= dict.fromkeys((*graph.outputs, *(past for past, _ in graph.states)), len(graph.nodes))
+    alive = set(graph.inputs)
+    out: dict[int, int] = {}
+    for i, n in enumerate(graph.nodes):
+        alive = {t for t in alive if last.get(t, -1) >= i}
+        out[i] = sum(graph.tensors[t].bytes for t in alive if t != n.output)
+        alive.add(n.output)
+    return {i: out[i] for i in nodes}

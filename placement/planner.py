@@ -34,6 +34,7 @@ Report = Callable[[str, float], None]  # (phase, share done)
 RESIDENT, WORKING = 0.62, 0.30  # of SRAM: what all constants may take, and one op's working set
 ROOMY = 0.5  # of all SRAM: where constants take more, plans are made within budgets from the start
 ATTEMPTS = 4  # plans made where memory is tight
+MORE = 1.25  # of what a plan is over budget, taken from the next one's: choices come in steps
 SMALL = 256  # bytes that any op may keep resident: a few numbers of a bias are no reason to move it
 
 
@@ -231,15 +232,18 @@ def _tighten(search: _Search, estimator: Estimator, report: Report) -> None:
     name = search.groups[0].name
     together = Assignment((0,) * len(search.groups), ((name, columns, rows),))
     shared = budget(graph, range(len(graph.nodes)), columns, rows, wafer)
-    kept = sum(graph.tensors[t].bytes for t in (*graph.inputs, *graph.outputs)) / (columns * rows)
-    room = wafer.sram_bytes - code_bytes((n.op for n in graph.nodes), wafer) - kept
+    room = wafer.sram_bytes - code_bytes((n.op for n in graph.nodes), wafer)
     limits: dict[int, Limits] = {}
+    least = wafer.sram_bytes
     for attempt in range(ATTEMPTS):
         report("plan", attempt / ATTEMPTS)
         limits, before = shared.limits(room), limits
         if limits == before or search.build(estimator, together, limits=limits) < float("inf"):
             return
-        room -= search.excess
+        if search.excess > least:
+            return
+        least = search.excess
+        room -= MORE * least
 
 
 ROOM = 0.25  # of a region's SRAM: regions that constants fill more are tried only if there is no larger one

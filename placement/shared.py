@@ -40,12 +40,14 @@ def shared_splits(
 def _one_split(
     graph: Graph, places: Sequence[tuple[int, int]], columns: int, rows: int, limits: Limits, wafer: Wafer
 ) -> dict[int, Choice]:
-    """The best split of the reader with the most work that the others can follow; empty if there is none."""
+    """The best split within the limits of the reader with the most work that all others can follow, if any."""
     main, operand = max(places, key=lambda p: _iterations(graph.nodes[p[0]].op))
     op = graph.nodes[main].op
     anywhere = Source(Grid(1, 1), Split(), (), (), -1, 0.0)
     sources = [None if t in graph.constants else anywhere for t in graph.nodes[main].inputs]
     for c in shortlist(op, sources, columns, rows, limits, wafer, WEIGHED):
+        if limits.excess(c.resident, c.working) > 1:
+            break
         held = Source(c.grid, c.split, op.reads[operand], op.axes, 0, 0.0)
         found = {i: follow(graph.nodes[i].op, j, held) for i, j in places if i != main}
         others = {i: _fixed(graph.nodes[i].op, *f) for i, f in found.items() if f is not None}
