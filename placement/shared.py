@@ -40,7 +40,7 @@ def shared_splits(
 def _one_split(
     graph: Graph, places: Sequence[tuple[int, int]], columns: int, rows: int, limits: Limits, wafer: Wafer
 ) -> dict[int, Choice]:
-    """The best split within the limits of the reader with the most work that all others can follow, if any."""
+    """The best split, within the limits, of the reader with the most work that all others can follow."""
     main, operand = max(places, key=lambda p: _iterations(graph.nodes[p[0]].op))
     op = graph.nodes[main].op
     anywhere = Source(Grid(1, 1), Split(), (), (), -1, 0.0)
