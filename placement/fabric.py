@@ -264,7 +264,8 @@ def joining(wafer: Wafer, split: Split, part: str, grid: Grid, wavelets: Any) ->
 def _max_plus(wafer: Wafer, e: Ends, ready: Floats, relayed: bool) -> Floats:
     """For each target the latest of its sources (rows of `ready`) plus the way to it."""
     hops = e.distance
-    if len(e.source) == len(ready) and not hops.any() and (e.source == e.target).all():
+    paired = len(e.source) == len(ready) == len(e.to) and (e.source == e.target).all()
+    if paired and not hops.any():
         return ready  # each consumer hears the one producer in its place
     way = wafer.hop * hops + (wafer.relayed(hops) if relayed else 0.0)
     width = ready.shape[1]

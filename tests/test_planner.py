@@ -323,3 +323,15 @@ def test_outputs_are_owned_to_the_end() -> None:
     for owners in made.outputs.values():
         for number in owners:
             assert made.buffers[made.steps[number].result].live[1] == len(made.steps)
+
+
+@pytest.mark.parametrize("side", [4, 5, 8, 16])
+def test_cores_that_only_pad_hear_nobody(side: int) -> None:
+    """More consumers than producers, each of which feeds the one in its place."""
+    m = plans.Model()
+    x = m.tensor("x", (1, 1, 4, 11), dtypes.F32)
+    pads = m.constant(np.array([0, 0, 0, 0, 0, 0, 1, 0], np.int64))
+    y = m.op("Neg", x)
+    out = m.op("Add", m.op("Pad", y, pads), m.op("Pad", y, pads, m.constant(np.array(7, np.float32))))
+    wafer = replace(preset("16x16"), name="drawn", width=side, height=side)
+    plan(m.graph("padded", [x], [out]), wafer).check()
