@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,7 @@ class Candidates:
     ways: Any  # int64 [axes, candidates, 2]: along x, along y
 
 
+@lru_cache(maxsize=16)  # an op's cuts are wanted when it is split and when the one before it looks ahead
 def enumerate_cuts(op: Op, columns: int, rows: int, fine: bool = False) -> Candidates:
     """All combinations of useful cuts of the op's largest axes that fit a columns x rows region.
 
