@@ -45,13 +45,9 @@ class Workers:
         self._counters[:] = 0
         words = self._groups, self._count
         counters = self._counters.ctypes.data
-        free = _others()
         chosen = self._workers[: threads - 1]
         for k, worker in enumerate(chosen):
-            worker.start(
-                (*words, k + 1, threads, counters),
-                free[k] if len(free) >= len(chosen) else None,
-            )
+            worker.start((*words, k + 1, threads, counters))
         try:
             self._call(*words, 0, threads, counters)
         finally:  # whatever interrupts the caller, nobody may still be at work when the next call starts
@@ -67,17 +63,18 @@ class _Worker:
         self._finish = code.function("finish", 2)
         self._control: Any = np.zeros(ControlWords.SIZE, np.int64)
         self._address = self._control.ctypes.data
-        self._job = 0
+        self._number, self._job = number, 0
+        self._words: tuple[int, ...] = ()
         self._woken = threading.Semaphore(0)
-        self._wanted: int | None = None
-        self._processor: int | None = None
-        threading.Thread(target=self._live, name=f"waferc-{number}", daemon=True).start()
+        self._processor = -1  # where the thread is pinned
+        self._thread = threading.Thread(target=self._live, name=f"waferc-{number}", daemon=True)
+        self._thread.start()
 
-    def start(self, words: tuple[int, int, int, int, int], processor: int | None) -> None:
+    def start(self, words: tuple[int, int, int, int, int]) -> None:
         """Starts the next job: `call` with those words."""
-        c = ControlWords
-        self._control[c.GROUPS : c.COUNTERS + 1] = words
-        self._wanted = processor
+        if words != self._words:
+            self._control[ControlWords.GROUPS : ControlWords.COUNTERS + 1] = self._words = words
+        self._make_way()
         self._job += 1
         self._give(self._job)
 
@@ -91,13 +88,21 @@ class _Worker:
         if self._post(self._address, job):
             self._woken.release()
 
+    def _make_way(self) -> None:
+        """Pins the thread to another processor than the caller's, where the system allows."""
+        if _WHERE is None or not hasattr(os, "sched_setaffinity"):
+            return
+        here = _WHERE()
+        if self._processor not in (-1, here):
+            return
+        free = [p for p in _processors() if p != here]
+        if free and self._thread.native_id is not None:
+            self._processor = free[(self._number - 1) % len(free)]
+            os.sched_setaffinity(self._thread.native_id, {self._processor})
+
     def _live(self) -> None:
         while not self._serve(self._address):
             self._woken.acquire()
-            wanted = self._wanted
-            if wanted is not None and wanted != self._processor:
-                os.sched_setaffinity(0, {wanted})
-                self._processor = wanted
 
 
 def _stop(workers: list[_Worker]) -> None:
@@ -114,14 +119,6 @@ def _processors() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
-
-
-def _others() -> list[int]:
-    """Processors besides the one that the caller is on; none where the system does not tell."""
-    if _WHERE is None or not hasattr(os, "sched_setaffinity"):
-        return []
-    here = _WHERE()
-    return [p for p in _processors() if p != here]
 
 
 _WHERE: Callable[[], int] | None = (
