@@ -14,7 +14,6 @@ import json
 import os
 import re
 import struct
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -160,6 +159,7 @@ def write(path: str | Path, manifest: Mapping[str, Any], entries: Mapping[str, b
 
     entries: an array is written as .npy, one at a time: all weights together take as much memory again.
     """
+    import tempfile  # not for a run, which only reads
 
     def stored(name: str) -> bytes:
         entry = entries[name]

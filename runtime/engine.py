@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -107,6 +106,8 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, made: bytes) -> None:
     """Puts an object into the cache, whole or not at all; a cache that cannot be written is no error."""
+    import tempfile  # not where the cache has it
+
     name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
