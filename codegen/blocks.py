@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import prod
 
 import numpy as np
 
 from ..ir.op import Op
 from ..ir.ops.contract import Contract
+from ..placement.layout import Ints
 from .sums import Stage
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-
 NEAR = 1 << 18  # bytes of operands that stay in the cache next to a processor: half of a common L2
-PANEL = 1 << 17  # bytes of a panel of weights that is read again for each block of rows
 ELEMENTS = 1 << 14  # of an elementwise block
 SHARES = 16  # blocks that a sweep worth sharing is cut into at least
 LITTLE = 300_000  # vector lanes' work below which a sweep is not shared: some microseconds
@@ -79,18 +77,12 @@ def steps_of(op: Op, lane: str, width: int, lanes: int, whole: Sequence[str]) ->
     work = sum(int(w.elements) for w in op.work(size))
     if width and lane in steps:
         steps[lane] = width
-    inner = 1
-    for a in op.reduced:
-        inner *= size[a]
+    inner = prod(size[a] for a in op.reduced)
     bound = NEAR // 4 if isinstance(op, Contract) else ELEMENTS
 
     def cost() -> int:
         """What one block reads of its largest operand, in elements."""
-        rows = 1
-        for a in kept:
-            if a != lane or not width:
-                rows *= steps[a]
-        return rows * inner
+        return inner * prod(steps[a] for a in kept if a != lane or not width)
 
     free = [a for a in kept if a not in whole]
     for a in free:
@@ -101,10 +93,7 @@ def steps_of(op: Op, lane: str, width: int, lanes: int, whole: Sequence[str]) ->
     if work >= LITTLE:
         # Enough blocks for the threads, cut along the outermost axes.
         for a in free:
-            others = 1
-            for b in kept:
-                if b != a:
-                    others *= -(-size[b] // steps[b])
+            others = prod(-(-size[b] // steps[b]) for b in kept if b != a)
             least = lanes if a == lane else 1
             while others * -(-size[a] // steps[a]) < SHARES and steps[a] >= 2 * least:
                 half = -(-steps[a] // 2)

@@ -15,8 +15,8 @@ import numpy as np
 
 from ..ir.affine import Access
 from ..ir.dtypes import DType
+from .records import LINE
 
-LINE = 64  # bytes; homes start at its multiples
 Kind = Literal["constant", "input", "state", "result"]
 
 
@@ -128,7 +128,10 @@ def lay_out(
 
 
 def allocate(homes: Sequence[Home]) -> tuple[tuple[Home, ...], int]:
-    """The homes with offsets, and the arena's bytes: first fit, the longest-lived and largest first."""
+    """The homes with offsets, multiples of a cache line, and the arena's bytes.
+
+    First fit, the longest-lived and largest first.
+    """
     order = sorted(homes, key=lambda h: (h.live[0] - h.live[1], -h.bytes, h.number))
     n = len(order)
     first, last, low, high = (np.zeros(n, np.int64) for _ in range(4))

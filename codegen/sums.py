@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from ..ir.affine import access_axes
 from ..ir.builder import FRESH, JOIN, RESUME
@@ -87,9 +88,7 @@ def orders(step: Step) -> tuple[Order, ...]:
     )
     if step.part and not timed and not across(step):
         chunk = parts[0][1]
-        rest = 1
-        for a in op.reduced:
-            rest *= 1 if a == step.part else op.size[a]
+        rest = prod(op.size[a] for a in op.reduced if a != step.part)
         if chunk * rest < SHORT or not resumes:
             return (Order((Stage(whole, FRESH),), step.part, chunk),)
     made: list[list[Bounds]] = []

@@ -131,7 +131,7 @@ class _Maker:
 
     # -- homes --------------------------------------------------------------------------------
     def _margins(self) -> dict[str, Margin]:
-        """What most padded reads of each tensor want."""
+        """What the padded reads of each tensor want that have the fill of the first of them."""
         wanted: dict[str, dict[float, Margin]] = {}
         for t in self.tasks:
             for tensor, need in self._padded_reads(t):
@@ -195,23 +195,20 @@ class _Maker:
         """A copy of a tensor with other margins than its home has."""
         if (tensor, margin) not in self.padded:
             old = self._known(tensor)
-            inner = next((d for d, p in enumerate(old.pitches) if p == 1 and old.shape[d] > 1), None)
-            pitches, origin, elements = lay_out(old.shape, inner, margin)
-            new = Home(
-                len(self.homes),
-                tensor,
-                "result",
-                old.dtype,
-                old.shape,
-                pitches,
-                origin,
-                elements,
-                margin.fill,
-            )
-            self.homes.append(new)
+            self.padded[tensor, margin] = new = self._alike(old, margin)
             self._copy(f"{tensor} padded", old, new)
-            self.padded[tensor, margin] = new
         return self.padded[tensor, margin]
+
+    def _alike(self, home: Home, margin: Margin | None) -> Home:
+        """A new home for as many elements, the same dimension running fastest."""
+        inner = next((d for d, p in enumerate(home.pitches) if p == 1 and home.shape[d] > 1), None)
+        pitches, origin, elements = lay_out(home.shape, inner, margin)
+        fill = margin.fill if margin else None
+        new = Home(
+            len(self.homes), home.tensor, "result", home.dtype, home.shape, pitches, origin, elements, fill
+        )
+        self.homes.append(new)
+        return new
 
     def _update(self, past: str, present: str) -> None:
         self._copy(past, self._known(present), self._known(past))
@@ -266,10 +263,7 @@ class _Maker:
     def _joined(self, t: _Task, views: list[View], sums: Order) -> None:
         """A partial result apart, and what joins it to the result so far."""
         whole = self.of[t.tensor]
-        inner = next((d for d, p in enumerate(whole.pitches) if p == 1 and whole.shape[d] > 1), None)
-        pitches, origin, elements = lay_out(whole.shape, inner, None)
-        apart = Home(len(self.homes), t.tensor, "result", whole.dtype, whole.shape, pitches, origin, elements)
-        self.homes.append(apart)
+        apart = self._alike(whole, None)
         op = t.step.op
         self._sum(t, [*views[:-1], view(apart, op.write, [a for a, _ in op.axes])], sums)
         kept = tuple((a, n) for a, n in op.axes if a not in op.reduced)
@@ -316,9 +310,7 @@ class _Maker:
 
     def _lane(self, op: Op, views: Sequence[View], tensors: Sequence[str]) -> str:
         """The kept axis that vectors run along: where most accesses are to neighbours."""
-        inner = 1
-        for a in op.reduced:
-            inner *= op.size[a]
+        inner = prod(op.size[a] for a in op.reduced)
         best, least = "", float("inf")
         for a, n in op.axes:
             if a in op.reduced:
@@ -341,9 +333,7 @@ class _Maker:
             return False
         if tensor in self.graph.constants:
             return self.of[tensor].fill is None
-        reads = 1
-        for a, n in op.axes:
-            reads *= 1 if v.strides.get(a) else n
+        reads = prod(n for a, n in op.axes if not v.strides.get(a))
         return v.strides[lane] != 1 and reads >= REUSE
 
     def _panels(
@@ -390,9 +380,5 @@ class _Maker:
 
 def _whole(home: Home) -> Lay:
     """A tensor between its home and an array of its shape."""
-    pitches = [0] * len(home.shape)
-    step = 1
-    for d in reversed(range(len(home.shape))):
-        pitches[d] = step
-        step *= home.shape[d]
-    return Lay(home.tensor, home.number, home.shape, home.origin, home.pitches, 0, tuple(pitches))
+    pitches, _, _ = lay_out(home.shape, None, None)
+    return Lay(home.tensor, home.number, home.shape, home.origin, home.pitches, 0, pitches)

@@ -47,7 +47,7 @@ class Homes:
         self._held: dict[str, Array] = {}  # the caller's arrays that the words point at
 
     def _home(self, p: Placed) -> Array:
-        return _strided(self._memory, p, p.offset, p.strides)
+        return np.ndarray(p.shape, np.dtype(p.dtype), self._memory, p.offset, p.strides)
 
     def lay(self, given: Mapping[str, Array]) -> None:
         """Copies inputs (of the right shape and type) into their homes, or uses them where they are."""
@@ -93,10 +93,6 @@ def _bound(calls: Calls, words: Any, arena: int) -> dict[str, tuple[Any, Any]]:
             inside = (addresses >= p.offset) & (addresses < p.offset + bytes_)
             out[p.tensor] = own[inside], addresses[inside] - p.offset
     return out
-
-
-def _strided(memory: Any, p: Placed, offset: int, strides: tuple[int, ...]) -> Array:
-    return np.ndarray(p.shape, np.dtype(p.dtype), memory, offset, strides)
 
 
 def _host(value: Array, p: Placed) -> Array:
