@@ -14,8 +14,8 @@ from typing import Any
 from ..ir.graph import Graph
 from ..ir.op import Op
 from .ahead import Ahead, Prospects, ahead_of, cycles_ahead, prospects
+from .assemble import Chooser, assemble, code_bytes
 from .budget import budget
-from .build import Chooser, assemble, code_bytes
 from .choose import choose
 from .follow import join_split
 from .group import Group, layers

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..ir.graph import Graph
-from .build import assemble
+from .assemble import assemble
 from .layout import Cut, Grid, Region, Split
 from .place import make_region
 from .plan import Plan

@@ -1,0 +1,111 @@
+"""Assembling a plan: with regions given and splits chosen, all nodes in order, lifetimes and addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from ..ir.graph import Graph
+from ..ir.op import Op
+from .build import Assembly
+from .layout import Region
+from .plan import Buffer, Plan, Step
+from .split import Choice, Source
+from .sram import allocate
+from .wafer import Wafer
+
+PILE = 0.4  # of SRAM: constants of small ops and inputs may pile up to this before they are spread
+CROWDED = 0.5  # of all SRAM: where constants take more, nothing may pile up
+
+Chooser = Callable[[int, Sequence[Source | None], int, int, int], Choice]
+"""(node, sources, region, columns, rows) -> the node's split on that region."""
+
+
+def assemble(
+    graph: Graph,
+    wafer: Wafer,
+    regions: tuple[Region, ...],
+    region_of: Mapping[int, int],
+    choose: Chooser,
+    objective: str,
+    seed: int,
+) -> Plan:
+    """The plan for `regions`, each node on region `region_of[node]`, split as `choose` says.
+
+    The plan may be over budget.
+    """
+    constants = sum(graph.tensors[t].bytes for t in graph.constants)
+    crowded = constants > CROWDED * wafer.sram_bytes * sum(r.core.size for r in regions)
+    a = Assembly(graph, wafer, regions, 0.0 if crowded else PILE)
+    a.tensors.update(graph.tensors)
+    pasts = {p for p, _ in graph.states}
+    for i, node in enumerate(graph.nodes):
+        region = region_of[i]
+        for t in node.inputs:
+            if t in graph.inputs and t not in a.writers:
+                a.lay_input(t, region, "state" if t in pasts else "input")
+        r = regions[region]
+        sources = [a.source(t, region) for t in node.inputs]
+        c = choose(i, sources, region, r.columns, r.rows)
+        grid = c.grid if c.fixed else a.spot(region, c.grid, c.resident)
+        a.task(i, node, region, grid, c.split, c.part)
+    for t in graph.inputs:
+        if t not in a.writers:
+            a.lay_input(t, 0, "state" if t in pasts else "input")
+    for past, present in graph.update_order():
+        a.update(past, present)
+    return _finish(a, objective, seed)
+
+
+def _finish(a: Assembly, objective: str, seed: int) -> Plan:
+    """Positions by wavefront, lifetimes, addresses."""
+    order = sorted(range(len(a.steps)), key=lambda i: (a.steps[i].step.wavefront, i))
+    position = {n: p for p, n in enumerate(order)}
+    end = len(order)
+    outputs: dict[str, tuple[int, ...]] = {}
+    buffers: list[Buffer] = []
+    owned = {a.steps[i].step.result for t in a.graph.outputs for i in a.writers.get(t, ())}
+    for b in a.buffers:
+        at = [position[s] for s in a.users.get(b.number, ())]
+        live = (min(at, default=0), max(at, default=0))
+        if b.role in ("constant", "state"):
+            live = (-1, end)
+        elif b.role == "input":
+            live = (-1, live[1])
+        if b.number in owned:
+            live = (live[0], end)
+        buffers.append(replace(b, live=live))
+    for d in a.steps:
+        if d.step.scratch >= 0:
+            p = position[d.step.number]
+            buffers[d.step.scratch] = replace(buffers[d.step.scratch], live=(p, p))
+    steps = tuple(replace(a.steps[n].step, position=position[n]) for n in order)
+    steps = tuple(_renumber(s, position) for s in steps)
+    for t in a.graph.outputs:
+        outputs[t] = tuple(sorted(position[i] for i in a.writers.get(t, ())))
+    ran = [s for s in steps if s.kind == "task" or (s.kind == "update" and s.operands)]
+    code = tuple(code_bytes([s.op for s in ran if s.region == r], a.wafer) for r in range(len(a.regions)))
+    return Plan(
+        graph=a.graph,
+        tensors=a.tensors,
+        wafer=a.wafer,
+        objective=objective,
+        seed=seed,
+        regions=a.regions,
+        steps=steps,
+        buffers=allocate(buffers, code, a.wafer.sram_bytes),
+        code_bytes=code,
+        lays=tuple(a.lays),
+        outputs=outputs,
+    )
+
+
+def code_bytes(ops: Iterable[Op], wafer: Wafer) -> int:
+    """What the kernels of `ops` take on each core of a region."""
+    kernels = {(type(op).__name__, op.key(), op.in_types, op.out_type) for op in ops}
+    return wafer.code_bytes_base + len(kernels) * wafer.code_bytes_per_kernel
+
+
+def _renumber(step: Step, position: Mapping[int, int]) -> Step:
+    """Steps are numbered by their position."""
+    return replace(step, number=position[step.number])
