@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,17 @@ Array = NDArray[Any]
 
 
 class Model:
-    """An ONNX model in the making: nodes by name of their operator, weights from one seed."""
+    """An ONNX model in the making: nodes by name of their operator, weights from one seed.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    shapes_only: weights are external data in a file that does not exist.
+    """
+
+    def __init__(self, name: str, shapes_only: bool = False) -> None:
+        self.name, self._shapes_only = name, shapes_only
         self._random = np.random.default_rng(0)
         self._nodes: list[onnx.NodeProto] = []
         self._weights: dict[str, Array] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
@@ -43,13 +48,26 @@ class Model:
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def constant(self, value: Any, kind: type = np.float32) -> str:
-        name = f"c{len(self._weights)}"
+        name = f"c{len(self._weights) + len(self._shapes)}"
         self._weights[name] = np.asarray(value, kind)
         return name
 
     def weight(self, *shape: int, scale: float) -> str:
         """Normal values times `scale`."""
+        if self._shapes_only:
+            return self._shape(shape)
         return self.constant(self._random.standard_normal(shape, np.float32) * np.float32(scale))
+
+    def gain(self, width: int) -> str:
+        """Values near 1."""
+        if self._shapes_only:
+            return self._shape((width,))
+        return self.constant(1 + 0.1 * np.sin(np.arange(width)))
+
+    def _shape(self, shape: tuple[int, ...]) -> str:
+        name = f"c{len(self._weights) + len(self._shapes)}"
+        self._shapes[name] = shape
+        return name
 
     def __getattr__(self, operator: str) -> Callable[..., str]:
         """`model.MatMul(a, b)` adds a node; numbers and lists become constants of their own."""
@@ -73,8 +91,17 @@ class Model:
 
     def proto(self) -> onnx.ModelProto:
         weights = [numpy_helper.from_array(v, n) for n, v in self._weights.items()]
+        weights += [_elsewhere(n, shape) for n, shape in self._shapes.items()]
         graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+
+def _elsewhere(name: str, shape: Sequence[int]) -> TensorProto:
+    """An f32 tensor whose values would be in a file next to the model."""
+    out = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
+    out.data_location = TensorProto.EXTERNAL
+    out.external_data.add(key="location", value="weights.bin")
+    return out
 
 
 # -- products ---------------------------------------------------------------------------
@@ -109,96 +136,146 @@ def matvec_chain(size: int = 4096, count: int = 8) -> onnx.ModelProto:
     return m.proto()
 
 
-# -- decoders of SmolLM2-135M's shape ---------------------------------------------------
-WIDTH, HIDDEN, HEADS, KV_HEADS, HEAD, VOCABULARY = 576, 1536, 9, 3, 64, 49_152
-THETA, EPSILON = 100_000.0, 1e-5
+# -- decoders ---------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder's sizes: RMSNorm, rotary positions, grouped queries, gated SiLU.
+
+    head: of one head. tied: the table of embeddings is also the last product's. biased: Q, K and V are.
+    """
+
+    name: str
+    layers: int
+    width: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    head: int = 128
+    theta: float = 10_000.0
+    epsilon: float = 1e-5
+    tied: bool = False
+    biased: bool = False
 
 
-def _norm(m: Model, x: str) -> str:
+SMOLLM2_135M = Decoder("SmolLM2-135M", 30, 576, 1536, 9, 3, 49_152, head=64, theta=1e5, tied=True)
+LLAMA_3_1_8B = Decoder("Llama-3.1-8B", 32, 4096, 14_336, 32, 8, 128_256, theta=5e5)
+LLAMA_2_13B = Decoder("LLaMA-2-13B", 40, 5120, 13_824, 40, 40, 32_000)
+QWEN2_72B = Decoder("Qwen2-72B", 80, 8192, 29_568, 64, 8, 152_064, theta=1e6, epsilon=1e-6, biased=True)
+
+
+def _norm(m: Model, d: Decoder, x: str) -> str:
     """RMSNorm as exporters write it."""
     mean = m.ReduceMean(m.Pow(x, 2.0), axes=[-1])
-    gain = m.constant(1 + 0.1 * np.sin(np.arange(WIDTH)))
-    return m.Mul(gain, m.Mul(x, m.Reciprocal(m.Sqrt(m.Add(mean, EPSILON)))))
+    return m.Mul(m.gain(d.width), m.Mul(x, m.Reciprocal(m.Sqrt(m.Add(mean, d.epsilon)))))
 
 
 def _linear(m: Model, x: str, depth: int, width: int) -> str:
     return m.MatMul(x, m.weight(depth, width, scale=depth**-0.5))
 
 
-def _rotary(m: Model, positions: Array) -> tuple[str, str]:
-    """Cosines and sines of the positions, [1, 1, positions, HEAD]."""
-    angles = positions[:, None] * THETA ** (-np.arange(0, HEAD, 2) / HEAD)
+def _rotary(m: Model, d: Decoder, positions: Array) -> tuple[str, str]:
+    """Cosines and sines of the positions, [1, 1, positions, head]."""
+    angles = positions[:, None] * d.theta ** (-np.arange(0, d.head, 2) / d.head)
     both = np.concatenate([angles, angles], -1)[None, None]
     return m.constant(np.cos(both)), m.constant(np.sin(both))
 
 
-def _rotated(m: Model, x: str, rotary: tuple[str, str]) -> str:
-    """x with each pair (i, i + HEAD / 2) turned by its angle."""
-    low = m.Slice(x, [0], [HEAD // 2], [-1])
-    high = m.Slice(x, [HEAD // 2], [HEAD], [-1])
+def _rotated(m: Model, d: Decoder, x: str, rotary: tuple[str, str]) -> str:
+    """x with each pair (i, i + head / 2) turned by its angle."""
+    low = m.Slice(x, [0], [d.head // 2], [-1])
+    high = m.Slice(x, [d.head // 2], [d.head], [-1])
     turned = m.Concat(m.Neg(high), low, axis=-1)
     return m.Add(m.Mul(x, rotary[0]), m.Mul(turned, rotary[1]))
 
 
-def _heads(m: Model, x: str, tokens: int, heads: int) -> str:
-    return m.Transpose(m.Reshape(x, [1, tokens, heads, HEAD]), perm=[0, 2, 1, 3])
+def _heads(m: Model, d: Decoder, x: str, tokens: int, heads: int) -> str:
+    """x by `heads` matrices: [1, heads, tokens, head]."""
+    y = _linear(m, x, d.width, heads * d.head)
+    if d.biased:
+        y = m.Add(y, m.weight(heads * d.head, scale=0.1))
+    return m.Transpose(m.Reshape(y, [1, tokens, heads, d.head]), perm=[0, 2, 1, 3])
 
 
-def _shared(m: Model, x: str, length: int) -> str:
-    """Each key or value head for the query heads that share it: [1, HEADS, length, HEAD]."""
-    wide = m.Expand(m.Unsqueeze(x, [2]), [1, KV_HEADS, HEADS // KV_HEADS, length, HEAD])
-    return m.Reshape(wide, [1, HEADS, length, HEAD])
+def _shared(m: Model, d: Decoder, x: str, length: int) -> str:
+    """Each key or value head for the query heads that share it: [1, heads, length, head]."""
+    if d.heads == d.kv_heads:
+        return x
+    wide = m.Expand(m.Unsqueeze(x, [2]), [1, d.kv_heads, d.heads // d.kv_heads, length, d.head])
+    return m.Reshape(wide, [1, d.heads, length, d.head])
 
 
-def _layer(
-    m: Model, x: str, tokens: int, rotary: tuple[str, str], past: tuple[str, str] | None, cached: int = 0
+def layer(
+    m: Model,
+    d: Decoder,
+    x: str,
+    tokens: int,
+    rotary: tuple[str, str],
+    past: tuple[str, str] | None,
+    cached: int = 0,
 ) -> tuple[str, str, str]:
-    """One decoder layer on x, [1, tokens, WIDTH]; its result, keys and values (with the past's in front)."""
-    n, kv = _norm(m, x), KV_HEADS * HEAD
-    q = _rotated(m, _heads(m, _linear(m, n, WIDTH, WIDTH), tokens, HEADS), rotary)
-    k = _rotated(m, _heads(m, _linear(m, n, WIDTH, kv), tokens, KV_HEADS), rotary)
-    v = _heads(m, _linear(m, n, WIDTH, kv), tokens, KV_HEADS)
+    """One layer on x, [1, tokens, width]; its result, keys and values (with the past's in front)."""
+    n = _norm(m, d, x)
+    q = _rotated(m, d, _heads(m, d, n, tokens, d.heads), rotary)
+    k = _rotated(m, d, _heads(m, d, n, tokens, d.kv_heads), rotary)
+    v = _heads(m, d, n, tokens, d.kv_heads)
     if past is not None:
         k, v = m.Concat(past[0], k, axis=2), m.Concat(past[1], v, axis=2)
     length = cached + tokens
-    turned = m.Transpose(_shared(m, k, length), perm=[0, 1, 3, 2])
-    scores = m.Mul(m.MatMul(q, turned), HEAD**-0.5)
+    turned = m.Transpose(_shared(m, d, k, length), perm=[0, 1, 3, 2])
+    scores = m.Mul(m.MatMul(q, turned), d.head**-0.5)
     if tokens > 1:
         later = np.triu(np.ones((tokens, length), bool), 1 + cached)
         scores = m.Add(scores, m.constant(np.where(later, np.finfo(np.float32).min, 0)[None, None]))
-    mixed = m.MatMul(m.Softmax(scores, axis=-1), _shared(m, v, length))
-    joined = m.Reshape(m.Transpose(mixed, perm=[0, 2, 1, 3]), [1, tokens, WIDTH])
-    x = m.Add(x, _linear(m, joined, WIDTH, WIDTH))
-    n = _norm(m, x)
-    gate, up = _linear(m, n, WIDTH, HIDDEN), _linear(m, n, WIDTH, HIDDEN)
-    x = m.Add(x, _linear(m, m.Mul(m.Mul(gate, m.Sigmoid(gate)), up), HIDDEN, WIDTH))
+    mixed = m.MatMul(m.Softmax(scores, axis=-1), _shared(m, d, v, length))
+    joined = m.Reshape(m.Transpose(mixed, perm=[0, 2, 1, 3]), [1, tokens, d.heads * d.head])
+    x = m.Add(x, _linear(m, joined, d.heads * d.head, d.width))
+    n = _norm(m, d, x)
+    gate, up = _linear(m, n, d.width, d.hidden), _linear(m, n, d.width, d.hidden)
+    x = m.Add(x, _linear(m, m.Mul(m.Mul(gate, m.Sigmoid(gate)), up), d.hidden, d.width))
     return x, k, v
 
 
-def decoder_block(tokens: int = 128) -> onnx.ModelProto:
+def decoder_block(tokens: int = 128, d: Decoder = SMOLLM2_135M) -> onnx.ModelProto:
     """One layer on `tokens` tokens, each of which sees those before it."""
     m = Model("decoder-block")
-    x = m.input("x", [1, tokens, WIDTH])
-    y, _, _ = _layer(m, x, tokens, _rotary(m, np.arange(tokens)), None)
-    m.output("y", y, [1, tokens, WIDTH])
+    x = m.input("x", [1, tokens, d.width])
+    y, _, _ = layer(m, d, x, tokens, _rotary(m, d, np.arange(tokens)), None)
+    m.output("y", y, [1, tokens, d.width])
     return m.proto()
 
 
-def decode(layers: int = 30, cached: int = 256) -> onnx.ModelProto:
-    """The next token after `cached` others: caches in, logits and caches one longer out."""
-    m = Model("decode")
-    token = m.input("input_ids", [1, 1], TensorProto.INT64)
-    table = m.weight(VOCABULARY, WIDTH, scale=WIDTH**-0.5)
-    x = m.Gather(table, token)
-    rotary = _rotary(m, np.arange(cached, cached + 1))
+def _cached_layers(m: Model, d: Decoder, x: str, layers: int, cached: int) -> str:
+    """`layers` layers on one token after `cached` others: caches are inputs, one longer they are outputs."""
+    rotary = _rotary(m, d, np.arange(cached, cached + 1))
     for i in range(layers):
         kinds = ("key", "value")
-        past = [m.input(f"past.{i}.{kind}", [1, KV_HEADS, cached, HEAD]) for kind in kinds]
-        x, *present = _layer(m, x, 1, rotary, (past[0], past[1]), cached)
+        past = [m.input(f"past.{i}.{kind}", [1, d.kv_heads, cached, d.head]) for kind in kinds]
+        x, *present = layer(m, d, x, 1, rotary, (past[0], past[1]), cached)
         for kind, value in zip(kinds, present, strict=True):
-            m.output(f"present.{i}.{kind}", value, [1, KV_HEADS, cached + 1, HEAD])
-    row = m.Reshape(_norm(m, x), [1, WIDTH])
-    m.output("logits", m.Gemm(row, table, transB=1), [1, VOCABULARY])
+            m.output(f"present.{i}.{kind}", value, [1, d.kv_heads, cached + 1, d.head])
+    return x
+
+
+def decode(
+    d: Decoder = SMOLLM2_135M, cached: int = 256, layers: int = 0, shapes_only: bool = False
+) -> onnx.ModelProto:
+    """The next token after `cached` others, with all of the decoder's layers or as many as given."""
+    m = Model("decode", shapes_only)
+    token = m.input("input_ids", [1, 1], TensorProto.INT64)
+    table = m.weight(d.vocabulary, d.width, scale=d.width**-0.5)
+    x = _cached_layers(m, d, m.Gather(table, token), layers or d.layers, cached)
+    row = m.Reshape(_norm(m, d, x), [1, d.width])
+    last = table if d.tied else m.weight(d.vocabulary, d.width, scale=d.width**-0.5)
+    m.output("logits", m.Gemm(row, last, transB=1), [1, d.vocabulary])
+    return m.proto()
+
+
+def decode_layer(d: Decoder, cached: int, shapes_only: bool = True) -> onnx.ModelProto:
+    """One layer on one token after `cached` others."""
+    m = Model("decode-layer", shapes_only)
+    x = _cached_layers(m, d, m.input("x", [1, 1, d.width]), 1, cached)
+    m.output("y", x, [1, 1, d.width])
     return m.proto()
 
 

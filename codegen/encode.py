@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from ..ir.absent import absent
 from ..ir.affine import Affine
 from ..ir.dtypes import DType, by_name
 from ..ir.graph import Graph, Node, Tensor
@@ -96,7 +97,7 @@ def encode_graph(graph: Graph) -> Any:
 
 
 def decode_graph(data: Any, constants: Mapping[str, Any] | None = None) -> Graph:
-    """The graph; `constants` maps names to values where they are known, else the names stand for shapes."""
+    """The graph; `constants` maps names to values where they are known."""
     classes = op_classes()
     try:
         tensors = {n: Tensor(n, tuple(s), by_name(t)) for n, s, t in data["tensors"]}
@@ -108,7 +109,10 @@ def decode_graph(data: Any, constants: Mapping[str, Any] | None = None) -> Graph
                 Node(decode(n["op"], classes), tuple(n["inputs"]), n["output"], tuple(n["source"]))
                 for n in data["nodes"]
             ),
-            {n: given.get(n) for n in data["constants"]},  # pyright: ignore[reportArgumentType]
+            {
+                n: given[n] if n in given else absent(n, tensors[n].shape, tensors[n].dtype.numpy)
+                for n in data["constants"]
+            },
             tuple(data["inputs"]),
             tuple(data["outputs"]),
             tuple((a, b) for a, b in data["states"]),

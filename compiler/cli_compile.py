@@ -117,6 +117,11 @@ def _say_largest(console: Console, largest: list[dict[str, Any]]) -> None:
     show_default=True,
     help="Stop after a phase: a graph is written as text, a plan without weights and kernels.",
 )
+@click.option(
+    "--no-weights",
+    is_flag=True,
+    help="Leave external data alone, there or not: plan its tensors by their shapes.",
+)
 @click.option("--dump-phases-to", "folder", metavar="DIR", help="Write each phase's result there as text.")
 @click.option("--time-phases", is_flag=True, help="Say on stderr how long each phase took.")
 @click.pass_obj
@@ -127,6 +132,7 @@ def compile_verb(
     options: Compiling,
     report_path: str | None,
     until: Any,
+    no_weights: bool,
     folder: str | None,
     time_phases: bool,
 ) -> None:
@@ -141,7 +147,7 @@ def compile_verb(
         if path is not None:
             need_folder(path)  # before the work, not after it
     try:
-        compiled = options.compile(model, console, until)
+        compiled = options.compile(model, console, until, no_weights)
     except DoesNotFit as e:
         if report_path is not None:
             _report_failure(report_path, options, model, e)

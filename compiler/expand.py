@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from ..ir.absent import ValuesNeeded, lacking
 from ..ir.dtypes import by_onnx
 from ..ir.graph import REGISTRY, Graph, GraphBuilder, InvalidModel, Node, Spec, Tensor, Unsupported
 from ..ir.op import InvalidOp, identity
@@ -81,7 +82,7 @@ class Builder:
         before = len(self.graph.nodes)
         try:
             results = self._results(node, domain)
-        except Unsupported as e:
+        except (Unsupported, ValuesNeeded) as e:
             self.refusals.append(Refusal(node.op_type, domain, 1, shown(str(e), 200), source[0]))
             return
         except InvalidModel as e:
@@ -187,7 +188,7 @@ class Builder:
         """A result of its own: an output that is an input, a constant or another output."""
         g = self.graph
         if (value := g.value(tensor)) is not None:
-            return g.constant(np.array(value), hint)
+            return g.constant(value if lacking([value]) else np.array(value), hint)
         shape = g.shape(tensor)
         axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
         access = identity([a for a, _ in axes])

@@ -46,16 +46,18 @@ def import_model(
     dims: Mapping[str, int] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     states: Sequence[tuple[str, str]] = (),
+    weights: bool = True,
 ) -> Graph:
     """The model as a checked Graph.
 
     dims: values of symbolic dimensions. shapes: whole shapes of inputs, which win over dims.
-    states: pairs (input, output) whose value stays on the wafer between calls.
+    states: pairs (input, output) whose value stays on the wafer between calls. weights: False takes
+    constants in external files as shapes, `Absent`.
 
     Raises InputOutput, InvalidInput, UsageError, UnsupportedOperator (which lists every
     refused operator) or UnsupportedModel.
     """
-    proto = load_model(model)
+    proto = load_model(model, weights)
     _check_opsets(proto)
     refused = _unknown_operators(proto)
     if not refused:

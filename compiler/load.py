@@ -11,6 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
+from ..ir.absent import absent
 from ..ir.graph import Unsupported
 from ..ir.op import Array
 from .errors import InputOutput, InvalidInput, quoted, shown
@@ -18,8 +19,11 @@ from .errors import InputOutput, InvalidInput, quoted, shown
 LARGE = 4096  # bytes of a tensor that `without_weights` leaves out
 
 
-def load_model(model: str | Path | bytes | onnx.ModelProto) -> onnx.ModelProto:
-    """The model with all its data in memory. A file's external data lies next to it."""
+def load_model(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) -> onnx.ModelProto:
+    """The model with all its data in memory. A file's external data lies next to it.
+
+    weights: False leaves external data where it is, or is not.
+    """
     if isinstance(model, onnx.ModelProto):
         return model
     if isinstance(model, bytes):
@@ -30,16 +34,20 @@ def load_model(model: str | Path | bytes | onnx.ModelProto) -> onnx.ModelProto:
     except OSError as e:
         raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None
     proto = _parse(content, quoted(str(path)))
-    _load_external(proto, path.parent)
+    if weights:
+        _load_external(proto, path.parent)
     return proto
 
 
-def digest(model: str | Path | bytes) -> str:
-    """SHA-256 of the model: of the file, and of those that hold its external data. Raises OSError."""
+def digest(model: str | Path | bytes, weights: bool = True) -> str:
+    """SHA-256 of the model: of the file, and of those that hold its external data. Raises OSError.
+
+    weights: False leaves out external data.
+    """
     content = model if isinstance(model, bytes) else Path(model).read_bytes()
     out = hashlib.sha256(content)
     # The key under which a tensor names its file, as protobuf writes it: most models need no parsing.
-    if not isinstance(model, bytes) and b"\x0a\x08location" in content:
+    if weights and not isinstance(model, bytes) and b"\x0a\x08location" in content:
         initializers = _parse(content, quoted(str(model))).graph.initializer
         places = [e.value for t in initializers for e in t.external_data if e.key == "location"]
         for place in sorted(set(places)):
@@ -93,7 +101,7 @@ def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
         if field.name != "initializer":
             _set(out.graph, field.name, value)
     for tensor in proto.graph.initializer:
-        if tensor.ByteSize() <= LARGE:
+        if tensor.ByteSize() <= LARGE and tensor.data_location != TensorProto.EXTERNAL:
             out.graph.initializer.append(tensor)
         else:
             out.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=[0])
@@ -110,11 +118,18 @@ def _set(message: Any, name: str, value: Any) -> None:
 
 
 def array_of(tensor: TensorProto) -> Array:
-    """A tensor's value; Unsupported for an element type that a core cannot store."""
+    """A tensor's value, absent where external data was left alone.
+
+    Unsupported for an element type that a core cannot store.
+    """
     kind = tensor.data_type
     known = kind in _STORED
     if not known:
         raise Unsupported(f"element type {type_name(kind)}")
+    if tensor.data_location == TensorProto.EXTERNAL:
+        if any(n < 0 for n in tensor.dims):
+            raise InvalidInput(f"tensor {quoted(tensor.name)}: shape {list(tensor.dims)}")
+        return absent(tensor.name, tensor.dims, helper.tensor_dtype_to_np_dtype(kind))
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as e:

@@ -81,7 +81,9 @@ class Compiling:
     states: tuple[tuple[str, str], ...]
     constraints: str | None
 
-    def compile(self, model: str | bytes, console: Console, until: Until = "program") -> Compiled:
+    def compile(
+        self, model: str | bytes, console: Console, until: Until = "program", no_weights: bool = False
+    ) -> Compiled:
         """See `pipeline.compile_model`."""
         from .pipeline import compile_model
 
@@ -96,6 +98,7 @@ class Compiling:
             constraints=self.constraints,
             level=int(self.level),
             weights=self.weights,
+            no_weights=no_weights,
             until=until,
             report=console.progress,
         )

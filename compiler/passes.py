@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..ir.absent import lacking
 from ..ir.graph import Graph, Node
 from ..ir.op import Array, Op
 from ..ir.ops.contract import Contract
@@ -98,11 +99,15 @@ def merge_equal(graph: Graph) -> Graph:
 
 def _sample(value: Array) -> tuple[object, ...]:
     """What equal constants have in common; a model's weights are too many to look at each byte."""
+    if lack := lacking([value]):
+        return (lack,)
     some = value.reshape(-1)[:: max(1, value.size // 256)]
     return value.dtype.str, value.shape, some.tobytes()
 
 
 def _same_bytes(a: Array, b: Array) -> bool:
+    if lacking([a, b]):
+        return lacking([a]) == lacking([b])
     x, y = (v.reshape(-1).view(np.uint8) for v in (a, b))
     return x.size == y.size and bool((x == y).all())
 
@@ -128,6 +133,8 @@ def read_transposed(graph: Graph) -> Graph:
 
 def _same_matrix(a: Array, b: Array) -> bool:
     """Whether all elements are equal; most that differ do so in the first row already."""
+    if lacking([a, b]):
+        return lacking([a]) == lacking([b])
     return (a.dtype, a.shape) == (b.dtype, b.shape) and all(np.array_equal(a[:n], b[:n]) for n in (1, len(a)))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..codegen import artifact
+from ..ir.absent import ValuesNeeded
 from ..ir.graph import Graph
 from ..ir.op import Array
 from ..placement import planner, route, written
@@ -22,7 +23,7 @@ from ..placement.wafer import Wafer, WaferError
 from ..placement.wafer import load as load_wafer
 from ..runtime.load import entries, prepare
 from ..runtime.program import Program
-from .errors import DoesNotFit, InvalidInput, UsageError, quoted
+from .errors import DoesNotFit, InvalidInput, UnsupportedModel, UsageError, quoted
 from .figures import Figures
 from .importer import import_model
 from .load import digest
@@ -101,6 +102,7 @@ def compile_model(
     constraints: str | Path | None = None,
     level: int = 2,
     weights: Literal["f32", "f16", "bf16"] = "f32",
+    no_weights: bool = False,
     until: Until = "program",
     report: Report | None = None,
 ) -> Compiled:
@@ -108,8 +110,11 @@ def compile_model(
 
     dims binds symbolic dimensions, shapes whole inputs; states are (input, output) pairs that stay on
     the wafer. level 0 skips the graph's simplification. weights: what the constants of products and
-    look-up tables are stored as; sums are f32 all the same. Raises the errors of `compiler.errors`.
+    look-up tables are stored as; sums are f32 all the same. no_weights: external data is not looked at, the
+    plan can be shown but not run. Raises the errors of `compiler.errors`.
     """
+    if no_weights and until == "program":
+        raise UsageError("--no-weights makes a plan (--compile-to plan), no program")
     say = report or _silent
     seconds: dict[str, float] = {}
     phases: dict[str, str] = {}
@@ -123,11 +128,12 @@ def compile_model(
 
     machine = _wafer(wafer)
     graph: Graph = timed(
-        "import", lambda: import_model(model, dims or {}, shapes or {}, states=tuple(states))
+        "import",
+        lambda: import_model(model, dims or {}, shapes or {}, states=tuple(states), weights=not no_weights),
     )
     phases["import"] = str(graph)
     if level > 0:
-        graph = timed("simplify", lambda: simplify(graph))
+        graph = timed("simplify", lambda: _simplified(graph))
         phases["simplify"] = str(graph)
     if weights != "f32":
         graph = timed("weights", lambda: narrow_weights(graph, weights))
@@ -139,7 +145,7 @@ def compile_model(
         phases["plan"], plan = str(made), made
     manifest = {
         "waferc": version("waferc"),
-        "model": digest(model),
+        "model": digest(model, weights=not no_weights),
         "dims": dict(sorted((dims or {}).items())),
         "shapes": {k: list(v) for k, v in sorted((shapes or {}).items())},
         "states": [list(s) for s in graph.states],
@@ -148,8 +154,16 @@ def compile_model(
         "seed": seed,
         "level": level,
         "weights": weights,
+        "no_weights": no_weights,
     }
     return Compiled(graph, plan, manifest, phases, seconds)
+
+
+def _simplified(graph: Graph) -> Graph:
+    try:
+        return simplify(graph)
+    except ValuesNeeded as e:
+        raise UnsupportedModel(str(e)) from None
 
 
 def _silent(phase: str, share: float) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..ir.absent import lacking
 from ..ir.dtypes import BF16, F16, F32, DType, stored_as
 from ..ir.graph import Graph, Node, Tensor
 from ..ir.op import Array
@@ -58,6 +59,8 @@ def _takes(node: Node, operand: int) -> bool:
 
 
 def _stored(name: str, value: Array, dtype: DType) -> Array:
+    if lacking([value]):
+        return value.astype(dtype.numpy)
     stored = stored_as(value, dtype)
     if dtype == F16 and not np.array_equal(np.isinf(stored), np.isinf(value)):
         largest = float(np.abs(value[np.isfinite(value)]).max())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import dtypes
+from .absent import folded, lacking
 from .affine import Access, show
 from .dtypes import DType
 from .op import Array, Op
@@ -55,6 +56,7 @@ class Node:
 class Graph:
     """A model: nodes in an order in which every input comes before its use.
 
+    constants: their values, or `Absent` where these are not at hand.
     states: pairs (input, output) whose value stays on the wafer between calls.
     """
 
@@ -191,7 +193,7 @@ class GraphBuilder:
 
     def constant(self, value: Array, hint: str = "const") -> str:
         """A new constant tensor."""
-        value = np.ascontiguousarray(value) if value.ndim else value
+        value = np.ascontiguousarray(value) if value.ndim and not lacking([value]) else value
         name = self.tensor(hint, value.shape, dtypes.of_numpy(value.dtype))
         self.constants[name] = value
         return name
@@ -222,6 +224,9 @@ class GraphBuilder:
             ]
             bytes_out = int(np.prod(shape, dtype=np.int64)) * op.out_type.bytes
             if bytes_out <= max(FOLD_LIMIT, sum(a.nbytes for a in operands)):
+                if lack := lacking(operands):
+                    name = self.fresh(hint)
+                    return self.constant(folded(lack, name, shape, op.out_type.numpy), name)
                 out = np.asarray(op.reference(*operands)).astype(op.out_type.numpy, copy=False)
                 return self.constant(out.reshape(tuple(shape)), hint)
         out_name = self.tensor(hint, shape, op.out_type)
@@ -233,6 +238,9 @@ class GraphBuilder:
     ) -> str:
         """One tensor written by several ops, each its own dense box (Concat, Pad)."""
         if all(t in self.constants for _, inputs in parts for t in inputs):
+            if lack := lacking([self.constants[t] for _, inputs in parts for t in inputs]):
+                name = self.fresh(hint)
+                return self.constant(folded(lack, name, shape, dtype.numpy), name)
             whole = np.zeros(tuple(shape), dtype.numpy)
             for op, inputs in parts:
                 box = op.hold({a: (0, s) for a, s in op.axes})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +20,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import generate
 from plot import plot
 
-
-def small_decoder(monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
-    monkeypatch.setattr(generate, "VOCABULARY", 64)
-    return generate.decode(layers=2, cached=5)
-
-
-MODELS = {
-    "mlp": lambda _: generate.mlp(4),
-    "gemm": lambda _: generate.gemm(96),
-    "chain": lambda _: generate.matvec_chain(128, 4),
-    "block": lambda _: generate.decoder_block(12),
-    "decode": small_decoder,
+SMOL = generate.SMOLLM2_135M
+MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
+    "mlp": lambda: generate.mlp(4),
+    "gemm": lambda: generate.gemm(96),
+    "chain": lambda: generate.matvec_chain(128, 4),
+    "block": lambda: generate.decoder_block(12),
+    "decode": lambda: generate.decode(replace(SMOL, layers=2, vocabulary=64), cached=5),
+    "biased": lambda: generate.decode(
+        generate.Decoder("biased", 1, 64, 96, 4, 4, 64, head=16, biased=True), cached=3
+    ),
 }
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_generated_models(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = MODELS[name](monkeypatch).SerializeToString()
+def test_generated_models(name: str) -> None:
+    model = MODELS[name]().SerializeToString()
     compiled = compile_model(model, wafer="64x64")
     feed = random_feed(compiled.program.ports.inputs, [0], {"input_ids": (0, 64)})
     ours, golden = compiled.run(feed), OnnxRuntime(model, 1).run(feed)
@@ -48,29 +48,29 @@ def test_generated_models(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_later_tokens_are_not_seen() -> None:
     """The decoder block's causal mask: a token changes no result before its own."""
     runtime = OnnxRuntime(generate.decoder_block(6).SerializeToString(), 1)
-    x = np.random.default_rng(0).standard_normal((1, 6, generate.WIDTH)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((1, 6, SMOL.width)).astype(np.float32)
     changed = x.copy()
     changed[0, 3] += 1
     a, b = (runtime.run({"x": v})["y"] for v in (x, changed))
     assert np.array_equal(a[0, :3], b[0, :3]) and (a[0, 3:] != b[0, 3:]).any(-1).all()
 
 
-def test_a_decoded_token_is_that_of_the_whole_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoded_token_is_that_of_the_whole_sequence() -> None:
     """One more token with caches gives what a block gives for the last token of all of them."""
     tokens, kinds = 6, ("key", "value")
     block = generate.Model("whole")
-    x = block.input("x", [1, tokens, generate.WIDTH])
-    y, k, v = generate._layer(block, x, tokens, generate._rotary(block, np.arange(tokens)), None)
+    x = block.input("x", [1, tokens, SMOL.width])
+    y, k, v = generate.layer(block, SMOL, x, tokens, generate._rotary(block, SMOL, np.arange(tokens)), None)
     for name, value in (("y", y), ("key", k), ("value", v)):
         block.output(name, value, None)
     step = generate.Model("step")
-    x = step.input("x", [1, 1, generate.WIDTH])
-    shape = [1, generate.KV_HEADS, tokens - 1, generate.HEAD]
+    x = step.input("x", [1, 1, SMOL.width])
+    shape = [1, SMOL.kv_heads, tokens - 1, SMOL.head]
     past = tuple(step.input(kind, shape) for kind in kinds)
-    rotary = generate._rotary(step, np.arange(tokens - 1, tokens))
-    y, _, _ = generate._layer(step, x, 1, rotary, past, tokens - 1)
+    rotary = generate._rotary(step, SMOL, np.arange(tokens - 1, tokens))
+    y, _, _ = generate.layer(step, SMOL, x, 1, rotary, past, tokens - 1)
     step.output("y", y, None)
-    value = np.random.default_rng(0).standard_normal((1, tokens, generate.WIDTH)).astype(np.float32)
+    value = np.random.default_rng(0).standard_normal((1, tokens, SMOL.width)).astype(np.float32)
     whole = OnnxRuntime(block.proto().SerializeToString(), 1).run({"x": value})
     feed = {"x": value[:, -1:], **{kind: whole[kind][:, :, :-1] for kind in kinds}}
     last = OnnxRuntime(step.proto().SerializeToString(), 1).run(feed)["y"]

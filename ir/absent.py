@@ -1,0 +1,85 @@
+"""Constants of which only shape and type are known: a model is planned before its weights are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, cast
+
+import numpy as np
+
+from .op import Array, product
+
+
+class ValuesNeeded(ValueError):
+    """The values of a constant that has none decide what the model is."""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Stands for an array whose values are not at hand. Turning and reshaping give another one.
+
+    origin: the initializer it comes from, and what was done to it. order: the origin's dimensions in the
+    order in which they stand here. Two are equal only where their values must be. Whoever asks for
+    values gets ValuesNeeded.
+    """
+
+    origin: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: tuple[int, ...]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(product(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def T(self) -> Absent:
+        return self.transpose(range(self.ndim)[::-1])
+
+    def transpose(self, order: Sequence[int]) -> Absent:
+        shape = tuple(self.shape[d] for d in order)
+        return replace(self, shape=shape, order=tuple(self.order[d] for d in order))
+
+    def made(self, how: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Absent:
+        """What an operation that is known by name, and by nothing else it reads, makes of it."""
+        origin = (*self.origin, *map(str, self.order), how)
+        return Absent(origin, tuple(map(int, shape)), dtype, tuple(range(len(shape))))
+
+    def reshape(self, shape: Sequence[int]) -> Absent:
+        return self.made("reshape", shape, self.dtype)
+
+    def astype(self, dtype: Any) -> Absent:
+        return self.made("astype", self.shape, np.dtype(dtype))
+
+    def item(self) -> NoReturn:
+        raise ValuesNeeded(f"the values of {self.origin[0]!r} are needed, and there are no weights")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
+        self.item()
+
+    def __getitem__(self, at: Any) -> NoReturn:
+        self.item()
+
+
+def absent(name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """Constant `name` without its values, to be kept where arrays are."""
+    return cast(Array, Absent((name,), tuple(shape), dtype, tuple(range(len(shape)))))
+
+
+def lacking(values: Sequence[Array]) -> Absent | None:
+    """The first of `values` that is absent."""
+    return next((v for v in cast(Sequence[Any], values) if isinstance(v, Absent)), None)
+
+
+def folded(lack: Absent, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """Constant `name`, which would be computed from others: no other constant is known to equal it."""
+    return cast(Array, lack.made(name, shape, dtype))
