@@ -1,4 +1,4 @@
-"""How long `waferc compile` takes, with and without its kernels in the cache, and how much memory."""
+"""How long `waferc compile` takes, with and without its plan in the cache, and how much memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# workload -> seconds that a cold compile for wse3 may take; one with kernels cached half of that
+# workload -> seconds that a cold compile for wse3 may take; one with its plan cached half of that
 REQUIRED = {"digits-16": 1.5, "minilm-128": 5.0, "resnet50": 6.0, "decode": 20.0}
 
 

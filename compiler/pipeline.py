@@ -23,6 +23,7 @@ from ..placement.wafer import Wafer, WaferError
 from ..placement.wafer import load as load_wafer
 from ..runtime.load import entries, prepare
 from ..runtime.program import Program
+from . import plan_cache
 from .errors import DoesNotFit, InvalidInput, UnsupportedModel, UsageError, quoted
 from .figures import Figures
 from .importer import import_model
@@ -33,6 +34,7 @@ from .weights import narrow_weights
 
 Until = Literal["graph", "plan", "program"]
 Report = Callable[[str, float], None]
+Timed = Callable[[str, Callable[[], Any]], Any]  # (phase, its work) -> what the work gives
 
 
 class Compiled:
@@ -123,7 +125,7 @@ def compile_model(
         say(phase, 0.0)
         start = time.perf_counter()
         out = work()
-        seconds[phase] = time.perf_counter() - start
+        seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
         return out
 
     machine = _wafer(wafer)
@@ -140,9 +142,11 @@ def compile_model(
         phases["weights"] = str(graph)
     plan: Plan | None = None
     if until != "graph":
-        made: Plan = timed("plan", lambda: _plan(graph, machine, optimize, seed, constraints, say))
-        timed("check", made.check)
-        phases["plan"], plan = str(made), made
+        if constraints is None:
+            plan = _best_plan(graph, machine, optimize, seed, timed, say)
+        else:
+            plan = _constrained_plan(graph, machine, constraints, timed)
+        phases["plan"] = str(plan)
     manifest = {
         "waferc": version("waferc"),
         "model": digest(model, weights=not no_weights),
@@ -177,27 +181,53 @@ def _wafer(wafer: str | Wafer) -> Wafer:
         raise UsageError(str(e)) from None
 
 
-def _plan(
-    graph: Graph, wafer: Wafer, optimize: str, seed: int, constraints: str | Path | None, say: Report
-) -> Plan:
-    try:
-        if constraints is None:
-            return planner.plan(graph, wafer, optimize, seed, report=say)
+def _best_plan(graph: Graph, wafer: Wafer, optimize: str, seed: int, timed: Timed, say: Report) -> Plan:
+    """The plan that the search finds, or found when the same was compiled before; judged."""
+    name = timed("plan", lambda: plan_cache.name_of(graph, wafer, optimize, seed))
+    kept: Plan | None = timed("plan", lambda: plan_cache.kept_plan(name, graph, wafer))
+    if kept is not None:
         try:
-            data = json.loads(Path(constraints).read_text("utf-8"))
-        except ValueError as e:
-            raise InvalidInput(f"{quoted(str(constraints))} is not JSON: {e}") from None
+            timed("check", kept.check)
+            return kept
+        except IllegalPlan:
+            pass  # as good as none
+    try:
+        made: Plan = timed("plan", lambda: planner.plan(graph, wafer, optimize, seed, report=say))
+    except (planner.DoesNotFit, route.Unroutable) as e:
+        raise _refusal(e) from None
+    timed("check", made.check)
+    plan_cache.keep_plan(name, made)
+    return made
+
+
+def _constrained_plan(graph: Graph, wafer: Wafer, constraints: str | Path, timed: Timed) -> Plan:
+    """The plan that a placement file describes; judged."""
+    where = quoted(str(constraints))
+    try:
+        data = json.loads(Path(constraints).read_text("utf-8"))
+    except ValueError as e:
+        raise InvalidInput(f"{where} is not JSON: {e}") from None
+
+    def build() -> Plan:
         made = route.routed(written.read(data, graph, wafer, planner.chooser(graph, wafer)))
-        over = int(made.sram().max(initial=0)) - wafer.sram_bytes
-        if over > 0:
+        if int(made.sram().max(initial=0)) > wafer.sram_bytes:
             raise planner.DoesNotFit(planner.explain(made), made)
-        made.check()
         return made
-    except planner.DoesNotFit as e:
-        error = DoesNotFit(str(e))
-        error.plan = e.plan
-        raise error from None
-    except route.Unroutable as e:
-        raise DoesNotFit(f"{e}; try another --wafer") from None
+
+    try:
+        made: Plan = timed("plan", build)
+        timed("check", made.check)
+        return made
+    except (planner.DoesNotFit, route.Unroutable) as e:
+        raise _refusal(e) from None
     except (written.PlacementError, IllegalPlan) as e:
-        raise InvalidInput(f"{quoted(str(constraints))}: {e}") from None
+        raise InvalidInput(f"{where}: {e}") from None
+
+
+def _refusal(e: planner.DoesNotFit | route.Unroutable) -> DoesNotFit:
+    """The error of a model that has no plan, with the nearest attempt."""
+    if isinstance(e, route.Unroutable):
+        return DoesNotFit(f"{e}; try another --wafer")
+    error = DoesNotFit(str(e))
+    error.plan = e.plan
+    return error

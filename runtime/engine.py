@@ -1,23 +1,22 @@
 """Native code: LLVM IR or bitcode to callable addresses, through a cache on disk.
 
 The only place that uses llvmlite's binding. A cache entry is keyed by the code, the host's CPU and
-llvmlite's version; its own digest is checked, and a damaged one is built again.
+llvmlite's version.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 import llvmlite
 import llvmlite.binding as llvm
 
+from .cache import read_entry, write_entry
+
 OPTIONS = "-disable-lsr"  # loop strength reduction spills vector registers under run-time strides
-DIGEST = 32  # bytes of SHA-256 before an object in the cache
 
 
 @cache
@@ -40,13 +39,6 @@ def host_lanes() -> int:
     """f32 elements in one of the host's vector registers."""
     features = llvm.get_host_cpu_features()
     return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
-
-
-def cache_folder() -> Path:
-    """Where objects are kept: $WAFERC_CACHE, or the user's cache folder."""
-    if own := os.environ.get("WAFERC_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "waferc"
 
 
 def bitcode(*texts: str) -> bytes:
@@ -72,11 +64,10 @@ class Code:
                 [code, cpu.encode(), features.encode(), llvmlite.__version__.encode(), OPTIONS.encode()]
             )
         ).hexdigest()
-        path = cache_folder() / f"{key}.o"
-        made = _read(path)
+        made = read_entry(f"{key}.o")
         if made is None:
             made = self._machine.emit_object(llvm.parse_bitcode(code))
-            _write(path, made)
+            write_entry(f"{key}.o", made)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._machine)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(made))
         self._engine.finalize_object()
@@ -92,29 +83,3 @@ class Code:
         """A function of 64-bit words as a Python callable that releases the interpreter while it runs."""
         kind = ctypes.CFUNCTYPE(ctypes.c_int64 if returns else None, *[ctypes.c_int64] * words)
         return kind(self._engine.get_function_address(symbol))
-
-
-def _read(path: Path) -> bytes | None:
-    """The object in a cache file; None where there is none or it is damaged."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    made = data[DIGEST:]
-    return made if made and hashlib.sha256(made).digest() == data[:DIGEST] else None
-
-
-def _write(path: Path, made: bytes) -> None:
-    """Puts an object into the cache, whole or not at all; a cache that cannot be written is no error."""
-    import tempfile  # not where the cache has it
-
-    name = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-            name = f.name
-            f.write(hashlib.sha256(made).digest() + made)
-        os.replace(name, path)
-    except OSError:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)

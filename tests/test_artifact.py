@@ -26,7 +26,7 @@ from waferc.codegen.artifact import Artifact, InvalidArtifact, npy, read, write
 from waferc.codegen.records import Base, GroupWords, SweepWords
 from waferc.ir.op import Array
 from waferc.placement.plan import Plan
-from waferc.runtime.engine import cache_folder
+from waferc.runtime.cache import cache_folder
 from waferc.runtime.image import Image, decode
 from waferc.runtime.load import entries, load, prepare
 

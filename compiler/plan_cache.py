@@ -1,0 +1,61 @@
+"""Plans kept from one compile to the next, as placements: a search is not made twice.
+
+A placement says all that a search decides, so the plan built of it is the one that the search found, to
+the byte. It is judged like any other. An entry is found by all that the search depends on: the graph
+without its weights' values, the wafer, the objective, the seed, and the planner itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from .. import ir, placement
+from ..codegen.encode import encode, encode_graph
+from ..ir.graph import Graph
+from ..placement import route, written
+from ..placement.plan import Plan
+from ..placement.wafer import Wafer
+from ..runtime.cache import read_entry, write_entry
+
+
+def name_of(graph: Graph, wafer: Wafer, objective: str, seed: int) -> str:
+    """The entry of the plan that a search for these would find."""
+    asked = json.dumps([encode_graph(graph), encode(wafer), objective, seed, np.__version__])
+    return hashlib.sha256((asked + _planner()).encode()).hexdigest() + ".placement"
+
+
+def kept_plan(name: str, graph: Graph, wafer: Wafer) -> Plan | None:
+    """The plan of an entry, not yet judged; None where there is none that can be built."""
+    held = read_entry(name)
+    if held is None:
+        return None
+    try:
+        return route.routed(written.read(json.loads(held), graph, wafer))
+    except ValueError:  # no JSON, or a placement that nothing can be built of
+        return None
+
+
+def keep_plan(name: str, plan: Plan) -> None:
+    """Writes an entry. A cache that cannot be written is no error."""
+    write_entry(name, json.dumps(written.write(plan), separators=(",", ":")).encode())
+
+
+@cache
+def _planner() -> str:
+    """A digest of the sources that a search runs: whoever changes them gets no plan of before."""
+    out = hashlib.sha256()
+    for path in _sources():
+        out.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return out.hexdigest()
+
+
+def _sources() -> Iterator[Path]:
+    for package in (ir, placement):
+        for folder in package.__path__:
+            yield from sorted(Path(folder).rglob("*.py"))

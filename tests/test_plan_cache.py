@@ -1,0 +1,209 @@
+"""The cache of plans: what a search found is found again, whole, and only for the same search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import waferc.ir.ops
+from plans import GRAPHS, Model, damaged
+from waferc.compiler import compile_model, plan_cache
+from waferc.compiler.passes import simplify
+from waferc.ir import dtypes
+from waferc.ir.graph import Graph
+from waferc.placement import planner
+from waferc.placement.plan import Plan
+from waferc.placement.wafer import Wafer, preset
+from waferc.runtime.cache import cache_folder
+
+DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits.onnx"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WAFERC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def differences(a: Any, b: Any, where: str = "plan") -> list[str]:
+    """Where two values of one kind differ, down to each number of each table."""
+    if isinstance(a, np.ndarray):
+        return [] if np.array_equal(a, b) and a.dtype == b.dtype else [where]
+    if is_dataclass(a):
+        pairs = {f.name: (getattr(a, f.name), getattr(b, f.name)) for f in fields(a)}
+    elif isinstance(a, Mapping):
+        pairs = {str(k): (a[k], b[k]) for k in a} if a.keys() == b.keys() else {"keys": (1, 2)}
+    elif isinstance(a, tuple | list) and len(a) == len(b):
+        pairs = {str(i): pair for i, pair in enumerate(zip(a, b, strict=True))}
+    else:
+        return [] if a == b else [where]
+    return [d for name, (x, y) in pairs.items() for d in differences(x, y, f"{where}.{name}")]
+
+
+def table() -> Graph:
+    """A table read twice that takes over half of an 8x8 wafer's memory: planned within budgets."""
+    m = Model()
+    token = m.tensor("token", (1,), dtypes.I64)
+    weights = m.normal(0, 4096, 96)
+    h = m.op("MatMul", m.op("Gather", weights, token), m.normal(1, 96, 96))
+    return simplify(m.graph("table", [token], [m.op("Gemm", h, weights, transB=1)]))
+
+
+def product() -> Graph:
+    """A product whose operands stream through an 8x8 wafer in steps."""
+    m = Model()
+    x = m.tensor("x", (256, 256), dtypes.F32)
+    return m.graph("product", [x], [m.op("MatMul", x, m.normal(0, 256, 257))])
+
+
+LINKS = replace(preset("16x16"), dead_links=((3, 4, "east"), (3, 5, "south"), (9, 9, "west")))
+WAFERS = {"16x16": preset("16x16"), "dead cores": damaged(20, 0.01, 1), "dead links": LINKS}
+FULL = {"table": table, "product": product}
+SEARCHES = [(g, w, o) for g in GRAPHS for w in WAFERS for o in ("latency", "throughput")]
+SEARCHES += [(g, "8x8", "latency") for g in FULL]
+
+
+def search(graph: str, wafer: str) -> tuple[Graph, Wafer]:
+    return (FULL[graph](), preset("8x8")) if graph in FULL else (GRAPHS[graph](), WAFERS[wafer])
+
+
+@pytest.mark.parametrize("graph, wafer, objective", SEARCHES)
+def test_a_plan_is_found_again_to_the_byte(graph: str, wafer: str, objective: str) -> None:
+    model, machine = search(graph, wafer)
+    name = plan_cache.name_of(model, machine, objective, 0)
+    assert plan_cache.kept_plan(name, model, machine) is None
+    made = planner.plan(model, machine, objective)
+    plan_cache.keep_plan(name, made)
+    again = plan_cache.kept_plan(name, model, machine)
+    assert again is not None
+    again.check()
+    assert differences(made, again) == []
+
+
+def test_searches_cover_trees_partial_sums_regions_and_steps_in_time() -> None:
+    """The plans above are of every kind that a placement has to say."""
+    made = [planner.plan(*search(g, w), o) for g, w, o in SEARCHES]
+    steps = [s for p in made for s in p.steps]
+    routes = {m.route for s in steps for m in (*s.moves, *(m for o in s.operands for m in o.moves))}
+    assert routes >= {"tree", "relay", "join"}
+    assert any(m.detours for s in steps for o in s.operands for m in o.moves)
+    assert any(s.kind == "update" for s in steps)
+    assert any((s.grid.dx, s.grid.dy) != (1, 1) for s in steps)
+    assert any(s.split.grid[2] > 1 for s in steps)
+    assert any(len(p.regions) > 1 for p in made)
+
+
+def compiled(path: Path, **options: Any) -> bytes:
+    compile_model(DIGITS, dims={"batch": 4}, wafer="16x16", **options).save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """The plans that have been searched for."""
+    found: list[Plan] = []
+    plan = planner.plan
+
+    def counted(*arguments: Any, **options: Any) -> Plan:
+        found.append(plan(*arguments, **options))
+        return found[-1]
+
+    monkeypatch.setattr(planner, "plan", counted)
+    return found
+
+
+def test_a_second_compile_searches_no_more(searches: list[Plan], tmp_path: Path) -> None:
+    first = compiled(tmp_path / "a.wafer")
+    assert compiled(tmp_path / "b.wafer") == first
+    assert len(searches) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"seed": 1}, {"optimize": "throughput"}, {"weights": "f16"}, {"level": 0}], ids=str
+)
+def test_other_options_are_another_search(
+    options: dict[str, Any], searches: list[Plan], tmp_path: Path
+) -> None:
+    compiled(tmp_path / "a.wafer")
+    compiled(tmp_path / "b.wafer", **options)
+    assert len(searches) == 2
+
+
+def test_all_that_a_search_depends_on_is_in_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, wafer = GRAPHS["mlp"](), preset("16x16")
+    others = [
+        (GRAPHS["attention"](), wafer, "latency", 0),
+        (graph, replace(wafer, hop=wafer.hop + 1), "latency", 0),
+        (graph, replace(wafer, dead_cores=((1, 1),)), "latency", 0),
+        (graph, wafer, "throughput", 0),
+        (graph, wafer, "latency", 1),
+    ]
+    names = {plan_cache.name_of(*search) for search in [(graph, wafer, "latency", 0), *others]}
+    assert len(names) == 1 + len(others)
+    # What the weights are worth is not: they are no part of a plan.
+    zeros = {n: np.zeros_like(v) for n, v in graph.constants.items()}
+    assert plan_cache.name_of(replace(graph, constants=zeros), wafer, "latency", 0) in names
+    # A changed planner, or a changed operator, plans anew.
+    monkeypatch.setattr(plan_cache, "_planner", lambda: "changed")
+    assert plan_cache.name_of(graph, wafer, "latency", 0) not in names
+
+
+def test_sources_of_planner_and_operators_are_part_of_the_name() -> None:
+    sources = list(plan_cache._sources())  # pyright: ignore[reportPrivateUsage]
+    assert {Path(m).name for m in (planner.__file__, waferc.ir.ops.contract.__file__)} <= {
+        p.name for p in sources
+    }
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "no JSON", "another model", "illegal"])
+def test_a_damaged_plan_is_searched_for_anew(
+    damage: str, searches: list[Plan], cache: Path, tmp_path: Path
+) -> None:
+    first = compiled(tmp_path / "a.wafer")
+    (kept,) = cache.glob("*.placement")
+    whole = kept.read_bytes()
+    if damage == "flipped":
+        kept.write_bytes(whole[:90] + bytes([whole[90] ^ 1]) + whole[91:])
+    elif damage == "truncated":
+        kept.write_bytes(whole[: len(whole) // 2])
+    else:
+        held = {
+            "no JSON": b"{",
+            "another model": whole[32:].replace(b'"op":"', b'"op":"Other'),
+            "illegal": whole[32:].replace(b'"grid":[', b'"grid":[1'),
+        }
+        plan_cache.write_entry(kept.name, held[damage])
+    assert compiled(tmp_path / "b.wafer") == first
+    assert len(searches) == 2
+    assert kept.read_bytes() == whole
+
+
+def test_an_illegal_plan_is_searched_for_anew(
+    searches: list[Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A placement can be built and be no plan: what does not fit is left to the judge."""
+    first = compiled(tmp_path / "a.wafer")
+    kept = plan_cache.kept_plan
+
+    def tight(name: str, graph: Graph, wafer: Wafer) -> Plan | None:
+        made = kept(name, graph, wafer)
+        return None if made is None else replace(made, wafer=replace(wafer, sram_bytes=1024))
+
+    monkeypatch.setattr(plan_cache, "kept_plan", tight)
+    assert compiled(tmp_path / "b.wafer") == first
+    assert len(searches) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(
+    searches: list[Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    monkeypatch.setenv("WAFERC_CACHE", str(blocked / "cache"))
+    assert cache_folder() == blocked / "cache"
+    assert compiled(tmp_path / "a.wafer") == compiled(tmp_path / "b.wafer")
+    assert len(searches) == 2
