@@ -125,9 +125,15 @@ class Artifact:
 
 def npy(array: Any) -> bytes:
     """An array as an entry: in C order, whatever the array's own."""
-    out = io.BytesIO()
-    np.lib.format.write_array(out, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
-    return out.getvalue()
+    return b"".join(_npy_parts(array))
+
+
+def _npy_parts(array: Any) -> tuple[bytes, Any]:
+    """An entry's header, and the array's elements as bytes: where they are, if they are in C order."""
+    whole = np.asarray(array, order="C")
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(whole))
+    return head.getvalue(), whole.reshape(-1).view(np.uint8)
 
 
 def dumps(value: Any) -> bytes:
@@ -157,15 +163,21 @@ def weights(plan: Plan) -> dict[str, bytes | Array]:
 def write(path: str | Path, manifest: Mapping[str, Any], entries: Mapping[str, bytes | Array]) -> None:
     """Writes an artifact whole or not at all: to a temporary file there, synced, renamed. Raises OSError.
 
-    entries: an array is written as .npy, one at a time: all weights together take as much memory again.
+    entries: an array is written as .npy, its elements from where they are.
     """
     import tempfile  # not for a run, which only reads
 
-    def stored(name: str) -> bytes:
+    def parts(name: str) -> tuple[bytes, Any]:
         entry = entries[name]
-        return entry if isinstance(entry, bytes) else npy(entry)
+        return (entry, b"") if isinstance(entry, bytes) else _npy_parts(entry)
 
-    digests = {n: hashlib.sha256(stored(n)).hexdigest() for n in sorted(entries)}
+    def digest(name: str) -> str:
+        out = hashlib.sha256()
+        for part in parts(name):
+            out.update(part)
+        return out.hexdigest()
+
+    digests = {n: digest(n) for n in sorted(entries)}
     head = dumps({"format": FORMAT, **manifest, "entries": digests})
     target = Path(path)
     temporary: str | None = None
@@ -177,7 +189,11 @@ def write(path: str | Path, manifest: Mapping[str, Any], entries: Mapping[str, b
                     info = zipfile.ZipInfo(n, EPOCH)
                     info.create_system = 3  # the same bytes from every system
                     info.external_attr = 0o644 << 16
-                    z.writestr(info, stored(n) if n in digests else head)
+                    stored = parts(n) if n in digests else (head,)
+                    info.file_size = sum(map(len, stored))
+                    with z.open(info, "w") as entry:
+                        for part in stored:
+                            entry.write(part)
             f.flush()
             os.fsync(f.fileno())
         mask = os.umask(0)

@@ -121,14 +121,14 @@ def bench(
                 "rounds_ms": {"waferc": found.ours, **found.peers},
             }
         )
-    console.say(f"on {shown(compiled.plan.wafer.name)} itself {compiled.timing.cycles:,.0f} cycles")
+    console.say(f"on {shown(compiled.plan.wafer.name)} itself {compiled.plan.cycles:,.0f} cycles")
     console.result(
         {
             "model": model,
             "wafer": compiled.plan.wafer.name,
             "pairs": pairs,
             "runs": runs,
-            "wafer_cycles": compiled.timing.cycles,
+            "wafer_cycles": compiled.plan.cycles,
             "tasks": compiled.plan.tasks,
             "seconds": compiled.seconds,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from ..ir.graph import Unsupported
 from ..ir.op import Array
 from .errors import InputOutput, InvalidInput, quoted, shown
 
+# The key under which a tensor names its file, as protobuf writes it: most models need no parsing for that.
+LOCATION = b"\x0a\x08location"
+BLOCK = 1 << 24  # bytes of a file that are looked at together
 LARGE = 4096  # bytes of a tensor that `without_weights` leaves out
 
 
@@ -44,18 +48,29 @@ def digest(model: str | Path | bytes, weights: bool = True) -> str:
 
     weights: False leaves out external data.
     """
-    content = model if isinstance(model, bytes) else Path(model).read_bytes()
-    out = hashlib.sha256(content)
-    # The key under which a tensor names its file, as protobuf writes it: most models need no parsing.
-    if weights and not isinstance(model, bytes) and b"\x0a\x08location" in content:
-        initializers = _parse(content, quoted(str(model))).graph.initializer
+    if isinstance(model, bytes):
+        return hashlib.sha256(model).hexdigest()
+    path, out = Path(model), hashlib.sha256()
+    external, before = False, b""
+    for block in _blocks(path):
+        out.update(block)
+        external = external or LOCATION in before + block[: len(LOCATION)] or LOCATION in block
+        before = block[-len(LOCATION) :]
+    if weights and external:
+        initializers = _parse(path.read_bytes(), quoted(str(model))).graph.initializer
         places = [e.value for t in initializers for e in t.external_data if e.key == "location"]
         for place in sorted(set(places)):
             out.update(place.encode())
-            with open(Path(model).parent / place, "rb") as f:
-                while block := f.read(1 << 24):
-                    out.update(block)
+            for block in _blocks(path.parent / place):
+                out.update(block)
     return out.hexdigest()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """The file, some of it at a time."""
+    with open(path, "rb") as f:
+        while block := f.read(BLOCK):
+            yield block
 
 
 def _parse(content: bytes, what: str) -> onnx.ModelProto:

@@ -20,7 +20,7 @@ Pass = Callable[[Graph], Graph]
 
 
 def simplify(graph: Graph, fuse: bool = True) -> Graph:
-    """Runs the passes until none finds anything. Every result is checked.
+    """Runs the passes until none finds anything. What they change is checked.
 
     fuse: elementwise chains become one op, so that what lies between them is no tensor any more.
     """
@@ -47,8 +47,9 @@ def _until_stable(graph: Graph, steps: Sequence[Pass]) -> Graph:
     while True:
         before = graph
         for step in steps:
-            graph = step(graph)
-            graph.check()
+            last, graph = graph, step(graph)
+            if graph.nodes != last.nodes:
+                graph.check()
         if graph.nodes == before.nodes:
             return graph
 
@@ -86,7 +87,8 @@ def merge_equal(graph: Graph) -> Graph:
     seen: dict[tuple[Op, tuple[str, ...]], Node] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
-        node = replace(node, inputs=tuple(table.get(t, t) for t in node.inputs))
+        if not table.keys().isdisjoint(node.inputs):
+            node = replace(node, inputs=tuple(table.get(t, t) for t in node.inputs))
         key = (node.op, node.inputs)
         if len(writers[node.output]) == 1 and node.output not in kept and key in seen:
             table[node.output] = seen[key].output

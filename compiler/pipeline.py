@@ -18,7 +18,7 @@ from ..ir.op import Array
 from ..placement import planner, route, written
 from ..placement.check import IllegalPlan
 from ..placement.plan import Plan
-from ..placement.timing import Timing, simulate
+from ..placement.timing import Timing, link_bytes, simulate
 from ..placement.wafer import Wafer, WaferError
 from ..placement.wafer import load as load_wafer
 from ..runtime.load import entries, prepare
@@ -64,7 +64,7 @@ class Compiled:
     @cached_property
     def figures(self) -> Figures:
         """The totals of one call: cores, tasks, cycles, bytes."""
-        return figures(self.plan, self.timing)
+        return figures(self.plan, link_bytes(self.plan))
 
     @cached_property
     def program(self) -> Program:

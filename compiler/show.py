@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..placement.plan import Buffer, Plan, Step
-from ..placement.timing import Timing, held, simulate
+from ..placement.timing import Timing, held
 from ..placement.wafer import LINKS, Wafer, mixed_products
 from .console import plural
 from .errors import shown
@@ -17,13 +17,16 @@ from .figures import Figures, clock, host_line
 from .picture import Metric, Picture, Region
 
 
-def figures(plan: Plan, timing: Timing) -> Figures:
-    """The totals of one call. Transfers from and to the host are not part of `cycles`."""
+def figures(plan: Plan, links: Any) -> Figures:
+    """The totals of one call. Transfers from and to the host are not part of `cycles`.
+
+    links: what `timing.link_bytes` gives.
+    """
     wafer, graph = plan.wafer, plan.graph
     sram = plan.sram()
     core = int(sram.argmax())
-    link = int(timing.links.argmax())
-    direction, y, x = np.unravel_index(link, timing.links.shape)
+    link = int(links.argmax())
+    direction, y, x = np.unravel_index(link, links.shape)
     pasts, presents = {p for p, _ in graph.states}, {p for _, p in graph.states}
     bytes_in = sum(graph.tensors[t].bytes for t in graph.inputs if t not in pasts)
     bytes_out = sum(graph.tensors[t].bytes for t in graph.outputs if t not in presents)
@@ -32,13 +35,13 @@ def figures(plan: Plan, timing: Timing) -> Figures:
         len(plan.regions),
         plan.wavefronts,
         plan.tasks,
-        timing.cycles,
-        _cycles_at_f32(plan) if _mixed(plan) else timing.cycles,
-        timing.cycles / wafer.clock_hz * 1e6,
+        plan.cycles,
+        _cycles_at_f32(plan) if _mixed(plan) else plan.cycles,
+        plan.cycles / wafer.clock_hz * 1e6,
         (core % wafer.width, core // wafer.width),
         int(sram.max(initial=0)),
-        (int(x), int(y), LINKS[int(direction)]) if timing.links.any() else None,
-        int(timing.links.max(initial=0)),
+        (int(x), int(y), LINKS[int(direction)]) if links.any() else None,
+        int(links.max(initial=0)),
         bytes_in,
         bytes_out,
         (bytes_in + bytes_out) / wafer.host_bytes_per_cycle,
@@ -53,7 +56,7 @@ def _mixed(plan: Plan) -> bool:
 def _cycles_at_f32(plan: Plan) -> float:
     """The cycles with products of 16-bit weights at the published rate of f32, not at an assumed one."""
     vector = {**plan.wafer.vector, "fma_mixed": plan.wafer.vector["fma_f32"]}
-    return simulate(replace(plan, wafer=replace(plan.wafer, vector=vector))).cycles
+    return replace(plan, wafer=replace(plan.wafer, vector=vector)).cycles
 
 
 def assumed(plan: Plan) -> tuple[str, ...]:
@@ -285,7 +288,7 @@ def picture(plan: Plan, timing: Timing) -> Picture:
         for i, r in enumerate(region_rows(plan))
     )
     rows = tuple(step_rows(plan, timing))
-    facts = dict(summary(plan, figures(plan, timing)))
+    facts = dict(summary(plan, figures(plan, timing.links)))
     title = f"{shown(plan.graph.name, 60)} on {shown(wafer.name, 40)}"
     return Picture(title, wafer.width, wafer.height, metrics, regions, wafer.dead(), rows, facts)
 

@@ -149,7 +149,10 @@ def depth(lo: Ints, hi: Ints) -> int:
     return int(np.cumsum(events[np.argsort(events[:, 0], kind="stable"), 1]).max())
 
 
-@lru_cache(maxsize=MOST_KEPT)
+MOST_NEEDS = 64  # of these tables, a number for each core, that are remembered: a layer's
+
+
+@lru_cache(maxsize=MOST_NEEDS)
 def need_elements(dims: tuple[DimensionMoves, ...]) -> Any:
     """[rows, columns] (each 1 where it does not matter): elements that each consumer receives."""
     total: Any = 0

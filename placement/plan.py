@@ -152,11 +152,19 @@ class Plan:
     def tasks(self) -> int:
         return sum(s.tiles for s in self.steps)
 
+    @cached_property
+    def cycles(self) -> float:
+        """What a call takes on the wafer, as `timing` predicts it."""
+        from .timing import cycles_of
+
+        return cycles_of(self)
+
     def sram(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """int64 [height, width]: the highest byte in use on each core at any time."""
         out = np.zeros(self.wafer.cores, np.int64)
         for region, code in zip(self.regions, self.code_bytes, strict=True):
-            np.maximum.at(out, region.core.ravel(), code)
+            cores = region.core.ravel()
+            out[cores] = np.maximum(out[cores], code)
         for b in self.buffers:
             cores = self.regions[b.region].on(b.grid).ravel()
             out[cores] = np.maximum(out[cores], b.address + b.bytes)

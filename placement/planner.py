@@ -308,8 +308,7 @@ class _Search:
                 self.nearest, self._least_excess = built, self.excess
             return float("inf")
         built = routed(built)
-        timing = simulate(built, count_links=self.objective != "latency")
-        cycles = timing.cycles if self.objective == "latency" else timing.interval(wafer)
+        cycles = built.cycles if self.objective == "latency" else simulate(built).interval(wafer)
         cores = sum(columns * rows for _, columns, rows in a.sizes)
         worth = GAIN if cores > self._cores else 1 / GAIN if cores < self._cores else 1.0
         if cycles < worth * self.cycles:

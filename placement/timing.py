@@ -7,6 +7,7 @@ bytes arrive when the source is done, plus the route (hops, a turn, relays), plu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from ..ir.dtypes import F32
 from ..ir.op import Op
 from .fabric import Ends, Traffic, add_links, arrival, joining, traffic
-from .layout import Split, axis_indices
+from .layout import Ints, Split, axis_indices
 from .move import Move
 from .plan import Plan, Step
 from .wafer import Wafer
@@ -76,55 +77,93 @@ def held(step: Step) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return ok
 
 
-def simulate(plan: Plan, count_links: bool = True) -> Timing:
-    """Replays the plan's steps in order, all cores of a step at once.
-
-    count_links: whether to add up what each link carries; it does not change the cycles.
-    """
-    wafer = plan.wafer
-    free = np.zeros(wafer.cores)
-    busy = np.zeros(wafer.cores)
-    ops = np.zeros(wafer.cores)
-    links = np.zeros((4, wafer.height, wafer.width))
+def simulate(plan: Plan) -> Timing:
+    """Replays the plan: each step's times on each core, and what each link carries."""
     starts: list[Floats] = []
     ends: list[Floats] = []
-    by_result: dict[int, int] = {}
+    busy, ops = np.zeros(plan.wafer.cores), np.zeros(plan.wafer.cores)
+    total = 0.0
+    for r in _replay(plan):
+        starts.append(r.begin)
+        ends.append(r.finish)
+        total = max(total, float(r.finish.max(initial=0)))
+        if plan.steps[len(ends) - 1].kind != "input":
+            busy[r.core] += r.work
+            ops[r.core] += r.active
+    shape = (plan.wafer.height, plan.wafer.width)
+    return Timing(total, starts, ends, busy.reshape(shape), link_bytes(plan), ops.reshape(shape))
+
+
+def cycles_of(plan: Plan) -> float:
+    """The cycles of one call, from inputs laid to outputs complete."""
+    return max((float(r.finish.max(initial=0)) for r in _replay(plan)), default=0.0)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One step's run on its cores, [rows, columns]. work: cycles; active: which have a tile."""
+
+    core: Ints
+    begin: Floats
+    finish: Floats
+    work: Floats
+    active: Any
+
+
+def _replay(plan: Plan) -> Iterator[_Run]:
+    """The plan's steps in order, all cores of a step at once."""
+    wafer = plan.wafer
+    free = np.zeros(wafer.cores)
+    ends: dict[int, Floats] = {}  # by result buffer: of steps that later ones still hear
+    last = {m.source: s.number for s in plan.steps for m in _moves(s)}
+    by_result: dict[int, Step] = {}
     known: dict[tuple[Op, Split], tuple[Any, Any]] = {}  # layers that are alike take the same
-    for number, step in enumerate(plan.steps):
+    for step in plan.steps:
         core = plan.regions[step.region].on(step.grid).astype(np.int64)
         if (step.op, step.split) not in known:
             known[step.op, step.split] = held(step), task_cycles(wafer, step)
         active, own = known[step.op, step.split]
         arrived = np.zeros(core.shape)
         extra = np.zeros(core.shape)
-        for m in (*(m for o in step.operands for m in o.moves), *step.moves):
-            source = by_result[m.source]
-            producer = plan.steps[source]
+        for m in _moves(step):
+            producer = by_result[m.source]
             t = _traffic(plan, step, producer, m)
             if m.route == "join":
-                arrived = np.maximum(arrived, _joined(wafer, m, producer, t, ends[source]))
+                arrived = np.maximum(arrived, _joined(wafer, m, producer, t, ends[m.source]))
             else:
-                arrived = np.maximum(arrived, arrival(wafer, t, ends[source], m.route == "relay"))
+                arrived = np.maximum(arrived, arrival(wafer, t, ends[m.source], m.route == "relay"))
                 arrived = arrived + _detour(wafer, m)
             if m.route == "local":
                 extra = extra + wafer.copy(t.inbound * wafer.wavelet_bytes / 4, F32)
-            elif count_links:
-                add_links(wafer, links, t)
         begin = np.maximum(arrived, free[core])
         computes = step.kind == "task" or (step.kind == "update" and bool(step.operands))
         work = np.where(active, (own if computes else 0.0) + extra, 0.0)
         finish = np.where(active, begin + work, 0.0)
         if step.kind != "input":
             free[core] = np.maximum(free[core], finish)
-            busy[core] += work
-            ops[core] += active
-        starts.append(begin)
-        ends.append(finish)
         if step.kind != "update":
-            by_result[step.result] = number
-    total = max((float(e.max(initial=0)) for e in ends), default=0.0)
-    shape = (wafer.height, wafer.width)
-    return Timing(total, starts, ends, busy.reshape(shape), links, ops.reshape(shape))
+            by_result[step.result] = step
+            if step.result in last:
+                ends[step.result] = finish
+        for m in _moves(step):
+            if last[m.source] == step.number:
+                ends.pop(m.source, None)
+        yield _Run(core, begin, finish, work, active)
+
+
+def _moves(step: Step) -> list[Move]:
+    return [*(m for o in step.operands for m in o.moves), *step.moves]
+
+
+def link_bytes(plan: Plan) -> Floats:
+    """[4, height, width]: bytes on each core's outgoing links in one call, in the order of wafer.LINKS."""
+    by_result = {s.result: s for s in plan.steps if s.kind != "update"}
+    links = np.zeros((4, plan.wafer.height, plan.wafer.width))
+    for step in plan.steps:
+        for m in _moves(step):
+            if m.route != "local":
+                add_links(plan.wafer, links, _traffic(plan, step, by_result[m.source], m))
+    return links
 
 
 def _traffic(plan: Plan, step: Step, producer: Step, move: Move) -> Traffic:
