@@ -108,13 +108,14 @@ class FillWords(IntEnum):
 
 
 class ClaimWords(IntEnum):
-    """a range of SRAM that a record takes over: poisoned, and tagged as its buffer's."""
+    """a range of SRAM that a record takes over: tagged as its buffer's, and poisoned unless kept."""
 
     OFFSET = 0
     BYTES = 1
     TAG = 2
     ONCE = 3  # 1: when the record comes to a core; 0: before each of its time steps
-    SIZE = 4
+    KEPT = 4  # 1: what lies there is the buffer's own
+    SIZE = 5
 
 
 class OwnedWords(IntEnum):

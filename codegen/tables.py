@@ -65,8 +65,11 @@ class _Maker:
             if s.kind == "input":
                 continue
             steps.append(self._step(s))
+            result = plan.buffers[s.result]
+            if result.over >= 0:
+                steps.append(self._renamed(result))
             dead = [b for b in plan.buffers if b.live[1] == s.position and not _resident(b)]
-            steps += self._freed(dead)
+            steps += self._freed([b for b in dead if b.number != result.over])
         reading = [self._read(name, [plan.steps[i] for i in owners]) for name, owners in plan.outputs.items()]
         tables = Tables(
             laying=self._section(laying),
@@ -112,7 +115,8 @@ class _Maker:
         claims = [_claim(plan.buffers[o.buffer]) for o in step.operands if o.received]
         if step.scratch >= 0:
             claims.append(_claim(plan.buffers[step.scratch]))
-        claims.append(_claim(plan.buffers[step.result], once=True))
+        if plan.buffers[step.result].over < 0:
+            claims.append(_claim(plan.buffers[step.result], once=True))
         self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, claims)
         return entry
 
@@ -176,7 +180,9 @@ class _Maker:
         held = [b for b, _, _ in sources]
         bounds = [n for b in held for n in (b.address, b.address + b.bytes)]
         entry.offsets[Record.BOUNDS] = self.pool.add(bounds)
-        self._put(entry, Record.OWNED, Record.OWNED_TABLE, [_owned(b, j) for j, b in enumerate(held)])
+        # While a step runs, the buffer that its result takes over is still the operand's.
+        owners = [*held[:-1], plan.buffers[held[-1].over] if held[-1].over >= 0 else held[-1]]
+        self._put(entry, Record.OWNED, Record.OWNED_TABLE, [_owned(b, j) for j, b in enumerate(owners)])
 
     # -- from and to the host ------------------------------------------------------------------
     def _lay(self, buffer: Buffer, move: Move, number: int, kind: HostKind, tensor: str) -> Entry:
@@ -194,6 +200,12 @@ class _Maker:
         moves = [derive(whole(shape), s.hold, shape, s.grid, s.result, HOST) for s in owners]
         rows = [self.moves.entry(m, s.grid, host) for m, s in zip(moves, owners, strict=True)]
         self._put(entry, Record.MOVES, Record.MOVE_TABLE, rows)
+        return entry
+
+    def _renamed(self, buffer: Buffer) -> Entry:
+        """A record that leaves what a step has put over its operand to the result's buffer."""
+        entry = self._record(buffer.grid, buffer.region, -1, 1)
+        self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, [_claim(buffer, once=True, kept=True)])
         return entry
 
     def _freed(self, buffers: Sequence[Buffer]) -> list[Entry]:
@@ -218,11 +230,11 @@ def _resident(buffer: Buffer) -> bool:
     return buffer.role in ("constant", "state")
 
 
-def _claim(buffer: Buffer, once: bool = False, tag: int | None = None) -> Entry:
+def _claim(buffer: Buffer, once: bool = False, tag: int | None = None, kept: bool = False) -> Entry:
     words = [0] * ClaimWords.SIZE
     words[ClaimWords.OFFSET], words[ClaimWords.BYTES] = buffer.address, buffer.bytes
     words[ClaimWords.TAG] = buffer.number + 1 if tag is None else tag
-    words[ClaimWords.ONCE] = int(once)
+    words[ClaimWords.ONCE], words[ClaimWords.KEPT] = int(once), int(kept)
     return Entry(words)
 
 

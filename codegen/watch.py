@@ -1,7 +1,8 @@
 """Guard, beside the kernels' own checks: who owns which SRAM, and what moves read and write.
 
 Every GRANULE bytes of the literal SRAM have a tag: the buffer that holds them. A step claims its
-result and receive buffers (which poisons them), a dead buffer is claimed for nobody. Before a kernel
+result and receive buffers (which poisons them, but for a result that takes over an operand's), a dead
+buffer is claimed for nobody. Before a kernel
 runs, its buffers must hold their tags; so must every element that a move reads or writes.
 """
 
@@ -131,7 +132,8 @@ def _claim(module: ir.Module) -> None:
                 pointer = b.inttoptr(b.add(start, k), POINTER)
                 b.store(ir.Constant(I8_TYPE, POISON), pointer, align=1)
 
-            e.loop(word(0), size, poison)
+            foreign = b.icmp_signed("==", e.at(at, ClaimWords.KEPT), word(0))
+            e.when(foreign, lambda: e.loop(word(0), size, poison))
             e.loop(
                 word(0),
                 size,

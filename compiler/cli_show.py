@@ -104,10 +104,11 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
     for line in table(["region", "place", "nodes", "first"], rows):
         console.say(line)
     console.say()
-    titles = ["step", "op", "node", "split", "grid", "tiles", "start", "end", "bytes"]
+    titles = ["step", "rides", "op", "node", "split", "grid", "tiles", "start", "end", "bytes"]
     for line in table(titles, [[s[t] for t in titles] for s in steps], wrap="split"):
         console.say(line)
-    console.say("start, end: cycles. bytes: what the step reads, holds and writes on one core.")
+    console.say("rides: on the step whose task, and wavefront, it is part of. start, end: cycles.")
+    console.say("bytes: what the step reads, holds and writes on one core.")
     return {"program": saved.path, "figures": vars(f), "regions": regions, "steps": steps}
 
 

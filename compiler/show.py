@@ -137,21 +137,25 @@ def span(timing: Timing, step: Step) -> tuple[float, float]:
 
 
 def buffers_of(plan: Plan, step: Step) -> list[Buffer]:
-    """What the step reads, holds while it runs, and writes on each core."""
+    """What the step reads, holds while it runs, and writes on each core; memory that it reads and
+    writes once."""
     numbers = {o.buffer for o in step.operands} | {step.result}
+    numbers.discard(plan.buffers[step.result].over)
     if step.scratch >= 0:
         numbers.add(step.scratch)
     return [plan.buffers[n] for n in sorted(numbers)]
 
 
 def step_rows(plan: Plan, timing: Timing) -> list[dict[str, Any]]:
-    """One row per step in schedule order, all with the same keys."""
+    """One row per step in schedule order, all with the same keys. rides: the step whose task a rider
+    is part of, "" for others."""
     out: list[dict[str, Any]] = []
     for s in plan.steps:
         start, end = span(timing, s)
         out.append(
             {
                 "step": s.position,
+                "rides": s.rides if s.rides >= 0 else "",
                 "op": s.op.name if s.kind in ("task", "join") else s.kind,
                 "node": shown(s.name),
                 "region": s.region,
@@ -243,6 +247,7 @@ def consumers(plan: Plan, most: int = 8) -> list[dict[str, Any]]:
             "tensor": shown(b.name),
         }
         for b in buffers
+        if b.over < 0
     ]
     rows.append({"node": "all kernels there", "role": "code", "bytes": code_at(plan, core), "tensor": ""})
     return sorted(rows, key=lambda r: -int(r["bytes"]))[:most]

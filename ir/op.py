@@ -97,6 +97,11 @@ class Op:
                 seen.add(a)
                 reach = abs(c) * self.size[a]
 
+    def overwrites(self, operand: int) -> bool:
+        """Whether the result may lie where this operand lies: an element of it is read, if at all,
+        by the iteration alone that then writes the same element of the result, in as many bytes."""
+        return False
+
     # -- to be given by a family -----------------------------------------------
     @property
     def name(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ..ir.graph import Graph
 from ..ir.op import Op
 from .build import Assembly
 from .layout import Region
+from .move import identical
 from .plan import Buffer, Plan, Step
 from .split import Choice, Source
 from .sram import allocate
@@ -58,8 +59,8 @@ def assemble(
 
 
 def _finish(a: Assembly, objective: str, seed: int) -> Plan:
-    """Positions by wavefront, lifetimes, addresses."""
-    order = sorted(range(len(a.steps)), key=lambda i: (a.steps[i].step.wavefront, i))
+    """Positions by wavefront, riders behind their leaders; lifetimes, addresses."""
+    order = sorted(range(len(a.steps)), key=lambda i: (a.steps[i].step.wavefront, a.steps[i].step.leader, i))
     position = {n: p for p, n in enumerate(order)}
     end = len(order)
     outputs: dict[str, tuple[int, ...]] = {}
@@ -75,6 +76,8 @@ def _finish(a: Assembly, objective: str, seed: int) -> Plan:
         if b.number in owned:
             live = (live[0], end)
         buffers.append(replace(b, live=live))
+    for number in order:
+        _take_over(a, a.steps[number].step, position, owned, buffers)
     for d in a.steps:
         if d.step.scratch >= 0:
             p = position[d.step.number]
@@ -100,6 +103,38 @@ def _finish(a: Assembly, objective: str, seed: int) -> Plan:
     )
 
 
+def _take_over(
+    a: Assembly, s: Step, position: Mapping[int, int], owned: Collection[int], buffers: list[Buffer]
+) -> None:
+    """Lays the result of `s` over an operand that nobody else reads any more, where they lie alike."""
+    if s.kind != "task" or not any(map(s.op.overwrites, range(len(s.operands)))):
+        return
+    new = buffers[s.result]
+    for j, o in enumerate(s.operands):
+        old = buffers[o.buffer]
+        if (
+            o.received
+            or not s.op.overwrites(j)
+            or old.role != "result"
+            or old.number in owned
+            or (old.region, old.grid, old.shape) != (new.region, new.grid, new.shape)
+            or old.live[1] != position[s.number]
+            or old.number in s.fetched
+            or not all(s.op.overwrites(k) for k, p in enumerate(s.operands) if p.buffer == o.buffer)
+        ):
+            continue
+        writer, *readers = (a.steps[n].step for n in dict.fromkeys(a.users[old.number]))
+        # Who fetches it from elsewhere must have done so in an earlier wavefront.
+        if any(
+            r.wavefront == s.wavefront and (r.leader != s.leader or old.number in r.fetched) for r in readers
+        ):
+            continue
+        apart = identical(s.hold, writer.hold, s.grid, writer.grid)
+        if apart is not None and not any(t.any() for t in apart):
+            buffers[new.number] = replace(new, order=old.order, over=old.number)
+            return
+
+
 def code_bytes(ops: Iterable[Op], wafer: Wafer) -> int:
     """What the kernels of `ops` take on each core of a region."""
     kernels = {(type(op).__name__, op.key(), op.in_types, op.out_type) for op in ops}
@@ -108,4 +143,5 @@ def code_bytes(ops: Iterable[Op], wafer: Wafer) -> int:
 
 def _renumber(step: Step, position: Mapping[int, int]) -> Step:
     """Steps are numbered by their position."""
-    return replace(step, number=position[step.number])
+    rides = step.rides if step.rides < 0 else position[step.rides]
+    return replace(step, number=position[step.number], rides=rides)

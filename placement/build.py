@@ -255,6 +255,23 @@ class Assembly:
             (self.steps[i].step.wavefront for t in tensors for i in self.writers.get(t, ())), default=0
         )
 
+    def leader(self, operands: Sequence[Operand], region: int, grid: Grid) -> int:
+        """The step that one with these operands rides on, -1 for none.
+
+        It is the one whose task leaves the last of them, on the same cores; the others must be there
+        before that task starts, or be left by it too.
+        """
+        if any(o.received for o in operands):
+            return -1
+        made = [self.steps[self.writers[o.tensor][0]].step for o in operands if o.tensor in self.writers]
+        last = max((s.wavefront for s in made), default=-1)
+        leaders = {s.leader for s in made if s.wavefront == last}
+        if len(leaders) != 1:
+            return -1
+        s = self.steps[leaders.pop()].step
+        rides = s.kind in ("task", "join") and (s.region, s.grid) == (region, grid)
+        return s.number if rides else -1
+
     # -- steps -----------------------------------------------------------------------
     def task(self, number: int, node: Node, region: int, grid: Grid, split: Split, part: str) -> None:
         """The step of a node, and the join of its partial results if `part` is cut."""
@@ -294,6 +311,8 @@ class Assembly:
                 )
             )
             temporary.append(scratch)
+        rides = self.leader(operands, region, grid)
+        wavefront = self.level(node.inputs) if rides < 0 else self.steps[rides].step.wavefront
         made = self.add(
             Step(
                 number=-1,
@@ -311,9 +330,10 @@ class Assembly:
                 operands=operands,
                 result=result,
                 scratch=scratch,
-                wavefront=self.level(node.inputs),
+                wavefront=wavefront,
                 position=0,
                 source=node.source,
+                rides=rides,
             ),
             temporary,
         )

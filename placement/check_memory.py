@@ -21,6 +21,9 @@ def judge_memory(plan: Plan, index: Index) -> None:
     for s in plan.steps:
         _judge_step(plan, s, users, takers)
     _judge_lifetimes(plan, index, users)
+    for b in plan.buffers:
+        if b.over != -1:
+            _judge_over(plan, index, b, users)
     for r in range(len(plan.regions)):
         _judge_addresses(plan, [b for b in plan.buffers if b.region == r and b.bytes])
 
@@ -119,6 +122,51 @@ def _judge_lifetimes(plan: Plan, index: Index, users: Sequence[Sequence[int]]) -
             )
 
 
+def _judge_over(plan: Plan, index: Index, new: Buffer, users: Sequence[Sequence[int]]) -> None:
+    """A buffer takes over another: its step writes each element where it read that same element, as
+    the last one to read it."""
+    if not 0 <= new.over < len(plan.buffers) or new.over == new.number:
+        raise IllegalPlan(f"{buffer_name(new)}: takes over buffer {new.over} of {len(plan.buffers)}")
+    old, s = plan.buffers[new.over], index.owner.get(new.number)
+    where = f"{buffer_name(new)}: takes over {buffer_name(old)}"
+    made = index.owner.get(old.number)
+    if s is None or made is None or {new.role, old.role} != {"result"}:
+        raise IllegalPlan(f"{where}; only a result can take over a result")
+    for what in ("region", "grid", "shape", "pitches", "address"):
+        a, b = getattr(new, what), getattr(old, what)
+        if a != b:
+            raise IllegalPlan(f"{where}: {what} is {a}, must be {b}")
+    if old.dtype.bytes != new.dtype.bytes:
+        raise IllegalPlan(f"{where}: elements are {new.dtype.bytes} bytes, must be {old.dtype.bytes}")
+    reads = [j for j, o in enumerate(s.operands) if o.buffer == old.number]
+    if not reads or s.kind != "task" or s.part:
+        raise IllegalPlan(f"{where}, which {step_name(s)} does not read where it lies")
+    for j in reads:
+        if not s.op.overwrites(j):
+            raise IllegalPlan(
+                f"{where}: {step_name(s)} reads other elements of operand {j} {s.operands[j].tensor!r} "
+                "than it writes"
+            )
+    # Who computes an element finds it at the address where it writes it: boxes begin alike on each core.
+    empty: Any = np.zeros((1, 1), np.bool_)
+    for n in s.hold:
+        empty = empty | (n.hi <= n.lo)[n.number()[0]]
+    for d, (n, h) in enumerate(zip(s.hold, made.hold, strict=True)):
+        apart = (n.lo[n.number()[0]] != h.lo[h.number()[0]]) & ~empty
+        if apart.any():
+            row, column = (int(i) for i in np.argwhere(apart)[0])
+            core = grid_core(plan, s.region, s.grid, column, row)
+            raise IllegalPlan(f"{where}: dimension {d}: its box begins elsewhere on {core}")
+    if old.live[1] != s.position or new.live[0] != s.position:
+        raise IllegalPlan(
+            f"{where} at position {s.position}; they live until {old.live[1]} and from {new.live[0]}"
+        )
+    for r in (plan.steps[p] for p in users[old.number]):
+        at_once = r is s or r.wavefront >= s.wavefront
+        if at_once and (old.number in r.fetched or r.leader != s.leader):
+            raise IllegalPlan(f"{where} in wavefront {s.wavefront}, in which {step_name(r)} reads it")
+
+
 def _judge_addresses(plan: Plan, buffers: Sequence[Buffer]) -> None:
     """No two buffers of a region share a core, a moment and an address."""
     order = sorted(buffers, key=lambda b: (b.address, b.number))
@@ -135,7 +183,7 @@ def _judge_addresses(plan: Plan, buffers: Sequence[Buffer]) -> None:
         for k in chosen:
             other = order[k]
             shared = _shared(b.grid, other.grid)
-            if shared is None:
+            if shared is None or b.over == other.number or other.over == b.number:
                 continue
             x, y = shared
             core = grid_core(plan, b.region, Grid(1, 1, x, y), 0, 0)

@@ -28,7 +28,9 @@ class Buffer:
 
     shape: the largest box held, by tensor dimension. order: dimensions from outermost to
     innermost in memory. live: first and last position in the schedule, inclusive; resident
-    buffers live always. address: byte offset in the core's SRAM.
+    buffers live always. address: byte offset in the core's SRAM. over: number of the result
+    buffer that this one takes over, -1 for none: the step that writes it computes each element from
+    the one that lies there, which nobody reads any more, and both have the same address.
     """
 
     number: int
@@ -41,6 +43,7 @@ class Buffer:
     order: tuple[int, ...]
     live: tuple[int, int]
     address: int = -1
+    over: int = -1
 
     @cached_property
     def elements(self) -> int:
@@ -88,6 +91,10 @@ class Step:
     node: number in the graph, -1 for none. part: the reduced axis cut in space, "" for none;
     the result then has a leading dimension of partial results. write: access of the result
     (relative to `offset` for partial results). position: place in the schedule.
+
+    rides: number of the step, its *leader*, that this one rides on; -1 for none. A rider runs on each core
+    as the last part of its leader's task, in the leader's wavefront: all its operands lie there, left by
+    that task or by earlier wavefronts.
     """
 
     number: int
@@ -109,15 +116,26 @@ class Step:
     position: int
     moves: tuple[Move, ...] = ()  # a join's
     source: tuple[str, ...] = ()
+    rides: int = -1
 
     @cached_property
     def hold(self) -> Layout:
         """What each core holds when the step is done."""
         return layout(self.write, self.op.axes, self.split, self.part, merge_time=True)
 
+    @cached_property
+    def fetched(self) -> frozenset[int]:
+        """The buffers that the step's moves read."""
+        return frozenset(m.source for m in (*(m for o in self.operands for m in o.moves), *self.moves))
+
+    @property
+    def leader(self) -> int:
+        """Number of the step whose task this one is part of: its own, or that of the step it rides on."""
+        return self.number if self.rides < 0 else self.rides
+
     @property
     def tiles(self) -> int:
-        """Tasks that the step runs per call (empty tiles not counted)."""
+        """Tiles that the step's kernel computes per call (empty ones not counted)."""
         if self.kind in ("input", "join"):
             return 0
         full = 1
@@ -150,7 +168,11 @@ class Plan:
 
     @property
     def tasks(self) -> int:
-        return sum(s.tiles for s in self.steps)
+        """Tasks per call. A rider's kernel is part of its leader's task; where the leader is a join,
+        which is the fabric's business, the first rider is the task."""
+        led = (s for s in self.steps if s.rides >= 0 and s.rides == s.number - 1)
+        first = (s for s in led if self.steps[s.rides].kind == "join")
+        return sum(s.tiles for s in self.steps if s.rides < 0) + sum(s.tiles for s in first)
 
     @cached_property
     def cycles(self) -> float:
@@ -183,9 +205,12 @@ class Plan:
         for s in self.steps:
             b = self.buffers[s.result]
             part = f" partial over {s.part}" if s.part else ""
+            rides = f" rides on {s.rides}" if s.rides >= 0 else ""
+            over = f" over {self.buffers[b.over].name!r}" if b.over >= 0 else ""
             lines.append(
-                f"  {s.position:4} w{s.wavefront} {s.kind} {s.op.name} {s.name!r} on region {s.region} "
-                f"[{s.grid}] {s.split}{part} -> {b.dtype}{list(b.shape)} at {b.address}"
+                f"  {s.position:4} w{s.wavefront}{rides} {s.kind} {s.op.name} {s.name!r} "
+                f"on region {s.region} [{s.grid}] {s.split}{part} "
+                f"-> {b.dtype}{list(b.shape)} at {b.address}{over}"
             )
             for o in s.operands:
                 c = self.buffers[o.buffer]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,9 +23,11 @@ def allocate(
 
     Two buffers may share addresses when their grids are disjoint or they never live at the same
     time. Code lies at address 0 of each region. Nothing is refused here: a plan over budget is
-    for the caller to judge.
+    for the caller to judge. One that takes over another lies where that one does.
     """
-    best = made = _first_fit(buffers, code_bytes, (), ALIGNMENT)
+    heads = _heads(buffers)
+    owners = _owners(buffers, heads)
+    best = made = _first_fit(owners, code_bytes, (), ALIGNMENT)
     early: set[int] = set()
     for _ in range(TRIES):
         high = {b.number for b in made if b.address + b.bytes > limit} - early
@@ -33,9 +35,35 @@ def allocate(
             break
         # Those that came last found the gaps taken in bits: now they choose first.
         early |= high
-        made = _first_fit(buffers, code_bytes, early, DENSE)
+        made = _first_fit(owners, code_bytes, early, DENSE)
         best = min(best, made, key=_highest)
-    return best
+    at = {b.number: b.address for b in best}
+    return tuple(replace(b, address=at[heads.get(b.number, b.number)]) for b in buffers)
+
+
+def _heads(buffers: Sequence[Buffer]) -> dict[int, int]:
+    """For each buffer that takes over another, the first of the buffers that lie there in turn."""
+    over = {b.number: b.over for b in buffers if b.over >= 0}
+    heads: dict[int, int] = {}
+    for number, old in over.items():
+        while old in over:
+            old = over[old]
+        heads[number] = old
+    return heads
+
+
+def _owners(buffers: Sequence[Buffer], heads: Mapping[int, int]) -> list[Buffer]:
+    """The buffers that have an address of their own, living as long as those that take them over."""
+    last: dict[int, int] = {}
+    for b in buffers:
+        if b.number in heads:
+            head = heads[b.number]
+            last[head] = max(last.get(head, -1), b.live[1])
+    return [
+        replace(b, live=(b.live[0], max(b.live[1], last.get(b.number, -1))))
+        for b in buffers
+        if b.number not in heads
+    ]
 
 
 def _highest(buffers: Sequence[Buffer]) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from waferc.ir.graph import Node
 from waferc.placement.layout import Cut, Grid, Region, Split
 from waferc.placement.move import HOST, Detour, DimensionMoves, Move
-from waferc.placement.plan import Operand, Plan, Step
+from waferc.placement.plan import Buffer, Operand, Plan, Step
 
 
 class Absent(Exception):
@@ -485,3 +485,122 @@ def writes_the_same(p: Plan) -> Plan:
 
 def output_of_another(p: Plan) -> Plan:
     return replace(p, outputs={**p.outputs, p.graph.outputs[0]: (0,)})
+
+
+# -- riders, and results that take over an operand's buffer --------------------------------------------
+
+
+def a_rider(p: Plan) -> Step:
+    """A rider that is the last of its wavefront."""
+    last = {s.wavefront: s for s in p.steps}
+    return first(s for s in last.values() if s.rides >= 0)
+
+
+def rides_a_wavefront_later(p: Plan) -> Plan:
+    s = a_rider(p)
+    return with_step(p, s.number, wavefront=s.wavefront + 1)
+
+
+def rides_on_an_input(p: Plan) -> Plan:
+    return with_step(p, a_rider(p).number, rides=0)
+
+
+def rides_on_a_rider(p: Plan) -> Plan:
+    s = first(s for s in p.steps if s.rides >= 0 and s.rides != s.number - 1)
+    return with_step(p, s.number, rides=s.number - 1)
+
+
+def rides_from_afar(p: Plan) -> Plan:
+    """A rider put on the task before its own."""
+    s = a_rider(p)
+    other = first(t for t in p.steps[: s.rides] if t.kind == "task" and t.rides < 0)
+    return with_step(p, s.number, rides=other.number)
+
+
+def rides_on_other_cores(p: Plan) -> Plan:
+    for leader, s in zip(p.steps[1:], p.steps[2:], strict=False):
+        alone = leader.kind in ("task", "join") and leader.rides < 0 and s.rides < 0 and s.kind == "task"
+        if alone and s.grid != leader.grid and s.wavefront == leader.wavefront:
+            return with_step(p, s.number, rides=leader.number)
+    raise Absent
+
+
+def rides_and_receives(p: Plan) -> Plan:
+    """A step on the cores of the one before, whose operand comes from elsewhere."""
+    s = a_rider(p)
+    return with_operand(p, s, 0, received=True)
+
+
+def rides_for_nothing(p: Plan) -> Plan:
+    """A rider that reads, where it lies, what an earlier wavefront left, and nothing else."""
+    for s in p.steps:
+        for j, o in enumerate(s.operands):
+            made = [t for t in p.steps[: s.number] if t.result == o.buffer and t.kind == "task"]
+            if s.rides >= 0 and o.buffer == p.steps[s.number - 1].result:
+                old = first(t for t in p.steps[: s.rides] if t.kind == "task" and t.grid == s.grid)
+                assert made
+                return with_operand(p, s, j, buffer=old.result)
+    raise Absent
+
+
+def an_over(p: Plan) -> tuple[Step, Buffer]:
+    """A step whose result takes over an operand's buffer, and that buffer."""
+    return first((s, p.buffers[p.buffers[s.result].over]) for s in p.steps if p.buffers[s.result].over >= 0)
+
+
+def over_another_address(p: Plan) -> Plan:
+    s, old = an_over(p)
+    return with_buffer(p, s.result, address=old.address + 16)
+
+
+def over_another_order(p: Plan) -> Plan:
+    s, old = first(
+        (s, p.buffers[p.buffers[s.result].over])
+        for s in p.steps
+        if p.buffers[s.result].over >= 0 and sum(n > 1 for n in p.buffers[s.result].shape) > 1
+    )
+    return with_buffer(p, s.result, order=old.order[::-1])
+
+
+def over_a_constant(p: Plan) -> Plan:
+    s, _ = an_over(p)
+    return with_buffer(p, s.result, over=first(b.number for b in p.buffers if b.role == "constant"))
+
+
+def over_what_is_not_read(p: Plan) -> Plan:
+    """A buffer taken over by a step that reads another one, which lies just there."""
+    s, old = an_over(p)
+    copy = replace(old, number=len(p.buffers), over=-1)
+    operands = tuple(replace(o, buffer=copy.number) if o.buffer == old.number else o for o in s.operands)
+    return with_step(replace(p, buffers=(*p.buffers, copy)), s.number, operands=operands)
+
+
+def over_other_elements(p: Plan) -> Plan:
+    """A softmax over its own operand: every element is computed from a whole row."""
+    for s in p.steps:
+        for o in s.operands:
+            old, new = p.buffers[o.buffer], p.buffers[s.result]
+            if s.op.name == "Softmax" and not o.received and (old.shape, old.grid) == (new.shape, new.grid):
+                return with_buffer(p, new.number, over=old.number, order=old.order, address=old.address)
+    raise Absent
+
+
+def over_what_is_read_later(p: Plan) -> Plan:
+    """A result over an operand that a later step still reads."""
+    for s in p.steps:
+        for j, o in enumerate(s.operands):
+            old, new = p.buffers[o.buffer], p.buffers[s.result]
+            alike = (old.role, old.shape, old.grid) == (new.role, new.shape, new.grid)
+            if s.op.overwrites(j) and not o.received and alike and old.live[1] > s.position:
+                return with_buffer(p, new.number, over=old.number, order=old.order, address=old.address)
+    raise Absent
+
+
+def over_what_it_fetches(p: Plan) -> Plan:
+    """A step that overwrites what it also receives from other cores."""
+    for s in p.steps:
+        for j, o in enumerate(s.operands):
+            over = p.buffers[s.result].over
+            if over >= 0 and o.moves and over != o.buffer:
+                return with_moves(p, s, j, (replace(o.moves[0], source=over), *o.moves[1:]))
+    raise Absent

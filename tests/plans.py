@@ -14,8 +14,10 @@ import waferc.ir.ops  # noqa: F401  (registers the operators)
 from waferc.codegen import blocks, calls, sweeps
 from waferc.ir import dtypes
 from waferc.ir.graph import REGISTRY, Graph, GraphBuilder, Spec
+from waferc.placement import written
 from waferc.placement.plan import Plan
 from waferc.placement.planner import plan
+from waferc.placement.route import routed
 from waferc.placement.wafer import Wafer, preset
 
 
@@ -97,7 +99,40 @@ def state() -> Graph:
     return m.graph("state", [x, past], [y, present], [(past, present)])
 
 
-GRAPHS: dict[str, Callable[[], Graph]] = {f.__name__: f for f in (mlp, convolution, attention, parts, state)}
+def riders() -> Graph:
+    """What can all be done where the products lie, and a result read twice."""
+    m = Model()
+    x, y = m.tensor("x", (16, 12), dtypes.F32), m.tensor("y", (16, 24), dtypes.F32)
+    h = m.op("MatMul", x, m.normal(0, 12, 10))
+    h = m.op("Neg", m.op("Add", m.op("Softmax", m.op("Relu", h)), h))
+    h = m.op("Relu", m.op("MatMul", h, m.normal(1, 10, 24)))
+    return m.graph("riders", [x, y], [m.op("Add", h, m.op("Neg", y))])
+
+
+@cache
+def riding() -> Plan:
+    """A plan of `riders` in which each of eight cores does the rows that it has, then columns."""
+    graph = riders()
+    split = {0: "m", 5: "n", 6: "d1", 8: "d1"}
+    ops = [
+        {
+            "node": i,
+            "op": n.op.name,
+            "region": 0,
+            "split": [[split.get(i, n.op.axes[0][0]), "x", 8]],
+            "grid": [8, 1, 0, 0, 1, 1],
+        }
+        for i, n in enumerate(graph.nodes)
+    ]
+    regions = [{"name": "all", "x": 0, "y": 0, "columns": 8, "rows": 8}]
+    return routed(
+        written.read({"schema": written.SCHEMA, "regions": regions, "ops": ops}, graph, preset("8x8"))
+    )
+
+
+GRAPHS: dict[str, Callable[[], Graph]] = {
+    f.__name__: f for f in (mlp, convolution, attention, parts, state, riders)
+}
 SMALL = ("8x8", "16x16", "32x32")
 
 

@@ -201,6 +201,24 @@ BAD = [
         broken.in_a_move(broken.moved("x", 1)),
         r"piece numbers x are \d+ at \d+, must be \d+",
     ),
+    ("riders", broken.rides_a_wavefront_later, r"rides on step \d+ of wavefront \d+, in wavefront \d+"),
+    ("riders", broken.rides_on_an_input, r"rides on step 0, which leads no task: input 'x'"),
+    ("riders", broken.rides_on_a_rider, r"rides on step \d+, which leads no task: task"),
+    ("riders", broken.rides_from_afar, r"rides on step \d+, but .* comes between"),
+    ("riders", broken.rides_on_other_cores, r"rides on step \d+ on \[.*\] of region 0, is on \[.*\]"),
+    ("riders", broken.rides_and_receives, r"rides on step \d+, but operand 0 '.*' is received"),
+    ("riders", broken.rides_for_nothing, r"rides on step \d+, but reads nothing that its task leaves"),
+    ("riders", broken.over_another_address, r"takes over result buffer .*: address is \d+, must be \d+"),
+    ("riders", broken.over_another_order, r"takes over result buffer .*: pitches is .*, must be"),
+    (
+        "riders",
+        broken.over_a_constant,
+        r"takes over constant buffer .*; only a result can take over a result",
+    ),
+    ("riders", broken.over_what_is_not_read, r"takes over result buffer .* does not read where it lies"),
+    ("riders", broken.over_other_elements, r"takes over .*: task '.*' .* reads other elements of operand 0"),
+    ("riders", broken.over_what_is_read_later, r"at position \d+; they live until \d+ and from \d+"),
+    ("riders", broken.over_what_it_fetches, r"in wavefront \d+, in which task '.*' .* reads it"),
 ]
 
 
@@ -242,6 +260,8 @@ def candidates(name: str) -> Iterator[Plan]:
     if name == "links":
         yield around_dead_links()
         return
+    if name == "riders":
+        yield plans.riding()
     for graph in sorted(plans.GRAPHS, key=lambda g: g != name):
         for wafer in ("16x16", "8x8", "32x32"):
             yield plans.planned(graph, wafer)

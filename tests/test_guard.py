@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plans import GRAPHS, Model, planned
+from plans import GRAPHS, Model, planned, riding
 from waferc.ir import dtypes
 from waferc.ir.builder import Carried, KernelBuilder, Value
 from waferc.ir.graph import Graph
@@ -197,6 +197,22 @@ def test_an_address_that_is_used_again_too_early() -> None:
     # Whoever reads the overwritten buffer first is named; no later than its last reader.
     named = [s for s in p.steps if f"{s.name!r}" in message]
     assert any(names(message, p, s) and s.position <= reader.position for s in named), message
+
+
+def test_an_operand_that_its_reader_overwrites_too_early() -> None:
+    """A result laid over an operand that another step still reads: its bytes are good, but another's."""
+    p = riding()
+    s, b = next(
+        (s, p.buffers[o.buffer])
+        for s in p.steps
+        for j, o in enumerate(s.operands)
+        if s.op.overwrites(j) and not o.received and p.buffers[o.buffer].live[1] > s.position
+    )
+    later = step_where(p, lambda r: r.position > s.position and b.number in {o.buffer for o in r.operands})
+    p = with_buffer(p, s.result, over=b.number, address=b.address, order=b.order)
+    message = found(p)
+    assert names(message, p, later), message
+    assert "does not hold" in message
 
 
 def received(p: Plan, fits: Callable[[Operand], bool]) -> tuple[Step, int]:

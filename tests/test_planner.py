@@ -317,6 +317,46 @@ def test_a_wafer_that_is_no_wafer_is_refused() -> None:
         plan(plans.mlp(), broken)
 
 
+def test_what_lies_where_it_was_made_rides_on_its_maker() -> None:
+    """No wavefronts, tasks or buffers of their own for all that can be done as the end of a product."""
+    made = plans.riding()
+    made.check()
+    ridden = {s.op.name: made.steps[s.rides].name for s in made.steps if s.rides >= 0 and s.wavefront == 1}
+    assert ridden == dict.fromkeys(("Relu", "Softmax", "Add", "Neg"), "n0_MatMul")
+    # Two products, the negated input and the sum of both branches, on eight cores each.
+    assert (made.wavefronts, made.tasks) == (4, 32)
+    over = {s.name for s in made.steps if made.buffers[s.result].over >= 0}
+    assert over == {"n3_Add", "n4_Neg", "n6_Relu", "n8_Add"}
+    text = str(made)
+    assert "w1 rides on 2 task Softmax" in text
+    assert " over 'n2_Softmax_out'" in text
+
+
+def test_a_kernel_after_a_join_is_a_task() -> None:
+    """The reduction is the fabric's business, what its result is then used for a core's."""
+    made = plans.planned("mlp", "32x32")
+    for s in made.steps:
+        assert s.leader == s.number or made.steps[s.rides].wavefront == s.wavefront
+    joined = [s for s in made.steps if s.rides >= 0 and made.steps[s.rides].kind == "join"]
+    assert joined
+    rest = sum(s.tiles for s in made.steps if s.kind == "task" and s.rides < 0)
+    assert made.tasks == rest + sum(s.tiles for s in joined if s.number == s.rides + 1)
+
+
+def test_buffers_that_take_over_one_another_have_one_address() -> None:
+    """Their lives as one: nothing else may lie there in between."""
+    grid = Grid(2, 1)
+
+    def buffer(number: int, live: tuple[int, int], over: int = -1) -> Buffer:
+        return Buffer(number, f"b{number}", "result", 0, grid, dtypes.F32, (8,), (0,), live, over=over)
+
+    chain = [buffer(0, (0, 2)), buffer(1, (2, 5), over=0), buffer(2, (5, 6), over=1)]
+    placed = allocate([*chain, buffer(3, (3, 3)), buffer(4, (7, 9))], (256,))
+    assert placed[0].address == placed[1].address == placed[2].address == placed[4].address
+    assert placed[3].address != placed[0].address
+    assert [b.live for b in placed] == [(0, 2), (2, 5), (5, 6), (3, 3), (7, 9)]
+
+
 def test_outputs_are_owned_to_the_end() -> None:
     made: Plan = plans.planned("state", "8x8")
     assert set(made.outputs) == set(made.graph.outputs)

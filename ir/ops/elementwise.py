@@ -95,6 +95,10 @@ class Elementwise(Op):
 
         nest(outer, {})
 
+    def overwrites(self, operand: int) -> bool:
+        alike = self.in_types[operand].bytes == self.out_type.bytes
+        return alike and not self.reduced and self.reads[operand] == self.write
+
     def work(self, extents: Extents) -> tuple[Work, ...]:
         n = product([extents[a] for a, _ in self.axes])
         ops = instructions(self.scalar, self.in_types)
