@@ -2,8 +2,8 @@
 
 Every GRANULE bytes of the literal SRAM have a tag: the buffer that holds them. A step claims its
 result and receive buffers (which poisons them, but for a result that takes over an operand's), a dead
-buffer is claimed for nobody. Before a kernel
-runs, its buffers must hold their tags; so must every element that a move reads or writes.
+buffer is claimed for nobody. Before a kernel runs, its buffers must hold their tags; so must every element
+that a move reads or writes.
 """
 
 from __future__ import annotations
