@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir.graph import Graph
 from ..ir.op import Op
-from .estimate import arrival, cut_extents, estimate, joining_parts
+from .estimate import Demand, arrival, cut_extents, demand, estimate, joining_parts
 from .follow import follow, join_split
 from .layout import Grid, Split
 from .split import Choice, Limits, Source, dense, enumerate_cuts
@@ -65,10 +65,9 @@ def _same_shape(graph: Graph, node: int, tensor: str) -> bool:
 
 @dataclass(frozen=True)
 class Prospects:
-    """Splits of the op ahead and their cycles with every operand in place."""
+    """Splits of the op ahead: what they need of the operand, and their cycles with every operand in place."""
 
-    axes: tuple[str, ...]
-    ways: Any  # int64 [axes, splits, 2]
+    demand: Demand
     cycles: Any  # float [splits]
 
     @cached_property
@@ -92,7 +91,7 @@ def prospects(ahead: Ahead, columns: int, rows: int, limits: Limits, wafer: Wafe
     excess = np.where(legal, limits.excess(resident, working), np.inf)
     near = np.flatnonzero(legal & (excess <= excess.min() * 1.01))
     best = near[np.argsort(cycles[near], kind="stable")[:MOST_PROSPECTS]]
-    return Prospects(tuple(c.axes), c.ways[:, best], cycles[best])
+    return Prospects(demand(op, ahead.operand, c.axes, c.ways[:, best], 1, wafer), cycles[best])
 
 
 def cycles_ahead(ahead: Ahead, op: Op, choice: Choice, p: Prospects, wafer: Wafer) -> float:
@@ -107,5 +106,5 @@ def cycles_ahead(ahead: Ahead, op: Op, choice: Choice, p: Prospects, wafer: Wafe
             source = Source(Grid(1, 1), Split(), (), (), 0, 0.0)  # it will lie anywhere
             break
         source = Source(followed[1], followed[0], link.write, link.axes, 0, 0.0)
-    late = arrival(ahead.op, ahead.operand, source, p.axes, p.ways, 1, wafer)
+    late = arrival(p.demand, source, wafer)
     return float(np.min(p.cycles + late, initial=np.inf))

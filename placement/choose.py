@@ -12,7 +12,7 @@ import numpy as np
 from ..ir.op import Op
 from .delivery import delivery
 from .estimate import arrival as estimated_arrival
-from .estimate import estimate
+from .estimate import demand, estimate
 from .fabric import joining
 from .follow import follow
 from .layout import Grid, Split
@@ -93,7 +93,7 @@ def _followed(op: Op, operand: int, sources: Sequence[Source | None], wafer: Waf
     for c in split.cuts:
         ways[axes.index(c.axis), 0, 0 if c.side == "x" else 1] *= c.ways
     arrivals = {
-        i: estimated_arrival(op, i, s, axes, ways, 1, wafer)[0]
+        i: estimated_arrival(demand(op, i, axes, ways, 1, wafer), s, wafer)[0]
         for i, (s, local) in enumerate(zip(sources, aligned, strict=True))
         if s is not None and not local
     }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.op import Op
-from .estimate import SIDES, arrival, cut_extents, estimate, joining_parts
+from .estimate import SIDES, arrival, cut_extents, demand, estimate, joining_parts
 from .layout import Cut, Grid, Split
 from .split import (
     Candidates,
@@ -83,6 +83,17 @@ def _sparing(op: Op, c: Candidates, sources: Sequence[Source | None], limits: Li
     return Candidates(c.axes, c.ways[:, keep])
 
 
+def _first(of: Any, most: int, excess: Any, cycles: Any, cores: Any) -> Any:
+    """The first `most` of the candidates `of` in order of excess, cycles and cores, ties by number."""
+    for key in (excess, cycles):
+        if len(of) <= most:
+            break
+        of = of[key[of] <= np.partition(key[of], most - 1)[most - 1]]  # none of the others is among them
+        if key[of].min() < key[of].max():
+            break  # what they differ in comes first
+    return of[np.lexsort((cores[of], cycles[of], excess[of]))][:most]
+
+
 def _best(
     op: Op,
     c: Candidates,
@@ -99,7 +110,9 @@ def _best(
     space = {a: ways // time.get(a, 1) for a, ways in cut.items()}
     steps = int(np.prod(list(time.values())))
     arrivals = {
-        j: arrival(op, j, s, c.axes, c.ways, steps, wafer) for j, s in enumerate(sources) if s is not None
+        j: arrival(demand(op, j, c.axes, c.ways, steps, wafer), s, wafer)
+        for j, s in enumerate(sources)
+        if s is not None
     }
     constant = [s is None for s in sources]
     joined = joining_parts(op, space, wafer)
@@ -112,9 +125,7 @@ def _best(
     excess = limits.excess(resident, working)
     cores = c.ways.prod((0, 2))
     out: list[Choice] = []
-    for i in np.lexsort((cores, cycles, excess, ~legal))[:most]:
-        if not legal[i]:
-            break
+    for i in _first(np.flatnonzero(legal), most, excess, cycles, cores):
         figures = float(cycles[i]), float(resident[i]), float(working[i])
         cuts = dict.fromkeys(to_split(op, c.axes, c.ways[:, i], outer).cuts for outer in SIDES)
         for own in cuts:
