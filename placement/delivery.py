@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir.affine import Access
 from ..ir.op import Op
-from .fabric import NOWHERE, depth, different_rows, need_elements, reach
+from .fabric import NOWHERE, depth, different_rows, most_elements, reach
 from .layout import Grid, Ints, Split, layout
 from .move import HOST, derive, identical
 from .split import Source
@@ -78,7 +78,7 @@ def _pattern(
         met = reach(move.dims, columns, count, sources, side)
         last = count - 1 - np.argmax(met[::-1], axis=0)
         sides.append(_Side(np.argmax(met, axis=0), last, met.any(0), int(met.sum(1).max(initial=0))))
-    received = int(np.max(need_elements(move.dims), initial=0))
+    received = most_elements(move.dims)
     held = int(np.prod([p.extent for p in hold]))
     return _Pattern(sides[0], sides[1], received, held, different_rows(move.dims, split.grid[1]))
 

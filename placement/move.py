@@ -208,15 +208,22 @@ def identical(
     ox = np.zeros((len(need), consumer.columns), np.int64)
     oy = np.zeros((len(need), consumer.rows), np.int64)
     ot = np.zeros((len(need), steps), np.int64)
+    some_empty = any((n.hi <= n.lo).any() for n in need)
     empty: Any = False
-    offsets: list[tuple[Any, Any]] = []
+    offsets: list[Any] = []
+    insides: list[Any] = []
     for n, h in zip(need, hold, strict=True):
         moved = Pieces(h.x[cols], h.y[rows], h.t, h.lo, h.hi, h.column, h.row)
         ni, hi = n.number(), moved.number()[:1]
         nlo, nhi, hlo, hhi = n.lo[ni], n.hi[ni], h.lo[hi], h.hi[hi]
-        empty = empty | (nhi <= nlo)
-        offsets.append((nlo - hlo, (nlo >= hlo) & (nhi <= hhi)))
-    for d, (offset, inside) in enumerate(offsets):
+        inside = (nlo >= hlo) & (nhi <= hhi)
+        if some_empty:
+            empty = empty | (nhi <= nlo)
+        elif not inside.all():
+            return None
+        offsets.append(nlo - hlo)
+        insides.append(inside)
+    for d, (offset, inside) in enumerate(zip(offsets, insides, strict=True)):
         if not (inside | empty).all():
             return None
         full = np.broadcast_to(

@@ -184,12 +184,13 @@ class Plan:
     def sram(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """int64 [height, width]: the highest byte in use on each core at any time."""
         out = np.zeros(self.wafer.cores, np.int64)
-        for region, code in zip(self.regions, self.code_bytes, strict=True):
-            cores = region.core.ravel()
-            out[cores] = np.maximum(out[cores], code)
-        for b in self.buffers:
-            cores = self.regions[b.region].on(b.grid).ravel()
-            out[cores] = np.maximum(out[cores], b.address + b.bytes)
+        for i, (region, code) in enumerate(zip(self.regions, self.code_bytes, strict=True)):
+            used = np.full(region.core.shape, code, np.int64)
+            for g, end in dict.fromkeys((b.grid, b.address + b.bytes) for b in self.buffers if b.region == i):
+                _, _, x1, y1 = g.box
+                at = used[g.y : y1 : g.dy, g.x : x1 : g.dx]
+                np.maximum(at, end, out=at)
+            out[region.core] = np.maximum(out[region.core], used)
         return out.reshape(self.wafer.height, self.wafer.width)
 
     def __str__(self) -> str:
