@@ -280,8 +280,7 @@ def arrival(wafer: Wafer, move: Traffic, ready: Floats, relayed: bool) -> Floats
 
 def joining(wafer: Wafer, split: Split, part: str, grid: Grid, wavelets: Any) -> Any:
     """Cycles of the fabric reduction of `wavelets` from partial results over `part`, cut on `grid`."""
-    along_x, along_y = ((c.ways for c in split.cuts if c.axis == part and c.side == s) for s in ("x", "y"))
-    x, y = next(along_x, 1), next(along_y, 1)
+    x, y = (next((c.ways for c in split.cuts if c.axis == part and c.side == s), 1) for s in ("x", "y"))
     if x > 1 and y > 1:
         return wafer.join(y, wavelets, grid.dy, x, grid.dx)
     return wafer.join(x, wavelets, grid.dx) if x > 1 else wafer.join(y, wavelets, grid.dy)

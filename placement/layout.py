@@ -270,6 +270,11 @@ class Grid:
             self.y + (self.rows - 1) * self.dy + 1,
         )
 
+    def within(self, other: Grid) -> tuple[Ints, Ints]:
+        """The numbers of this grid's rows and columns in `other`, on whose cores all of its cores are."""
+        rows = (self.y + self.dy * np.arange(self.rows) - other.y) // other.dy
+        return rows, (self.x + self.dx * np.arange(self.columns) - other.x) // other.dx
+
     def overlaps(self, other: Grid) -> bool:
         """Whether the bounding boxes share a core (a safe answer for strided grids)."""
         a, b = self.box, other.box

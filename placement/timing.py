@@ -1,6 +1,6 @@
 """The timing model: when each task of a plan starts and ends, and what each link carries.
 
-A task starts at max(arrival of its inputs, core free) and takes its kernel's cycles. A move's
+A task starts at max(its inputs are there, core free) and takes its kernel's cycles. A move's
 bytes arrive when the source is done, plus the route (hops, a turn, relays), plus serialisation: see
 `fabric.arrival`. All formulas with constants are `Wafer`'s.
 """
@@ -115,7 +115,7 @@ def _replay(plan: Plan) -> Iterator[_Run]:
     wafer = plan.wafer
     free = np.zeros(wafer.cores)
     ends: dict[int, Floats] = {}  # by result buffer: of steps that later ones still hear
-    last = {m.source: s.number for s in plan.steps for m in _moves(s)}
+    last = {b: s.number for s in plan.steps for b in _heard(s)}
     by_result: dict[int, Step] = {}
     known: dict[tuple[Op, Split], tuple[Any, Any]] = {}  # layers that are alike take the same
     for step in plan.steps:
@@ -127,32 +127,38 @@ def _replay(plan: Plan) -> Iterator[_Run]:
         extra = np.zeros(core.shape)
         for m in _moves(step):
             producer = by_result[m.source]
-            t = _traffic(plan, step, producer, m)
-            if m.route == "join":
-                arrived = np.maximum(arrived, _joined(wafer, m, producer, t, ends[m.source]))
-            else:
-                arrived = np.maximum(arrived, arrival(wafer, t, ends[m.source], m.route == "relay"))
-                arrived = arrived + _detour(wafer, m)
+            t = traffic_of(plan, step, producer, m)
+            arrived = np.maximum(arrived, _came(wafer, m, producer, t, ends[m.source]))
             if m.route == "local":
                 extra = extra + wafer.copy(t.inbound * wafer.wavelet_bytes / 4, F32)
-        begin = np.maximum(arrived, free[core])
+        for o in step.operands:
+            if not o.received and o.buffer in by_result:
+                rows, columns = step.grid.within(by_result[o.buffer].grid)
+                arrived = np.maximum(arrived, ends[o.buffer][np.ix_(rows, columns)])
+        # A reduction is the fabric's business: meanwhile its roots compute, and it does not wait for them.
+        begin = arrived if step.kind == "join" else np.maximum(arrived, free[core])
         computes = step.kind == "task" or (step.kind == "update" and bool(step.operands))
         work = np.where(active, (own if computes else 0.0) + extra, 0.0)
         finish = np.where(active, begin + work, 0.0)
-        if step.kind != "input":
+        if step.kind not in ("input", "join"):
             free[core] = np.maximum(free[core], finish)
         if step.kind != "update":
             by_result[step.result] = step
             if step.result in last:
                 ends[step.result] = finish
-        for m in _moves(step):
-            if last[m.source] == step.number:
-                ends.pop(m.source, None)
+        for b in _heard(step):
+            if last[b] == step.number:
+                ends.pop(b, None)
         yield _Run(core, begin, finish, work, active)
 
 
 def _moves(step: Step) -> list[Move]:
     return [*(m for o in step.operands for m in o.moves), *step.moves]
+
+
+def _heard(step: Step) -> list[int]:
+    """The buffers whose writers the step waits for, and constants."""
+    return [*(m.source for m in _moves(step)), *(o.buffer for o in step.operands if not o.received)]
 
 
 def link_bytes(plan: Plan) -> Floats:
@@ -162,11 +168,23 @@ def link_bytes(plan: Plan) -> Floats:
     for step in plan.steps:
         for m in _moves(step):
             if m.route != "local":
-                add_links(plan.wafer, links, _traffic(plan, step, by_result[m.source], m))
+                add_links(plan.wafer, links, traffic_of(plan, step, by_result[m.source], m))
     return links
 
 
-def _traffic(plan: Plan, step: Step, producer: Step, move: Move) -> Traffic:
+def came(plan: Plan, step: Step, producer: Step, move: Move, ready: Floats) -> Floats:
+    """[rows, columns] of the step: when all that the move brings is there. ready: of the producer."""
+    return _came(plan.wafer, move, producer, traffic_of(plan, step, producer, move), ready)
+
+
+def _came(wafer: Wafer, move: Move, producer: Step, t: Traffic, ready: Floats) -> Floats:
+    if move.route == "join":
+        return _joined(wafer, move, producer, t, ready)
+    return arrival(wafer, t, ready, move.route == "relay") + _detour(wafer, move)
+
+
+def traffic_of(plan: Plan, step: Step, producer: Step, move: Move) -> Traffic:
+    """The traffic of a move from the producer to the step."""
     buffer = plan.buffers[move.source]
     here, there = plan.regions[step.region], plan.regions[producer.region]
     return traffic(

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waferc.ir import dtypes
 from waferc.placement import written
-from waferc.placement.fabric import NOWHERE, colour_intervals
-from waferc.placement.layout import Grid, axis_indices
+from waferc.placement.fabric import NOWHERE, colour_intervals, joining
+from waferc.placement.layout import Cut, Grid, Side, Split, axis_indices
 from waferc.placement.move import Move
 from waferc.placement.place import PLACERS, logical_width, physical_width
 from waferc.placement.plan import Buffer, Plan, Step
@@ -192,6 +192,30 @@ def test_a_step_ends_after_those_that_it_reads(graph: str) -> None:
         for m in moves_of(s):
             assert timing.end[s.number].max() > timing.end[by_result[m.source]].max() or m.route == "local"
     assert timing.cycles == pytest.approx(max(float(e.max()) for e in timing.end))
+
+
+@pytest.mark.parametrize("side", ["x", "y"])
+@pytest.mark.parametrize("pitch", [1, 3])
+def test_a_line_is_joined_at_its_own_price_along_either_side(side: Side, pitch: int) -> None:
+    grid = Grid(64, 1, dx=pitch) if side == "x" else Grid(1, 64, dy=pitch)
+    wafer = preset("wse3")
+    cycles = joining(wafer, Split((Cut("k", side, 64),)), "k", grid, 5)
+    assert cycles == wafer.join(64, 5, pitch)
+
+
+@pytest.mark.parametrize("graph", plans.GRAPHS)
+def test_a_step_in_place_starts_after_what_it_reads(graph: str) -> None:
+    made = plans.planned(graph, "16x16")
+    timing = simulate(made)
+    writer: dict[int, Step] = {}
+    for s in made.steps:
+        for o in s.operands:
+            if not o.received and o.buffer in writer:
+                w = writer[o.buffer]
+                rows, columns = s.grid.within(w.grid)
+                assert (timing.start[s.number] >= timing.end[w.number][np.ix_(rows, columns)]).all()
+        if s.kind != "update":
+            writer[s.result] = s
 
 
 # -- colours ---------------------------------------------------------------------------------------
