@@ -9,7 +9,7 @@ from typing import Any
 from ..ir.absent import absent
 from ..ir.affine import Affine
 from ..ir.dtypes import DType, by_name
-from ..ir.graph import Graph, Node, Tensor
+from ..ir.graph import Graph, Length, Node, Tensor
 from ..ir.op import Op
 from ..placement.wafer import Wafer
 
@@ -89,6 +89,7 @@ def encode_graph(graph: Graph) -> Any:
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),
         "states": [list(s) for s in graph.states],
+        "length": encode(graph.length),
         "nodes": [
             {"op": encode(n.op), "inputs": list(n.inputs), "output": n.output, "source": list(n.source)}
             for n in graph.nodes
@@ -116,6 +117,7 @@ def decode_graph(data: Any, constants: Mapping[str, Any] | None = None) -> Graph
             tuple(data["inputs"]),
             tuple(data["outputs"]),
             tuple((a, b) for a, b in data["states"]),
+            decode(data["length"], {"Length": Length}),
         )
     except (KeyError, TypeError, ValueError) as e:
         raise Undecodable(f"graph: {e!r}") from None

@@ -86,13 +86,15 @@ class _Maker:
         self.sweeps: list[Sweep] = []
         self.packed: dict[Any, View] = {}
         self.touched: dict[int, list[int]] = {}
+        self.own = {past: present for present, past in plan.graph.in_place().items()}
 
     def make(self) -> Shared:
         pasts = {past for past, _ in self.graph.states}
         inputs: list[Lay] = []
         for s in self.plan.steps:
             if s.kind == "input":
-                home = self._home(s.tensor, "state" if s.tensor in pasts else "input", None)
+                kind: Kind = "state" if s.tensor in pasts else "input"
+                home = self._home(s.tensor, kind, self._inner_of_cache(s.tensor))
                 inputs.append(_whole(home))
         for t in self.tasks:
             self._task(t)
@@ -177,7 +179,9 @@ class _Maker:
     def _task(self, t: _Task) -> None:
         op = t.step.op
         operands = [self._operand(t, j) for j in range(len(op.reads))]
-        if t.tensor not in self.of:
+        if op.updates is not None:
+            self.of[t.tensor] = self.of[t.step.operands[op.updates].tensor]
+        elif t.tensor not in self.of:
             self._home(t.tensor, "result", self._inner(t, operands))
         result = view(self.of[t.tensor], op.write, [a for a, _ in op.axes])
         self._arrange(t, [*operands, result])
@@ -253,6 +257,18 @@ class _Maker:
                 return found[0]
         return None
 
+    def _inner_of_cache(self, past: str) -> int | None:
+        """The dimension of a cache that shall run fastest: the one that a product reads along its vectors."""
+        present = self.own.get(past)
+        for node in self.graph.nodes:
+            if present in node.inputs and isinstance(node.op, Contract):
+                j = node.inputs.index(present)
+                own = set(access_axes(node.op.reads[j])) - set(access_axes(node.op.reads[1 - j]))
+                kept = [a for a in own if a not in node.op.reduced and node.op.size[a] >= WIDE]
+                best = max(kept, key=lambda a: (node.op.size[a], a), default="")
+                return next((d for d, e in enumerate(node.op.reads[j]) if e == axis(best)), None)
+        return None
+
     # -- sweeps -------------------------------------------------------------------------------
     def _arrange(self, t: _Task, views: list[View]) -> None:
         first, *rest = orders(t.step)
@@ -285,7 +301,10 @@ class _Maker:
             self._free(step.name, op, views, sums, lanes_across, tensors)
             return
         lane = op.lane_axis(op.size)
-        steps = steps_of(op, lane, 0, self.lanes, [*op.whole, lane])
+        if op.updates is not None:
+            steps = {a: n for a, n in op.axes if a not in op.reduced}  # little is touched: one call
+        else:
+            steps = steps_of(op, lane, 0, self.lanes, [*op.whole, lane])
         names = {a: a for a in op.reduced}
         self._add(step.name, op, lane, views, sums, boxes(op.axes, steps, sums.stages, names))
 

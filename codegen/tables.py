@@ -54,6 +54,9 @@ class _Maker:
         plan = self.plan
         laying = [self._lay(plan.buffers[m.target], m, -1, "constant", t) for t, m in plan.lays]
         poisoning = self._freed([b for b in plan.buffers if not _resident(b)])
+        # What a call made of a state in place is the past of the next one.
+        changed = [plan.buffers[b.over] for b in plan.buffers if b.role == "state" and b.over >= 0]
+        poisoning += [self._renamed(b) for b in changed]
         first = [s for s in plan.steps if s.kind == "input"]
         inputs: list[Entry] = []
         for s in first:

@@ -17,12 +17,14 @@ import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, TextIO
 
 import numpy as np
 
-from ..runtime.program import Port, Program
+from ..ir.graph import Length
+from ..runtime.ports import Port, Ports
+from ..runtime.program import Program
 from .errors import WafercError, shown
 from .feeds import Feed, random_feed
 from .peers import FIRST, load_peer
@@ -77,18 +79,20 @@ def measure(
 
     A peer that fails, or is not ready after `limit` seconds, is left out; PeerFailed if it is the first.
     """
-    ports, states = program.ports.inputs, program.ports.states
-    fresh = [p for p in ports if p.name not in program.state_inputs]
+    fresh = [p for p in program.ports.inputs if p.name not in program.state_inputs]
+    at = program.ports.length
 
     def mine(number: int, calls: int) -> float:
         given = feeds(fresh, seed, number, calls, ranges or {})
+        if at is not None:
+            program.reset()
         return timed(lambda feed: program.run(feed, threads), given, calls)
 
     runs: dict[str, Callable[[int, int], float]] = {"": mine}
     failed: dict[str, str] = {}
     with ExitStack() as started:
         for name in peers:
-            peer = Peer(name, model, threads, ports, states, ranges or {}, seed, limit)
+            peer = Peer(name, model, threads, program.ports, ranges or {}, seed, limit)
             try:
                 runs[name] = started.enter_context(peer.started()).measure
                 runs[name](0, 1)
@@ -102,6 +106,8 @@ def measure(
         once = {name: run(1, 1) for name, run in runs.items()}
         most = max(once[""], once[peers[0]])  # both the same, so that the caches are as warm
         calls = {name: _calls(max(ms, most) if name else most) for name, ms in once.items()}
+        if at is not None:
+            calls = {name: min(n, at.capacity // at.added) for name, n in calls.items()}
         calls[peers[0]] = calls[""]
         took: dict[str, list[float]] = {name: [] for name in runs}
         for i in range(rounds):
@@ -143,8 +149,7 @@ class Peer:
         name: str,
         model: str,
         threads: int,
-        ports: Sequence[Port],
-        states: Sequence[tuple[str, str]],
+        ports: Ports,
         ranges: Ranges,
         seed: int = 0,
         limit: float | None = None,
@@ -154,8 +159,9 @@ class Peer:
             "peer": name,
             "model": model,
             "threads": threads,
-            "ports": [[p.name, list(p.shape), p.dtype.name] for p in ports],
-            "states": [list(s) for s in states],
+            "ports": [[p.name, list(p.shape), p.dtype.name] for p in ports.inputs],
+            "states": [list(s) for s in ports.states],
+            "length": None if ports.length is None else astuple(ports.length),
             "ranges": {n: list(r) for n, r in ranges.items()},
             "seed": seed,
         }
@@ -216,12 +222,15 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     ranges = {n: (float(low), float(high)) for n, (low, high) in first["ranges"].items()}
     try:
         runtime = load_peer(first["peer"], first["model"], first["threads"], ports)
-        streaming = Streaming(runtime, ports, states)
+        length = None if first["length"] is None else Length(*first["length"])
+        streaming = Streaming(runtime, ports, states, length)
         answer({})
         fresh = [p for p in ports if p.name not in {past for past, _ in states}]
         for line in requests:
             r = json.loads(line)
             given = feeds(fresh, first["seed"], r["number"], r["calls"], ranges)
+            if length is not None:
+                streaming.reset()
             answer({"milliseconds": timed(streaming.run, given, r["calls"])})
     except WafercError as e:
         answer({"error": str(e)})

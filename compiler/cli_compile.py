@@ -28,6 +28,8 @@ def check(
     wafer: str,
     dims: tuple[tuple[str, int], ...],
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    states: tuple[tuple[str, str], ...],
+    capacity: int | None,
 ) -> None:
     """List a model's operators, and whether it fits.
 
@@ -50,7 +52,7 @@ def check(
         console.result(data)
         some = ", ".join(shown(kind) for kind in refused[:8]) + (", ..." if len(refused) > 8 else "")
         raise UnsupportedModel(f"unsupported operators: {some}; the table says why")
-    options = Compiling(wafer, dims, shapes, "2", "f32", "latency", 0, (), None)
+    options = Compiling(wafer, dims, shapes, "2", "f32", "latency", 0, states, capacity, None)
     try:
         compiled = options.compile(model, console, until="plan")
     except DoesNotFit as e:

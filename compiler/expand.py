@@ -212,8 +212,11 @@ class Builder:
         g.constants = {new(name): value for name, value in g.constants.items()}
         g.nodes = [Node(n.op, tuple(map(new, n.inputs)), new(n.output), n.source) for n in g.nodes]
 
-    def finish(self, name: str, states: Sequence[tuple[str, str]]) -> Graph:
-        """The graph; UsageError for a state that is no pair of input and output of one type."""
+    def finish(self, name: str, states: Sequence[tuple[str, str]], grow: bool = False) -> Graph:
+        """The graph; UsageError for a state that is no pair of input and output of one type.
+
+        grow: an output may be longer than its input; such states are checked by whom they concern.
+        """
         g = self.graph
         for past, present in states:
             for end, ends, what in ((past, self.inputs, "input"), (present, self.outputs, "output")):
@@ -221,7 +224,7 @@ class Builder:
                     known = ", ".join(map(quoted, ends))
                     raise UsageError(f"--state: no {what} {quoted(end)}; the {what}s are {known}")
             a, b = g.tensors[past], g.tensors[present]
-            if (a.shape, a.dtype) != (b.shape, b.dtype):
+            if not grow and (a.shape, a.dtype) != (b.shape, b.dtype):
                 raise UsageError(f"--state: {shown(str(a))} and {shown(str(b))} differ")
         graph = Graph(
             name,
@@ -233,7 +236,7 @@ class Builder:
             tuple(states),
         )
         try:
-            graph.check()
+            replace(graph, states=()).check() if grow else graph.check()
         except InvalidOp as e:
             raise AssertionError(f"a rule made an op that contradicts itself: {e}") from e
         return graph

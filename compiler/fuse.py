@@ -22,7 +22,7 @@ MOST_STEPS = 48
 
 def fuse_elementwise(graph: Graph) -> Graph:
     """An elementwise op that only one other elementwise op reads becomes part of that one."""
-    outputs, readers, writers = set(graph.outputs), graph.readers(), graph.writers()
+    outputs, readers, writers = set(graph.results), graph.readers(), graph.writers()
     nodes: list[Node | None] = list(graph.nodes)
     for at, reader in enumerate(graph.nodes):
         current = nodes[at]

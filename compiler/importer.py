@@ -9,8 +9,8 @@ at the end, and an If whose condition became a constant is replaced by its branc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -18,6 +18,7 @@ from onnx import checker, version_converter
 
 from ..ir import ops
 from ..ir.graph import REGISTRY, Graph
+from . import caches
 from .errors import InvalidInput, Refusal, UnsupportedModel, UnsupportedOperator, UsageError, quoted, shown
 from .expand import Builder
 from .functions import has_body
@@ -46,13 +47,15 @@ def import_model(
     dims: Mapping[str, int] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     states: Sequence[tuple[str, str]] = (),
+    capacity: int | None = None,
     weights: bool = True,
 ) -> Graph:
     """The model as a checked Graph.
 
     dims: values of symbolic dimensions. shapes: whole shapes of inputs, which win over dims.
-    states: pairs (input, output) whose value stays on the wafer between calls. weights: False takes
-    constants in external files as shapes, `Absent`.
+    states: pairs (input, output) whose value stays on the wafer between calls. capacity: positions of
+    states that grow in the model (caches; those with the usual names need not be listed). weights: False
+    takes constants in external files as shapes, `Absent`.
 
     Raises InputOutput, InvalidInput, UsageError, UnsupportedOperator (which lists every
     refused operator) or UnsupportedModel.
@@ -62,11 +65,52 @@ def import_model(
     refused = _unknown_operators(proto)
     if not refused:
         _check(proto)
-    builder = _build(proto, dims or {}, shapes or {}, keep_going=bool(refused))
-    if found := _merge(refused, builder.refusals if builder else []):
-        raise UnsupportedOperator(found)
-    assert builder is not None
-    return builder.finish(proto.graph.name or "model", states)
+    name = proto.graph.name or "model"
+
+    def built(sizes: Mapping[str, int]) -> Builder:
+        builder = _build(proto, sizes, shapes or {}, keep_going=bool(refused))
+        if found := _merge(refused, builder.refusals if builder else []):
+            raise UnsupportedOperator(found)
+        assert builder is not None
+        return builder
+
+    if capacity is None:
+        return caches.in_place(built(dims or {}).finish(name, states))
+    named = [p for p in caches.named_pairs(proto.graph) if p not in states]
+    return _with_capacity(proto.graph, name, built, dims or {}, [*states, *named], capacity)
+
+
+def _with_capacity(
+    graph: onnx.GraphProto,
+    name: str,
+    built: Callable[[Mapping[str, int]], Builder],
+    dims: Mapping[str, int],
+    pairs: Sequence[tuple[str, str]],
+    capacity: int,
+) -> Graph:
+    """The model with caches of `capacity` positions: built for a past of one position to see how many a
+    call adds, then for one that fills the capacity with them."""
+    if not pairs:
+        raise UsageError("--capacity: the model has no caches; name them with --state PAST=PRESENT")
+    symbol = caches.growing(graph, pairs, dims)
+    short, others = None, list[tuple[str, int]]()
+    sizes = dict(dims)
+    if symbol:
+        total, others = caches.totals(graph, symbol, dims)
+        rows = caches.new_rows(graph, dims) if total else 0
+        short = built({**dims, symbol: 1, **dict.fromkeys(total, 1 + rows)}).finish(name, pairs, grow=True)
+        added = caches.added(short, pairs)
+        if capacity <= added:
+            raise UsageError(
+                f"--capacity {capacity}: a call adds {added} positions; it must hold {added + 1} at least"
+            )
+        sizes |= {symbol: capacity - added, **dict.fromkeys(total, capacity)}
+    whole = built(sizes).finish(name, pairs, grow=True)
+    if short is not None:
+        caches.judge_positions(short, whole)
+    grown = [(a, b) for a, b in whole.states if whole.tensors[a].shape != whole.tensors[b].shape]
+    whole = replace(whole, states=tuple(s for s in whole.states if s not in grown))
+    return caches.in_place(caches.fixed(whole, grown, capacity, others) if grown else whole)
 
 
 def survey(

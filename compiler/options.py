@@ -79,6 +79,7 @@ class Compiling:
     optimize: str
     seed: int
     states: tuple[tuple[str, str], ...]
+    capacity: int | None
     constraints: str | None
 
     def compile(
@@ -95,6 +96,7 @@ class Compiling:
             optimize=self.optimize,
             seed=self.seed,
             states=self.states,
+            capacity=self.capacity,
             constraints=self.constraints,
             level=int(self.level),
             weights=self.weights,
@@ -121,7 +123,7 @@ def _stack(function: Function, options: list[Callable[[Function], Function]]) ->
 
 
 def binding(function: Function) -> Function:
-    """--wafer, --dim, --shape."""
+    """--wafer, --dim, --shape, --state, --capacity."""
     return _stack(
         function,
         [
@@ -145,6 +147,20 @@ def binding(function: Function) -> Function:
                 multiple=True,
                 type=Pair("INPUT=1,3,...", _shape),
                 help="Give an input's whole shape; may be repeated.",
+            ),
+            click.option(
+                "--state",
+                "states",
+                multiple=True,
+                type=Pair("PAST=PRESENT", str),
+                help="Keep output PRESENT on the wafer as input PAST of the next call; may be repeated.",
+            ),
+            click.option(
+                "--capacity",
+                type=click.IntRange(min=2),
+                metavar="N",
+                help="Positions of key-value caches, which stay on the wafer: states that grow, and "
+                "pairs named past_key_values.* and present.*.",
             ),
         ],
     )
@@ -188,13 +204,6 @@ def compiling(function: Function) -> Function:
                     "--no-host",
                     is_flag=True,
                     help="Refuse operators that would run on the host; none does so far.",
-                ),
-                click.option(
-                    "--state",
-                    "states",
-                    multiple=True,
-                    type=Pair("PAST=PRESENT", str),
-                    help="Keep output PRESENT on the wafer as input PAST of the next call; may be repeated.",
                 ),
                 click.option("--constraints", metavar="FILE", help="A placement.json to follow."),
             ],

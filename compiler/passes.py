@@ -56,7 +56,7 @@ def _until_stable(graph: Graph, steps: Sequence[Pass]) -> Graph:
 
 def eliminate_dead(graph: Graph) -> Graph:
     """Without the nodes, tensors and constants that no output depends on. Inputs stay."""
-    needed = set(graph.outputs)
+    needed = set(graph.results)
     kept: list[Node] = []
     for node in reversed(graph.nodes):
         if node.output in needed:
@@ -73,7 +73,7 @@ def eliminate_dead(graph: Graph) -> Graph:
 
 def merge_equal(graph: Graph) -> Graph:
     """One constant for equal constants and one node for nodes that compute the same."""
-    kept = set(graph.outputs)
+    kept = set(graph.results)
     table: dict[str, str] = {}
     alike: dict[object, list[str]] = {}
     for name, value in graph.constants.items():
@@ -207,7 +207,7 @@ def absorb_into_writers(graph: Graph, splits: bool) -> Graph:
             continue
         source = node.inputs[0]
         makers = writers.get(source, [])
-        if not makers or len(readers[source]) != 1 or source in graph.outputs:
+        if not makers or len(readers[source]) != 1 or source in graph.results:
             continue
         if leaves(copy.reads[0], full_box(copy), graph.tensors[source].shape):
             continue

@@ -101,6 +101,7 @@ def compile_model(
     optimize: str = "latency",
     seed: int = 0,
     states: Sequence[tuple[str, str]] = (),
+    capacity: int | None = None,
     constraints: str | Path | None = None,
     level: int = 2,
     weights: Literal["f32", "f16", "bf16"] = "f32",
@@ -131,7 +132,9 @@ def compile_model(
     machine = _wafer(wafer)
     graph: Graph = timed(
         "import",
-        lambda: import_model(model, dims or {}, shapes or {}, states=tuple(states), weights=not no_weights),
+        lambda: import_model(
+            model, dims or {}, shapes or {}, tuple(states), capacity=capacity, weights=not no_weights
+        ),
     )
     phases["import"] = str(graph)
     if level > 0:
@@ -153,6 +156,7 @@ def compile_model(
         "dims": dict(sorted((dims or {}).items())),
         "shapes": {k: list(v) for k, v in sorted((shapes or {}).items())},
         "states": [list(s) for s in graph.states],
+        "capacity": capacity,
         "wafer": machine.name,
         "optimize": optimize,
         "seed": seed,

@@ -29,7 +29,7 @@ def narrow_weights(graph: Graph, kind: str) -> Graph:
         name
         for name in graph.constants
         if _matrix(graph.tensors[name])
-        and name not in graph.outputs
+        and name not in graph.results
         and readers.get(name)
         and all(_takes(graph.nodes[i], operand) for i, operand in readers[name])
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,28 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Length:
+    """How far the caches of a model are filled, which the runtime keeps with them.
+
+    input: the scalar int64 graph input that holds it. capacity: positions of every cache. added: how
+    many a call appends. dims: the inputs that run over positions, caches and others, each with its dimension
+    of `capacity` elements.
+    """
+
+    input: str
+    capacity: int
+    added: int
+    dims: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Graph:
     """A model: nodes in an order in which every input comes before its use.
 
     constants: their values, or `Absent` where these are not at hand.
-    states: pairs (input, output) whose value stays on the wafer between calls.
+    states: pairs (past, present) of an input and the tensor that is its value in the next call; they stay
+    on the wafer between calls. A present that is no output is never read by the host. length: of caches
+    that are filled position by position.
     """
 
     name: str
@@ -67,6 +85,29 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     states: tuple[tuple[str, str], ...] = ()
+    length: Length | None = None
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The tensors that a call is for: the outputs, and what its states become."""
+        return tuple(dict.fromkeys((*self.outputs, *(present for _, present in self.states))))
+
+    @cached_property
+    def resident(self) -> frozenset[str]:
+        """Tensors that lie still on the cores that read them: constants, and caches changed in place."""
+        return frozenset(self.constants) | self.in_place().keys()
+
+    def in_place(self) -> dict[str, str]:
+        """Presents that are their past, changed where it lies: present -> past."""
+        readers = self.readers()
+        pasts = {present: past for past, present in self.states}
+        return {
+            n.output: n.inputs[n.op.updates]
+            for n in self.nodes
+            if n.op.updates is not None
+            and pasts.get(n.output) == n.inputs[n.op.updates]
+            and len(readers[n.inputs[n.op.updates]]) == 1
+        }
 
     def writers(self) -> dict[str, list[int]]:
         """For each tensor the positions of the nodes that write it."""
@@ -84,11 +125,14 @@ class Graph:
         return out
 
     def update_order(self) -> list[tuple[str, str]]:
-        """The states, each before the one whose old value becomes its new one is overwritten.
+        """The states to be overwritten, each before the one whose old value becomes its new one.
+
+        Those changed in place are not among them.
 
         Raises InvalidModel where states swap values in a ring: there is no such order.
         """
-        left, out = list(self.states), list[tuple[str, str]]()
+        own = self.in_place()
+        left, out = [s for s in self.states if s[1] not in own], list[tuple[str, str]]()
         while left:
             read = {present for _, present in left}
             free = [s for s in left if s[0] not in read or s[0] == s[1]]
@@ -118,9 +162,15 @@ class Graph:
                         raise InvalidModel(f"node {i} ({n.op.name}) writes past {n.output!r}")
             if last[n.output] == i:
                 ready.add(n.output)
-        for t in self.outputs:
+        for t in self.results:
             if t not in ready:
                 raise InvalidModel(f"output {t!r} is never written")
+        own = self.in_place()
+        for i, n in enumerate(self.nodes):
+            if n.op.updates is not None and n.output not in own:
+                raise InvalidModel(
+                    f"node {i} ({n.op.name}) changes {n.inputs[n.op.updates]!r}, no state of its own"
+                )
         for past, present in self.states:
             a, b = self.tensors[past], self.tensors[present]
             if (a.shape, a.dtype) != (b.shape, b.dtype):
@@ -142,6 +192,9 @@ class Graph:
             lines.append(f"  {self.tensors[n.output]}{show(n.op.write)} = {n.op.name}({reads})  <{axes}>")
         lines += [f"  output {self.tensors[t]}" for t in self.outputs]
         lines += [f"  state  {a} = {b}" for a, b in self.states]
+        if self.length:
+            at = self.length
+            lines.append(f"  length {at.input}: {at.added} more of {at.capacity} each call")
         return "\n".join(lines) + "\n"
 
 

@@ -102,6 +102,11 @@ class Op:
         by the iteration alone that then writes the same element of the result, in as many bytes."""
         return False
 
+    @property
+    def updates(self) -> int | None:
+        """The operand whose memory the result is: the op changes it where it lies. None: a result apart."""
+        return None
+
     # -- to be given by a family -----------------------------------------------
     @property
     def name(self) -> str:

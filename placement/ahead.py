@@ -48,7 +48,7 @@ def ahead_of(graph: Graph, node: int, readers: dict[str, list[tuple[int, int]]])
             op = graph.nodes[i].op
             if op.reduced and len(set(graph.nodes[i].inputs)) > 1:
                 return Ahead(
-                    i, tuple(chain), op, j, tuple(t in graph.constants for t in graph.nodes[i].inputs)
+                    i, tuple(chain), op, j, tuple(t in graph.resident for t in graph.nodes[i].inputs)
                 )
             if not op.reduced and found is None and _same_shape(graph, i, tensor):
                 found = i, j

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..ir.graph import Graph
 from ..ir.op import Op
+from .beside import residents
 from .build import Assembly
 from .layout import Region
 from .move import identical
@@ -30,35 +31,55 @@ def assemble(
     choose: Chooser,
     objective: str,
     seed: int,
+    others: Sequence[Graph] = (),
+    beside: Plan | None = None,
 ) -> Plan:
     """The plan for `regions`, each node on region `region_of[node]`, split as `choose` says.
 
-    The plan may be over budget.
+    others: graphs of the program's other entries, whose kernels lie on the cores, too. beside: the plan of
+    the first entry, for another one. The plan may be over budget.
     """
     constants = sum(graph.tensors[t].bytes for t in graph.constants)
     crowded = constants > CROWDED * wafer.sram_bytes * sum(r.core.size for r in regions)
-    a = Assembly(graph, wafer, regions, 0.0 if crowded else PILE)
+    kept = None if beside is None else residents(beside)
+    a = Assembly(graph, wafer, regions, 0.0 if crowded else PILE, kept)
     a.tensors.update(graph.tensors)
     pasts = {p for p, _ in graph.states}
-    for i, node in enumerate(graph.nodes):
-        region = region_of[i]
-        for t in node.inputs:
+    own = graph.in_place()
+    caches: dict[str, int] = {}  # present -> node, until its first reader says where it lies
+
+    def lay(tensors: Iterable[str], region: int) -> None:
+        for t in tensors:
             if t in graph.inputs and t not in a.writers:
                 a.lay_input(t, region, "state" if t in pasts else "input")
+
+    for i, node in enumerate(graph.nodes):
+        region = region_of[i]
+        if node.output in own:
+            caches[node.output] = i
+            lay((t for t in node.inputs if t not in pasts), region)
+            continue
+        lay(node.inputs, region)
         r = regions[region]
-        sources = [a.source(t, region) for t in node.inputs]
+        sources = [None if t in caches else a.source(t, region) for t in node.inputs]
         c = choose(i, sources, region, r.columns, r.rows)
         grid = c.grid if c.fixed else a.spot(region, c.grid, c.resident)
+        for j, t in enumerate(node.inputs):
+            if t in caches:
+                a.cache(caches.pop(t), own[t], node.op, j, region, grid, c.split)
         a.task(i, node, region, grid, c.split, c.part)
+    for t, i in caches.items():
+        a.lay_input(own[t], region_of[i], "state")
+        a.filled(i, own[t])
     for t in graph.inputs:
         if t not in a.writers:
             a.lay_input(t, 0, "state" if t in pasts else "input")
     for past, present in graph.update_order():
         a.update(past, present)
-    return _finish(a, objective, seed)
+    return _finish(a, objective, seed, others, beside)
 
 
-def _finish(a: Assembly, objective: str, seed: int) -> Plan:
+def _finish(a: Assembly, objective: str, seed: int, others: Sequence[Graph], beside: Plan | None) -> Plan:
     """Positions by wavefront, riders behind their leaders; lifetimes, addresses."""
     order = sorted(range(len(a.steps)), key=lambda i: (a.steps[i].step.wavefront, a.steps[i].step.leader, i))
     position = {n: p for p, n in enumerate(order)}
@@ -87,7 +108,13 @@ def _finish(a: Assembly, objective: str, seed: int) -> Plan:
     for t in a.graph.outputs:
         outputs[t] = tuple(sorted(position[i] for i in a.writers.get(t, ())))
     ran = [s for s in steps if s.kind == "task" or (s.kind == "update" and s.operands)]
-    code = tuple(code_bytes([s.op for s in ran if s.region == r], a.wafer) for r in range(len(a.regions)))
+    more = [n.op for g in others for n in g.nodes]
+    code = tuple(
+        code_bytes([*(s.op for s in ran if s.region == r), *more], a.wafer) for r in range(len(a.regions))
+    )
+    if beside is not None:
+        code = beside.code_bytes
+    alone = [b for b in beside.buffers if b.role not in ("constant", "state")] if beside is not None else []
     return Plan(
         graph=a.graph,
         tensors=a.tensors,
@@ -96,7 +123,7 @@ def _finish(a: Assembly, objective: str, seed: int) -> Plan:
         seed=seed,
         regions=a.regions,
         steps=steps,
-        buffers=allocate(buffers, code, a.wafer.sram_bytes),
+        buffers=allocate(buffers, code, a.wafer.sram_bytes, alone),
         code_bytes=code,
         lays=tuple(a.lays),
         outputs=outputs,

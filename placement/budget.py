@@ -16,7 +16,7 @@ import numpy as np
 from ..ir.graph import Graph
 from ..ir.op import Op
 from .estimate import cut_extents, estimate, joining_parts
-from .split import Candidates, Limits, dense, enumerate_cuts
+from .split import Candidates, Limits, dense, enumerate_cuts, uncut
 from .wafer import Wafer
 
 WORKING = (0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.6)  # of the bytes shared out: working sets tried
@@ -34,12 +34,16 @@ class Offer:
     working: Any
 
 
-def offer(op: Op, kept: Sequence[bool], columns: int, rows: int, wafer: Wafer) -> Offer:
+def offer(
+    op: Op, kept: Sequence[bool], columns: int, rows: int, wafer: Wafer, uncut: tuple[str, ...] = ()
+) -> Offer:
     """What the splits of `op` on a region cost. kept: by operand, whether it is a constant of its own.
+
+    uncut: see `Limits`.
 
     Cuts along time are among them for ops that keep something: they make room for it.
     """
-    c = enumerate_cuts(op, columns, rows, fine=True)
+    c = enumerate_cuts(op, columns, rows, True, uncut)
     times: list[dict[str, int]] = [{}]
     if any(kept):
         times += [{a: w} for a in c.axes for w in TIME_WAYS if w <= op.size[a]]
@@ -95,7 +99,7 @@ class Budget:
                 best = picked, max(working, nbytes - total)
         kept, left = best
         return {
-            i: Limits(kept[k] * SLACK, max(left - self.carried[i], 0.0), tight=True)
+            i: Limits(kept[k] * SLACK, max(left - self.carried[i], 0.0), tight=True, uncut=k[2])
             for i, k in self.keys.items()
         }
 
@@ -133,24 +137,26 @@ def _front(o: Offer, working: float) -> tuple[Any, Any]:
 
 def budget(graph: Graph, nodes: Sequence[int], columns: int, rows: int, wafer: Wafer) -> Budget:
     """The offers of `nodes` on one region; of a constant with several readers the first one keeps it."""
-    seen: set[str] = set()
+    own, seen = graph.in_place(), set[str]()
     keys: dict[int, Any] = {}
     offers: dict[Any, Offer] = {}
     for i in nodes:
         n = graph.nodes[i]
-        kept = tuple(t in graph.constants and t not in seen for t in n.inputs)
+        if n.output in own:
+            continue  # it runs where its cache is read
+        kept = tuple(t in graph.resident and t not in seen for t in n.inputs)
         seen.update(n.inputs)
-        keys[i] = (n.op, kept)
+        keys[i] = (n.op, kept, uncut(graph, i))
         if keys[i] not in offers:
-            offers[keys[i]] = offer(n.op, kept, columns, rows, wafer)
+            offers[keys[i]] = offer(n.op, kept, columns, rows, wafer, uncut(graph, i))
     return Budget(offers, keys, {i: b / (columns * rows) for i, b in _alive(graph, nodes).items()})
 
 
 def _alive(graph: Graph, nodes: Sequence[int]) -> dict[int, int]:
     """Bytes of all run-time tensors, but for its own result, that are needed when a node runs or later."""
     last = {t: i for i, n in enumerate(graph.nodes) for t in n.inputs}
-    last |= dict.fromkeys((*graph.outputs, *(past for past, _ in graph.states)), len(graph.nodes))
-    alive = set(graph.inputs)
+    last |= dict.fromkeys((*graph.results, *(past for past, _ in graph.states)), len(graph.nodes))
+    alive = set(graph.inputs) - {past for past, _ in graph.states}  # those are kept by who reads them
     out: dict[int, int] = {}
     for i, n in enumerate(graph.nodes):
         alive = {t for t in alive if last.get(t, -1) >= i}

@@ -14,6 +14,7 @@ from ..ir.graph import Graph, Node, Tensor
 from ..ir.op import Op
 from ..ir.ops.rearrange import Copy
 from ..ir.ops.reduce import REDUCTIONS
+from .beside import Residents
 from .follow import join_split
 from .layout import Cut, Grid, Layout, Region, Split, layout, whole
 from .move import HOST, Move, combining, derive, identical
@@ -21,6 +22,7 @@ from .plan import Buffer, Operand, Role, Step
 from .split import Source, useful_ways
 from .wafer import Wafer
 
+MOST_WORK = 1 << 62  # of a reader whose wish is not to be overruled
 INPUT_BYTES = 512  # an input is spread until a core owns no more than this, where the region allows
 
 
@@ -50,6 +52,7 @@ class Assembly:
     wafer: Wafer
     regions: tuple[Region, ...]
     pile: float  # of SRAM: up to there, what is small may lie where it likes
+    beside: Residents | None = None  # what another entry of the program keeps on the cores
     tensors: dict[str, Tensor] = field(default_factory=lambda: {})
     steps: list[_Draft] = field(default_factory=lambda: [])
     writers: dict[str, list[int]] = field(default_factory=lambda: {})
@@ -58,6 +61,17 @@ class Assembly:
     lays: list[tuple[str, Move]] = field(default_factory=lambda: [])
     resident: dict[int, Any] = field(default_factory=lambda: {})  # region -> bytes laid, by core
     laid: dict[tuple[str, int], list[Laid]] = field(default_factory=lambda: {})  # constant, region -> buffers
+
+    def __post_init__(self) -> None:
+        if self.beside is None:
+            return
+        self.buffers += self.beside.buffers
+        self.lays += self.beside.lays
+        for place, kept in self.beside.constants.items():
+            self.laid[place] = [Laid(k.buffer, k.grid, k.held, MOST_WORK) for k in kept]
+        for b in self.beside.buffers:
+            if b.over < 0:
+                self.keep(b.number)
 
     def spot(self, region: int, grid: Grid, resident: float) -> Grid:
         """`grid` where it is, or moved to where its fullest core holds least if constants pile up there."""
@@ -130,15 +144,12 @@ class Assembly:
     # -- inputs ----------------------------------------------------------------------
     def lay_input(self, name: str, region: int, role: Role) -> int:
         """The owners of a graph input: spread over the region, each byte once."""
+        if self.beside is not None and name in self.beside.states:
+            step, buffer, _ = self.beside.states[name]
+            return self.add(replace(step, number=-1, result=buffer, position=0))
         tensor = self.graph.tensors[name]
         axes = tuple((f"d{i}", n) for i, n in enumerate(tensor.shape))
-        op = Copy(
-            axes=axes,
-            reads=(tuple(axis(a) for a, _ in axes),),
-            write=tuple(axis(a) for a, _ in axes),
-            in_types=(tensor.dtype,),
-            out_type=tensor.dtype,
-        )
+        op = _whole_copy(axes, tensor.dtype)
         r = self.regions[region]
         cuts: list[Cut] = []
         rest = tensor.bytes
@@ -153,9 +164,13 @@ class Assembly:
                     rest = -(-rest // ways[0])
         split = Split(tuple(cuts))
         columns, rows, _ = split.grid
-        held = layout(op.write, axes, split)
-        grid = self.spot(region, Grid(columns, rows), rest)
-        result = self.buffer(name, role, region, grid, tensor.dtype, held, None)
+        return self._laid(name, role, op, region, self.spot(region, Grid(columns, rows), rest), split, None)
+
+    def _laid(
+        self, name: str, role: Role, op: Copy, region: int, grid: Grid, split: Split, innermost: int | None
+    ) -> int:
+        held = layout(op.write, op.axes, split)
+        result = self.buffer(name, role, region, grid, op.out_type, held, innermost)
         self.keep(result)
         return self.add(
             Step(
@@ -178,6 +193,42 @@ class Assembly:
                 position=0,
             )
         )
+
+    def cache(
+        self, number: int, past: str, reader: Op, operand: int, region: int, grid: Grid, split: Split
+    ) -> None:
+        """A cache where operand `operand` of its first reader wants it, and the step that fills it further.
+
+        Where the reader is split so that it would be kept twice, the cache lies apart and is moved to it.
+        """
+        if self.beside is not None and past in self.beside.states:
+            self.lay_input(past, region, "state")
+            self.filled(number, past)
+            return
+        access = reader.reads[operand]
+        names = [e.axes[0] for e in self.graph.nodes[number].op.write]
+        cuts: list[Cut] = []
+        for c in split.cuts:
+            d = next((d for d, e in enumerate(access) if e == axis(c.axis)), None)
+            if d is not None and c.side != "t":
+                cuts.append(Cut(names[d], c.side, c.ways))
+        own = Split(tuple(cuts))
+        if own.grid[:2] == (grid.columns, grid.rows):
+            tensor = self.graph.tensors[past]
+            op = _whole_copy(tuple(zip(names, tensor.shape, strict=True)), tensor.dtype)
+            lane = reader.lane_axis(split.extents(reader.axes))
+            self._laid(past, "state", op, region, grid, own, _along(access, lane))
+        else:
+            self.lay_input(past, region, "state")
+        self.filled(number, past)
+
+    def filled(self, number: int, past: str) -> None:
+        """The step of node `number` on the cores where its cache lies."""
+        s = self.steps[self.writers[past][0]].step
+        node = self.graph.nodes[number]
+        names = dict(zip((a for a, _ in s.op.axes), (e.axes[0] for e in node.op.write), strict=True))
+        split = Split(tuple(replace(c, axis=names[c.axis]) for c in s.split.cuts))
+        self.task(number, node, s.region, s.grid, split, "")
 
     # -- operands --------------------------------------------------------------------
     def operand(
@@ -291,7 +342,16 @@ class Assembly:
         lead = 1 if part else 0
         inner = _along(write, lane)
         innermost = None if inner is None else lead + inner
-        result = self.buffer(tensor, "result", region, grid, op.out_type, held, innermost)
+        if tensor in self.graph.resident:
+            assert op.updates is not None and not operands[op.updates].received
+            name = node.inputs[op.updates]
+            past = self.buffers[operands[op.updates].buffer]
+            result = self.beside.states[name][2] if self.beside and name in self.beside.states else -1
+            if result < 0:
+                result = len(self.buffers)
+                self.buffers.append(replace(past, number=result, name=tensor, over=past.number))
+        else:
+            result = self.buffer(tensor, "result", region, grid, op.out_type, held, innermost)
         scratch = -1
         _, scratch_bytes = self.wafer.task(op, extents)
         temporary = [o.buffer for o in operands if o.received]
@@ -420,6 +480,12 @@ class Assembly:
         for o in operands:
             self.users.setdefault(o.buffer, []).append(number)
         self.users.setdefault(old.result, []).append(number)
+
+
+def _whole_copy(axes: tuple[tuple[str, int], ...], dtype: DType) -> Copy:
+    """What the host does to lay a tensor."""
+    access = tuple(axis(a) for a, _ in axes)
+    return Copy(axes=axes, reads=(access,), write=access, in_types=(dtype,), out_type=dtype)
 
 
 PART = "part"

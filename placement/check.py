@@ -274,8 +274,14 @@ def _judge_graph(plan: Plan, index: Index) -> None:
         found = [s for s in index.writers.get(name, ()) if s.kind == "input"]
         if len(found) != 1:
             raise IllegalPlan(f"input {name!r} is laid by {len(found)} steps, not 1")
+    own = graph.in_place()
     for past, present in graph.states:
         s = index.updates.get(past)
+        if s is None and present in own:
+            w = index.writers[present][0]
+            if plan.buffers[w.result].over != index.writers[past][0].result:
+                raise IllegalPlan(f"{step_name(w)}: does not change {past!r} where it lies")
+            continue
         if s is None or s.result != index.writers[past][0].result:
             raise IllegalPlan(f"state {past!r}: its new value {present!r} is not written into its buffer")
         if [o.tensor for o in s.operands] not in ([], [present]) or bool(s.operands) == bool(s.moves):

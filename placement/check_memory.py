@@ -54,10 +54,10 @@ def _judge_buffer(plan: Plan, b: Buffer, number: int) -> None:
 def _judge_step(plan: Plan, s: Step, users: list[list[int]], takers: dict[int, Step]) -> None:
     """A step's buffers are its own, on its grid, and large enough; notes who uses what when."""
     op, p = s.op, s.position
-    pasts = {past for past, _ in plan.graph.states}
+    pasts, own = {past for past, _ in plan.graph.states}, plan.graph.in_place()
     role: Role = "result"
-    if s.kind in ("input", "update"):
-        role = "state" if s.tensor in pasts else "input"
+    if s.kind in ("input", "update") or s.tensor in own:
+        role = "state" if s.tensor in pasts or s.tensor in own else "input"
     _match(plan, s, s.result, (role,), s.hold)
     users[s.result].append(p)
     for j, (o, access) in enumerate(zip(s.operands, op.reads, strict=False)):
@@ -130,8 +130,9 @@ def _judge_over(plan: Plan, index: Index, new: Buffer, users: Sequence[Sequence[
     old, s = plan.buffers[new.over], index.owner.get(new.number)
     where = f"{buffer_name(new)}: takes over {buffer_name(old)}"
     made = index.owner.get(old.number)
-    if s is None or made is None or {new.role, old.role} != {"result"}:
-        raise IllegalPlan(f"{where}; only a result can take over a result")
+    kept = s is not None and plan.graph.in_place().get(s.tensor, "") == old.name
+    if s is None or made is None or {new.role, old.role} != {"state" if kept else "result"}:
+        raise IllegalPlan(f"{where}; only a result can take over a result, a state's new value its old one")
     for what in ("region", "grid", "shape", "pitches", "address"):
         a, b = getattr(new, what), getattr(old, what)
         if a != b:
@@ -157,7 +158,7 @@ def _judge_over(plan: Plan, index: Index, new: Buffer, users: Sequence[Sequence[
             row, column = (int(i) for i in np.argwhere(apart)[0])
             core = grid_core(plan, s.region, s.grid, column, row)
             raise IllegalPlan(f"{where}: dimension {d}: its box begins elsewhere on {core}")
-    if old.live[1] != s.position or new.live[0] != s.position:
+    if not kept and (old.live[1] != s.position or new.live[0] != s.position):
         raise IllegalPlan(
             f"{where} at position {s.position}; they live until {old.live[1]} and from {new.live[0]}"
         )

@@ -45,7 +45,9 @@ def choose(
     for j, source in enumerate(sources):
         if source is not None and source.region == region and source.write:
             followed = _followed(op, j, sources, wafer)
-            if followed is not None:
+            if followed is not None and not any(
+                c.axis in limits.uncut and c.side != "t" for c in followed.split.cuts
+            ):
                 found.append(followed)
     if not exact:
         return min(found, key=lambda c: (limits.excess(c.resident, c.working), c.cycles, c.grid.cores))

@@ -15,6 +15,7 @@ from ..ir.graph import Graph
 from ..ir.op import Op
 from .ahead import Ahead, Prospects, ahead_of, cycles_ahead, prospects
 from .assemble import Chooser, assemble, code_bytes
+from .beside import Alike, Unlike
 from .budget import budget
 from .choose import choose
 from .follow import join_split
@@ -25,7 +26,7 @@ from .plan import Plan
 from .route import LANES, routed
 from .shared import shared_splits
 from .sizes import FEW, GAIN, climb, likely_side, shapes
-from .split import Choice, Limits, Source
+from .split import Choice, Limits, Source, uncut
 from .timing import simulate
 from .wafer import Wafer
 
@@ -120,12 +121,15 @@ class Estimator:
         """What each node may keep resident, in proportion to its constants, and use while it runs."""
         graph = self.graph
         constants = {
-            i: sum(graph.tensors[t].bytes for t in graph.nodes[i].inputs if t in graph.constants)
+            i: sum(graph.tensors[t].bytes for t in graph.nodes[i].inputs if t in graph.resident)
             for i in nodes
         }
         total = max(1, sum(constants.values()))
         resident, working = RESIDENT * self.wafer.sram_bytes, WORKING * self.wafer.sram_bytes
-        return {i: Limits(round(resident * c / total) + SMALL, working) for i, c in constants.items()}
+        return {
+            i: Limits(round(resident * c / total) + SMALL, working, uncut=uncut(graph, i))
+            for i, c in constants.items()
+        }
 
     def latency(self, groups: Sequence[Group], columns: int, rows: int) -> tuple[float, bool]:
         """(estimated cycles, whether each op keeps to its limits) of groups on one region."""
@@ -134,6 +138,8 @@ class Estimator:
         total, fits = 0.0, True
         for i in (i for g in groups for i in g.nodes):
             n = self.graph.nodes[i]
+            if n.output in self.graph.resident:
+                continue  # a cache is filled where it is read
             held = [self._source(t, sources) for t in n.inputs]
             c = self.choice(n.op, held, 0, columns, rows, limits[i], exact=False)
             total += c.cycles
@@ -148,7 +154,7 @@ class Estimator:
         return total, fits
 
     def _source(self, tensor: str, sources: Mapping[str, Source]) -> Source | None:
-        if tensor in self.graph.constants:
+        if tensor in self.graph.resident:
             return None
         return sources.get(tensor, Source(Grid(1, 1), Split(), (), (), 1, 20.0))
 
@@ -163,10 +169,12 @@ def plan(
     objective: str = "latency",
     seed: int = 0,
     placer: str = "strips",
+    others: Sequence[Graph] = (),
     report: Report = lambda phase, share: None,
 ) -> Plan:
     """The best plan found for `graph` on `wafer`: of least latency, or of most calls per second.
 
+    others: graphs of the program's other entries, for `plan_beside`: their kernels take room.
     Raises DoesNotFit, naming the op, the bytes on the fullest core, the budget and what to try.
     """
     wafer.check()
@@ -175,15 +183,16 @@ def plan(
             f"wafer {wafer.name} has {wafer.colours} colours, the shared lanes alone take {LANES}"
         )
     groups = layers(graph)
-    need = sum(graph.tensors[t].bytes for t in graph.constants)
+    need = sum(graph.tensors[t].bytes for t in graph.resident)
+    what = "constants and caches" if graph.length else "constants"
     cores = wafer.cores - len(set(wafer.dead_cores))
     if need > cores * wafer.sram_bytes:
         raise DoesNotFit(
-            f"constants need {need:,} bytes; wafer {wafer.name} has {cores * wafer.sram_bytes:,} "
+            f"{what} need {need:,} bytes; wafer {wafer.name} has {cores * wafer.sram_bytes:,} "
             f"({cores:,} cores x {wafer.sram_bytes:,}); try a larger --wafer"
         )
     name = groups[0].name
-    search = _Search(graph, wafer, groups, objective, seed, placer)
+    search = _Search(graph, wafer, groups, objective, seed, placer, others)
     estimator = Estimator(graph, wafer)
     sizes = shapes(wafer)
     sizes = [s for s in sizes if need <= ROOM * s[0] * s[1] * wafer.sram_bytes] or sizes[-1:]
@@ -232,7 +241,7 @@ def _tighten(search: _Search, estimator: Estimator, report: Report) -> None:
     name = search.groups[0].name
     together = Assignment((0,) * len(search.groups), ((name, columns, rows),))
     shared = budget(graph, range(len(graph.nodes)), columns, rows, wafer)
-    room = wafer.sram_bytes - code_bytes((n.op for n in graph.nodes), wafer)
+    room = wafer.sram_bytes - code_bytes((n.op for g in (graph, *search.others) for n in g.nodes), wafer)
     limits: dict[int, Limits] = {}
     least = wafer.sram_bytes
     for attempt in range(ATTEMPTS):
@@ -253,9 +262,16 @@ class _Search:
     """The plans built so far: the best that fits, or the nearest to fitting."""
 
     def __init__(
-        self, graph: Graph, wafer: Wafer, groups: Sequence[Group], objective: str, seed: int, placer: str
+        self,
+        graph: Graph,
+        wafer: Wafer,
+        groups: Sequence[Group],
+        objective: str,
+        seed: int,
+        placer: str,
+        others: Sequence[Graph],
     ) -> None:
-        self.graph, self.wafer, self.groups = graph, wafer, groups
+        self.graph, self.wafer, self.groups, self.others = graph, wafer, groups, others
         self.objective, self.seed, self.placer = objective, seed, placer
         readers = graph.readers()
         self.ahead = [ahead_of(graph, i, readers) for i in range(len(graph.nodes))]
@@ -301,7 +317,9 @@ class _Search:
             op = graph.nodes[i].op
             return estimator.choice(op, sources, region, columns, rows, given[i], True, ahead, next_limits)
 
-        built = assemble(graph, wafer, regions, region_of, choose_split, self.objective, self.seed)
+        built = assemble(
+            graph, wafer, regions, region_of, choose_split, self.objective, self.seed, self.others
+        )
         self.excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
         if self.excess > 0:
             if self.nearest is None or self.excess < self._least_excess:
@@ -315,6 +333,39 @@ class _Search:
             self._cores = cores
             self.best, self.cycles = built, cycles
         return cycles
+
+
+def plan_beside(graph: Graph, first: Plan) -> Plan:
+    """The plan of another entry of the program whose first entry's plan is `first`.
+
+    What both keep on the cores lies where the first one has it. Raises DoesNotFit where too little room is
+    left, or where the entries are too unlike.
+    """
+    wafer = first.wafer
+    alike, estimator = Alike(graph, first), Estimator(graph, wafer)
+    limits = {
+        i: replace(one, resident=SMALL, working=WORKING * alike.room)
+        for i, one in estimator.limits(range(len(graph.nodes))).items()
+    }
+
+    def choose_split(
+        i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int
+    ) -> Choice:
+        known = alike.choice(i)
+        if known is not None:
+            return known
+        return estimator.choice(graph.nodes[i].op, sources, region, columns, rows, limits[i])
+
+    try:
+        region_of = alike.regions()
+        built = assemble(
+            graph, wafer, first.regions, region_of, choose_split, first.objective, first.seed, beside=first
+        )
+    except Unlike as e:
+        raise DoesNotFit(f"entries cannot share weights: {e}; compile them apart") from None
+    if int(built.sram().max(initial=0)) > wafer.sram_bytes:
+        raise DoesNotFit(explain(built), built)
+    return routed(built)
 
 
 def chooser(graph: Graph, wafer: Wafer) -> Chooser:

@@ -44,7 +44,7 @@ def _one_split(
     main, operand = max(places, key=lambda p: _iterations(graph.nodes[p[0]].op))
     op = graph.nodes[main].op
     anywhere = Source(Grid(1, 1), Split(), (), (), -1, 0.0)
-    sources = [None if t in graph.constants else anywhere for t in graph.nodes[main].inputs]
+    sources = [None if t in graph.resident else anywhere for t in graph.nodes[main].inputs]
     for c in shortlist(op, sources, columns, rows, limits, wafer, WEIGHED):
         if limits.excess(c.resident, c.working) > 1:
             break

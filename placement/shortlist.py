@@ -41,7 +41,7 @@ def shortlist(
     Cuts along time are tried only where no cut in space keeps to the limits, of two axes only where
     memory is tight.
     """
-    c = enumerate_cuts(op, columns, rows, limits.tight)
+    c = enumerate_cuts(op, columns, rows, limits.tight, limits.uncut)
     found = _best(op, c, {}, sources, limits, wafer, most)
     best = found[0]
     if best.resident <= limits.resident and best.working > limits.working and not limits.tight:

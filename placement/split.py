@@ -5,14 +5,15 @@ For every op the useful cuts are enumerated as arrays: divisors, and ragged cuts
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ..ir.affine import Access
+from ..ir.affine import Access, access_axes
+from ..ir.graph import Graph
 from ..ir.op import Op
 from .layout import Cut, Grid, Side, Split
 
@@ -40,11 +41,13 @@ class Limits:
     """Bytes that one op may take on a core.
 
     tight: memory is what binds, so cuts of all sizes and along several axes in time are worth weighing.
+    uncut: axes that are not cut in space, because that would make copies of a cache.
     """
 
     resident: float
     working: float
     tight: bool = False
+    uncut: tuple[str, ...] = ()
 
     def excess(self, resident: Any, working: Any) -> Any:
         """How many times over the limits these bytes are; 1 when within. Numbers or arrays."""
@@ -68,8 +71,15 @@ class Choice:
     fixed: bool = False
 
 
-def cuttable(op: Op) -> list[str]:
-    whole = set(op.whole)
+def uncut(graph: Graph, node: int) -> tuple[str, ...]:
+    """The axes of a node that must not be cut in space: a cache that it reads is kept once."""
+    n, caches = graph.nodes[node], graph.resident - graph.constants.keys()
+    read = [set(access_axes(access)) for t, access in zip(n.inputs, n.op.reads, strict=True) if t in caches]
+    return tuple(a for a, _ in n.op.axes if any(a not in axes for axes in read))
+
+
+def cuttable(op: Op, uncut: Collection[str] = ()) -> list[str]:
+    whole = {*op.whole, *uncut}
     return [a for a, n in op.axes if n > 1 and a not in whole]
 
 
@@ -128,13 +138,15 @@ class Candidates:
 
 
 @lru_cache(maxsize=16)  # an op's cuts are wanted when it is split and when the one before it looks ahead
-def enumerate_cuts(op: Op, columns: int, rows: int, fine: bool = False) -> Candidates:
+def enumerate_cuts(
+    op: Op, columns: int, rows: int, fine: bool = False, uncut: tuple[str, ...] = ()
+) -> Candidates:
     """All combinations of useful cuts of the op's largest axes that fit a columns x rows region.
 
     fine: of an op with two axes all cuts that divide them.
     """
     size = op.size
-    axes = sorted(cuttable(op), key=lambda a: -size[a])[:MOST_AXES]
+    axes = sorted(cuttable(op, uncut), key=lambda a: -size[a])[:MOST_AXES]
     reduced = set(op.reduced)
     single = FINE_WAYS if fine and len(axes) <= 2 else MOST_WAYS
     most = single if len(axes) <= 2 else MOST_PAIRED

@@ -12,22 +12,28 @@ import numpy as np
 from .plan import Buffer
 
 ALIGNMENT = 16  # bytes; vector operations want aligned descriptors
+ALWAYS = 1 << 60  # a position that no schedule reaches
 DENSE = 8  # bytes; what every element needs, where room is short
 TRIES = 4  # orders of buffers tried while some end above the limit
 
 
 def allocate(
-    buffers: Sequence[Buffer], code_bytes: Sequence[int], limit: float = math.inf
+    buffers: Sequence[Buffer],
+    code_bytes: Sequence[int],
+    limit: float = math.inf,
+    alone: Sequence[Buffer] = (),
 ) -> tuple[Buffer, ...]:
     """The buffers with addresses, all below `limit` if one of a few orders manages that.
 
     Two buffers may share addresses when their grids are disjoint or they never live at the same
     time. Code lies at address 0 of each region. Nothing is refused here: a plan over budget is
     for the caller to judge. One that takes over another lies where that one does.
+    One that has an address keeps it. alone: placed buffers of another entry of the program, which are alive
+    only when this one's are not, but for those that last.
     """
     heads = _heads(buffers)
     owners = _owners(buffers, heads)
-    best = made = _first_fit(owners, code_bytes, (), ALIGNMENT)
+    best = made = _first_fit(owners, code_bytes, (), ALIGNMENT, alone)
     early: set[int] = set()
     for _ in range(TRIES):
         high = {b.number for b in made if b.address + b.bytes > limit} - early
@@ -35,7 +41,7 @@ def allocate(
             break
         # Those that came last found the gaps taken in bits: now they choose first.
         early |= high
-        made = _first_fit(owners, code_bytes, early, DENSE)
+        made = _first_fit(owners, code_bytes, early, DENSE, alone)
         best = min(best, made, key=_highest)
     at = {b.number: b.address for b in best}
     return tuple(replace(b, address=at[heads.get(b.number, b.number)]) for b in buffers)
@@ -71,18 +77,25 @@ def _highest(buffers: Sequence[Buffer]) -> int:
 
 
 def _first_fit(
-    buffers: Sequence[Buffer], code_bytes: Sequence[int], early: Collection[int], alignment: int
+    buffers: Sequence[Buffer],
+    code_bytes: Sequence[int],
+    early: Collection[int],
+    alignment: int,
+    alone: Sequence[Buffer],
 ) -> tuple[Buffer, ...]:
     """Each buffer where it fits first; after `early` the longest-lived, widest spread and largest come first.
 
-    What lives always comes before all others.
+    What has its place comes first, then what lives always.
     """
 
-    def rank(b: Buffer) -> tuple[bool, int, int, int, int]:
-        lasts = b.role in ("constant", "state")
-        return not lasts and b.number not in early, b.live[0] - b.live[1], -b.grid.cores, -b.bytes, b.number
+    def lasts(b: Buffer) -> bool:
+        return b.role in ("constant", "state")
 
-    order = sorted(buffers, key=rank)
+    def rank(b: Buffer) -> tuple[int, int, int, int, int]:
+        turn = 0 if b.address >= 0 else 2 - (lasts(b) or b.number in early)
+        return turn, b.live[0] - b.live[1], -b.grid.cores, -b.bytes, b.number
+
+    order = [*alone, *sorted(buffers, key=rank)]
     n = len(order)
     table: dict[str, Any] = {
         k: np.zeros(n, np.int64) for k in ("region", "x0", "y0", "x1", "y1", "first", "last", "lo", "hi")
@@ -90,6 +103,7 @@ def _first_fit(
     out: dict[int, Buffer] = {}
     for i, b in enumerate(order):
         x0, y0, x1, y1 = b.grid.box
+        live = b.live if i >= len(alone) else (-1, ALWAYS)
         clash = (
             (table["region"][:i] == b.region)
             & (table["x0"][:i] < x1)
@@ -99,11 +113,14 @@ def _first_fit(
             & (table["first"][:i] <= b.live[1])
             & (table["last"][:i] >= b.live[0])
         )
+        if i >= len(alone) and not lasts(b):
+            clash[: len(alone)] = False
         lo, hi = table["lo"][:i][clash], table["hi"][:i][clash]
         nbytes = b.bytes
-        address = _first_gap(lo, hi, nbytes, code_bytes[b.region], alignment)
-        out[b.number] = replace(b, address=address)
-        row = (b.region, x0, y0, x1, y1, *b.live, address, address + nbytes)
+        address = b.address if b.address >= 0 else _first_gap(lo, hi, nbytes, code_bytes[b.region], alignment)
+        if i >= len(alone):
+            out[b.number] = replace(b, address=address)
+        row = (b.region, x0, y0, x1, y1, *live, address, address + nbytes)
         for key, value in zip(table, row, strict=True):
             table[key][i] = value
     return tuple(out[b.number] for b in buffers)

@@ -56,11 +56,14 @@ def read(
     graph: Graph,
     wafer: Wafer,
     choose: Callable[[int, Sequence[Source | None], int, int, int], Choice] | None = None,
+    others: Sequence[Graph] = (),
+    beside: Plan | None = None,
 ) -> Plan:
     """The plan that a placement describes.
 
-    choose: splits of ops whose entry has no "split". Raises PlacementError for a placement of another
-    model, or one that contradicts itself; whether the plan is legal is `Plan.check`'s to say.
+    choose: splits of ops whose entry has no "split". others, beside: see `assemble`. Raises PlacementError
+    for a placement of another model, or one that contradicts itself; whether the plan is legal is
+    `Plan.check`'s to say.
     """
     try:
         if data["schema"] != SCHEMA:
@@ -119,6 +122,8 @@ def read(
         choice,
         str(data.get("optimize", "latency")),
         int(data.get("seed", 0)),
+        others,
+        beside,
     )
 
 

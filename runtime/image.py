@@ -9,6 +9,7 @@ import numpy as np
 
 from ..codegen.artifact import Artifact, InvalidArtifact, dumps, npy
 from ..codegen.records import Calls, Margins, Placed
+from ..ir.graph import Length
 from .judge import TYPES, judge
 from .ports import Port, Ports
 
@@ -33,6 +34,7 @@ def encode(image: Image) -> dict[str, bytes]:
         "inputs": [[p.name, list(p.shape), p.dtype.name] for p in image.ports.inputs],
         "outputs": [[p.name, list(p.shape), p.dtype.name] for p in image.ports.outputs],
         "states": [list(s) for s in image.ports.states],
+        "length": None if (at := image.ports.length) is None else _counted(at),
         "symbols": list(image.symbols),
         "groups": list(c.groups),
         "arena": c.arena,
@@ -72,6 +74,7 @@ def decode(artifact: Artifact) -> Image:
             _ports(facts["inputs"]),
             _ports(facts["outputs"]),
             tuple((str(a), str(b)) for a, b in facts["states"]),
+            None if facts["length"] is None else _length(*facts["length"]),
         )
         image = Image(ports, calls, tuple(map(str, facts["symbols"])))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
@@ -96,6 +99,14 @@ def _placed(row: Any) -> Placed:
 
 def _ports(data: Any) -> tuple[Port, ...]:
     return tuple(Port(str(n), tuple(int(d) for d in shape), _type(t)) for n, shape, t in data)
+
+
+def _counted(at: Length) -> list[Any]:
+    return [at.input, at.capacity, at.added, [list(d) for d in at.dims]]
+
+
+def _length(name: Any, capacity: Any, added: Any, dims: Any) -> Length:
+    return Length(str(name), int(capacity), int(added), tuple((str(n), int(d)) for n, d in dims))
 
 
 def _type(name: Any) -> np.dtype[Any]:

@@ -59,9 +59,11 @@ def _judge_ports(ports: Ports) -> None:
     inputs, outputs = ([p.name for p in own] for own in (ports.inputs, ports.outputs))
     if len(set(inputs)) < len(inputs) or len(set(outputs)) < len(outputs):
         raise InvalidArtifact("image.json: two ports of one name")
-    for past, present in ports.states:
-        if past not in inputs or present not in outputs:
-            raise InvalidArtifact(f"image.json: state {past!r}, {present!r} is no input and output")
+    for past, _ in ports.states:
+        if past not in inputs:
+            raise InvalidArtifact(f"image.json: state {past!r} is no input")
+    if (at := ports.length) is not None and (at.input in inputs or not 0 < at.added <= at.capacity):
+        raise InvalidArtifact(f"image.json: {at.added} of {at.capacity} positions, counted by {at.input!r}")
 
 
 def _judge_copies(ports: Ports, calls: Calls) -> None:
@@ -84,7 +86,7 @@ def _judge_copies(ports: Ports, calls: Calls) -> None:
             raise InvalidArtifact(f"image.json: margins leave the arena of {calls.arena} bytes")
         if not _holds(m.dtype, m.fill):
             raise InvalidArtifact(f"image.json: margins of {m.fill} in {m.dtype}")
-    _judge_each("input", calls.inputs, ports.inputs)
+    _judge_each("input", calls.inputs, ports.laid)
     _judge_each("output", calls.outputs, ports.outputs)
     # The caller's array stands in for a bound tensor for one call only, and is in C order.
     dense = {p.tensor for p in (*calls.inputs, *calls.outputs) if p.strides == p.host_strides == _c_order(p)}

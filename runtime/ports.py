@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Length
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,20 @@ class Port:
 
 @dataclass(frozen=True)
 class Ports:
-    """All of a program's. states: (input, output) pairs that keep their value between calls."""
+    """All of a program's. states: (past, present) pairs that keep their value between calls; the past is
+    an input, the present an output unless it stays on the wafer. length: of the caches among them.
+    """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     states: tuple[tuple[str, str], ...]
+    length: Length | None = None
+
+    @property
+    def laid(self) -> tuple[Port, ...]:
+        """What is laid in a call: the inputs, and the length that the runtime keeps."""
+        own = () if self.length is None else (Port(self.length.input, (), np.dtype(np.int64)),)
+        return (*self.inputs, *own)
 
 
 def ports_of(graph: Graph) -> Ports:
@@ -34,4 +43,6 @@ def ports_of(graph: Graph) -> Ports:
         tensors = [graph.tensors[n] for n in names]
         return tuple(Port(t.name, t.shape, np.dtype(t.dtype.numpy)) for t in tensors)
 
-    return Ports(ports(graph.inputs), ports(graph.outputs), graph.states)
+    hidden = graph.length.input if graph.length else None
+    inputs = ports([n for n in graph.inputs if n != hidden])
+    return Ports(inputs, ports(graph.outputs), graph.states, graph.length)

@@ -43,24 +43,43 @@ class Program:
         self.threads = _limited(threads or usable())
         self._lock = threading.Lock()
         self._by_name = {p.name: p for p in ports.inputs}
+        self.length = 0  # positions that the caches hold
         self.state_inputs = frozenset(past for past, _ in ports.states)  # keep their value between calls
         self.reset()
 
     def run(self, inputs: Mapping[str, Any], threads: int | None = None) -> dict[str, Array]:
         """Outputs by name for `inputs` by name. A state may be left out: it keeps its value.
 
-        Raises InputError for a missing or unknown name, or a wrong shape or type: nothing ran. With
-        guard, raises GuardViolation if a rule was broken; states then hold what the run left.
+        Raises InputError for a missing or unknown name, a wrong shape or type, or where the caches have no
+        room for the positions that a call adds: nothing ran. With guard, raises GuardViolation if a rule
+        was broken; states then hold what the run left.
         """
         with self._lock:
-            self._machine.lay(self._accepted(inputs))
-            return self._machine.call(_limited(threads) if threads else self.threads)
+            given = self._accepted(inputs)
+            at = self.ports.length
+            if at is not None:
+                if self.length + at.added > at.capacity:
+                    raise InputError(
+                        f"the caches hold {self.length} of {at.capacity} positions, a call adds {at.added}; "
+                        "reset them, or compile with a larger --capacity"
+                    )
+                given[at.input] = np.asarray(self.length, np.int64)
+            self._machine.lay(given)
+            outputs = self._machine.call(_limited(threads) if threads else self.threads)
+            self.length += at.added if at is not None else 0
+            return outputs
+
+    @property
+    def capacity(self) -> int | None:
+        """Positions that each cache has room for; None without caches."""
+        return None if self.ports.length is None else self.ports.length.capacity
 
     def reset(self) -> None:
-        """Sets all states to zero."""
+        """Sets all states to zero, and empties the caches."""
         with self._lock:
             ports = (self._by_name[name] for name in sorted(self.state_inputs))
             self._machine.lay({p.name: np.zeros(p.shape, p.dtype) for p in ports})
+            self.length = 0
 
     def _accepted(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """The inputs as dense arrays of the right shape and type."""

@@ -26,7 +26,7 @@ from waferc.compiler import compile_model, console, importer
 from waferc.compiler.bench import Peer, PeerFailed, measure
 from waferc.compiler.cli import ORDER, main
 from waferc.compiler.golden import OnnxRuntime
-from waferc.runtime.program import Port
+from waferc.runtime.ports import Port, Ports
 
 GOLDEN = Path(__file__).parent / "golden"
 VERBS = [verb.name for verb in ORDER]
@@ -532,15 +532,18 @@ def test_bench_refuses_a_peer_that_is_not_installed(here: Path) -> None:
 
 def test_the_peer_is_stopped_while_it_is_not_asked(here: Path) -> None:
     ports = (Port("x", (2, 8), np.dtype(np.float32)),)
-    peer = Peer("onnxruntime", "tiny.onnx", 1, ports, (), {})
+    peer = Peer("onnxruntime", "tiny.onnx", 1, Ports(ports, (), ()), {})
     with peer.started() as started:
         assert started.measure(0, 3) > 0
         status = Path(f"/proc/{peer.pid}/stat").read_text().rpartition(")")[2].split()
         assert status[0] == "T"
     assert not Path(f"/proc/{peer.pid}").exists()
     for broken, message in (
-        (Peer("onnxruntime", "no.onnx", 1, ports, (), {}), "onnxruntime cannot run"),
-        (Peer("onnxruntime", "tiny.onnx", 1, ports, (), {}, limit=0.001), "took more than 0.001 s"),
+        (Peer("onnxruntime", "no.onnx", 1, Ports(ports, (), ()), {}), "onnxruntime cannot run"),
+        (
+            Peer("onnxruntime", "tiny.onnx", 1, Ports(ports, (), ()), {}, limit=0.001),
+            "took more than 0.001 s",
+        ),
     ):
         with pytest.raises(PeerFailed, match=message), broken.started():
             pass
