@@ -13,6 +13,10 @@ from .move import HOST, DimensionMoves, Move
 from .plan import Operand, Plan, Step
 from .verdict import IllegalPlan, Index, buffer_name, core_of_piece, grid_core, step_name
 
+Judged = set[tuple[object, ...]]
+"""Tables found right: the very same ones, which equal only themselves, are so again. Layers that are
+alike share theirs."""
+
 
 def judge_delivery(plan: Plan, index: Index) -> None:
     """Raises IllegalPlan unless all operands, joins, updates and constants get what they need."""
@@ -23,29 +27,38 @@ def judge_delivery(plan: Plan, index: Index) -> None:
                 f"constant {tensor!r} is laid into buffer {move.target}, which holds no constant"
             )
         lays.setdefault(move.target, []).append((tensor, move))
+    judged: Judged = set()
+    makers = {t.node: t for t in reversed(plan.steps) if t.kind == "task"}
     for s in plan.steps:
         if s.kind == "input":
             if s.operands or s.moves:
                 raise IllegalPlan(f"{step_name(s)}: the host lays it, but it has moves")
             continue
         for j, o in enumerate(s.operands):
-            _judge_operand(plan, index, s, j, o, lays)
+            _judge_operand(plan, index, s, j, o, lays, judged)
         if s.kind == "join":
             where = f"{step_name(s)}: partial results"
-            made = [t for t in plan.steps if t.kind == "task" and t.node == s.node]
-            tensor = made[0].tensor
+            tensor = makers[s.node].tensor
             need = layout(s.op.reads[0], s.op.axes, s.split)
             _judge_aligned(where, need[1:], s.hold)
-            _judge_moves(plan, where, s, need, tensor, s.moves, s.result, index)
+            _judge_moves(plan, where, s, need, tensor, s.moves, s.result, index, judged)
         elif s.kind == "update" and s.moves:
             present = dict(plan.graph.states)[s.tensor]
-            _judge_moves(plan, f"{step_name(s)}: {present!r}", s, s.hold, present, s.moves, s.result, index)
+            _judge_moves(
+                plan, f"{step_name(s)}: {present!r}", s, s.hold, present, s.moves, s.result, index, judged
+            )
         elif s.moves:
             raise IllegalPlan(f"{step_name(s)}: has moves of its own, only its operands may")
 
 
 def _judge_operand(
-    plan: Plan, index: Index, s: Step, j: int, o: Operand, lays: dict[int, list[tuple[str, Move]]]
+    plan: Plan,
+    index: Index,
+    s: Step,
+    j: int,
+    o: Operand,
+    lays: dict[int, list[tuple[str, Move]]],
+    judged: Judged,
 ) -> None:
     where = f"{step_name(s)}: operand {j} {o.tensor!r}"
     access, shape = s.op.reads[j], plan.tensors[o.tensor].shape
@@ -67,7 +80,7 @@ def _judge_operand(
             raise IllegalPlan(f"{where}: constant laid {len(laid)} times into buffer {o.buffer}, must be 1")
         if laid[0][1].source != HOST:
             raise IllegalPlan(f"{where}: a constant comes from the host, not from buffer {laid[0][1].source}")
-        _judge_tables(plan, where, s, held, shape, whole(shape), Grid(1, 1), laid[0][1])
+        _judge_tables(plan, where, s, held, shape, whole(shape), Grid(1, 1), laid[0][1], judged)
         _judge_in_place(plan, where, s, o, need, held, s.grid)
     elif o.received:
         for offsets in (o.x, o.y, o.t):
@@ -75,7 +88,7 @@ def _judge_operand(
                 raise IllegalPlan(
                     f"{where}: read at offset {np.max(offsets)} of its receive buffer, must be 0"
                 )
-        _judge_moves(plan, where, s, need, o.tensor, o.moves, o.buffer, index)
+        _judge_moves(plan, where, s, need, o.tensor, o.moves, o.buffer, index, judged)
     else:
         writers = index.writers.get(o.tensor, ())
         if len(writers) != 1 or writers[0].result != o.buffer or o.moves:
@@ -132,6 +145,7 @@ def _judge_moves(
     moves: Sequence[Move],
     target: int,
     index: Index,
+    judged: Judged,
 ) -> None:
     """The moves of one operand: one from each writer of the tensor that has any of it."""
     writers = index.writers.get(tensor, ())
@@ -154,7 +168,7 @@ def _judge_moves(
     for w in writers:
         move = next((m for m in moves if m.source == w.result), None)
         if move is not None:
-            _judge_tables(plan, where, s, need, shape, w.hold, w.grid, move)
+            _judge_tables(plan, where, s, need, shape, w.hold, w.grid, move, judged)
         elif all(_wanted(n, h, size)[2].any() for n, h, size in zip(need, w.hold, shape, strict=True)):
             core = grid_core(plan, s.region, s.grid, 0, 0)
             raise IllegalPlan(
@@ -181,8 +195,26 @@ def _judge_tables(
     hold: Layout,
     producer: Grid,
     move: Move,
+    judged: Judged,
 ) -> None:
     """One move's tables: each wanted element once, from a core that holds it, to its place."""
+    what = move.dims, need, hold, tuple(shape), producer.columns, producer.rows, move.combine
+    if what in judged:
+        return
+    _judge_new_tables(plan, where, s, need, shape, hold, producer, move)
+    judged.add(what)
+
+
+def _judge_new_tables(
+    plan: Plan,
+    where: str,
+    s: Step,
+    need: Layout,
+    shape: Sequence[int],
+    hold: Layout,
+    producer: Grid,
+    move: Move,
+) -> None:
     if len(move.dims) != len(need):
         raise IllegalPlan(f"{where}: {len(move.dims)} tables for {len(need)} dimensions")
     elements: list[tuple[Ints, Ints]] = []
