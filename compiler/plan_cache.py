@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -21,13 +18,16 @@ from ..ir.graph import Graph
 from ..placement import route, written
 from ..placement.plan import Plan
 from ..placement.wafer import Wafer
-from ..runtime.cache import read_entry, write_entry
+from ..runtime.cache import read_entry, sources_in, write_entry
 
 
 def name_of(graph: Graph, wafer: Wafer, objective: str, seed: int) -> str:
     """The entry of the plan that a search for these would find."""
     asked = json.dumps([encode_graph(graph), encode(wafer), objective, seed, np.__version__])
-    return hashlib.sha256((asked + _planner()).encode()).hexdigest() + ".placement"
+    return (
+        hashlib.sha256((asked + sources_in(*ir.__path__, *placement.__path__)).encode()).hexdigest()
+        + ".placement"
+    )
 
 
 def kept_plan(name: str, graph: Graph, wafer: Wafer) -> Plan | None:
@@ -44,18 +44,3 @@ def kept_plan(name: str, graph: Graph, wafer: Wafer) -> Plan | None:
 def keep_plan(name: str, plan: Plan) -> None:
     """Writes an entry. A cache that cannot be written is no error."""
     write_entry(name, json.dumps(written.write(plan), separators=(",", ":")).encode())
-
-
-@cache
-def _planner() -> str:
-    """A digest of the sources that a search runs: whoever changes them gets no plan of before."""
-    out = hashlib.sha256()
-    for path in _sources():
-        out.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return out.hexdigest()
-
-
-def _sources() -> Iterator[Path]:
-    for package in (ir, placement):
-        for folder in package.__path__:
-            yield from sorted(Path(folder).rglob("*.py"))

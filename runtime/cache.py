@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import cache
 from pathlib import Path
 
 DIGEST = 32  # bytes of SHA-256 before what an entry holds
@@ -40,3 +41,12 @@ def write_entry(name: str, held: bytes) -> None:
     except OSError:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+@cache
+def sources_in(*folders: str) -> str:
+    """A digest of all Python sources there: what they make is kept under it, and made anew when they change."""
+    out = hashlib.sha256()
+    for path in (p for f in folders for p in sorted(Path(f).rglob("*.py"))):
+        out.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return out.hexdigest()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..codegen.artifact import Artifact, InvalidArtifact, read
+from .cache import read_entry, sources_in, write_entry
 from .engine import Code, bitcode, host_lanes
 from .homes import Homes
 from .image import Image, decode, encode
@@ -14,6 +17,7 @@ from .ports import ports_of
 from .program import Program
 
 if TYPE_CHECKING:
+    from ..codegen.kernels import Kernel
     from ..placement.plan import Plan
 
 
@@ -65,10 +69,29 @@ def entries(plan: Plan) -> dict[str, bytes]:
 
 def _lowered(plan: Plan) -> tuple[Image, bytes]:
     """The image of a plan, and bitcode of all that it calls."""
-    from ..codegen.caller import make_caller
     from ..codegen.calls import make_calls
-    from ..codegen.kernels import make_module
 
     calls, kernels = make_calls(plan, host_lanes())
-    image = Image(ports_of(plan.graph), calls, tuple(k.symbol for k in kernels))
-    return image, bitcode(make_caller(), make_module(kernels))
+    return Image(ports_of(plan.graph), calls, tuple(k.symbol for k in kernels)), _native(kernels)
+
+
+def _native(kernels: Sequence[Kernel]) -> bytes:
+    """Bitcode of the kernels and of what calls them, kept for programs that need the same."""
+    import llvmlite
+
+    from .. import codegen, ir
+
+    named = [
+        *sorted(k.digest for k in kernels),
+        sources_in(*ir.__path__, *codegen.__path__),
+        llvmlite.__version__,
+    ]
+    name = hashlib.sha256("\0".join(named).encode()).hexdigest() + ".bc"
+    made = read_entry(name)
+    if made is None:
+        from ..codegen.caller import make_caller
+        from ..codegen.kernels import make_module
+
+        made = bitcode(make_caller(), make_module(kernels))
+        write_entry(name, made)
+    return made

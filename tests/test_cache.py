@@ -1,4 +1,4 @@
-"""The cache of plans: what a search found is found again, whole, and only for the same search."""
+"""What compiles keep for one another: the plan that a search found, and kernels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import waferc.ir.ops
 from plans import GRAPHS, Model, damaged
+from waferc.codegen import kernels
 from waferc.compiler import compile_model, plan_cache
 from waferc.compiler.passes import simplify
 from waferc.ir import dtypes
@@ -18,7 +18,7 @@ from waferc.ir.graph import Graph
 from waferc.placement import planner
 from waferc.placement.plan import Plan
 from waferc.placement.wafer import Wafer, preset
-from waferc.runtime.cache import cache_folder
+from waferc.runtime.cache import cache_folder, sources_in
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits.onnx"
 
@@ -148,15 +148,18 @@ def test_all_that_a_search_depends_on_is_in_its_name(monkeypatch: pytest.MonkeyP
     zeros = {n: np.zeros_like(v) for n, v in graph.constants.items()}
     assert plan_cache.name_of(replace(graph, constants=zeros), wafer, "latency", 0) in names
     # A changed planner, or a changed operator, plans anew.
-    monkeypatch.setattr(plan_cache, "_planner", lambda: "changed")
+    monkeypatch.setattr(plan_cache, "sources_in", lambda *folders: "changed")
     assert plan_cache.name_of(graph, wafer, "latency", 0) not in names
 
 
-def test_sources_of_planner_and_operators_are_part_of_the_name() -> None:
-    sources = list(plan_cache._sources())  # pyright: ignore[reportPrivateUsage]
-    assert {Path(m).name for m in (planner.__file__, waferc.ir.ops.contract.__file__)} <= {
-        p.name for p in sources
-    }
+def test_a_changed_source_changes_the_digest_of_its_folder(tmp_path: Path) -> None:
+    digests: set[str] = set()
+    for number, text in enumerate(("a = 1", "a = 2", "a = 2")):
+        folder = tmp_path / str(number) / "inner"
+        folder.mkdir(parents=True)
+        (folder / "m.py").write_text(text)
+        digests.add(sources_in(str(folder.parent)))
+    assert len(digests) == 2
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "no JSON", "another model", "illegal"])
@@ -207,3 +210,23 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     assert cache_folder() == blocked / "cache"
     assert compiled(tmp_path / "a.wafer") == compiled(tmp_path / "b.wafer")
     assert len(searches) == 2
+
+
+def test_kernels_are_written_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    make = kernels.make_module
+
+    def counted(*arguments: Any) -> str:
+        written.append(make(*arguments))
+        return written[-1]
+
+    monkeypatch.setattr(kernels, "make_module", counted)
+    first = compiled(tmp_path / "a.wafer")
+    assert compiled(tmp_path / "b.wafer") == first
+    assert len(written) == 1
+    (kept,) = cache.glob("*.bc")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-1])
+    assert compiled(tmp_path / "c.wafer") == first
+    assert len(written) == 2
+    assert kept.read_bytes() == whole
