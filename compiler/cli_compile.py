@@ -8,7 +8,15 @@ import click
 
 from .command import Verb
 from .console import Console, facts, table
-from .errors import DoesNotFit, UnsupportedModel, shown
+from .errors import (
+    ArtifactError,
+    DoesNotFit,
+    InvalidInput,
+    UnsupportedModel,
+    UsageError,
+    quoted,
+    shown,
+)
 from .options import Compiling, binding, compiling, unique
 
 if TYPE_CHECKING:
@@ -124,6 +132,10 @@ def _say_largest(console: Console, largest: list[dict[str, Any]]) -> None:
     is_flag=True,
     help="Leave external data alone, there or not: plan its tensors by their shapes.",
 )
+@click.option(
+    "--tokenizer", metavar="FILE.json", help="Keep a language model's tokenizer.json in the program."
+)
+@click.option("--chat-template", "template", metavar="FILE", help="Keep its chat template (jinja2), too.")
 @click.option("--dump-phases-to", "folder", metavar="DIR", help="Write each phase's result there as text.")
 @click.option("--time-phases", is_flag=True, help="Say on stderr how long each phase took.")
 @click.pass_obj
@@ -135,6 +147,8 @@ def compile_verb(
     report_path: str | None,
     until: Any,
     no_weights: bool,
+    tokenizer: str | None,
+    template: str | None,
     folder: str | None,
     time_phases: bool,
 ) -> None:
@@ -148,6 +162,11 @@ def compile_verb(
     for path in (output, report_path):
         if path is not None:
             need_folder(path)  # before the work, not after it
+    if tokenizer is None and template is not None:
+        raise UsageError("--chat-template needs --tokenizer")
+    if tokenizer is not None and until != "program":
+        raise UsageError("--tokenizer is kept in a program; leave --compile-to out")
+    words = _language(tokenizer, template)
     try:
         compiled = options.compile(model, console, until, no_weights)
     except DoesNotFit as e:
@@ -164,10 +183,12 @@ def compile_verb(
     else:
         from .show import summary
 
+        if words:
+            _judge_vocabulary(console, compiled, words)
         console.progress("codegen", 0.5)
         # Through `replacing`, so that a device given as FILE is written to and not replaced.
         with replacing(output) as part:
-            compiled.save(part, until)
+            compiled.save(part, until, words)
         for line in facts(summary(compiled.plan, compiled.figures)):
             console.say(line)
         if report_path is not None:
@@ -182,6 +203,38 @@ def compile_verb(
             console.note(f"{name:10} {seconds:8.3f} s")
     console.note(f"wrote {shown(output)}")
     console.result({**data, "seconds": compiled.seconds})
+
+
+def _language(tokenizer: str | None, template: str | None) -> dict[str, bytes]:
+    """The files that 'generate' needs, as entries of an artifact. Raises InvalidInput, OSError."""
+    from pathlib import Path
+
+    from .text import TEMPLATE, TOKENIZER, ChatTemplate, Tokenizer, UnusableText
+
+    out: dict[str, bytes] = {}
+    for name, path, judge in ((TOKENIZER, tokenizer, Tokenizer), (TEMPLATE, template, ChatTemplate)):
+        if path is not None:
+            out[name] = Path(path).read_bytes()
+            try:
+                judge(out[name])
+            except UnusableText as e:
+                raise InvalidInput(f"{quoted(path)}: {e}") from None
+    return out
+
+
+def _judge_vocabulary(console: Console, compiled: Compiled, words: dict[str, bytes]) -> None:
+    """InvalidInput where the model is no language model; a note where the tokenizer has more tokens."""
+    from ..runtime.ports import ports_of
+    from .generate import language_entries
+    from .text import TOKENIZER, Tokenizer
+
+    try:
+        entries = language_entries({"main": ports_of(compiled.plan.graph)})
+    except ArtifactError as e:
+        raise InvalidInput(f"--tokenizer: {e}") from None
+    size, known = Tokenizer(words[TOKENIZER]).size, entries[0].vocabulary
+    if size > known:
+        console.note(f"the tokenizer has {size:,} tokens, of which the model knows the first {known:,}")
 
 
 def _dump(folder: str, compiled: Compiled) -> None:

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,16 @@ class Console:
         on = self.coloured(sys.stdout.isatty())
         styled = click.style(text, fg=colour, bold=bold or None) if colour or bold else text
         click.echo(styled if on else text, color=on)
+
+    def write(self, text: str) -> None:
+        """A piece of a text that comes in pieces, at once. On a terminal control characters are shown."""
+        self.clear()
+        if self.verbosity < 0 or self.json_path == "-":
+            return
+        if sys.stdout.isatty():
+            text = "".join(c if c in "\n\t" or not _controls(c) else ascii(c)[1:-1] for c in text)
+        encoding = sys.stdout.encoding or "utf-8"
+        click.echo(text.encode(encoding, "replace").decode(encoding), nl=False)
 
     def note(self, text: str, level: int = 0) -> None:
         """A line about how it goes, on stderr."""
@@ -110,6 +121,11 @@ class Console:
             if self._drawn:
                 click.echo("\r\x1b[K", nl=False, err=True)
         self._ticker, self._drawn, self._done = None, False, threading.Event()
+
+
+def _controls(character: str) -> bool:
+    """Whether a terminal obeys a character instead of showing it: C0, DEL, C1 and changes of direction."""
+    return unicodedata.category(character) in ("Cc", "Cf") and character != "\u200d"  # joins emoji
 
 
 def plain(value: Any) -> Any:

@@ -82,10 +82,15 @@ class Compiled:
         """What placement.json holds."""
         return written.write(self.plan)
 
-    def save(self, path: str | Path, until: Until = "program") -> None:
-        """Writes the artifact: a program, or with `until="plan"` a plan without weights and kernels."""
+    def save(
+        self, path: str | Path, until: Until = "program", beside: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Writes the artifact: a program, or with `until="plan"` a plan without weights and kernels.
+
+        beside: more entries, which a run does not need.
+        """
         start = time.perf_counter()
-        parts: dict[str, bytes | Array] = {**artifact.describe(self.plan, self.phases)}
+        parts: dict[str, bytes | Array] = {**(beside or {}), **artifact.describe(self.plan, self.phases)}
         if until == "program":
             parts |= artifact.weights(self.plan) | entries(self.plan)
         artifact.write(path, {**self.manifest, "figures": asdict(self.figures)}, parts)

@@ -47,13 +47,17 @@ class Program:
         self.state_inputs = frozenset(past for past, _ in ports.states)  # keep their value between calls
         self.reset()
 
-    def run(self, inputs: Mapping[str, Any], threads: int | None = None) -> dict[str, Array]:
+    def run(
+        self, inputs: Mapping[str, Any], threads: int | None = None, entry: str | None = None
+    ) -> dict[str, Array]:
         """Outputs by name for `inputs` by name. A state may be left out: it keeps its value.
 
-        Raises InputError for a missing or unknown name, a wrong shape or type, or where the caches have no
-        room for the positions that a call adds: nothing ran. With guard, raises GuardViolation if a rule
-        was broken; states then hold what the run left.
+        Raises InputError for an unknown entry, a missing or unknown name, a wrong shape or type, or where
+        the caches have no room for the positions that a call adds: nothing ran. With guard, raises
+        GuardViolation if a rule was broken; states then hold what the run left.
         """
+        if entry is not None and entry not in self.entries:
+            raise InputError(f"no entry {entry!r}; entries are {', '.join(map(repr, self.entries))}")
         with self._lock:
             given = self._accepted(inputs)
             at = self.ports.length
@@ -68,6 +72,11 @@ class Program:
             outputs = self._machine.call(_limited(threads) if threads else self.threads)
             self.length += at.added if at is not None else 0
             return outputs
+
+    @property
+    def entries(self) -> Mapping[str, Ports]:
+        """What may be called, by name."""
+        return {"main": self.ports}
 
     @property
     def capacity(self) -> int | None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
+import gguf
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from language import CHAT, MERGES, SPECIAL, vocabulary
 from onnx import numpy_helper
+from tokenizers import Tokenizer
 from waferc.ir.op import Array
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "smollm2"))
 
+import export
 from decoder import TINY, Shape, decoder, random_weights
-
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-CHAT = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}<|im_start|>"
-MERGES = ("Ġ t", "h e", "Ġt he")
 
 
 class Decoder:
@@ -86,7 +85,6 @@ def test_the_keys_of_a_position_are_not_those_of_another(model: onnx.ModelProto)
 
 def of_gguf(name: str) -> str:
     """llama.cpp's name of one of our weights."""
-    export = importlib.import_module("export")
     if name in export.TENSORS:
         return export.TENSORS[name]
     _, layer, rest = name.split(".", 2)
@@ -105,10 +103,7 @@ def as_llama_cpp(name: str, value: Array, shape: Shape) -> Array:
 
 
 def write_gguf(path: Path, shape: Shape, weights: dict[str, Array], kind: str = "llama") -> None:
-    gguf = pytest.importorskip("gguf")
-    tokenizers = pytest.importorskip("tokenizers")
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    names = [*SPECIAL, *alphabet, *(m.replace(" ", "") for m in MERGES)]
+    names = vocabulary()
     writer = gguf.GGUFWriter(path, kind)
     writer.add_block_count(shape.layers)
     writer.add_embedding_length(shape.width)
@@ -122,7 +117,7 @@ def write_gguf(path: Path, shape: Shape, weights: dict[str, Array], kind: str = 
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(names)
     writer.add_token_types([3] * len(SPECIAL) + [1] * (len(names) - len(SPECIAL)))
-    writer.add_token_merges(list(MERGES))
+    writer.add_token_merges([" ".join(pair) for pair in MERGES])
     writer.add_chat_template(CHAT)
     for name, value in weights.items():
         writer.add_tensor(of_gguf(name), as_llama_cpp(name, value, shape))
@@ -135,8 +130,6 @@ def write_gguf(path: Path, shape: Shape, weights: dict[str, Array], kind: str = 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Array]]:
     """The model exported from a small GGUF file, and the weights that went into the file."""
-    pytest.importorskip("gguf")
-    export = importlib.import_module("export")
     shape = Shape(2, 32, 64, 4, 2, 8, vocabulary=262, theta=5e4, epsilon=1e-6)
     weights: dict[str, Array] = {}
     weight = random_weights(3)
@@ -167,8 +160,6 @@ def test_the_weights_are_those_of_the_file(exported: tuple[Path, dict[str, Array
 
 
 def test_the_tokenizer_and_the_template_are_those_of_the_file(exported: tuple[Path, object]) -> None:
-    from tokenizers import Tokenizer
-
     folder = exported[0].with_suffix("")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     assert (folder / "chat_template.jinja").read_text("utf-8") == CHAT
@@ -181,8 +172,7 @@ def test_the_tokenizer_and_the_template_are_those_of_the_file(exported: tuple[Pa
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("gguf")
     write_gguf(tmp_path / "other.gguf", TINY, {}, kind="gpt2")
     with pytest.raises(SystemExit, match="of the kind 'gpt2', not 'llama'"):
-        importlib.import_module("export").main(tmp_path / "other.gguf", tmp_path / "other.onnx")
+        export.main(tmp_path / "other.gguf", tmp_path / "other.onnx")
     assert not (tmp_path / "other.onnx").exists()

@@ -1,0 +1,215 @@
+"""SmolLM2 token by token, beside onnxruntime on the same ONNX model in f32.
+
+    make smollm2 && .venv/bin/python benchmarks/smollm2.py [f32] [f16] [bf16] [--wafer wse3]
+
+For each kind of weights: the share of greedy tokens and the mean Kullback-Leibler divergence of what follows,
+in eight texts of 32 tokens; then the time of a decoded token in alternating pairs. Programs are compiled into
+build/bench, and results are added to build/bench/smollm2.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from waferc.compiler.bench import measure
+from waferc.compiler.generate import LanguageModel
+from waferc.compiler.peers import FIRST
+from waferc.compiler.text import Tokenizer
+from waferc.runtime.load import load
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = ROOT / "build" / "smollm2.onnx"
+WORDS = ROOT / "build" / "smollm2"
+RESULTS = ROOT / "build" / "bench"
+TOKENS, CAPACITY, ROUNDS = 32, 1024, 12
+PROMPTS = (
+    "The capital of France is",
+    "Once upon a time, there was a little robot who",
+    "Water boils at",
+    "def fibonacci(n):\n",
+    "The three laws of motion say that",
+    "In 1969, astronauts",
+    "A good recipe for bread starts with",
+    "Q: Why is the sky blue?\nA:",
+)
+REQUIRED = {"f32": 1.05, "f16": 0.65, "bf16": 0.65}
+
+Array = NDArray[Any]
+
+
+class Model(Protocol):
+    """Something fed with tokens; logits [vocabulary] after the last of them."""
+
+    def logits(self, ids: Sequence[int]) -> Array: ...
+    def reset(self) -> None: ...
+
+
+class Golden:
+    """The ONNX model in onnxruntime, its caches growing."""
+
+    def __init__(self, path: Path) -> None:
+        self._session = onnxruntime.InferenceSession(path)
+        self._outputs = [o.name for o in self._session.get_outputs()]
+        inputs = {i.name: i.shape for i in self._session.get_inputs() if len(i.shape) == 4}
+        self._empty = {n: np.zeros([1, s[1], 0, s[3]], np.float32) for n, s in inputs.items()}
+        self.reset()
+
+    def reset(self) -> None:
+        self._caches, self._length = dict(self._empty), 0
+
+    def logits(self, ids: Sequence[int]) -> Array:
+        end = self._length + len(ids)
+        feed = {"input_ids": np.array([ids]), "position_ids": np.arange(self._length, end)[None]}
+        values = self._session.run(None, {**feed, **self._caches})
+        found = dict(zip(self._outputs, map(np.asarray, values), strict=True))
+        self._caches = {n: found[n.replace("past_key_values", "present")] for n in self._caches}
+        self._length = end
+        return found["logits"][0, -1]
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a model says after a prompt: its likeliest tokens, and logits for each, [tokens, vocabulary]."""
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    logits: Array
+
+
+def greedy(model: Model, prompt: Sequence[int], count: int) -> Text:
+    """The likeliest tokens; a text's end does not end it."""
+    model.reset()
+    rows, tokens = [model.logits(prompt)], list[int]()
+    for _ in range(count):
+        tokens.append(int(rows[-1].argmax()))
+        if len(tokens) < count:
+            rows.append(model.logits(tokens[-1:]))
+    return Text(tuple(prompt), tuple(tokens), np.stack(rows))
+
+
+def forced(model: Model, text: Text) -> Array:
+    """A model's logits along another's text, [tokens, vocabulary]."""
+    model.reset()
+    rows = [model.logits(text.prompt)]
+    rows += [model.logits([token]) for token in text.tokens[:-1]]
+    return np.stack(rows)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Along the texts of the golden model. equal: share of positions with the same likeliest token.
+
+    divergence: mean of sum(p log(p / q)) in nats, p of the golden model. farthest: of two logits.
+    same_bits: with every number of threads.
+    """
+
+    equal: float
+    divergence: float
+    farthest: float
+    same_bits: bool
+
+
+def accuracy(programs: Sequence[Model], texts: Sequence[Text]) -> Accuracy:
+    """Of a program, given once for each number of threads."""
+    equal: list[bool] = []
+    divergences: list[float] = []
+    farthest, same = 0.0, True
+    for text in texts:
+        first, *others = (forced(p, text) for p in programs)
+        same = same and all(np.array_equal(first, other) for other in others)
+        p, q = _logarithms(text.logits), _logarithms(first)
+        equal += (first.argmax(1) == np.array(text.tokens)).tolist()
+        divergences += (np.exp(p) * (p - q)).sum(1).tolist()
+        farthest = max(farthest, float(np.abs(first - text.logits).max()))
+    return Accuracy(statistics.mean(equal), statistics.mean(divergences), farthest, same)
+
+
+def _logarithms(logits: Array) -> Array:
+    """Logarithms of the shares, [..., vocabulary]."""
+    wide = logits.astype(np.float64)
+    wide -= wide.max(-1, keepdims=True)
+    return wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+
+
+def compiled(weights: str, wafer: str) -> Path:
+    """The program, made if it is not there yet."""
+    path = RESULTS / f"smollm2-{weights}-{wafer}.wafer"
+    if not path.exists() or path.stat().st_mtime < MODEL.stat().st_mtime:
+        command = [sys.executable, "-m", "waferc.compiler.cli", "compile", str(MODEL), "-o", str(path)]
+        flags = ["--wafer", wafer, "--weights", weights, "--capacity", str(CAPACITY)]
+        entries = ["--entry", "prefill:S=64", "--entry", "decode:S=1"]
+        subprocess.run([*command, *flags, *entries], check=True)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", nargs="*", default=list(REQUIRED), choices=list(REQUIRED))
+    parser.add_argument("--wafer", default="128x128")
+    parser.add_argument("--only", choices=["accuracy", "speed"])
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    asked = parser.parse_args()
+    if unknown := set(asked.weights) - set(REQUIRED):
+        parser.error(f"weights are f32, f16 or bf16, not {', '.join(sorted(unknown))}")
+    if not MODEL.exists():
+        raise SystemExit(f"{MODEL} is not there; make smollm2 writes it")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    texts: list[Text] = []
+    if asked.only != "speed":
+        tokenizer = Tokenizer((WORDS / "tokenizer.json").read_bytes())
+        golden = Golden(MODEL)
+        texts = [greedy(golden, tokenizer.tokens(prompt), TOKENS) for prompt in PROMPTS]
+        del golden  # and its weights
+    for weights in asked.weights or REQUIRED:
+        path = compiled(weights, asked.wafer)
+        row: dict[str, Any] = {"weights": weights, "wafer": asked.wafer}
+        if texts:
+            found = accuracy([LanguageModel(load(path), threads) for threads in (1, 2)], texts)
+            row |= asdict(found)
+            print(
+                f"{weights:5} {asked.wafer}  equal tokens {found.equal:.2%}, mean KL {found.divergence:.2e}, "
+                f"logits within {found.farthest:.2e}, 1 and 2 threads alike: {found.same_bits}"
+            )
+        if asked.only != "accuracy":
+            for threads in (1, 2):
+                row |= _speed(path, weights, threads, asked.rounds)
+        _add(row)
+
+
+def _speed(path: Path, weights: str, threads: int, rounds: int) -> Mapping[str, Any]:
+    ranges = {"input_ids": (0.0, 49_152.0), "position_ids": (CAPACITY - 1.0, float(CAPACITY))}
+    found = measure(load(path, threads), str(MODEL), [FIRST], rounds, threads, ranges=ranges)
+    ours, theirs = statistics.median(found.ours), statistics.median(found.peers[FIRST])
+    print(
+        f"{weights:5} {threads} threads: {ours:.2f} ms a token, onnxruntime {theirs:.2f} ms, "
+        f"ratio {found.ratio():.2f} (required {REQUIRED[weights]:.2f})"
+    )
+    times = {"ours_ms": ours, "onnxruntime_ms": theirs, "ratio": found.ratio(), "rounds": rounds}
+    return {f"threads_{threads}": times}
+
+
+def _add(row: Mapping[str, Any]) -> None:
+    """Keeps the row in the results, in place of an older one of the same program."""
+    path = RESULTS / "smollm2.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
+    old = [r for r in rows if (r["weights"], r["wafer"]) == (row["weights"], row["wafer"])]
+    merged = {**(old[0] if old else {}), **row}
+    rows = [r for r in rows if r not in old] + [merged]
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

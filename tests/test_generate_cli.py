@@ -1,0 +1,232 @@
+"""`waferc generate` and its compile, on a small decoder: text, JSON, errors, and what is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from language import CHAT, byte_tokenizer
+from test_cli import WAFERC, good, perceptron, same_as_golden, waferc
+from test_smollm2 import Decoder
+from waferc.compiler import generate as generate_module
+from waferc.compiler.text import Tokenizer
+from waferc.runtime.load import load
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "smollm2"))
+
+import smollm2
+from decoder import Shape, decoder, random_weights
+
+SHAPE = Shape(2, 32, 64, 4, 2, 8, vocabulary=262, positions=64)
+TOKENIZER = Tokenizer(byte_tokenizer())
+CAPACITY = 32
+ENTRIES = ("--capacity", str(CAPACITY), "--dim", "S=1")
+COMPILE = ("compile", "tiny.onnx", "--wafer", "16x16", *ENTRIES)
+WORDS = ("--tokenizer", "tokenizer.json", "--chat-template", "chat.jinja")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder with random weights, compiled with its tokenizer and template, and without."""
+    folder = tmp_path_factory.mktemp("generate")
+    (folder / "tiny.onnx").write_bytes(decoder(SHAPE, random_weights(5)).SerializeToString())
+    (folder / "tokenizer.json").write_bytes(byte_tokenizer())
+    (folder / "chat.jinja").write_text(CHAT, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("WAFERC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        good(*COMPILE, *WORDS, "-o", "tiny.wafer")
+        good(*COMPILE, "-o", "mute.wafer")
+        good(*COMPILE, *WORDS[:2], "-o", "words.wafer")
+    return folder
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def as_onnxruntime(prompt: list[int], count: int) -> list[int]:
+    """The likeliest tokens after `prompt`, up to the end of a text."""
+    golden = Decoder(onnx.load("tiny.onnx"), SHAPE)
+    out = [int(golden.logits(prompt)[-1].argmax())]
+    while len(out) < count and out[-1] not in TOKENIZER.ends:
+        out.append(int(golden.logits(out[-1:])[-1].argmax()))
+    return out
+
+
+def generated(*words: str) -> dict[str, object]:
+    text = good("generate", "tiny.wafer", *words)
+    data = json.loads(good("generate", "tiny.wafer", *words, "--json", "-"))
+    assert text == data["text"] + "\n"
+    return data
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("prompt", ["x", "the tea", "日本", "in the beginning"])
+def test_the_text_is_that_of_onnxruntime(here: Path, prompt: str, threads: str) -> None:
+    data = generated(prompt, "--max-tokens", "12", "--threads", threads)
+    assert data["schema"] == 1 and data["prompt_ids"] == TOKENIZER.tokens(prompt)
+    assert data["token_ids"] == as_onnxruntime(TOKENIZER.tokens(prompt), 12)
+    assert data["text"] == TOKENIZER.text(data["token_ids"])
+    assert data["wafer_tokens_per_second"] > data["host_tokens_per_second"] > 0
+
+
+def test_guard_gives_the_same_and_finds_nothing(here: Path) -> None:
+    words = ("the tea", "--max-tokens", "4")
+    assert generated(*words, "--guard")["token_ids"] == generated(*words)["token_ids"]
+
+
+def test_chunks_and_single_tokens_give_the_same_logits(here: Path) -> None:
+    ids = np.random.default_rng(2).integers(3, 262, 11).tolist()
+    whole = Decoder(onnx.load("tiny.onnx"), SHAPE).logits(ids)[-1]
+    for cuts in ((), (1,), (3, 7), (8, 9, 10)):
+        model = generate_module.LanguageModel(load("tiny.wafer"))
+        for a, b in zip((0, *cuts), (*cuts, 11), strict=True):
+            logits = model.logits(ids[a:b])
+        np.testing.assert_allclose(logits, whole, atol=1e-3)
+
+
+def test_a_chat_prompt_goes_through_the_template(here: Path) -> None:
+    asked = TOKENIZER.tokens("<|im_start|>user:Hi<|im_end|><|im_start|>", whole=False)
+    data = generated("Hi", "--chat", "--max-tokens", "3")
+    assert data["prompt_ids"] == asked and asked[0] == 1
+    assert data["token_ids"] == as_onnxruntime(asked, 3)
+
+
+def test_drawn_tokens_are_those_of_the_seed(here: Path) -> None:
+    drawn = ("tea", "--max-tokens", "8", "--temperature", "2")
+    first = generated(*drawn, "--seed", "1")["token_ids"]
+    assert generated(*drawn, "--seed", "1")["token_ids"] == first
+    assert any(generated(*drawn, "--seed", str(n))["token_ids"] != first for n in (2, 3, 4))
+    greedy = generated("tea", "--max-tokens", "8")["token_ids"]
+    assert generated("tea", "--max-tokens", "8", "--top-k", "1")["token_ids"] == greedy
+    assert any(generated("tea", "--max-tokens", "8", "--top-k", "99")["token_ids"] != greedy for _ in "1")
+
+
+def test_it_stops(here: Path) -> None:
+    tokens = as_onnxruntime(TOKENIZER.tokens("the tea"), 8)
+    third = TOKENIZER.text(tokens[2:3])
+    assert third and third.isprintable()
+    data = generated("the tea", "--max-tokens", "8", "--stop", third)
+    before = TOKENIZER.text(tokens)[: TOKENIZER.text(tokens).index(third)]
+    assert (data["text"], data["end"]) == (before, "stop")
+
+
+def test_full_caches_end_it_with_a_note(here: Path) -> None:
+    done = waferc("generate", "tiny.wafer", "x" * (CAPACITY - 2), "--stop", "<|im_start|>")
+    assert done.exit_code == 0
+    assert done.stderr.endswith("the caches are full; compile with a larger --capacity\n")
+    assert done.stderr.startswith("3 tokens, ")
+
+
+def test_a_prompt_from_stdin(here: Path) -> None:
+    command = [WAFERC, "generate", "tiny.wafer", "-", "--max-tokens", "5", "--json", "-"]
+    done = subprocess.run(command, input=b"the tea\n", capture_output=True, check=True)
+    assert json.loads(done.stdout)["prompt_ids"] == TOKENIZER.tokens("the tea")
+
+
+def test_the_benchmark_measures_accuracy(here: Path) -> None:
+    golden = smollm2.Golden(here / "tiny.onnx")
+    texts = [smollm2.greedy(golden, TOKENIZER.tokens(prompt), 6) for prompt in ("the tea", "x")]
+    assert list(texts[0].tokens)[:3] == as_onnxruntime(list(texts[0].prompt), 3)
+    programs = [generate_module.LanguageModel(load("tiny.wafer"), threads) for threads in (1, 2)]
+    same = smollm2.accuracy(programs, texts)
+    assert same.equal == 1 and same.same_bits and same.farthest < 1e-4 and abs(same.divergence) < 1e-9
+    (here / "other.onnx").write_bytes(decoder(SHAPE, random_weights(6)).SerializeToString())
+    other = smollm2.accuracy([smollm2.Golden(here / "other.onnx"), programs[0]], texts)
+    assert other.equal < 1 and not other.same_bits and other.farthest > 0.1 and other.divergence > 0.01
+
+
+ALONE = """
+import sys
+from waferc.compiler.cli import main
+try:
+    main(["generate", "tiny.wafer", "the tea", "--chat", "--max-tokens", "4"])
+except SystemExit as e:
+    assert e.code == 0
+found = {"onnx", "onnxruntime", "gguf", "networkx"} & set(sys.modules)
+assert not found, found
+"""
+
+
+def test_the_program_alone_makes_the_text(here: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == good("generate", "tiny.wafer", "the tea", "--chat", "--max-tokens", "4")
+
+
+# -- what goes wrong ---------------------------------------------------------------------------
+
+GENERATE = ("generate", "tiny.wafer")
+ERRORS: list[tuple[int, tuple[str, ...]]] = [
+    (2, (*GENERATE,)),
+    (2, (*GENERATE, "")),
+    (2, (*GENERATE, "a" * 33)),
+    (2, (*GENERATE, "x", "--max-tokens", "0")),
+    (2, (*GENERATE, "x", "--temperature", "-1")),
+    (2, (*GENERATE, "x", "--top-p", "0")),
+    (2, (*GENERATE, "x", "--stop", "")),
+    (2, ("generate", "more.wafer", "a<|extra|>")),
+    (2, (*COMPILE, "--chat-template", "chat.jinja", "-o", "o")),
+    (2, (*COMPILE, *WORDS, "--compile-to", "plan", "-o", "o")),
+    (3, (*COMPILE, "--tokenizer", "chat.jinja", "-o", "o")),
+    (3, (*COMPILE, *WORDS[:2], "--chat-template", "hostile.jinja", "-o", "o")),
+    (3, ("compile", "other/tiny.onnx", "--dim", "batch=2", "--wafer", "4x4", *WORDS, "-o", "o")),
+    (6, (*COMPILE, "--tokenizer", "missing.json", "-o", "o")),
+    (6, ("generate", "missing.wafer", "x")),
+    (7, ("generate", "mute.wafer", "x")),
+    (7, ("generate", "words.wafer", "x", "--chat")),
+    (7, ("generate", "tiny.onnx", "x")),
+]
+
+
+def test_every_error_is_one_line_with_its_exit_code_and_leaves_nothing(here: Path) -> None:
+    (here / "hostile.jinja").write_text("{{ ''.__class__.__mro__ }}", encoding="utf-8")
+    (here / "other").mkdir()
+    perceptron(here / "other")
+    tokens = json.loads(byte_tokenizer())
+    tokens["added_tokens"].append({**tokens["added_tokens"][0], "id": 262, "content": "<|extra|>"})
+    (here / "more.json").write_text(json.dumps(tokens), encoding="utf-8")
+    done = waferc(*COMPILE, "--tokenizer", "more.json", "-o", "more.wafer")
+    assert done.exit_code == 0
+    assert "the tokenizer has 263 tokens, of which the model knows the first 262\n" in done.stderr
+    before = sorted(here.iterdir())
+    lines: list[str] = []
+    for code, words in ERRORS:
+        done = waferc(*words)
+        assert done.exit_code == code, (words, done.stderr)
+        assert done.stdout == ""
+        assert done.stderr.startswith("waferc: error: ") and done.stderr.count("\n") == 1, done.stderr
+        lines += [f"$ waferc {' '.join(words)}", done.stderr.rstrip("\n"), f"exit {code}", ""]
+    same_as_golden("generate_errors.txt", "\n".join(lines))
+    assert sorted(here.iterdir()) == before
+
+
+def test_interrupted_is_130(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = generate_module.LanguageModel
+    run = model.logits
+
+    def interrupted(self: generate_module.LanguageModel, ids: list[int]) -> object:
+        if len(ids) == 1:
+            raise KeyboardInterrupt
+        return run(self, ids)
+
+    monkeypatch.setattr(model, "logits", interrupted)
+    done = waferc("generate", "tiny.wafer", "the tea")
+    assert done.exit_code == 130 and done.stderr.endswith("waferc: error: interrupted\n")
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(here: Path) -> None:
+    command = f"'{WAFERC}' generate tiny.wafer 'the tea' --max-tokens 20; echo $? >&2"
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(["sh", "-c", f"({command}) | true"], capture_output=True, env=environment)
+    assert done.stderr == b"6\n"
