@@ -29,7 +29,7 @@ from waferc.ir.ops.normalize import LayerNorm, Softmax
 from waferc.ir.ops.rearrange import Copy
 from waferc.ir.ops.reduce import ReduceSum
 from waferc.ir.ops.window import MaxPool
-from waferc.runtime.engine import Code, bitcode, host_lanes
+from waferc.runtime.engine import Code, bitcode, host_dot2, host_lanes
 
 LANES = host_lanes()
 CHAINS = 16  # of the peak loop: more than two FMA units have stages
@@ -196,19 +196,19 @@ def strides(op: Op, arrays: Sequence[Array]) -> list[dict[str, int]]:
     return out
 
 
-def gemm(m: int, n: int, k: int, b: DType = F32) -> Contract:
+def gemm(m: int, n: int, k: int, b: DType = F32, a: DType = F32) -> Contract:
     return Contract(
         axes=(("m", m), ("n", n), ("k", k)),
         reads=((axis("m"), axis("k")), (axis("k"), axis("n"))),
         write=identity("mn"),
-        in_types=(F32, b),
+        in_types=(a, b),
         out_type=F32,
     )
 
 
-def product(name: str, m: int, n: int, k: int, **more: Any) -> Case:
-    arrays = (aligned((m, k)), aligned((k, n)), aligned((m, n)))
-    return Case(name, gemm(m, n, k), arrays, "n", "fma", m * n * k / LANES, **more)
+def product(name: str, m: int, n: int, k: int, kind: DType = F32, **more: Any) -> Case:
+    arrays = (aligned((m, k), kind), aligned((k, n), kind), aligned((m, n)))
+    return Case(name, gemm(m, n, k, kind, kind), arrays, "n", "fma", m * n * k / LANES, **more)
 
 
 def vector_product(name: str, kind: DType) -> Case:
@@ -321,6 +321,8 @@ def cases() -> Iterator[Callable[[], Case]]:
     yield partial(product, "gemm panel 128x32x384", 128, 32, 384)
     yield partial(product, "gemm panel 7x32x256", 7, 32, 256)
     yield partial(product, "gemm in chunks of 4 128x32x384", 128, 32, 384, part="k", chunk=4)
+    yield partial(product, "gemm panel bf16 128x32x384", 128, 32, 384, BF16)
+    yield partial(product, "gemm panel bf16 7x32x255", 7, 32, 255, BF16)
     for kind in (F32, F16, BF16):
         yield partial(vector_product, f"matrix-vector {kind}", kind)
     yield partial(convolution, "conv 3x3 64->32, 4x28", 4, 28, 64, 32, 3)
@@ -361,7 +363,9 @@ def limit(case: Case) -> Callable[[], float]:
 def measure(case: Case) -> tuple[float, float]:
     """(seconds of a call, the limit in amounts per second): the best of ROUNDS, taken in turn."""
     op, steps = case.op, strides(case.op, case.arrays)
-    kernel = kernel_for(op, case.lane, stride_kinds(op, steps, case.lane), LANES, part=case.part)
+    kernel = kernel_for(
+        op, case.lane, stride_kinds(op, steps, case.lane), LANES, part=case.part, dot2=host_dot2()
+    )
     code = Code(bitcode(make_module([kernel])))
     (address,) = code.addresses([kernel.symbol])
     axes = kernel.signature.axes

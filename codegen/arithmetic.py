@@ -315,6 +315,8 @@ class LLVMArithmetic:
             word = self.builder.zext(v.ir, type_of(I32, v.lanes))
             high = self.builder.shl(word, self._constant(16, self.make(I32, word, v.lanes)))
             return self.cast(self.from_bits(self.make(I32, high, v.lanes), F32), dtype)
+        if dtype == BF16:
+            return self._bf16(self.cast(a, F32))
         if dtype == BOOL:
             return self.compare("ne", a, self.const(0, source))
         if source == F16 and dtype != F32:  # LLVM would call compiler-rt, which a process may lack
@@ -338,6 +340,16 @@ class LLVMArithmetic:
         if source != BOOL and source.bytes >= dtype.bytes:
             return v.ir if source.bytes == dtype.bytes else e.trunc(v.ir, to)
         return (e.sext if source.kind == "i" else e.zext)(v.ir, to)
+
+    def _bf16(self, a: Value) -> Value:
+        """An f32 rounded to nearest, ties to even; see `dtypes.stored_as`."""
+        bits, half = self.bits(a), self.const(16, I32)
+        odd = self.bit_and(self.shift_right(bits, half), self.const(1, I32))
+        near = self.add(bits, self.add(odd, self.const(0x7FFF, I32)))
+        quiet = self.bit_or(bits, self.const(1 << 22, I32))
+        chosen = self.select(self.compare("ne", a, a), quiet, near)
+        v = cast(LLVMValue, self.shift_right(chosen, half))
+        return self.make(BF16, self.builder.trunc(v.ir, type_of(BF16, v.lanes)), v.lanes)
 
     def _odd_f32(self, a: Value) -> Value:
         """An f64 as f32 rounded to odd, from which rounding to f16 is as if done once.

@@ -21,11 +21,12 @@ from typing import cast
 from llvmlite import ir
 
 from ..ir.builder import Carried, Combine, StrideKind, Value
-from ..ir.dtypes import BOOL, I64, DType
+from ..ir.dtypes import BF16, BOOL, I64, DType
 from . import guard
 from .addresses import Addresses, Loop, Sum, TaskLayout
 from .arithmetic import I8_TYPE, I32_TYPE, I64_TYPE, LLVMArithmetic, LLVMValue, suffix, type_of
 from .guard import Guard
+from .pairs import dot2, neighbours, packed
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Signature:
 
     strides: for each operand, then the result, what is known along each axis.
     lanes: elements of a vector, whatever their type; a power of two. part: a reduced axis
-    whose iterations are summed in chunks (see `KernelBuilder.chunks`), or "".
+    whose iterations are summed in chunks (see `KernelBuilder.chunks`), or "". dot2: whether pairs of bf16
+    are multiplied by the host's instruction for them.
     """
 
     axes: tuple[str, ...]
@@ -45,6 +47,7 @@ class Signature:
     lanes: int
     guard: bool = False
     part: str = ""
+    dot2: bool = False
 
     @property
     def types(self) -> tuple[DType, ...]:
@@ -323,6 +326,21 @@ class LLVMBuilder(LLVMArithmetic):
             )
 
         return self._loaded(dtype, self._read(number, pointer, self.lanes, access), self.lanes)
+
+    def load_pair(
+        self, operand: int, index: Mapping[str, Value], axis: str, lanes: bool, alone: float | None = None
+    ) -> Value:
+        load = self.load_lanes if lanes else self.load
+        if alone is not None:
+            return packed(self, load(operand, index), self.const(alone, BF16))
+        if not lanes and self._guard is None and self.stride_kind(operand, axis) == "unit":
+            pointer = self._at.pointer(self._operand(operand), index)
+            return neighbours(self, self.builder.load(pointer, typ=I32_TYPE, align=BF16.bytes))
+        following = {**index, axis: self.add_index(index[axis], 1)}
+        return packed(self, load(operand, index), load(operand, following))
+
+    def dot2(self, a: Value, b: Value, c: Value) -> Value:
+        return dot2(self, a, b, c, self.signature.dot2)
 
     def store(self, value: Value, index: Mapping[str, Value]) -> None:
         number, dtype = self._operand(-1), self.signature.out_type

@@ -18,8 +18,11 @@ from .sweeps import Shared, Sweep, share
 CALL = 3_000_000  # the work of a call that is worth more than one thread: some 30 microseconds
 
 
-def make_calls(plan: Plan, lanes: int) -> tuple[Calls, tuple[Kernel, ...]]:
-    """The calls of a plan for a host with `lanes` f32 lanes, and the kernels that they call."""
+def make_calls(plan: Plan, lanes: int, dot2: bool) -> tuple[Calls, tuple[Kernel, ...]]:
+    """The calls of a plan for a host with `lanes` f32 lanes, and the kernels that they call.
+
+    dot2: whether it has an instruction for pairs of bf16.
+    """
     shared = share(plan, lanes)
     pool = Pool()
     kernels: dict[Kernel, int] = {}
@@ -32,7 +35,7 @@ def make_calls(plan: Plan, lanes: int) -> tuple[Calls, tuple[Kernel, ...]]:
         words[GroupWords.SHARED] = int(s.shared)
         follows = i + 1 < len(sweeps)
         words[GroupWords.BARRIER] = int(follows and (s.shared or sweeps[i + 1].shared))
-        table = pool.table([_sweep(s, shared, pool, kernels, lanes)])
+        table = pool.table([_sweep(s, shared, pool, kernels, lanes, dot2)])
         groups.append(Entry(words, {int(GroupWords.TABLE): table}))
     section = pool.table(groups), len(groups)
     margins = tuple(
@@ -68,10 +71,10 @@ def _placed(lay: Lay, shared: Shared) -> Placed:
     )
 
 
-def _sweep(s: Sweep, shared: Shared, pool: Pool, kernels: dict[Kernel, int], lanes: int) -> Entry:
+def _sweep(s: Sweep, shared: Shared, pool: Pool, kernels: dict[Kernel, int], lanes: int, dot2: bool) -> Entry:
     axes = [a for a, _ in s.op.axes]
     rows = [dict(v.strides) for v in s.views]
-    kernel = kernel_for(s.op, s.lane, stride_kinds(s.op, rows, s.lane), lanes, part=s.part)
+    kernel = kernel_for(s.op, s.lane, stride_kinds(s.op, rows, s.lane), lanes, part=s.part, dot2=dot2)
     layout = kernel.signature.layout
     b = s.boxes
     calls = np.zeros((len(b.mode), layout.words(False)), np.int64)

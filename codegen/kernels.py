@@ -58,14 +58,14 @@ def stride_kinds(
     """What a kernel of `op` is told of its strides.
 
     strides: elements per step of each axis, for each operand and then the result; an axis left
-    out does not move it. Unit strides are told along `lane_axis` only, where they matter; an axis of
-    one iteration has stride 0, whatever the buffer says.
+    out does not move it. Unit strides are told along `lane_axis` and `op.paired`, where they matter;
+    an axis of one iteration has stride 0, whatever the buffer says.
     """
 
     def kind(step: int, axis: str, size: int) -> StrideKind:
         if step == 0 or (size == 1 and axis != lane_axis):
             return "zero"
-        return "unit" if step == 1 and axis == lane_axis else "any"
+        return "unit" if step == 1 and axis in (lane_axis, op.paired) else "any"
 
     return tuple(tuple(kind(s.get(a, 0), a, n) for a, n in op.axes) for s in strides)
 
@@ -77,10 +77,12 @@ def kernel_for(
     lanes: int,
     guard: bool = False,
     part: str = "",
+    dot2: bool = False,
 ) -> Kernel:
     """The kernel that computes a tile of `op`. strides: see `stride_kinds`.
 
     part: a reduced axis whose iterations are summed in chunks of the task's own length, or "".
+    dot2: whether the host has an instruction for pairs of bf16.
     """
     if part and part not in op.reduced:
         raise ValueError(f"{op.name}: {part!r} is not reduced, its sum has no chunks")
@@ -89,7 +91,8 @@ def kernel_for(
             f"{op.name}: stride kinds for {len(op.reads) + 1} tensors, {len(op.axes)} axes needed"
         )
     axes = tuple(a for a, _ in op.axes)
-    signature = Signature(axes, op.in_types, op.out_type, lane_axis, strides, lanes, guard, part)
+    native = dot2 and bool(op.paired)
+    signature = Signature(axes, op.in_types, op.out_type, lane_axis, strides, lanes, guard, part, native)
     family = f"{type(op).__module__}.{type(op).__qualname__}"
     return Kernel(family, op.key(), float(op.fill), signature, op)
 

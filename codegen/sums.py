@@ -79,7 +79,7 @@ def orders(step: Step) -> tuple[Order, ...]:
     resumes = isinstance(op, Contract) and not across(step)
     # A sum that resumes goes through the first reduced axis in order whether or not it is cut in time.
     exact = op.out_type == op.accumulate if isinstance(op, Contract) else True
-    if resumes and exact and timed in ([], [op.reduced[0]]):
+    if resumes and exact and timed in ([], [*op.reduced[:1]]):
         timed = []
     parts = (
         _chunks(op, step.part, split.tile(step.part, op.size[step.part]) * split.time_ways(step.part))

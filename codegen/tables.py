@@ -37,14 +37,14 @@ from .records import (
 from .sums import lane_of
 
 
-def make_tables(plan: Plan, lanes: int) -> Lowered:
-    """The tables of a plan for a host with `lanes` f32 lanes, and what they call."""
-    return _Maker(plan, lanes).make()
+def make_tables(plan: Plan, lanes: int, dot2: bool) -> Lowered:
+    """The tables of a plan for a host with `lanes` f32 lanes, and what they call. dot2: see `make_calls`."""
+    return _Maker(plan, lanes, dot2).make()
 
 
 class _Maker:
-    def __init__(self, plan: Plan, lanes: int) -> None:
-        self.plan, self.lanes = plan, lanes
+    def __init__(self, plan: Plan, lanes: int, dot2: bool) -> None:
+        self.plan, self.lanes, self.dot2 = plan, lanes, dot2
         self.pool = Pool()
         self.moves = MoveTables(plan, self.pool)
         self.kernels: dict[Kernel, int] = {}
@@ -175,7 +175,7 @@ class _Maker:
             places[OperandWords.BACKWARD_TABLE] = self.pool.table(backward)
         self._put(entry, Record.OPERANDS, Record.OPERAND_TABLE, table)
         lane = lane_of(step)
-        kernel = kernel_for(op, lane, stride_kinds(op, rows, lane), self.lanes, guard=True)
+        kernel = kernel_for(op, lane, stride_kinds(op, rows, lane), self.lanes, True, dot2=self.dot2)
         if kernel.signature.layout.words(True) > MOST_WORDS:
             raise ValueError(f"{step.name}: {op.name} has too many operands and axes for one task")
         entry.others[Record.KERNEL] = (Base.KERNEL, self.kernels.setdefault(kernel, len(self.kernels)))

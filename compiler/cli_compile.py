@@ -60,7 +60,7 @@ def check(
         console.result(data)
         some = ", ".join(shown(kind) for kind in refused[:8]) + (", ..." if len(refused) > 8 else "")
         raise UnsupportedModel(f"unsupported operators: {some}; the table says why")
-    options = Compiling(wafer, dims, shapes, "2", "f32", "latency", 0, states, capacity, None)
+    options = Compiling(wafer, dims, shapes, "2", "f32", None, "latency", 0, states, capacity, None)
     try:
         compiled = options.compile(model, console, until="plan")
     except DoesNotFit as e:

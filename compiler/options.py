@@ -76,6 +76,7 @@ class Compiling:
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
     level: str
     weights: Literal["f32", "f16", "bf16"]
+    activations: Literal["f32", "bf16"] | None
     optimize: str
     seed: int
     states: tuple[tuple[str, str], ...]
@@ -101,6 +102,7 @@ class Compiling:
             level=int(self.level),
             weights=self.weights,
             no_weights=no_weights,
+            activations=self.activations,
             until=until,
             report=console.progress,
         )
@@ -199,6 +201,11 @@ def compiling(function: Function) -> Function:
                     default="f32",
                     show_default=True,
                     help="What constants of products and look-up tables are stored as; sums are f32.",
+                ),
+                click.option(
+                    "--activations",
+                    type=click.Choice(["f32", "bf16"]),
+                    help="What is multiplied with bf16 weights: rounded to bf16 (their default), or f32.",
                 ),
                 click.option(
                     "--no-host",

@@ -26,11 +26,12 @@ from ..runtime.program import Program
 from . import plan_cache
 from .errors import DoesNotFit, InvalidInput, UnsupportedModel, UsageError, quoted
 from .figures import Figures
+from .fuse import fuse_elementwise
 from .importer import import_model
 from .load import digest
 from .passes import simplify
 from .show import figures
-from .weights import narrow_weights
+from .weights import narrow_weights, rounded_activations
 
 Until = Literal["graph", "plan", "program"]
 Report = Callable[[str, float], None]
@@ -110,6 +111,7 @@ def compile_model(
     constraints: str | Path | None = None,
     level: int = 2,
     weights: Literal["f32", "f16", "bf16"] = "f32",
+    activations: Literal["f32", "bf16"] | None = None,
     no_weights: bool = False,
     until: Until = "program",
     report: Report | None = None,
@@ -118,8 +120,9 @@ def compile_model(
 
     dims binds symbolic dimensions, shapes whole inputs; states are (input, output) pairs that stay on
     the wafer. level 0 skips the graph's simplification. weights: what the constants of products and
-    look-up tables are stored as; sums are f32 all the same. no_weights: external data is not looked at, the
-    plan can be shown but not run. Raises the errors of `compiler.errors`.
+    look-up tables are stored as; sums are f32 all the same. activations: what is multiplied with bf16 weights
+    is rounded to bf16 unless this is "f32". no_weights: external data is not looked at, the plan can be shown
+    but not run. Raises the errors of `compiler.errors`.
     """
     if no_weights and until == "program":
         raise UsageError("--no-weights makes a plan (--compile-to plan), no program")
@@ -134,7 +137,7 @@ def compile_model(
         seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
         return out
 
-    machine = _wafer(wafer)
+    machine, factors = _wafer(wafer), rounded_activations(weights, activations)
     graph: Graph = timed(
         "import",
         lambda: import_model(
@@ -146,7 +149,9 @@ def compile_model(
         graph = timed("simplify", lambda: _simplified(graph))
         phases["simplify"] = str(graph)
     if weights != "f32":
-        graph = timed("weights", lambda: narrow_weights(graph, weights))
+        graph = timed("weights", lambda: narrow_weights(graph, weights, factors))
+        if level > 0:
+            graph = fuse_elementwise(graph)
         phases["weights"] = str(graph)
     plan: Plan | None = None
     if until != "graph":
@@ -168,6 +173,7 @@ def compile_model(
         "level": level,
         "weights": weights,
         "no_weights": no_weights,
+        "activations": factors,
     }
     return Compiled(graph, plan, manifest, phases, seconds)
 

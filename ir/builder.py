@@ -184,6 +184,22 @@ class KernelBuilder(Arithmetic, Protocol):
         """A vector along `lane_axis`; lanes past the tile hold `other`. A zero stride broadcasts."""
         ...
 
+    def load_pair(
+        self, operand: int, index: Mapping[str, Value], axis: str, lanes: bool, alone: float | None = None
+    ) -> Value:
+        """Two bf16 elements, at `index` and next along `axis`, for `dot2`: in each of the lanes, or for all.
+
+        alone: what the second is instead; nothing is read for it.
+        """
+        ...
+
+    def dot2(self, a: Value, b: Value, c: Value) -> Value:
+        """c + a[0] * b[0] + a[1] * b[1] for pairs of bf16 and f32 `c`, rounded after each sum.
+
+        A host's instruction for it may take f32 numbers below 2**-126 as 0 and give 0 for them.
+        """
+        ...
+
     def store(self, value: Value, index: Mapping[str, Value]) -> None: ...
     def store_lanes(self, value: Value, index: Mapping[str, Value]) -> None:
         """Stores the lanes that lie in the tile."""

@@ -34,7 +34,7 @@ class DType:
 
 
 F16 = DType("f16", 2, "f")
-BF16 = DType("bf16", 2, "f")  # the upper half of an f32; weights only: read and widened, never computed in
+BF16 = DType("bf16", 2, "f")  # the upper half of an f32; factors only: read and widened, never computed in
 F32 = DType("f32", 4, "f")
 F64 = DType("f64", 8, "f")
 I8 = DType("i8", 1, "i")

@@ -144,6 +144,11 @@ class Op:
         return ((self.work(extents), self.scratch(extents)),)
 
     @property
+    def paired(self) -> str:
+        """The reduced axis whose terms are multiplied and added two at a time, or ""."""
+        return ""
+
+    @property
     def across(self) -> str:
         """The axis along which vectors run and are then combined, or "" where they run along the
         result. It decides the order of sums, and thus the bits: it depends on the op alone."""

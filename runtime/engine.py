@@ -41,6 +41,12 @@ def host_lanes() -> int:
     return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
 
 
+@cache
+def host_dot2() -> bool:
+    """Whether the host has an instruction for pairs of bf16."""
+    return bool(llvm.get_host_cpu_features().get("avx512bf16"))
+
+
 def bitcode(*texts: str) -> bytes:
     """LLVM IR modules linked into one, verified, as bitcode."""
     _start()

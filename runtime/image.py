@@ -16,11 +16,15 @@ from .ports import Port, Ports
 
 @dataclass(frozen=True)
 class Image:
-    """A program's ports, calls, and the symbols of its kernels."""
+    """A program's ports, calls, and the symbols of its kernels.
+
+    dot2: whether kernels that multiply pairs of bf16 do so by the host's instruction; None if none does.
+    """
 
     ports: Ports
     calls: Calls
     symbols: tuple[str, ...]
+    dot2: bool | None
 
     def check(self) -> None:
         """Raises InvalidArtifact unless tables, copies and arena are consistent."""
@@ -36,6 +40,7 @@ def encode(image: Image) -> dict[str, bytes]:
         "states": [list(s) for s in image.ports.states],
         "length": None if (at := image.ports.length) is None else _counted(at),
         "symbols": list(image.symbols),
+        "dot2": image.dot2,
         "groups": list(c.groups),
         "arena": c.arena,
         "shared": c.shared,
@@ -76,7 +81,8 @@ def decode(artifact: Artifact) -> Image:
             tuple((str(a), str(b)) for a, b in facts["states"]),
             None if facts["length"] is None else _length(*facts["length"]),
         )
-        image = Image(ports, calls, tuple(map(str, facts["symbols"])))
+        dot2 = None if facts["dot2"] is None else bool(facts["dot2"])
+        image = Image(ports, calls, tuple(map(str, facts["symbols"])), dot2)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         if isinstance(e, InvalidArtifact):
             raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..codegen.artifact import Artifact, InvalidArtifact, read
 from .cache import read_entry, sources_in, write_entry
-from .engine import Code, bitcode, host_lanes
+from .engine import Code, bitcode, host_dot2, host_lanes
 from .homes import Homes
 from .image import Image, decode, encode
 from .judge import judge_constants
@@ -33,6 +33,8 @@ def load(source: str | Path | Artifact, threads: int | None = None, guard: bool 
     if guard:
         return prepare(artifact.plan(), threads, guard=True)
     image = decode(artifact)
+    if image.dot2 not in (None, host_dot2()):  # made on another kind of host
+        return prepare(artifact.plan(), threads)
     constants = artifact.constants()
     judge_constants(image.calls, constants)
     try:
@@ -56,7 +58,7 @@ def prepare(plan: Plan, threads: int | None = None, guard: bool = False) -> Prog
     from .literal import Literal
 
     judge_in_place(plan)
-    lowered = make_tables(plan, host_lanes())
+    lowered = make_tables(plan, host_lanes(), host_dot2())
     code = Code(bitcode(make_executor(lowered.pulls), make_module(lowered.kernels)))
     return Program(ports_of(plan.graph), Literal(plan, lowered, code), threads)
 
@@ -71,8 +73,10 @@ def _lowered(plan: Plan) -> tuple[Image, bytes]:
     """The image of a plan, and bitcode of all that it calls."""
     from ..codegen.calls import make_calls
 
-    calls, kernels = make_calls(plan, host_lanes())
-    return Image(ports_of(plan.graph), calls, tuple(k.symbol for k in kernels)), _native(kernels)
+    calls, kernels = make_calls(plan, host_lanes(), host_dot2())
+    dot2 = host_dot2() if any(k.op.paired for k in kernels) else None
+    image = Image(ports_of(plan.graph), calls, tuple(k.symbol for k in kernels), dot2)
+    return image, _native(kernels)
 
 
 def _native(kernels: Sequence[Kernel]) -> bytes:

@@ -10,9 +10,8 @@ import llvmlite.binding as llvm
 import numpy as np
 from waferc.codegen.kernels import Kernel, kernel_for, make_module, stride_kinds
 from waferc.ir.builder import FRESH
-from waferc.ir.dtypes import of_numpy
 from waferc.ir.op import Array, Op
-from waferc.runtime.engine import host, host_lanes
+from waferc.runtime.engine import host, host_dot2, host_lanes
 
 
 def target_machine(opt: int = 2) -> Any:
@@ -107,6 +106,7 @@ def run(
     chunk: int = 0,
     guard: bool = False,
     part: str = "",
+    dot2: bool | None = None,
 ) -> Array:
     """The op's kernel on one tile that is all of it; the result may be given to be accumulated onto.
 
@@ -121,13 +121,15 @@ def run(
     assert out.dtype == op.out_type.numpy
     ready = [padded(op, j, x) for j, x in enumerate(operands)]
     for (x, _), t in zip(ready, op.in_types, strict=True):
-        assert of_numpy(x.dtype) == t
+        assert x.dtype == t.numpy
     arrays = [*(x for x, _ in ready), out]
     at = sum(e.const * s for e, s in zip(op.write, out.strides, strict=True))
     starts = [*(a for _, a in ready), out.ctypes.data + at]
     steps = axis_strides(op, arrays)
     along = op.lane_axis(extents) if lane_axis is None else lane_axis
-    kernel = kernel_for(op, along, stride_kinds(op, steps, along), lanes or host_lanes(), guard, part)
+    native = host_dot2() if dot2 is None else dot2
+    kinds = stride_kinds(op, steps, along)
+    kernel = kernel_for(op, along, kinds, lanes or host_lanes(), guard, part, native)
     bounds = [np.lib.array_utils.byte_bounds(a) for a in arrays]
     record = call(kernel, arrays, starts, steps, extents, None, mode, chunk, bounds)
     assert record == [0, 0, 0, 0], f"guard: {record}"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waferc.ir.affine import Affine, axis, constant
 from waferc.ir.builder import FRESH, JOIN, RESUME
-from waferc.ir.dtypes import F16, F32, I32, I64, DType
+from waferc.ir.dtypes import BF16, F16, F32, I32, I64, DType, f32_of, stored_as
 from waferc.ir.op import Array, Op, identity
 from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.index import Gather
@@ -81,6 +81,47 @@ def test_sums_in_order_resume(
                     guard=guard,
                 )
     same(block, tiles)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    m=SIZES,
+    n=SIZES,
+    k=SIZES,
+    chunk=st.integers(0, 20),
+    ks=CUTS,
+    lanes=LANES,
+    lane=st.sampled_from("mn"),
+    guard=GUARD,
+    turned=st.booleans(),
+)
+def test_pairs_of_bf16_are_chains_of_single_products(
+    m: int,
+    n: int,
+    k: int,
+    chunk: int,
+    ks: list[int],
+    lanes: int,
+    lane: str,
+    guard: bool,
+    turned: bool,
+) -> None:
+    """By the host's instruction and without it, from odd places on, to the bits of f32 products."""
+    a, b = (stored_as(numbers(F32, *shape), BF16) for shape in ((m, k), (k, n)))
+    a = np.asfortranarray(a) if turned else a
+    wide = [f32_of(x, BF16) for x in (a, b)]
+    part = "k" if chunk else ""
+    right = jit.run(gemm(m, n, k), wide, lanes=lanes, lane_axis="n", part=part, chunk=chunk)
+    native = [False, jit.host_dot2() and lanes == jit.host_lanes()]
+    for dot2 in dict.fromkeys(native):
+        op = gemm(m, n, k, BF16, BF16)
+        same(jit.run(op, [a, b], None, lanes, "n", part=part, chunk=chunk, dot2=dot2), right)
+        tiles = np.full((m, n), np.nan, np.float32)
+        for u, v in pieces(k, ks if not chunk else range(chunk, k, chunk)):
+            op = gemm(m, n, v - u, BF16, BF16)
+            mode = FRESH if not u else JOIN if chunk else RESUME
+            jit.run(op, [a[:, u:v], b[u:v]], None, lanes, lane, tiles, mode, guard=guard, dot2=dot2)
+        same(tiles, right)
 
 
 @settings(max_examples=40, deadline=None)

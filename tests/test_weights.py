@@ -14,7 +14,11 @@ from waferc.compiler.errors import UsageError
 from waferc.compiler.golden import OnnxRuntime
 from waferc.compiler.verify import Rule, compare
 from waferc.ir.dtypes import BF16, F16, F32, DType, f32_of, stored_as
+from waferc.ir.evaluate import evaluate
+from waferc.ir.ops.contract import Contract
+from waferc.ir.ops.conversion import Cast
 from waferc.placement.wafer import mixed_products
+from waferc.runtime import load as loading
 from waferc.runtime.load import load, prepare
 
 KINDS = {"f16": F16, "bf16": BF16}
@@ -88,7 +92,7 @@ def rounded(proto: onnx.ModelProto, dtype: DType) -> bytes:
 @pytest.mark.parametrize("kind", KINDS)
 def test_results_are_those_of_rounded_weights(case: str, kind: str, tmp_path: Path) -> None:
     proto, feed = model(*CASES[case]), INPUTS[case]
-    compiled = compile_model(proto.SerializeToString(), wafer="8x8", weights=kind)
+    compiled = compile_model(proto.SerializeToString(), wafer="8x8", weights=kind, activations="f32")
     golden = OnnxRuntime(rounded(proto, KINDS[kind])).run(feed)["y"]
     ours = compiled.run(feed)["y"]
     found = compare("y", ours, golden, Rule(rtol=1e-5))
@@ -101,10 +105,58 @@ def test_results_are_those_of_rounded_weights(case: str, kind: str, tmp_path: Pa
     assert ours.tobytes() == guarded.tobytes() == again.tobytes()
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_products_with_bf16_weights_round_the_other_factor(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto, feed = model(*CASES[case]).SerializeToString(), INPUTS[case]
+    compiled = compile_model(proto, wafer="8x8", weights="bf16")
+    graph = compiled.graph
+    products = [n.op for n in graph.nodes if isinstance(n.op, Contract)]
+    assert products
+    assert all(op.in_types == (BF16, BF16) for op in products)
+    casts = [n for n in graph.nodes if n.op.out_type == BF16]
+    assert len(casts) == len(products)
+    assert not any(isinstance(n.op, Cast) for n in casts if n.inputs[0] not in graph.inputs)  # fused
+    ours = compiled.run(feed)["y"]
+    found = compare("y", ours, evaluate(graph, feed)["y"], Rule(rtol=1e-5))
+    assert found.passed, found
+    in_f32 = compile_model(proto, wafer="8x8", weights="bf16", activations="f32").run(feed)["y"]
+    assert not compare("y", ours, in_f32, Rule(rtol=1e-5)).passed
+    guarded = prepare(compiled.plan, guard=True).run(feed)["y"]
+    compiled.save(tmp_path / "p.wafer")
+    saved = [load(tmp_path / "p.wafer").run(feed)["y"]]
+    # A host without the instruction makes kernels of its own, which compute the same bits.
+    monkeypatch.setattr(loading, "host_dot2", lambda: False)
+    saved += [load(tmp_path / "p.wafer").run(feed)["y"], prepare(compiled.plan).run(feed)["y"]]
+    assert {ours.tobytes()} == {x.tobytes() for x in (guarded, *saved)}
+
+
+def test_one_cast_serves_all_products() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+        helper.make_node("MatMul", ["x", "v"], ["z"]),
+        helper.make_node("MatMul", ["y", "z"], ["t"]),
+    ]
+    weights = {"w": normal(6, 6), "v": normal(6, 6)}
+    proto = model(nodes, {"x": ((6, 6), FLOAT)}, {"t": (6, 6)}, weights).SerializeToString()
+    graph = compile_model(proto, weights="bf16", until="graph").graph
+    types = [n.op.in_types for n in graph.nodes]
+    assert types == [(F32,), (BF16, BF16), (BF16, BF16), (F32, F32)]
+
+
+def test_bf16_activations_need_bf16_weights() -> None:
+    for kind in ("f32", "f16"):
+        with pytest.raises(UsageError, match=f"--activations bf16 needs --weights bf16, not {kind}"):
+            compile_model(b"", weights=kind, activations="bf16")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_the_bytes_and_the_mixed_rate(kind: str) -> None:
     proto = model(*CASES["gemm"]).SerializeToString()
-    wide, narrow = (compile_model(proto, wafer="8x8", weights=k, until="plan") for k in ("f32", kind))
+    wide, narrow = (
+        compile_model(proto, wafer="8x8", weights=k, activations="f32", until="plan") for k in ("f32", kind)
+    )
 
     def stored(compiled: object) -> int:
         return sum(t.nbytes for t in compiled.graph.constants.values() if t.ndim > 1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..affine import Affine, access_axes, axis
 from ..builder import KernelBuilder
-from ..dtypes import DType
+from ..dtypes import BF16, F32, DType
 from ..graph import GraphBuilder, InvalidModel, Spec, register
 from ..op import CLOSED, Array, Extents, Op, Work, assemble, broadcast_access, gather, product
 from .elementwise import Add, Mul, apply
@@ -33,6 +33,12 @@ class Contract(Op):
 
     def key(self) -> tuple[object, ...]:
         return (*super().key(), self.reduced)
+
+    @property
+    def paired(self) -> str:
+        """The last reduced axis, for bf16 by bf16 in chains: their order is kept, see `products`."""
+        both = self.in_types == (BF16, BF16) and self.out_type == F32
+        return self.reduced[-1] if both and self.reduced else ""
 
     # -- meaning ------------------------------------------------------------------
     def reference(self, *operands: Array) -> Array:
@@ -92,7 +98,7 @@ class Contract(Op):
     def body(self, k: KernelBuilder) -> None:
         axes = tuple(a for a, _ in self.axes)
         kept = tuple(access_axes(self.write))
-        Products(axes, kept, self.reduced, self.accumulate, self.out_type).emit(k)
+        Products(axes, kept, self.reduced, self.accumulate, self.out_type, self.paired).emit(k)
 
 
 # -- building ---------------------------------------------------------------------

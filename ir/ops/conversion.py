@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..builder import Arithmetic, Value
-from ..dtypes import F64, DType, by_onnx
+from ..dtypes import BF16, F64, DType, by_onnx, stored_as
 from ..graph import GraphBuilder, Rule, Spec, Unsupported, register
 from ..op import Array
 from .elementwise import Add, Clip, Elementwise, Max, Min, Mul, Pow, Reciprocal, Sqrt, apply, scalar_constant
@@ -31,7 +31,7 @@ class Where(Elementwise):
 
 
 class Cast(Elementwise):
-    """Conversion between types; `out_type` says to which. See `Arithmetic.cast`."""
+    """Conversion between types (not from bf16); `out_type` says to which. See `Arithmetic.cast`."""
 
     exact = True
 
@@ -39,6 +39,8 @@ class Cast(Elementwise):
         return b.cast(x[0], self.out_type)
 
     def numpy(self, *x: Array) -> Array:
+        if self.out_type == BF16:
+            return stored_as(x[0].astype(np.float32), BF16)
         to = self.out_type.numpy
         if self.out_type.kind not in "iu" or not np.issubdtype(x[0].dtype, np.floating):
             return x[0].astype(to)

@@ -94,6 +94,30 @@ def fold(
     return k.loop(length, deeper, carried, some=True)
 
 
+def fold_pairs(
+    k: KernelBuilder,
+    axes: Sequence[str],
+    carried: Carried,
+    step: Callable[[Index, Carried, bool], Carried],
+    within: Mapping[str, tuple[Value, Value]] | None = None,
+) -> Carried:
+    """As `fold`, two positions of the last axis at a time: `step(index, carried, alone)`, where the last
+    one of an odd number is alone."""
+    *outer, inner = axes
+    start, length = (within or {}).get(inner, (k.const(0, I64), k.extent(inner)))
+    even = k.sub(length, k.rem(length, k.const(2, I64)))
+
+    def row(index: Index, sums: Carried) -> Carried:
+        def at(i: Value) -> Index:
+            return {**index, inner: k.add_index(start, i)}
+
+        sums = k.loop(even, lambda i, c: step(at(i), c, False), sums, step=2)
+        odd = k.compare("lt", even, length)
+        return k.either(odd, lambda: step(at(even), sums, True), lambda: sums)
+
+    return fold(k, outer, {}, carried, row, within)
+
+
 def each(k: KernelBuilder, axes: Sequence[str], index: Index, body: Callable[[Index], None]) -> None:
     """Runs `body` at every position of `axes`, the last innermost."""
 

@@ -4,16 +4,19 @@ Either vectors run along a result axis, and each element is one chain of `acc = 
 the reduced axes in their order: many elements at a time hide the latency, and how many does not matter
 to the bits. Or they run along a reduced axis (a dot product), and each result has `CHAINS` vector
 accumulators of its own that take the axis' vectors in turn.
+
+Products of bf16 by bf16 are exact in f32, so a chain that takes them in pairs is the same chain, with
+half the instructions where the host has one for a pair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..builder import JOIN, RESULT, RESUME, Carried, KernelBuilder, Value
 from ..dtypes import DType
-from .loops import Index, at_lane, blocks, deposit, each, fold, lane_starts, offsets, untouched
+from .loops import Index, at_lane, blocks, deposit, each, fold, fold_pairs, lane_starts, offsets, untouched
 
 CHAINS = 4  # vector accumulators of a dot product, part of what the result is
 REGISTERS = {16: 32, 8: 16, 4: 32}  # vector registers of hosts with so many f32 lanes: AVX-512, AVX2, NEON
@@ -55,13 +58,14 @@ def shapes(lanes: int, accumulate: DType, chunks: bool) -> Shapes:
 
 @dataclass(frozen=True)
 class Products:
-    """What the kernel's code depends on. kept: the result's axes in its order."""
+    """What the kernel's code depends on. kept: the result's axes in its order; paired: see `Op.paired`."""
 
     axes: tuple[str, ...]
     kept: tuple[str, ...]
     reduced: tuple[str, ...]
     accumulate: DType
     out_type: DType
+    paired: str = ""
 
     def emit(self, k: KernelBuilder) -> None:
         kept = [a for a in self.kept if a != k.lane_axis and k.stride_kind(RESULT, a) != "zero"]
@@ -127,11 +131,7 @@ class Products:
             lambda: [k.cast(old, self.accumulate) for old in stored()],
             lambda: [zero] * len(places),
         )
-
-        def step(inner: Index, carried: Carried) -> Carried:
-            return self._multiply(k, [{**p, **inner} for p in places], carried)
-
-        sums = [k.cast(s, self.out_type) for s in fold(k, self.reduced, {}, sums, step)]
+        sums = [k.cast(s, self.out_type) for s in self._chain(k, places, sums)]
 
         def joined() -> Carried:
             return [k.add(old, s) for old, s in zip(stored(), sums, strict=True)]
@@ -148,14 +148,30 @@ class Products:
             lambda: [start] * len(places),
         )
 
-        def step(inner: Index, carried: Carried) -> Carried:
-            return self._multiply(k, [{**p, **inner} for p in places], carried)
-
         def chunk(first: Value, length: Value, carried: Carried) -> Carried:
-            sums = fold(k, self.reduced, {}, [zero] * len(places), step, {k.part: (first, length)})
+            sums = self._chain(k, places, [zero] * len(places), {k.part: (first, length)})
             return [k.add(t, k.cast(s, self.out_type)) for t, s in zip(carried, sums, strict=True)]
 
         return k.chunks(chunk, totals)
+
+    def _chain(
+        self,
+        k: KernelBuilder,
+        places: Sequence[Index],
+        sums: Carried,
+        within: Mapping[str, tuple[Value, Value]] | None = None,
+    ) -> Carried:
+        """sums + a * b over the reduced axes in their order."""
+
+        def step(inner: Index, carried: Carried) -> Carried:
+            return self._multiply(k, [{**p, **inner} for p in places], carried)
+
+        def pair(inner: Index, carried: Carried, alone: bool) -> Carried:
+            return self._multiply_pairs(k, [{**p, **inner} for p in places], carried, alone)
+
+        if self.paired:
+            return fold_pairs(k, self.reduced, sums, pair, within)
+        return fold(k, self.reduced, {}, sums, step, within)
 
     # -- lanes along a reduced axis ---------------------------------------------------
     def _dots(self, k: KernelBuilder, kept: Sequence[str]) -> None:
@@ -196,28 +212,47 @@ class Products:
         ]
         deposit(k, "add", self.out_type, done, lanes=False)
 
-    def _multiply(self, k: KernelBuilder, at: Sequence[Index], sums: Carried) -> Carried:
-        """sums + a * b at each position; an element that several positions share is loaded once."""
+    def _multiply(self, k: KernelBuilder, at: Sequence[Index], sums: Carried) -> list[Value]:
+        """sums + a * b at each position."""
+
+        def load(operand: int, index: Index, lanes: bool) -> Value:
+            value = k.load_lanes(operand, index) if lanes else k.load(operand, index)
+            return k.cast(value, self.accumulate)
+
+        factors = self._factors(k, at, load)
+        if self.accumulate.is_float:
+            return [k.fma(a, b, s) for (a, b), s in zip(factors, sums, strict=True)]
+        return [k.add(s, k.mul(a, b)) for (a, b), s in zip(factors, sums, strict=True)]
+
+    def _multiply_pairs(
+        self, k: KernelBuilder, at: Sequence[Index], sums: Carried, alone: bool
+    ) -> list[Value]:
+        """sums + a * b at each position, then at the next one along the axis `paired` unless `alone`."""
+
+        def load(operand: int, index: Index, lanes: bool) -> Value:
+            # -0.0 * 0.0 leaves any sum as it is, to the bit.
+            missing = (-0.0, 0.0)[operand] if alone else None
+            return k.load_pair(operand, index, self.paired, lanes, missing)
+
+        factors = self._factors(k, at, load)
+        return [k.dot2(a, b, s) for (a, b), s in zip(factors, sums, strict=True)]
+
+    def _factors(
+        self, k: KernelBuilder, at: Sequence[Index], load: Callable[[int, Index, bool], Value]
+    ) -> list[tuple[Value, Value]]:
+        """Both factors at each position; an element that several positions share is loaded once."""
         loaded: dict[tuple[int, ...], Value] = {}
 
-        def load(operand: int, index: Index) -> Value:
+        def factor(operand: int, index: Index) -> Value:
             used = [a for a in self.axes if k.stride_kind(operand, a) != "zero"]
             key = (operand, *(id(index[a]) for a in used))
-            # Lanes past the end of a sum must be 0 in both factors: 0 * inf is not 0.
-            single = k.lane_axis not in used and k.lane_axis not in self.reduced
             if key not in loaded:
-                value = k.load(operand, index) if single else k.load_lanes(operand, index)
-                loaded[key] = k.cast(value, self.accumulate)
+                # Lanes past the end of a sum must be 0 in both factors: 0 * inf is not 0.
+                lanes = k.lane_axis in used or k.lane_axis in self.reduced
+                loaded[key] = load(operand, index, lanes)
             return loaded[key]
 
-        out: list[Value] = []
-        for index, s in zip(at, sums, strict=True):
-            a, b = load(0, index), load(1, index)
-            if self.accumulate.is_float:
-                out.append(k.fma(a, b, s))
-            else:
-                out.append(k.add(s, k.mul(a, b)))
-        return out
+        return [(factor(0, index), factor(1, index)) for index in at]
 
 
 def _add_pairs(k: KernelBuilder, values: Sequence[Value]) -> Value:
