@@ -53,12 +53,13 @@ class Ends:
 
         Where it sends nothing, the two lie far outside the wafer.
         """
-        lo = np.full(len(self.at), NOWHERE)
-        hi = np.full(len(self.at), -1)
-        a, b = self.at[self.source], self.to[self.target]
-        np.minimum.at(lo, self.source, np.minimum(a, b))
-        np.maximum.at(hi, self.source, np.maximum(a, b))
-        return lo, np.where(hi < 0, NOWHERE, hi)
+        first, last = np.zeros(len(self.at), np.int64), np.zeros(len(self.at), np.int64)
+        sends = np.zeros(len(self.at), np.bool_)
+        sends[self.source] = True
+        # Of an index that is repeated the last value stays; targets come in order, and so do coordinates.
+        first[self.source[::-1]], last[self.source] = self.target[::-1], self.target
+        lo = np.where(sends, np.minimum(self.at, self.to[first]), NOWHERE)
+        return lo, np.where(sends, np.maximum(self.at, self.to[last]), NOWHERE)
 
 
 def coordinates(region: Region, grid: Grid, side: str, wafer: Wafer) -> Ints:
@@ -143,15 +144,10 @@ def colour_intervals(lo: Ints, hi: Ints) -> Ints:
 def depth(lo: Ints, hi: Ints) -> int:
     """How many of the intervals [lo, hi] overlap at most."""
     used = hi < NOWHERE
-    if not used.any():
-        return 0
-    events = np.concatenate(
-        [
-            np.stack([lo[used] * 2, np.ones(used.sum(), np.int64)], 1),
-            np.stack([hi[used] * 2 + 1, -np.ones(used.sum(), np.int64)], 1),
-        ]
-    )
-    return int(np.cumsum(events[np.argsort(events[:, 0], kind="stable"), 1]).max())
+    starts, stops = np.sort(lo[used]), np.sort(hi[used])
+    # Where one starts, those overlap that have started and not stopped before.
+    open_ = np.arange(1, len(starts) + 1) - np.searchsorted(stops, starts)
+    return int(open_.max(initial=0))
 
 
 MOST_NEEDS = 64  # of these tables, a number for each core, that are remembered: a layer's
@@ -311,18 +307,26 @@ def _max_plus(wafer: Wafer, e: Ends, ready: Floats, relayed: bool) -> Floats:
 def add_links(wafer: Wafer, links: Floats, move: Traffic) -> None:
     """Adds a move's bytes to [4, height, width]: along producers' rows, then down targets' columns."""
     nbytes = move.sent * wafer.wavelet_bytes
-    rows = np.unique(move.y.at[move.y.source])
+    sending = np.flatnonzero(np.bincount(move.y.at[move.y.source]))
     for number, covered in enumerate(_coverage(move.x, wafer.width)):
         if covered.any():
             lo, hi = np.flatnonzero(covered)[[0, -1]]
-            links[number, rows, lo : hi + 1] += nbytes * covered[lo : hi + 1]
-    columns, count = np.unique(move.x.to[move.x.target], return_counts=True)
+            links[number, :, lo : hi + 1][_evenly(sending)] += nbytes * covered[lo : hi + 1]
+    count = np.bincount(move.x.to[move.x.target])
+    columns = np.flatnonzero(count)
     through = move.through * wafer.wavelet_bytes
     for number, covered in enumerate(_coverage(move.y, wafer.height), 2):
         if covered.any():
             lo, hi = np.flatnonzero(covered)[[0, -1]]
-            into = covered[lo : hi + 1, None] * count * nbytes
-            links[number, lo : hi + 1, columns] += np.minimum(into, through).T
+            into = covered[lo : hi + 1, None] * count[columns] * nbytes
+            links[number, lo : hi + 1][:, _evenly(columns)] += np.minimum(into, through)
+
+
+def _evenly(numbers: Ints) -> Any:
+    """Rising numbers as a slice where they are evenly spaced: what it selects is no copy."""
+    pitch = int(numbers[1] - numbers[0]) if len(numbers) > 1 else 1
+    even = len(numbers) > 0 and (np.diff(numbers) == pitch).all()
+    return slice(int(numbers[0]), int(numbers[-1]) + 1, pitch) if even else numbers
 
 
 def _coverage(e: Ends, size: int) -> tuple[Floats, Floats]:

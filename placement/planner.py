@@ -97,19 +97,20 @@ class Estimator:
                 return replace(known, grid=grid)
             key = (*key, x, y)
         if key not in self._choices:
-
-            def later(c: Choice) -> float:
-                if ahead is None or limits_ahead is None or not math.isfinite(c.cycles):
-                    return 0.0
-                return cycles_ahead(ahead, op, c, self._ahead(ahead, columns, rows, limits_ahead), self.wafer)
-
-            least = 0.0
+            rest: tuple[Any, ...] = ()
             if ahead is not None and limits_ahead is not None:
-                least = self._ahead(ahead, columns, rows, limits_ahead).least
-            c = choose(op, local, 0, columns, rows, limits, self.wafer, exact, later, least)
+                there = self._ahead(ahead, columns, rows, limits_ahead)
+                rest = self._later(ahead, op, there), there.least
+            c = choose(op, local, 0, columns, rows, limits, self.wafer, exact, *rest)
             self._choices[key] = replace(c, grid=_moved(c.grid, -x, -y))
         c = self._choices[key]
         return replace(c, grid=_moved(c.grid, x, y))
+
+    def _later(self, ahead: Ahead, op: Op, there: Prospects) -> Callable[[Choice], float]:
+        def later(c: Choice) -> float:
+            return cycles_ahead(ahead, op, c, there, self.wafer) if math.isfinite(c.cycles) else 0.0
+
+        return later
 
     def _ahead(self, ahead: Ahead, columns: int, rows: int, limits: Limits) -> Prospects:
         key = (ahead, columns, rows, limits)
