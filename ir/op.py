@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -82,20 +83,27 @@ class Op:
 
     def check(self) -> None:
         """Raises InvalidOp unless accesses name known axes and the write is one-to-one."""
+        if self._wrong:
+            raise InvalidOp(f"{self.name}: {self._wrong}")
+
+    @cached_property
+    def _wrong(self) -> str:
+        """What `check` finds wrong, "" for nothing; once, as an op never changes and every pass asks."""
         names = set(self.size)
         if len(self.reads) != len(self.in_types):
-            raise InvalidOp(f"{self.name}: {len(self.reads)} reads, {len(self.in_types)} types")
+            return f"{len(self.reads)} reads, {len(self.in_types)} types"
         for access in (*self.reads, self.write):
             if unknown := set(access_axes(access)) - names:
-                raise InvalidOp(f"{self.name}: unknown axes {sorted(unknown)} in {show(access)}")
+                return f"unknown axes {sorted(unknown)} in {show(access)}"
         seen: set[str] = set()
         for e in self.write:
             reach = 1
             for a, c in sorted(e.terms, key=lambda t: abs(t[1])):
                 if a in seen or abs(c) < reach:
-                    raise InvalidOp(f"{self.name}: write {show(self.write)} is not one-to-one")
+                    return f"write {show(self.write)} is not one-to-one"
                 seen.add(a)
                 reach = abs(c) * self.size[a]
+        return ""
 
     def overwrites(self, operand: int) -> bool:
         """Whether the result may lie where this operand lies: an element of it is read, if at all,
