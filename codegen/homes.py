@@ -2,19 +2,23 @@
 
 A tensor's elements are written once and stay until the last read, so what any core holds or receives
 of it are equal, immutable bytes: one array, the tensor's home, backs them all. `Plan.check()` has shown
-that every byte that a core needs is delivered to it; a read of the home is that read.
+that every byte that a core needs is delivered to it; a read of the home is that read. The last to read a
+tensor may write its own result there, element by element: the home is then that of both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 
 from ..ir.affine import Access
 from ..ir.dtypes import DType
+from ..ir.graph import Graph
+from ..placement.plan import Step
 from .records import LINE
 
 Kind = Literal["constant", "input", "state", "result"]
@@ -105,6 +109,34 @@ class Lay:
     strides: tuple[int, ...]
     host_offset: int
     host_strides: tuple[int, ...]
+
+
+def taken_over(graph: Graph, steps: Sequence[Step], padded: Collection[str]) -> dict[str, str]:
+    """For each tensor whose home others take over, the last of those that lie there in turn.
+
+    steps: of the graph's nodes, in the order in which they are carried out. padded: tensors that want
+    margins of their own. A step writes over an operand if it reads each element where it writes it, as the
+    last to read it: the rule for cores' buffers, which knows nothing of how the bytes got there.
+    """
+    writers = graph.writers()
+    kept = {*graph.inputs, *graph.outputs, *graph.constants, *padded, *chain.from_iterable(graph.states)}
+    last: dict[str, str] = {}
+    read: set[str] = set()  # by later steps
+    for op, node in ((s.op, graph.nodes[s.node]) for s in reversed(steps)):
+        new = graph.tensors[node.output]
+        for j, name in enumerate(node.inputs):
+            old = graph.tensors[name]
+            if (
+                op.overwrites(j)
+                and name not in read | kept
+                and len(writers[name]) == len(writers[node.output]) == 1
+                and (old.shape, old.dtype) == (new.shape, new.dtype)
+                and all(op.overwrites(k) for k, other in enumerate(node.inputs) if other == name)
+            ):
+                last[name] = last.get(node.output, node.output)
+                break
+        read.update(node.inputs)
+    return last
 
 
 def lay_out(

@@ -20,7 +20,7 @@ from ..ir.ops.rearrange import Copy
 from ..ir.ops.reduce import Reduce
 from ..placement.plan import Plan, Step
 from .blocks import LITTLE, Boxes, boxes, steps_of
-from .homes import Home, Kind, Lay, Margin, View, allocate, lay_out, view
+from .homes import Home, Kind, Lay, Margin, View, allocate, lay_out, taken_over, view
 from .merge import merged
 from .panels import elements_of, in_panels, lays, panel_width
 from .sums import WIDE, Order, Stage, across, orders
@@ -82,6 +82,7 @@ class _Maker:
         self.of: dict[str, Home] = {}
         self.padded: dict[tuple[str, Margin], Home] = {}
         self.margins = self._margins()
+        self.last = taken_over(self.graph, [t.step for t in self.tasks], self.margins)
         self.constants: list[Lay] = []
         self.sweeps: list[Sweep] = []
         self.packed: dict[Any, View] = {}
@@ -158,14 +159,16 @@ class _Maker:
                 yield tensor, Margin(before, after, float(op.fill))
 
     def _home(self, tensor: str, kind: Kind, inner: int | None) -> Home:
-        """A new home of a tensor of the graph."""
-        t = self.graph.tensors[tensor]
-        margin = self.margins.get(tensor)
+        """A new home of a tensor of the graph, and of those that take it over in turn."""
+        last = self.last.get(tensor, tensor)
+        t = self.graph.tensors[last]
+        margin = self.margins.get(last)
         pitches, origin, elements = lay_out(t.shape, inner, margin)
         fill = margin.fill if margin else None
-        home = Home(len(self.homes), tensor, kind, t.dtype, t.shape, pitches, origin, elements, fill)
+        home = Home(len(self.homes), last, kind, t.dtype, t.shape, pitches, origin, elements, fill)
         self.homes.append(home)
-        self.of[tensor] = home
+        same = [name for name, end in self.last.items() if end == last] if tensor in self.last else []
+        self.of |= dict.fromkeys([tensor, last, *same], home)
         return home
 
     def _known(self, tensor: str) -> Home:

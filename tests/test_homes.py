@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plans import GRAPHS, planned
+from plans import GRAPHS, planned, riding
 from test_sweeps import PASSES, forced
 from waferc.codegen.blocks import boxes
 from waferc.codegen.homes import LINE, Home, Panel, View, allocate
@@ -181,6 +181,20 @@ def test_every_access_lies_in_its_home_while_it_lives(name: str, wafer: str) -> 
             1, int(np.prod([sweep.op.axes[i][1] for i in range(written.ndim) if i not in kept]))
         )
         assert len(np.unique(written)) == results, "no two iterations write one element"
+
+
+def test_the_last_to_read_a_tensor_writes_over_it() -> None:
+    home = {s.name: s.views[-1].home for s in share(riding(), 16).sweeps}
+    assert home["n2_Softmax"] == home["n3_Add"] == home["n4_Neg"]
+    # What the product made is read once more by the sum; a softmax reads whole rows; an output is apart.
+    assert len({home[n] for n in ("n0_MatMul", "n1_Relu", "n2_Softmax", "n5_MatMul")}) == 4
+    assert home["n5_MatMul"] == home["n6_Relu"] == home["n8_Add"]
+
+
+def test_a_home_taken_over_is_the_outputs_own() -> None:
+    shared = share(riding(), 16)
+    (out,) = shared.outputs
+    assert shared.homes[out.home].tensor == out.tensor == riding().graph.outputs[0]
 
 
 @given(st.integers(1, 60), st.integers(1, 16), st.integers(1, 5), st.integers(0, 99))
