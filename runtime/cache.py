@@ -45,7 +45,7 @@ def write_entry(name: str, held: bytes) -> None:
 
 @cache
 def sources_in(*folders: str) -> str:
-    """A digest of all Python sources there: what they make is kept under it and made anew when they change."""
+    """A digest of all Python sources there: what they make is kept under it, anew when they change."""
     out = hashlib.sha256()
     for path in (p for f in folders for p in sorted(Path(f).rglob("*.py"))):
         out.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
