@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import subprocess
@@ -14,8 +16,11 @@ import pytest
 from language import CHAT, byte_tokenizer
 from test_cli import WAFERC, good, perceptron, same_as_golden, waferc
 from test_smollm2 import Decoder
+from waferc.compiler import console
 from waferc.compiler import generate as generate_module
 from waferc.compiler.text import Tokenizer
+from waferc.ir.op import Array
+from waferc.runtime.homes import Homes
 from waferc.runtime.load import load
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
@@ -209,6 +214,41 @@ def test_every_error_is_one_line_with_its_exit_code_and_leaves_nothing(here: Pat
         lines += [f"$ waferc {' '.join(words)}", done.stderr.rstrip("\n"), f"exit {code}", ""]
     same_as_golden("generate_errors.txt", "\n".join(lines))
     assert sorted(here.iterdir()) == before
+
+
+def test_after_an_interrupt_the_program_starts_anew(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = generate_module.LanguageModel(load("tiny.wafer"))
+    prompt = TOKENIZER.tokens("the tea")
+    call, calls = Homes.call, itertools.count()
+
+    def interrupted(self: Homes, threads: int) -> dict[str, Array]:
+        out = call(self, threads)
+        if next(calls) == len(prompt) - 2:
+            raise KeyboardInterrupt  # the caches were written, nobody counted
+        return out
+
+    def said() -> tuple[int, ...]:
+        greedy, shown = generate_module.Sampling(), list[str]()
+        return generate_module.generate(model, TOKENIZER, prompt, greedy, 6, shown.append).token_ids
+
+    monkeypatch.setattr(Homes, "call", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        said()
+    model.reset()
+    assert list(said()) == as_onnxruntime(prompt, 6)
+
+
+class Terminal(io.StringIO):
+    encoding = "latin-1"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_obeys_nothing_that_a_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", out := Terminal())
+    console.Console().write("é\x1b[31m\a\u202e\n\t日")
+    assert out.getvalue() == "é\\x1b[31m\\x07\\u202e\n\t?"
 
 
 def test_interrupted_is_130(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
