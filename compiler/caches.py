@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx
 
+from ..ir.absent import lacking
 from ..ir.affine import Access, axis
 from ..ir.dtypes import I64
 from ..ir.graph import Graph, GraphBuilder, Length, Node
@@ -238,8 +239,8 @@ def _agree(short: Graph, x: str, long: Graph, y: str) -> bool:
     a, b = short.constants.get(x), long.constants.get(y)
     if a is None or b is None or a.ndim != b.ndim:
         return False
-    if a is b:
-        return True
+    if a is b or lacking((a, b)) is not None:
+        return lacking((a,)) == lacking((b,))
     both = tuple(slice(min(n, m)) for n, m in zip(a.shape, b.shape, strict=True))
     return np.array_equal(a[both], b[both], equal_nan=a.dtype.kind == "f")
 
