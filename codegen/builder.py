@@ -27,6 +27,7 @@ from .addresses import Addresses, Loop, Sum, TaskLayout
 from .arithmetic import I8_TYPE, I32_TYPE, I64_TYPE, LLVMArithmetic, LLVMValue, suffix, type_of
 from .guard import Guard
 from .pairs import dot2, neighbours, packed
+from .squares import turned
 
 
 @dataclass(frozen=True)
@@ -326,6 +327,20 @@ class LLVMBuilder(LLVMArithmetic):
             )
 
         return self._loaded(dtype, self._read(number, pointer, self.lanes, access), self.lanes)
+
+    def load_square(self, operand: int, index: Mapping[str, Value], axis: str) -> Sequence[Value]:
+        number = self._operand(operand)
+        dtype, e = self.signature.types[number], self.builder
+        at = [{**index, axis: self.add_index(index[axis], j)} for j in range(self.lanes)]
+        whole = self._mask is None and self._guard is None and 2 <= dtype.bytes <= 4
+        if not whole or self.lanes not in (4, 8, 16) or self.stride_kind(operand, axis) != "unit":
+            return [self.load_lanes(operand, i) for i in at]
+        lane, type = self.lane_axis, _stored(dtype, self.lanes)
+        rows = [
+            e.load(self._at.pointer(number, {**index, lane: start}), typ=type, align=dtype.bytes)
+            for start in (self.add_index(index[lane], j) for j in range(self.lanes))
+        ]
+        return [self.make(dtype, v, self.lanes) for v in turned(e, rows)]
 
     def load_pair(
         self, operand: int, index: Mapping[str, Value], axis: str, lanes: bool, alone: float | None = None

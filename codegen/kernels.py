@@ -58,14 +58,14 @@ def stride_kinds(
     """What a kernel of `op` is told of its strides.
 
     strides: elements per step of each axis, for each operand and then the result; an axis left
-    out does not move it. Unit strides are told along `lane_axis` and `op.paired`, where they matter;
-    an axis of one iteration has stride 0, whatever the buffer says.
+    out does not move it. Unit strides are told along `lane_axis` and where `op.asks_unit`; an axis
+    of one iteration has stride 0, whatever the buffer says.
     """
 
     def kind(step: int, axis: str, size: int) -> StrideKind:
         if step == 0 or (size == 1 and axis != lane_axis):
             return "zero"
-        return "unit" if step == 1 and axis in (lane_axis, op.paired) else "any"
+        return "unit" if step == 1 and (axis == lane_axis or op.asks_unit(axis)) else "any"
 
     return tuple(tuple(kind(s.get(a, 0), a, n) for a, n in op.axes) for s in strides)
 

@@ -29,6 +29,7 @@ FREE = (Elementwise, Contract, Reduce)  # families whose bodies only know which 
 JOINS: dict[str, type[Elementwise]] = {"add": Add, "mul": Mul}  # of partial results
 ONCE = Order((Stage({}, FRESH),))
 STRIDED = 8.0  # cost of an access to elements that are apart, against one to neighbours
+TURNED = 2.0  # of a copy's reads of such elements, which are turned in registers
 BOUND = 1 << 16  # bytes from which an input or output is used where the caller has it
 REUSE = 4  # reads of an operand that pay for standing it in panels
 
@@ -342,8 +343,9 @@ class _Maker:
                 stride = v.strides.get(a, 0)
                 result = j == len(views) - 1
                 packed = isinstance(op, Contract) and not result and self._packs(op, v, tensors[j], a)
+                apart = TURNED if isinstance(op, Copy) and not result else STRIDED
                 if stride:
-                    cost += (1.0 if stride == 1 or packed else STRIDED) / (inner if result else 1)
+                    cost += (1.0 if stride == 1 or packed else apart) / (inner if result else 1)
             cost *= -(-n // self.lanes) * self.lanes / n
             if cost < least:
                 best, least = a, cost

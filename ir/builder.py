@@ -184,6 +184,13 @@ class KernelBuilder(Arithmetic, Protocol):
         """A vector along `lane_axis`; lanes past the tile hold `other`. A zero stride broadcasts."""
         ...
 
+    def load_square(self, operand: int, index: Mapping[str, Value], axis: str) -> Sequence[Value]:
+        """As many vectors as they have lanes: number j is `load_lanes` at `index` and j further along `axis`.
+
+        Read along `axis` and turned in registers where the operand's elements are neighbours there.
+        """
+        ...
+
     def load_pair(
         self, operand: int, index: Mapping[str, Value], axis: str, lanes: bool, alone: float | None = None
     ) -> Value:

@@ -151,6 +151,10 @@ class Op:
         """
         return ((self.work(extents), self.scratch(extents)),)
 
+    def asks_unit(self, axis: str) -> bool:
+        """Whether the kernel has a use for knowing a unit stride along `axis`, other than the lane axis."""
+        return axis == self.paired
+
     @property
     def paired(self) -> str:
         """The reduced axis whose terms are multiplied and added two at a time, or ""."""

@@ -12,6 +12,8 @@ import jit
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from waferc.codegen import guard
 from waferc.codegen.kernels import Kernel, kernel_for, make_module, stride_kinds
 from waferc.ir.affine import Affine, axis
@@ -20,6 +22,7 @@ from waferc.ir.op import Array, Op, broadcast_access, identity
 from waferc.ir.ops import activation, conversion, elementwise, logic
 from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.elementwise import Elementwise
+from waferc.ir.ops.rearrange import Copy
 
 W = jit.host_lanes()
 RAGGED = (1, W - 1, W, W + 1, 3 * W + 5)
@@ -303,6 +306,30 @@ def test_guard_keeps_the_first_violation() -> None:
     x.view(np.uint8)[8:12] = guard.POISON
     bounds = [(x.ctypes.data, x.ctypes.data + 4 * n - 4), (out.ctypes.data, out.ctypes.data + 4)]
     assert guarded_call(F32, n, bounds, x, out) == [guard.STALE_READ, 0, x.ctypes.data + 8, 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    dtype=st.sampled_from([F32, F16, I32, U64, BOOL, F64]),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40)),
+    lane=st.sampled_from(["d0", "d1", "d2"]),
+    lanes=st.sampled_from([4, 8, 16]),
+    guard=st.booleans(),
+)
+def test_copies_turn_squares(
+    dtype: DType, shape: tuple[int, int, int], lane: str, lanes: int, guard: bool
+) -> None:
+    n = np.prod(shape)
+    x = (np.arange(n) % 2 if dtype == BOOL else np.arange(n)).astype(dtype.numpy).reshape(shape)
+    op = Copy(
+        axes=(("d0", shape[2]), ("d1", shape[0]), ("d2", shape[1])),
+        reads=(identity(["d1", "d2", "d0"]),),
+        write=identity(["d0", "d1", "d2"]),
+        in_types=(dtype,),
+        out_type=dtype,
+    )
+    got = jit.run(op, [x], lanes=lanes, lane_axis=lane, guard=guard)
+    np.testing.assert_array_equal(got, x.transpose(2, 0, 1))
 
 
 # -- code quality -----------------------------------------------------------------

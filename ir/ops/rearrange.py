@@ -19,6 +19,7 @@ from ..dtypes import I64
 from ..graph import GraphBuilder, InvalidModel
 from ..op import Array, Extents, Op, Work, assemble, gather, product
 from .elementwise import Elementwise
+from .loops import each
 
 Axes = tuple[tuple[str, int], ...]
 
@@ -33,6 +34,43 @@ class Copy(Elementwise):
 
     def numpy(self, *x: Array) -> Array:
         return x[0]
+
+    def asks_unit(self, axis: str) -> bool:
+        return True
+
+    def body(self, k: KernelBuilder) -> None:
+        names = [a for a, _ in self.axes]
+        near = [a for a in names if a != k.lane_axis and k.stride_kind(0, a) == "unit"]
+        if k.small or not near or k.lane_axis not in names or k.stride_kind(0, k.lane_axis) != "any":
+            super().body(k)
+            return
+        outer = [a for a in names if a not in (k.lane_axis, near[0])]
+        each(k, outer, {}, lambda at: self._turned(k, at, near[0]))
+
+    def _turned(self, k: KernelBuilder, at: Mapping[str, Value], near: str) -> None:
+        """Squares along the lane axis and `near`, along which the operand's elements are neighbours."""
+
+        def lanes(i: Value, carried: Carried) -> Carried:
+            here = {**at, k.lane_axis: i}
+
+            def square(j: Value, inner: Carried) -> Carried:
+                for n, x in enumerate(k.load_square(0, {**here, near: j}, near)):
+                    k.store_lanes(x, {**here, near: k.add_index(j, n)})
+                return inner
+
+            count, side = k.extent(near), k.const(k.lanes, I64)
+            done = k.sub(count, k.rem(count, side))
+            k.loop(done, square, step=k.lanes)
+
+            def rest(j: Value, inner: Carried) -> Carried:
+                index = {**here, near: k.add_index(done, j)}
+                k.store_lanes(k.load_lanes(0, index), index)
+                return inner
+
+            k.loop(k.sub(count, done), rest)
+            return carried
+
+        k.lane_loop(lanes)
 
 
 def make_copy(
