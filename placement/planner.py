@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from ..ir.graph import Graph
@@ -23,10 +24,12 @@ from .group import Group, layers
 from .layout import Grid, Region, Split
 from .place import PLACERS, Size, logical_width, make_region
 from .plan import Plan
+from .repeats import repeated
 from .route import LANES, routed
 from .shared import shared_splits
 from .sizes import FEW, GAIN, climb, likely_side, shapes
 from .split import Choice, Limits, Source, uncut
+from .stack import stacked
 from .timing import simulate
 from .wafer import Wafer
 
@@ -34,6 +37,7 @@ Report = Callable[[str, float], None]  # (phase, share done)
 
 RESIDENT, WORKING = 0.62, 0.30  # of SRAM: what all constants may take, and one op's working set
 ROOMY = 0.5  # of all SRAM: where constants take more, plans are made within budgets from the start
+STACKS = 2  # sizes of regions tried for layers that are alike
 ATTEMPTS = 4  # plans made where memory is tight
 MORE = 1.25  # of what a plan is over budget, taken from the next one's: choices come in steps
 SMALL = 256  # bytes that any op may keep resident: a few numbers of a bias are no reason to move it
@@ -205,12 +209,15 @@ def plan(
         return search.build(estimator, Assignment((0,) * len(groups), ((name, *size),)))
 
     report("plan", 0.0)
-    if need <= ROOMY * cores * wafer.sram_bytes:
+    columns, rows = sizes[-1]
+    if need <= ROOMY * cores * wafer.sram_bytes and need <= columns * rows * wafer.sram_bytes:
         climb(sizes, side, few or objective != "latency", together)
     largest = wafer.cores
     if search.best is None:
+        _stack(search, estimator, side, report)
+    if search.best is None:
         _tighten(search, estimator, report)
-    else:
+    elif len(search.best.regions) == 1:
         (region,) = search.best.regions
         largest = region.columns * region.rows
         if few:
@@ -230,6 +237,17 @@ def plan(
             "try a larger --wafer"
         )
     raise DoesNotFit(explain(search.nearest), search.nearest)
+
+
+def _stack(search: _Search, estimator: Estimator, side: float, report: Report) -> None:
+    """Plans with several layers that are alike on each of several regions."""
+    alike = repeated(search.graph)
+    if alike is None:
+        return
+    stacks = stacked(search.graph, search.groups, alike, search.wafer, side, RESIDENT)
+    for attempt, (region_of, sizes) in enumerate(islice(stacks, STACKS)):
+        report("plan", attempt / STACKS)
+        search.build(estimator, Assignment(region_of, sizes))
 
 
 def _tighten(search: _Search, estimator: Estimator, report: Report) -> None:

@@ -101,7 +101,8 @@ def _tree(
     where = repr((step.region, step.grid, producer.region, producer.grid, [len(a) for a in tables]))
     shape = hashlib.sha256(where.encode() + b"".join(a.tobytes() for a in tables)).hexdigest()
     hops = float(ex.distance.max(initial=0) + ey.distance.max(initial=0))
-    return [_Tree(key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, float(plan.wafer.relayed(hops)))]
+    gain = float(plan.wafer.relayed(hops)) * step.grid.cores
+    return [_Tree(key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, gain)]
 
 
 def _along(plan: Plan, step: Step, producer: Step, move: Move, side: str) -> Ends:

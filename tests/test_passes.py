@@ -15,9 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from single import by_kernels, close, golden
 from waferc.compiler.importer import import_model
 from waferc.compiler.passes import eliminate_dead, merge_equal, simplify
+from waferc.compiler.scales import MOST_ROWS
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array
+from waferc.ir.ops.contract import Contract
+from waferc.ir.ops.elementwise import Div
 from waferc.ir.ops.normalize import Softmax
 
 MODELS = Path(__file__).resolve().parent.parent / "build" / "models"
@@ -393,3 +396,74 @@ def test_real_models(name: str, dims: dict[str, int], nodes: int, copies: int) -
             close(ours[output], np.asarray(value))
     assert len(better.nodes) <= nodes
     assert kinds(better)["Copy"] <= copies
+
+
+# -- scales -----------------------------------------------------------------------------------------
+def normalised(rows: int) -> onnx.ModelProto:
+    """RMSNorm as exporters write it, then two products."""
+    return several(
+        [
+            ("Mul", "x x", "s"),
+            ("ReduceMean", "s axes", "m"),
+            ("Add", "m eps", "e"),
+            ("Sqrt", "e", "r"),
+            ("Div", "x r", "n"),
+            ("Mul", "gain n", "g"),
+            ("MatMul", "g w", "y"),
+            ("MatMul", "g v", "z"),
+        ],
+        {"x": (rows, 24)},
+        ["y", "z"],
+        {
+            "axes": np.array([-1]),
+            "eps": np.float32(1e-5),
+            "gain": normal(24),
+            "w": normal(24, 16),
+            "v": normal(24, 8),
+        },
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 3, MOST_ROWS + 1])
+def test_a_product_does_not_wait_for_its_operands_scale(rows: int) -> None:
+    proto = normalised(rows)
+    graph = simplify(import_model(proto))
+    x = 10 * normal(rows, 24)
+    for name, value in golden(proto, {"x": x}).items():
+        close(evaluate(graph, {"x": x})[name], value)
+    makers = {n.output: n for n in graph.nodes}
+
+    def made_by_sums(tensor: str) -> int:
+        """The most sums on the way to a tensor."""
+        node = makers.get(tensor)
+        return 0 if node is None else bool(node.op.reduced) + max(map(made_by_sums, node.inputs))
+
+    products = [n for n in graph.nodes if (type(n.op) is Contract and "w" in n.inputs) or "v" in n.inputs]
+    assert len(products) == 2
+    waiting = [max(map(made_by_sums, n.inputs)) for n in products]
+    assert waiting == ([1, 1] if rows > MOST_ROWS else [0, 0])
+
+
+def test_a_scale_that_is_no_sum_of_its_operand_stays() -> None:
+    """A constant, or an input, costs the product no time: nothing is gained behind it."""
+    proto = several(
+        [("Mul", "x s", "n"), ("MatMul", "n w", "y")],
+        {"x": (2, 24), "s": (2, 1)},
+        ["y"],
+        {"w": normal(24, 16)},
+    )
+    graph = simplify(import_model(proto))
+    assert isinstance(graph.nodes[-1].op, Contract)
+
+
+def test_attention_is_divided_by_its_total_behind_the_sum() -> None:
+    proto = several(
+        [("MatMul", "q k", "s"), ("Softmax", "s", "p"), ("MatMul", "p v", "y")],
+        {"q": (4, 1, 8), "k": (4, 8, 32), "v": (4, 32, 8)},
+        ["y"],
+    )
+    graph = simplify(import_model(proto))
+    feed = {"q": normal(4, 1, 8), "k": normal(4, 8, 32), "v": normal(4, 32, 8)}
+    close(evaluate(graph, feed)["y"], golden(proto, feed)["y"])
+    assert isinstance(graph.nodes[-1].op, Div)
+    assert 32 not in graph.nodes[-1].op.size.values()

@@ -17,7 +17,7 @@ from .elementwise import Add, Mul, apply
 from .loops import LONG, WIDE, accumulator, cheapest_lane_axis, longest, widen
 from .products import Products
 
-TEMPORARY = 1024  # bytes of products that the second way of `alternatives` may keep
+TEMPORARY = 4096  # bytes of products that the second way of `alternatives` may keep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,89 @@
+"""Layers that are alike: found in a graph, several on each of several regions, and the path through them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from waferc.compiler.importer import import_model
+from waferc.compiler.passes import simplify
+from waferc.ir.graph import Graph
+from waferc.placement.critical import critical_path
+from waferc.placement.group import layers
+from waferc.placement.plan import Plan
+from waferc.placement.planner import plan
+from waferc.placement.repeats import repeated
+from waferc.placement.stack import stacked
+from waferc.placement.timing import simulate
+from waferc.placement.wafer import preset
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+import generate
+
+SMALL = generate.Decoder("small", 6, 256, 2048, 4, 2, 2048, head=64)
+# Memory enough for the model, and not for it in the largest region that is tried, 16 x 384.
+WAFER = replace(
+    preset("wse3"),
+    name="long",
+    width=16,
+    height=1200,
+    sram_bytes=6144,
+    code_bytes_base=0,
+    code_bytes_per_kernel=16,
+)
+
+
+def graph(decoder: generate.Decoder = SMALL) -> Graph:
+    proto = generate.decode(decoder, 32, shapes_only=True)
+    return simplify(import_model(proto.SerializeToString(), weights=False))
+
+
+def test_layers_are_found() -> None:
+    g = graph()
+    found = repeated(g)
+    assert found is not None and found.count == SMALL.layers
+    ops = [n.op for n in g.nodes[found.start : found.end]]
+    assert ops[: found.period] * found.count == ops
+    assert [found.of(i) for i in (found.start - 1, found.start, found.end - 1, found.end)] == [-1, 0, 5, 6]
+
+
+def test_what_does_not_repeat_has_no_layers() -> None:
+    assert repeated(replace(graph(), nodes=graph().nodes[:1])) is None
+
+
+@pytest.mark.parametrize("side", [20.0, 60.0])
+def test_stacks_hold_each_layer_whole(side: float) -> None:
+    g = graph()
+    groups, found = layers(g), repeated(g)
+    assert found is not None
+    for region_of, sizes in stacked(g, groups, found, WAFER, side, 0.6):
+        assert len(region_of) == len(groups) and max(region_of) < len(sizes)
+        assert sum(c * r for _, c, r in sizes) <= WAFER.cores
+        order = [r for r in region_of if sizes[r][0].startswith("layers")]
+        assert order == sorted(order)
+
+
+@pytest.fixture(scope="module")
+def made() -> Plan:
+    return plan(graph(), WAFER)
+
+
+def test_a_large_model_is_stacked(made: Plan) -> None:
+    assert len(made.regions) > 1 and made.sram().max() <= made.wafer.sram_bytes
+    made.check()
+
+
+def test_the_critical_path_is_the_whole_call(made: Plan) -> None:
+    timing = simulate(made)
+    legs = critical_path(made, timing)
+    assert sum(g.fabric + g.waiting + g.compute for g in legs) == pytest.approx(timing.cycles)
+    assert legs[-1].end == timing.cycles
+    assert all(min(g.fabric, g.waiting, g.compute) >= 0 for g in legs)
+    assert [g.step for g in legs] == sorted(g.step for g in legs)
+    for before, after in pairwise(legs):
+        begin = after.end - after.fabric - after.waiting - after.compute
+        assert begin == pytest.approx(before.end)
