@@ -183,6 +183,7 @@ class Case:
     writes: bool = True
     part: str = ""
     chunk: int = 0
+    pairs: bool = False  # the second operand is in pairs (`codegen.homes.View`)
 
 
 def strides(op: Op, arrays: Sequence[Array]) -> list[dict[str, int]]:
@@ -321,8 +322,8 @@ def cases() -> Iterator[Callable[[], Case]]:
     yield partial(product, "gemm panel 128x32x384", 128, 32, 384)
     yield partial(product, "gemm panel 7x32x256", 7, 32, 256)
     yield partial(product, "gemm in chunks of 4 128x32x384", 128, 32, 384, part="k", chunk=4)
-    yield partial(product, "gemm panel bf16 128x32x384", 128, 32, 384, BF16)
-    yield partial(product, "gemm panel bf16 7x32x255", 7, 32, 255, BF16)
+    yield partial(product, "gemm panel bf16 128x32x384", 128, 32, 384, BF16, pairs=True)
+    yield partial(product, "gemm panel bf16 7x32x255", 7, 32, 255, BF16, pairs=True)
     for kind in (F32, F16, BF16):
         yield partial(vector_product, f"matrix-vector {kind}", kind)
     yield partial(convolution, "conv 3x3 64->32, 4x28", 4, 28, 64, 32, 3)
@@ -363,9 +364,10 @@ def limit(case: Case) -> Callable[[], float]:
 def measure(case: Case) -> tuple[float, float]:
     """(seconds of a call, the limit in amounts per second): the best of ROUNDS, taken in turn."""
     op, steps = case.op, strides(case.op, case.arrays)
-    kernel = kernel_for(
-        op, case.lane, stride_kinds(op, steps, case.lane), LANES, part=case.part, dot2=host_dot2()
-    )
+    if case.pairs:
+        steps[1][case.lane] = 2
+    kinds = stride_kinds(op, steps, case.lane, (False, case.pairs))
+    kernel = kernel_for(op, case.lane, kinds, LANES, part=case.part, dot2=host_dot2())
     code = Code(bitcode(make_module([kernel])))
     (address,) = code.addresses([kernel.symbol])
     axes = kernel.signature.axes

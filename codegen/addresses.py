@@ -18,6 +18,8 @@ from ..ir.builder import StrideKind, Value
 from ..ir.dtypes import I64
 from .arithmetic import I8_TYPE, I64_TYPE, POINTER, LLVMValue
 
+FIXED: Mapping[StrideKind, int] = {"zero": 0, "unit": 1, "pairs": 2}  # strides that are known
+
 
 @dataclass(frozen=True, eq=False)
 class Loop:
@@ -127,7 +129,7 @@ class Addresses:
         size = self._sizes[operand]
         kind = self.kind(operand, axis)
         if kind != "any":
-            return ir.Constant(I64_TYPE, multiple * size if kind == "unit" else 0)
+            return ir.Constant(I64_TYPE, multiple * size * FIXED[kind])
         key = ("stride", operand, axis, multiple)
         if key not in self._made:
             word = self._word("op", self.layout.stride(operand, axis), I64_TYPE)
@@ -170,8 +172,8 @@ class Addresses:
         displacement = 0
         moves: list[tuple[ir.Value, int]] = []
         for axis, count in constants:
-            if self.kind(operand, axis) == "unit":
-                displacement += count * self._sizes[operand]
+            if fixed := FIXED.get(self.kind(operand, axis)):
+                displacement += count * self._sizes[operand] * fixed
             else:
                 shift = (count & -count).bit_length() - 1
                 moves.append((self.stride(operand, axis, count >> shift), shift))
@@ -190,7 +192,7 @@ class Addresses:
         """The pointer `at` moved by `part` strides, in the block that defines `part`."""
         loop = self.loops.get(part.ir)
         pitch = self.stride(operand, axis)  # not inside `goto_block`, which does not nest
-        if self.kind(operand, axis) == "unit" or loop is None or at.block is loop.head:
+        if self.kind(operand, axis) in FIXED or loop is None or at.block is loop.head:
             with self.builder.goto_block(part.block):
                 offset = self.builder.mul(part.ir, pitch)
                 return LLVMValue(at.dtype, self._gep(at.ir, offset), part.block)

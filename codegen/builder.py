@@ -21,12 +21,12 @@ from typing import cast
 from llvmlite import ir
 
 from ..ir.builder import Carried, Combine, StrideKind, Value
-from ..ir.dtypes import BF16, BOOL, I64, DType
+from ..ir.dtypes import BF16, BOOL, I32, I64, DType
 from . import guard
 from .addresses import Addresses, Loop, Sum, TaskLayout
 from .arithmetic import I8_TYPE, I32_TYPE, I64_TYPE, LLVMArithmetic, LLVMValue, suffix, type_of
 from .guard import Guard
-from .pairs import dot2, neighbours, packed
+from .pairs import dot2, neighbours, only_first, packed
 from .squares import turned
 
 
@@ -316,11 +316,8 @@ class LLVMBuilder(LLVMArithmetic):
 
         def access() -> ir.Value:
             align = ir.Constant(I32_TYPE, dtype.bytes)
-            if kind == "unit" and self._mask is None:
-                return self.builder.load(pointer, typ=type, align=dtype.bytes)
             if kind == "unit":
-                name = f"llvm.masked.load.{suffix(type)}.p0"
-                return self.intrinsic(name, type, [pointer, align, self._lanes_in(), fill])
+                return self._in_lanes(pointer, type, dtype.bytes, fill)
             name = f"llvm.masked.gather.{suffix(type)}.v{self.lanes}p0"
             return self.intrinsic(
                 name, type, [self._scattered(number, pointer), align, self._lanes_in(), fill]
@@ -345,12 +342,16 @@ class LLVMBuilder(LLVMArithmetic):
     def load_pair(
         self, operand: int, index: Mapping[str, Value], axis: str, lanes: bool, alone: float | None = None
     ) -> Value:
+        number = self._operand(operand)
+        if lanes and self._lane_kind(number) == "pairs":
+            both = self._in_lanes(self._at.pointer(number, index), type_of(I32, self.lanes), BF16.bytes)
+            return self.make(I32, both, self.lanes) if alone is None else only_first(self, both, alone)
         load = self.load_lanes if lanes else self.load
         if alone is not None:
             return packed(self, load(operand, index), self.const(alone, BF16))
         if not lanes and self._guard is None and self.stride_kind(operand, axis) == "unit":
-            pointer = self._at.pointer(self._operand(operand), index)
-            return neighbours(self, self.builder.load(pointer, typ=I32_TYPE, align=BF16.bytes))
+            word = self.builder.load(self._at.pointer(number, index), typ=I32_TYPE, align=BF16.bytes)
+            return neighbours(self, word, self.signature.dot2)
         following = {**index, axis: self.add_index(index[axis], 1)}
         return packed(self, load(operand, index), load(operand, following))
 
@@ -381,6 +382,16 @@ class LLVMBuilder(LLVMArithmetic):
             return self.intrinsic(name, ir.VoidType(), [raw, where, align, self._lanes_in()])
 
         self._write(number, pointer, self.lanes, access)
+
+    def _in_lanes(
+        self, pointer: ir.Value, type: ir.Type, align: int, fill: ir.Value | None = None
+    ) -> ir.Value:
+        """A vector from its first element on; `fill` (0) in the lanes past the tile."""
+        if self._mask is None:
+            return self.builder.load(pointer, typ=type, align=align)
+        others = ir.Constant(type, None) if fill is None else fill
+        given = [pointer, ir.Constant(I32_TYPE, align), self._mask, others]
+        return self.intrinsic(f"llvm.masked.load.{suffix(type)}.p0", type, given)
 
     def _lane_kind(self, number: int) -> StrideKind:
         return self._at.kind(number, self.lane_axis) if self.lane_axis else "unit"

@@ -74,7 +74,8 @@ def _placed(lay: Lay, shared: Shared) -> Placed:
 def _sweep(s: Sweep, shared: Shared, pool: Pool, kernels: dict[Kernel, int], lanes: int, dot2: bool) -> Entry:
     axes = [a for a, _ in s.op.axes]
     rows = [dict(v.strides) for v in s.views]
-    kernel = kernel_for(s.op, s.lane, stride_kinds(s.op, rows, s.lane), lanes, part=s.part, dot2=dot2)
+    kinds = stride_kinds(s.op, rows, s.lane, [v.pairs for v in s.views])
+    kernel = kernel_for(s.op, s.lane, kinds, lanes, part=s.part, dot2=dot2)
     layout = kernel.signature.layout
     b = s.boxes
     calls = np.zeros((len(b.mode), layout.words(False)), np.int64)

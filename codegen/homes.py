@@ -63,12 +63,17 @@ class Panel:
 
 @dataclass(frozen=True)
 class View:
-    """A home as iterations see it: element `offset + sum(strides[axis] * index)`, but for a panel's axis."""
+    """A home as iterations see it: element `offset + sum(strides[axis] * index)`, but for a panel's axis.
+
+    pairs: what is neighbours along the op's paired axis stands side by side, the second one first, and
+    along the panel's axis the stride is 2. Only even places along the paired axis have an address.
+    """
 
     home: int
     offset: int
     strides: Mapping[str, int]
     panel: Panel | None = None
+    pairs: bool = False
 
     def at(self, first: Mapping[str, Any]) -> Any:
         """Elements from the home's start to the iteration `first`; NumPy arrays broadcast."""
@@ -76,7 +81,7 @@ class View:
         for a, stride in self.strides.items():
             i = first[a]
             if self.panel is not None and a == self.panel.axis:
-                total = total + (i // self.panel.width) * self.panel.pitch + i % self.panel.width
+                total = total + (i // self.panel.width) * self.panel.pitch + stride * (i % self.panel.width)
             else:
                 total = total + stride * i
         return total

@@ -53,21 +53,25 @@ class Kernel:
 
 
 def stride_kinds(
-    op: Op, strides: Sequence[Mapping[str, int]], lane_axis: str
+    op: Op, strides: Sequence[Mapping[str, int]], lane_axis: str, pairs: Sequence[bool] = ()
 ) -> tuple[tuple[StrideKind, ...], ...]:
     """What a kernel of `op` is told of its strides.
 
     strides: elements per step of each axis, for each operand and then the result; an axis left
     out does not move it. Unit strides are told along `lane_axis` and where `op.asks_unit`; an axis
-    of one iteration has stride 0, whatever the buffer says.
+    of one iteration has stride 0, whatever the buffer says. pairs: which operands are in pairs
+    (`homes.View`), by default none.
     """
 
-    def kind(step: int, axis: str, size: int) -> StrideKind:
+    def kind(step: int, axis: str, size: int, paired: bool) -> StrideKind:
+        if paired and axis == lane_axis:
+            return "pairs"
         if step == 0 or (size == 1 and axis != lane_axis):
             return "zero"
         return "unit" if step == 1 and (axis == lane_axis or op.asks_unit(axis)) else "any"
 
-    return tuple(tuple(kind(s.get(a, 0), a, n) for a, n in op.axes) for s in strides)
+    given = zip(strides, (*pairs, *[False] * len(strides)), strict=False)
+    return tuple(tuple(kind(s.get(a, 0), a, n, paired) for a, n in op.axes) for s, paired in given)
 
 
 def kernel_for(

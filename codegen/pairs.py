@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
 from llvmlite import ir
 
 from ..ir.builder import Value
-from ..ir.dtypes import F32, I32
-from .arithmetic import I32_TYPE, LLVMArithmetic, LLVMValue, suffix, type_of
+from ..ir.dtypes import BF16, F32, I32, stored_as
+from .arithmetic import I8_TYPE, I32_TYPE, LLVMArithmetic, LLVMValue, suffix, type_of
 
 _BITS = {16: 512, 8: 256, 4: 128}  # of the instruction's vectors, by f32 lanes
 
@@ -43,11 +44,38 @@ def packed(b: LLVMArithmetic, first: Value, second: Value) -> Value:
     return b.make(I32, b.builder.bitcast(both, type_of(I32, b.lanes)), b.lanes)
 
 
-def neighbours(b: LLVMArithmetic, word: ir.Value) -> Value:
-    """The pair of elements side by side in memory, for all lanes. word: an i32 loaded from there."""
+def only_first(b: LLVMArithmetic, pairs: ir.Value, second: float) -> Value:
+    """The pairs with another second element."""
+    first = b.bit_and(b.make(I32, pairs, b.lanes), b.const(-1 << 16, I32))
+    return b.bit_or(first, b.const(int(stored_as(np.asarray(second, np.float32), BF16)), I32))
+
+
+def neighbours(b: LLVMArithmetic, word: ir.Value, native: bool) -> Value:
+    """The pair of elements side by side in memory, for all lanes. word: an i32 loaded from there.
+
+    native: whether it is for the instruction, which then shares its units with no other.
+    """
     x = cast(LLVMValue, b.splat(b.make(I32, word, 0))).ir
+    if native and b.lanes == 16:
+        bytes_type = ir.VectorType(I8_TYPE, 64)
+        given = [b.builder.bitcast(x, bytes_type), _halves_exchanged(b)]
+        out = b.intrinsic("llvm.x86.avx512.pshuf.b.512", bytes_type, given)
+        return b.make(I32, b.builder.bitcast(out, x.type), b.lanes)
     half = ir.Constant(x.type, [16] * b.lanes)
     return b.make(I32, b.intrinsic(f"llvm.fshl.{suffix(x.type)}", x.type, [x, x, half]), b.lanes)
+
+
+def _halves_exchanged(b: LLVMArithmetic) -> ir.Value:
+    """The order of bytes that exchanges halves of words, from a variable: of a constant LLVM would make a
+    rotation, and rotations run where the products do."""
+    name, type = "halves_exchanged", ir.VectorType(I8_TYPE, 64)
+    order = b.module.globals.get(name)
+    if order is None:
+        order = ir.GlobalVariable(b.module, type, name)
+        order.linkage = "internal"
+        order.initializer = ir.Constant(type, [i ^ 2 for i in range(64)])
+    with b.builder.goto_block(b.entry):
+        return b.builder.load(order, typ=type, align=64)
 
 
 def dot2(b: LLVMArithmetic, x: Value, y: Value, total: Value, native: bool) -> Value:

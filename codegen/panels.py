@@ -5,7 +5,7 @@ A kernel then reads a panel from its start to its end, however far apart the ele
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 
 from ..ir.op import Op
@@ -27,17 +27,22 @@ def panel_width(op: Op, operands: Sequence[View], lane: str, lanes: int) -> int:
 
 
 def in_panels(
-    home: int, outer: Sequence[Axis], reduced: Sequence[Axis], lane: Axis, width: int
+    home: int, outer: Sequence[Axis], reduced: Sequence[Axis], lane: Axis, width: int, pairs: bool
 ) -> tuple[View, int]:
     """How home number `home` holds an operand in panels, and its elements.
 
     From outermost to innermost: `outer` axes, panels, `reduced` axes, `width` elements along `lane`.
+    pairs: see `View`, of the last of `reduced`.
     """
     name, n = lane
     width = min(width, n)
     panels = -(-n // width)
-    strides: dict[str, int] = {name: 1}
+    strides: dict[str, int] = {name: 2 if pairs else 1}
     step = width
+    if pairs:
+        *reduced, (inner, size) = reduced
+        strides[inner] = step
+        step *= size + size % 2
     for a, size in reversed(reduced):
         strides[a] = step
         step *= size
@@ -46,7 +51,8 @@ def in_panels(
     for a, size in reversed(outer):
         strides[a] = step
         step *= size
-    return View(home, 0, strides, panel), step
+    # What strides of pairs seem to reach is past the last row.
+    return View(home, 0, strides, panel, pairs), step + pairs * width
 
 
 def lays(tensor: str, old: View, new: View, used: Sequence[Axis], lane: Axis, width: int) -> list[Lay]:
@@ -54,19 +60,40 @@ def lays(tensor: str, old: View, new: View, used: Sequence[Axis], lane: Axis, wi
     name, n = lane
     full, rest = divmod(n, min(width, n))
     width = min(width, n)
-    shape = tuple(size for _, size in used)
-    mine = tuple(new.strides[a] for a, _ in used)
-    host = tuple(old.strides[a] for a, _ in used)
-    pitch, step = new.panel.pitch if new.panel else 0, old.strides[name]
+    pitch, step, apart = new.panel.pitch if new.panel else 0, old.strides[name], new.strides[name]
     out: list[Lay] = []
-    if full:
-        strides, host_strides = (pitch, *mine, 1), (width * step, *host, step)
-        out.append(Lay(tensor, new.home, (full, *shape, width), 0, strides, old.offset, host_strides))
-    if rest:
-        start = old.offset + full * width * step
-        strides, host_strides = (*mine, 1), (*host, step)
-        out.append(Lay(tensor, new.home, (*shape, rest), full * pitch, strides, start, host_strides))
+    for shape, at, mine, host_at, host in _rows(old, new, used):
+        if full:
+            strides, host_strides = (pitch, *mine, apart), (width * step, *host, step)
+            start = old.offset + host_at
+            out.append(Lay(tensor, new.home, (full, *shape, width), at, strides, start, host_strides))
+        if rest:
+            strides, host_strides = (*mine, apart), (*host, step)
+            start = old.offset + host_at + full * width * step
+            out.append(Lay(tensor, new.home, (*shape, rest), full * pitch + at, strides, start, host_strides))
     return out
+
+
+Strides = tuple[int, ...]
+
+
+def _rows(
+    old: View, new: View, used: Sequence[Axis]
+) -> Iterator[tuple[tuple[int, ...], int, Strides, int, Strides]]:
+    """The rows of a panel: shape, then place and strides in the new home, then in the old one."""
+    shape = tuple(size for _, size in used)
+    mine, host = (tuple(v.strides[a] for a, _ in used) for v in (new, old))
+    if not new.pairs:
+        yield shape, 0, mine, 0, host
+        return
+    *outer, count = shape
+    even, apart, step = count - count % 2, mine[-1], host[-1]
+    # The first of two stands second; of an odd number the last is such a first one.
+    if even:
+        strides, host_strides = (*mine[:-1], 2 * apart, -1), (*host[:-1], 2 * step, step)
+        yield (*outer, even // 2, 2), 1, strides, 0, host_strides
+    if count % 2:
+        yield tuple(outer), even * apart + 1, mine[:-1], even * step, host[:-1]
 
 
 def elements_of(op: Op, v: View) -> int:

@@ -48,7 +48,7 @@ def _turned_quarters(e: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value
     if count == 1:
         return list(rows)
     if count == 2:
-        return [pick(*rows, (0, 2)), pick(*rows, (1, 3))]
+        return [pick(rows[0], rows[1], order) for order in ((0, 2), (1, 3))]
     a, b, c, d = rows
     pairs = [(pick(a, b, o), pick(c, d, o)) for o in ((0, 1, 4, 5), (2, 3, 6, 7))]
     return [pick(x, y, o) for x, y in pairs for o in ((0, 2, 4, 6), (1, 3, 5, 7))]

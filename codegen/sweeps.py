@@ -324,7 +324,9 @@ class _Maker:
             lane = self._lane(op, views, tensors)
             if isinstance(op, Contract) and lane:
                 width = panel_width(op, views[:-1], lane, self.lanes)
-                views = [self._panels(op, views, j, lane, width, tensors) for j in range(2)] + [views[-1]]
+                pairs = _starts_evenly(op, sums, names)
+                panels = [self._panels(op, views, j, lane, width, tensors, pairs) for j in range(2)]
+                views = [*panels, views[-1]]
         steps = steps_of(op, lane, width, self.lanes, [])
         for v in views:
             if v.panel is not None:
@@ -361,9 +363,16 @@ class _Maker:
         return v.strides[lane] != 1 and reads >= REUSE
 
     def _panels(
-        self, op: Op, views: Sequence[View], j: int, lane: str, width: int, tensors: Sequence[str]
+        self,
+        op: Op,
+        views: Sequence[View],
+        j: int,
+        lane: str,
+        width: int,
+        tensors: Sequence[str],
+        pairs: bool,
     ) -> View:
-        """Operand `j` with its elements along `lane` side by side, `width` at a time."""
+        """Operand `j` with its elements along `lane` side by side, `width` at a time; constants in pairs."""
         old, tensor = views[j], tensors[j]
         if not self._packs(op, old, tensor, lane):
             return old
@@ -371,13 +380,15 @@ class _Maker:
         used.sort(key=lambda axis: axis[0] in op.reduced)
         n = op.size[lane]
         stands = tuple((*axis, old.strides[axis[0]]) for axis in [*used, (lane, n)])
-        key = tensor, old.home, old.offset, stands, width
+        kind: Kind = "constant" if tensor in self.graph.constants else "result"
+        pairs = pairs and kind == "constant" and bool(old.strides.get(op.paired))
+        key = tensor, old.home, old.offset, stands, width, pairs
         if key in self.packed:
             return self.packed[key]
         outer = [axis for axis in used if axis[0] not in op.reduced]
-        new, elements = in_panels(len(self.homes), outer, used[len(outer) :], (lane, n), width)
+        reduced = used[len(outer) :]
+        new, elements = in_panels(len(self.homes), outer, reduced, (lane, n), width, pairs)
         dtype = self.graph.tensors[tensor].dtype
-        kind: Kind = "constant" if tensor in self.graph.constants else "result"
         self.homes.append(Home(new.home, tensor, kind, dtype, (elements,), (1,), 0, elements))
         if kind == "constant":
             self.constants += lays(tensor, old, new, used, (lane, n), width)
@@ -400,6 +411,15 @@ class _Maker:
         self.sweeps.append(
             Sweep(name, op, lane, tuple(views), sums.part, sums.chunk, made, work, work >= LITTLE)
         )
+
+
+def _starts_evenly(op: Op, sums: Order, names: Mapping[str, str]) -> bool:
+    """Whether all passes and chunks of a sum start at even places along the op's paired axis."""
+    if not op.paired:
+        return False
+    starts = [lo for s in sums.stages for a, (lo, _) in s.bounds.items() if names.get(a) == op.paired]
+    chunks = [sums.chunk] if sums.part == op.paired else []
+    return not any(n % 2 for n in (*starts, *chunks))
 
 
 def _whole(home: Home) -> Lay:

@@ -14,7 +14,7 @@ from .dtypes import DType
 
 Compare = Literal["eq", "ne", "lt", "le", "gt", "ge"]
 Combine = Literal["add", "mul", "min", "max"]
-StrideKind = Literal["zero", "unit", "any"]
+StrideKind = Literal["zero", "unit", "pairs", "any"]  # pairs: 2, neighbours of `Op.paired` between
 
 
 class Value(Protocol):

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from plans import GRAPHS, Model, all_shared, planned
+from waferc.codegen.sweeps import share
 from waferc.compiler.passes import simplify
 from waferc.compiler.pipeline import compile_model
 from waferc.compiler.weights import narrow_weights
@@ -28,6 +29,7 @@ from waferc.ir.dtypes import DType
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array, Op
+from waferc.ir.ops.contract import Contract
 from waferc.placement import written
 from waferc.placement.check import IllegalPlan
 from waferc.placement.layout import Cut, Split
@@ -189,8 +191,12 @@ PASSES: dict[str, tuple[Callable[[], Graph], list[list[Any]]]] = {
         lambda: product(dtypes.F16, 4, 64, 9),
         [["k", "x", 3], ["k", "t", 4]],
     ),
-    "bf16, odd numbers of pairs": (
-        lambda: narrow_weights(product(dtypes.F32, 4, 66, 9), "bf16", "bf16"),
+    "bf16, odd parts": (
+        lambda: narrow_weights(product(dtypes.F32, 4, 63, 9), "bf16", "bf16"),
+        [["k", "x", 3], ["k", "t", 3]],
+    ),
+    "bf16, even parts": (
+        lambda: narrow_weights(product(dtypes.F32, 4, 94, 39), "bf16", "bf16"),
         [["k", "x", 3], ["k", "t", 2]],
     ),
     "bf16 windows": (
@@ -241,6 +247,16 @@ def test_parts_of_a_sum_made_in_several_passes_each(kind: str) -> None:
     p = forced(kind)
     assert any(s.part and s.split.grid[2] > 1 for s in p.steps)
     agree(p, (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "pairs"),
+    [("bf16, odd parts", False), ("bf16, even parts", True), ("bf16 windows", False)],
+)
+def test_weights_stand_in_pairs_where_every_pass_starts_evenly(kind: str, pairs: bool) -> None:
+    products = [s for s in share(forced(kind), 16).sweeps if isinstance(s.op, Contract)]
+    assert products
+    assert {s.views[1].pairs for s in products} == {pairs}
 
 
 def test_a_product_of_a_column_and_a_row() -> None:
