@@ -38,11 +38,11 @@ class Model:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
-    def input(self, name: str, shape: Sequence[int], kind: int = TensorProto.FLOAT) -> str:
+    def input(self, name: str, shape: Sequence[int | str], kind: int = TensorProto.FLOAT) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
-    def output(self, name: str, value: str, shape: Sequence[int]) -> None:
+    def output(self, name: str, value: str, shape: Sequence[int | str]) -> None:
         """Makes `value` the output `name`."""
         self._nodes.append(helper.make_node("Identity", [value], [name]))
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
@@ -58,11 +58,9 @@ class Model:
             return self._shape(shape)
         return self.constant(self._random.standard_normal(shape, np.float32) * np.float32(scale))
 
-    def gain(self, width: int) -> str:
-        """Values near 1."""
-        if self._shapes_only:
-            return self._shape((width,))
-        return self.constant(1 + 0.1 * np.sin(np.arange(width)))
+    def values(self, value: Array) -> str:
+        """These f32 values, or only their shape."""
+        return self._shape(value.shape) if self._shapes_only else self.constant(value)
 
     def _shape(self, shape: tuple[int, ...]) -> str:
         name = f"c{len(self._weights) + len(self._shapes)}"
@@ -158,6 +156,7 @@ class Decoder:
     biased: bool = False
 
 
+POSITIONS = 4096  # for which a decoder with caches of any length has cosines and sines
 SMOLLM2_135M = Decoder("SmolLM2-135M", 30, 576, 1536, 9, 3, 49_152, head=64, theta=1e5, tied=True)
 LLAMA_3_1_8B = Decoder("Llama-3.1-8B", 32, 4096, 14_336, 32, 8, 128_256, theta=5e5)
 LLAMA_2_13B = Decoder("LLaMA-2-13B", 40, 5120, 13_824, 40, 40, 32_000)
@@ -167,18 +166,26 @@ QWEN2_72B = Decoder("Qwen2-72B", 80, 8192, 29_568, 64, 8, 152_064, theta=1e6, ep
 def _norm(m: Model, d: Decoder, x: str) -> str:
     """RMSNorm as exporters write it."""
     mean = m.ReduceMean(m.Pow(x, 2.0), axes=[-1])
-    return m.Mul(m.gain(d.width), m.Mul(x, m.Reciprocal(m.Sqrt(m.Add(mean, d.epsilon)))))
+    return m.Mul(
+        m.values(1 + 0.1 * np.sin(np.arange(d.width))), m.Mul(x, m.Reciprocal(m.Sqrt(m.Add(mean, d.epsilon))))
+    )
 
 
 def _linear(m: Model, x: str, depth: int, width: int) -> str:
     return m.MatMul(x, m.weight(depth, width, scale=depth**-0.5))
 
 
-def _rotary(m: Model, d: Decoder, positions: Array) -> tuple[str, str]:
+def _angles(d: Decoder, positions: Array) -> tuple[Array, Array]:
     """Cosines and sines of the positions, [1, 1, positions, head]."""
     angles = positions[:, None] * d.theta ** (-np.arange(0, d.head, 2) / d.head)
     both = np.concatenate([angles, angles], -1)[None, None]
-    return m.constant(np.cos(both)), m.constant(np.sin(both))
+    return np.cos(both), np.sin(both)
+
+
+def _rotary(m: Model, d: Decoder, positions: Array) -> tuple[str, str]:
+    """The positions' cosines and sines as constants."""
+    cosines, sines = _angles(d, positions)
+    return m.constant(cosines), m.constant(sines)
 
 
 def _rotated(m: Model, d: Decoder, x: str, rotary: tuple[str, str]) -> str:
@@ -214,7 +221,10 @@ def layer(
     past: tuple[str, str] | None,
     cached: int = 0,
 ) -> tuple[str, str, str]:
-    """One layer on x, [1, tokens, width]; its result, keys and values (with the past's in front)."""
+    """One layer on x, [1, tokens, width]; its result, keys and values (with the past's in front).
+
+    cached: how long the past is, 0 where that is open (for one token only).
+    """
     n = _norm(m, d, x)
     q = _rotated(m, d, _heads(m, d, n, tokens, d.heads), rotary)
     k = _rotated(m, d, _heads(m, d, n, tokens, d.kv_heads), rotary)
@@ -222,12 +232,20 @@ def layer(
     if past is not None:
         k, v = m.Concat(past[0], k, axis=2), m.Concat(past[1], v, axis=2)
     length = cached + tokens
-    turned = m.Transpose(_shared(m, d, k, length), perm=[0, 1, 3, 2])
+    if past is not None and not cached:
+        # Queries by the key head that they share: keys are repeated nowhere, however many there are.
+        q = m.Reshape(q, [1, d.kv_heads, d.heads // d.kv_heads, tokens, d.head])
+        turned = m.Transpose(m.Unsqueeze(k, [2]), perm=[0, 1, 2, 4, 3])
+        values = m.Unsqueeze(v, [2])
+    else:
+        turned = m.Transpose(_shared(m, d, k, length), perm=[0, 1, 3, 2])
+        values = _shared(m, d, v, length)
     scores = m.Mul(m.MatMul(q, turned), d.head**-0.5)
     if tokens > 1:
         later = np.triu(np.ones((tokens, length), bool), 1 + cached)
         scores = m.Add(scores, m.constant(np.where(later, np.finfo(np.float32).min, 0)[None, None]))
-    mixed = m.MatMul(m.Softmax(scores, axis=-1), _shared(m, d, v, length))
+    mixed = m.MatMul(m.Softmax(scores, axis=-1), values)
+    mixed = m.Reshape(mixed, [1, d.heads, tokens, d.head])
     joined = m.Reshape(m.Transpose(mixed, perm=[0, 2, 1, 3]), [1, tokens, d.heads * d.head])
     x = m.Add(x, _linear(m, joined, d.heads * d.head, d.width))
     n = _norm(m, d, x)
@@ -246,21 +264,29 @@ def decoder_block(tokens: int = 128, d: Decoder = SMOLLM2_135M) -> onnx.ModelPro
 
 
 def _cached_layers(m: Model, d: Decoder, x: str, layers: int, cached: int) -> str:
-    """`layers` layers on one token after `cached` others: caches are inputs, one longer they are outputs."""
-    rotary = _rotary(m, d, np.arange(cached, cached + 1))
+    """`layers` layers on one token after `cached` others: caches are inputs, one longer they are outputs.
+
+    cached: 0 for as many as the caches hold, which are then symbols, P and P + 1; positions are given.
+    """
+    if cached:
+        rotary = _rotary(m, d, np.arange(cached, cached + 1))
+    else:
+        at = m.input("position_ids", [1, 1], TensorProto.INT64)
+        cosines, sines = (m.values(t[0, 0]) for t in _angles(d, np.arange(POSITIONS)))
+        rotary = m.Unsqueeze(m.Gather(cosines, at), [1]), m.Unsqueeze(m.Gather(sines, at), [1])
     for i in range(layers):
         kinds = ("key", "value")
-        past = [m.input(f"past.{i}.{kind}", [1, d.kv_heads, cached, d.head]) for kind in kinds]
+        past = [m.input(f"past.{i}.{kind}", [1, d.kv_heads, cached or "P", d.head]) for kind in kinds]
         x, *present = layer(m, d, x, 1, rotary, (past[0], past[1]), cached)
         for kind, value in zip(kinds, present, strict=True):
-            m.output(f"present.{i}.{kind}", value, [1, d.kv_heads, cached + 1, d.head])
+            m.output(f"present.{i}.{kind}", value, [1, d.kv_heads, cached + 1 if cached else "P + 1", d.head])
     return x
 
 
 def decode(
     d: Decoder = SMOLLM2_135M, cached: int = 256, layers: int = 0, shapes_only: bool = False
 ) -> onnx.ModelProto:
-    """The next token after `cached` others, with all of the decoder's layers or as many as given."""
+    """The next token after `cached` others (0: any number), with all layers or as many as given."""
     m = Model("decode", shapes_only)
     token = m.input("input_ids", [1, 1], TensorProto.INT64)
     table = m.weight(d.vocabulary, d.width, scale=d.width**-0.5)
@@ -271,7 +297,7 @@ def decode(
     return m.proto()
 
 
-def decode_layer(d: Decoder, cached: int, shapes_only: bool = True) -> onnx.ModelProto:
+def decode_layer(d: Decoder, cached: int = 0, shapes_only: bool = True) -> onnx.ModelProto:
     """One layer on one token after `cached` others."""
     m = Model("decode-layer", shapes_only)
     x = _cached_layers(m, d, m.input("x", [1, 1, d.width]), 1, cached)

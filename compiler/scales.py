@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ..ir.affine import Access, access_axes
 from ..ir.dtypes import F32
 from ..ir.graph import Graph, Node, Tensor
-from ..ir.op import Op, product
+from ..ir.op import Op, identity, product
 from ..ir.ops.contract import Contract
 from ..ir.ops.elementwise import Div, Elementwise, Mul
 from .compose import Match, full_box, leaves
@@ -49,16 +49,18 @@ def scale_results(graph: Graph) -> Graph:
             nodes.append(node)
             continue
         operand, s = found
-        op, of = node.op, graph.tensors[node.output]
+        op = node.op
+        kept = access_axes(op.write)
+        # One dimension for each axis: what the result is reshaped to binds the product's cuts no more.
+        write = identity(kept)
         plain = _fresh(f"{node.output}.unscaled", tensors)
-        tensors[plain] = Tensor(plain, of.shape, of.dtype)
+        tensors[plain] = Tensor(plain, tuple(op.size[a] for a in kept), F32)
         inputs = (*node.inputs[:operand], s.tensor, *node.inputs[operand + 1 :])
         reads = (*op.reads[:operand], s.read, *op.reads[operand + 1 :])
-        nodes.append(Node(replace(op, reads=reads), inputs, plain, node.source))
-        kept = access_axes(op.write)
+        nodes.append(Node(replace(op, reads=reads, write=write), inputs, plain, node.source))
         last = s.kind(
             axes=tuple(a for a in op.axes if a[0] in kept),
-            reads=(op.write, s.scale_read),
+            reads=(write, s.scale_read),
             write=op.write,
             in_types=(F32, F32),
             out_type=F32,
