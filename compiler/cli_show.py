@@ -90,6 +90,7 @@ def inspect(console: Console, program: str, core: tuple[int, int] | None) -> Non
 
 
 def _overview(console: Console, saved: Saved) -> dict[str, Any]:
+    from .paths import leg_rows, path_rows
     from .show import region_rows, step_rows, summary
 
     f = saved.figures
@@ -109,7 +110,20 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
         console.say(line)
     console.say("rides: on the step whose task, and wavefront, it is part of. start, end: cycles.")
     console.say("bytes: what the step reads, holds and writes on one core.")
-    return {"program": saved.path, "figures": vars(f), "regions": regions, "steps": steps}
+    console.say()
+    console.say("Critical path, in cycles:")
+    path = path_rows(saved.plan, saved.timing)
+    titles = ["part", "steps", "cycles", "fabric", "waiting", "compute"]
+    for line in table(titles, [[p[t] for t in titles] for p in path]):
+        console.say(line)
+    console.say("fabric: until the last operand is there. waiting: the core is busy.")
+    return {
+        "program": saved.path,
+        "figures": vars(f),
+        "regions": regions,
+        "steps": steps,
+        "critical_path": {"parts": path, "legs": leg_rows(saved.plan, saved.timing)},
+    }
 
 
 def _core(console: Console, saved: Saved, x: int, y: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ..placement.wafer import LINKS, Wafer, mixed_products
 from .console import plural
 from .errors import shown
 from .figures import Figures, clock, host_line
+from .paths import path_line, path_rows
 from .picture import Metric, Picture, Region
 
 
@@ -262,6 +263,9 @@ def code_at(plan: Plan, core: int) -> int:
 # -- the picture ------------------------------------------------------------------------
 
 
+MOST_PARTS = 100  # of the critical path that a report lists
+
+
 def picture(plan: Plan, timing: Timing) -> Picture:
     """What heatmaps and reports draw."""
     wafer = plan.wafer
@@ -294,6 +298,9 @@ def picture(plan: Plan, timing: Timing) -> Picture:
     )
     rows = tuple(step_rows(plan, timing))
     facts = dict(summary(plan, figures(plan, timing.links)))
+    *parts, total = path_rows(plan, timing)
+    facts["critical path"] = path_line(total)
+    facts |= {f"critical path, {p['part']}": path_line(p) for p in parts[:MOST_PARTS]}
     title = f"{shown(plan.graph.name, 60)} on {shown(wafer.name, 40)}"
     return Picture(title, wafer.width, wafer.height, metrics, regions, wafer.dead(), rows, facts)
 

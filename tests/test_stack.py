@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from waferc.compiler.importer import import_model
 from waferc.compiler.passes import simplify
+from waferc.compiler.paths import leg_rows, path_rows
+from waferc.compiler.show import picture
 from waferc.ir.graph import Graph
 from waferc.placement.critical import critical_path
 from waferc.placement.group import layers
@@ -75,6 +77,20 @@ def made() -> Plan:
 def test_a_large_model_is_stacked(made: Plan) -> None:
     assert len(made.regions) > 1 and made.sram().max() <= made.wafer.sram_bytes
     made.check()
+
+
+def test_the_path_is_shown_by_layer(made: Plan) -> None:
+    timing = simulate(made)
+    *parts, total = path_rows(made, timing)
+    names = [p["part"] for p in parts]
+    assert [n for n in names if n.startswith("layer ")] == [f"layer {i}" for i in range(SMALL.layers)]
+    assert names[-1] == "after the layers"
+    assert total["cycles"] == round(timing.cycles) == pytest.approx(sum(p["cycles"] for p in parts), abs=9)
+    legs = leg_rows(made, timing)
+    assert sum(p["steps"] for p in parts) == len(legs) == total["steps"]
+    facts = picture(made, timing).summary
+    assert facts["critical path"].startswith(f"{total['cycles']:,} cycles: fabric {total['fabric']:,}")
+    assert "critical path, layer 3" in facts
 
 
 def test_the_critical_path_is_the_whole_call(made: Plan) -> None:
