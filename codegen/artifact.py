@@ -1,8 +1,9 @@
-"""The artifact: one zip file, entries stored, every one with its SHA-256 in the manifest.
+"""The artifact: one zip file, its files stored, every one with its SHA-256 in the manifest.
 
-Same plan, same bytes: entries in a fixed order with a fixed time. A program (`.wafer`) holds the
-graph, wafer and placement, from which the plan is rebuilt on demand, and what a run needs without it:
-tables, weights and kernels as LLVM bitcode. A plan (`.plan`) lacks weights, tables and kernels.
+Same plans, same bytes: files in a fixed order with a fixed time. A program (`.wafer`) has one or several
+entries, each with a folder of its name: the graph and the placement, from which its plan is rebuilt on
+demand, and the tables of its calls. Beside the folders lies what all entries share: wafer, weights, and
+kernels as LLVM bitcode. A plan (`.plan`) lacks weights, tables and kernels.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from ..ir.graph import Graph
     from ..placement.plan import Plan
 
-FORMAT = 2
+FORMAT = 3
 EPOCH = (1980, 1, 1, 0, 0, 0)
 MOST_BYTES = 1 << 36  # an artifact larger than this is refused
+MAIN = "main"  # the entry of a program that has one
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")  # of an entry: a folder in the artifact
 
 # The one form of .npy that `npy` writes: format 1.0, C order, plain numbers. Nothing of it is evaluated.
 HEADER = re.compile(
@@ -50,19 +53,44 @@ class Artifact:
     """An artifact in memory, its digests checked."""
 
     manifest: Mapping[str, Any]
-    entries: Mapping[str, bytes]
+    files: Mapping[str, bytes]
 
-    def graph(self) -> Graph:
-        """The graph; constants have values if the artifact holds them."""
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The names of the entries, in order; the first one is called where none is named."""
+        names: Any = self.manifest.get("entries")
+        if not isinstance(names, list) or not names or not all(map(is_name, cast(list[Any], names))):
+            raise InvalidArtifact("manifest.json: entries without a proper name")
+        if len(set(cast(list[str], names))) < len(cast(list[str], names)):
+            raise InvalidArtifact("manifest.json: two entries of one name")
+        return tuple(cast(list[str], names))
+
+    def graph(self, entry: str | None = None) -> Graph:
+        """An entry's graph (None: the first one's); constants have values if the artifact holds them."""
         from .encode import Undecodable, decode_graph
 
+        path = f"{self._known(entry)}/graph.json"
         try:
-            return decode_graph(self.json("graph.json"), self.constants())
+            return decode_graph(self.json(path), self.constants())
         except Undecodable as e:
-            raise InvalidArtifact(f"graph.json: {e}") from None
+            raise InvalidArtifact(f"{path}: {e}") from None
 
-    def plan(self) -> Plan:
-        """The plan, built again from graph, wafer and placement."""
+    def plan(self, entry: str | None = None) -> Plan:
+        """An entry's plan (None: the first one's), built again from graph, wafer and placement."""
+        name, first = self._known(entry), self._first_plan()
+        return first if name == self.entries[0] else self._plan(name, beside=first)
+
+    def plans(self) -> dict[str, Plan]:
+        """The plans of all entries."""
+        first = self._first_plan()
+        others = {name: self._plan(name, beside=first) for name in self.entries[1:]}
+        return {self.entries[0]: first, **others}
+
+    def _first_plan(self) -> Plan:
+        return self._plan(self.entries[0], [self.graph(name) for name in self.entries[1:]])
+
+    def _plan(self, entry: str, others: Sequence[Graph] = (), beside: Plan | None = None) -> Plan:
+        """others, beside: see `placement.written.read`."""
         from ..placement.route import routed
         from ..placement.written import PlacementError, read
         from .encode import Undecodable, decode_wafer
@@ -71,65 +99,73 @@ class Artifact:
             wafer = decode_wafer(self.json("wafer.json"))
         except Undecodable as e:
             raise InvalidArtifact(f"wafer.json: {e}") from None
+        path = f"{entry}/placement.json"
         try:
-            return routed(read(self.json("placement.json"), self.graph(), wafer))
+            return routed(read(self.json(path), self.graph(entry), wafer, None, others, beside))
         except PlacementError as e:
-            raise InvalidArtifact(f"placement.json: {e}") from None
+            raise InvalidArtifact(f"{path}: {e}") from None
 
     def constants(self) -> dict[str, Array]:
-        """The constants' values; none in a plan."""
-        if "weights.json" not in self.entries:
+        """The constants' values, of all entries; none in a plan."""
+        if "weights.json" not in self.files:
             return {}
         names: Any = self.json("weights.json")
         if not isinstance(names, list):
             raise InvalidArtifact("weights.json is no list")
         return {str(n): self.array(f"weights/{i}.npy") for i, n in enumerate(cast(list[Any], names))}
 
-    def phases(self) -> dict[str, str]:
-        """Each phase's text."""
-        texts = {n[7:-4]: data for n, data in self.entries.items() if n.startswith("phases/")}
+    def phases(self, entry: str | None = None) -> dict[str, str]:
+        """Each phase's text, of an entry (None: the first one)."""
+        folder = f"{self._known(entry)}/phases/"
+        texts = {n[len(folder) : -4]: data for n, data in self.files.items() if n.startswith(folder)}
         try:
             return {n: data.decode() for n, data in texts.items()}
         except ValueError as e:
             raise InvalidArtifact(f"a phase's text: {e}") from None
 
+    def _known(self, entry: str | None) -> str:
+        if entry is not None and entry not in self.entries:
+            raise InvalidArtifact(f"no entry {entry!r}; entries are {', '.join(self.entries)}")
+        return entry or self.entries[0]
+
     @property
     def runnable(self) -> bool:
-        return "kernels.bc" in self.entries
+        return "kernels.bc" in self.files
 
     def array(self, name: str, dtype: Any = None, rank: int | None = None) -> Array:
-        """The array in an entry, read-only, of that type and rank where given."""
-        data = self.entry(name)
+        """The array in a file, read-only, of that type and rank where given."""
+        data = self.file(name)
         found = HEADER.match(data)
         if found is None or int.from_bytes(found[1], "little") != found.end() - found.start(2):
-            raise InvalidArtifact(f"entry {name!r} is no array that waferc writes")
+            raise InvalidArtifact(f"file {name!r} is no array that waferc writes")
         kind = np.dtype(found[3].decode())
         shape = [int(n) for n in found[4].split(b",") if n.strip()]
         if prod(shape) * kind.itemsize != len(data) - found.end():
-            raise InvalidArtifact(f"entry {name!r}: {kind}{shape} in {len(data) - found.end()} bytes")
+            raise InvalidArtifact(f"file {name!r}: {kind}{shape} in {len(data) - found.end()} bytes")
         if (dtype is not None and kind != dtype) or (rank is not None and len(shape) != rank):
-            raise InvalidArtifact(f"entry {name!r} is {kind}{shape}")
+            raise InvalidArtifact(f"file {name!r} is {kind}{shape}")
         return np.frombuffer(data, kind, offset=found.end()).reshape(shape)
 
-    def entry(self, name: str) -> bytes:
-        if name not in self.entries:
-            raise InvalidArtifact(f"entry {name!r} is missing")
-        return self.entries[name]
+    def file(self, name: str) -> bytes:
+        if name not in self.files:
+            raise InvalidArtifact(f"file {name!r} is missing")
+        return self.files[name]
 
     def json(self, name: str) -> Any:
+        data = self.file(name)
         try:
-            return json.loads(self.entry(name))
+            return json.loads(data)
         except (ValueError, RecursionError) as e:
-            raise InvalidArtifact(f"entry {name!r} is not JSON: {e}") from None
+            raise InvalidArtifact(f"file {name!r} is not JSON: {e}") from None
 
 
 def npy(array: Any) -> bytes:
-    """An array as an entry: in C order, whatever the array's own."""
+    """An array as a file: in C order, whatever the array's own."""
     return b"".join(_npy_parts(array))
 
 
 def _npy_parts(array: Any) -> tuple[bytes, Any]:
-    """An entry's header, and the array's elements as bytes: where they are, if they are in C order."""
+    """A file's header, and the array's elements as bytes: where they are, if they are in C order."""
     whole = np.asarray(array, order="C")
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(whole))
@@ -140,36 +176,56 @@ def dumps(value: Any) -> bytes:
     return json.dumps(value, indent=1, ensure_ascii=True).encode()
 
 
-def describe(plan: Plan, phases: Mapping[str, str]) -> dict[str, bytes]:
-    """The entries of any artifact: what the plan is made from, and each phase's text."""
+def is_name(name: object) -> bool:
+    """Whether an entry may be called so."""
+    return isinstance(name, str) and NAME.fullmatch(name) is not None
+
+
+def by_entry(plans: Plan | Mapping[str, Plan]) -> Mapping[str, Plan]:
+    """The plans of a program by entry; one alone is that of the entry MAIN."""
+    return plans if isinstance(plans, Mapping) else {MAIN: plans}
+
+
+def constants_of(plans: Mapping[str, Plan]) -> dict[str, Array]:
+    """The constants of all entries; ValueError where one name stands for two."""
+    from ..ir.entries import constants_together  # a run has its constants from the file
+
+    return constants_together({name: plan.graph for name, plan in plans.items()})
+
+
+def describe(plans: Plan | Mapping[str, Plan], phases: Mapping[str, Mapping[str, str]]) -> dict[str, bytes]:
+    """The files of any artifact: what the plans are made from, and each phase's text, by entry."""
     from ..placement import written
     from .encode import encode, encode_graph
 
-    out = {
-        "graph.json": dumps(encode_graph(plan.graph)),
-        "wafer.json": dumps(encode(plan.wafer)),
-        "placement.json": dumps(written.write(plan)),
-    }
-    return out | {f"phases/{n}.txt": t.encode() for n, t in phases.items()}
+    named = by_entry(plans)
+    out = {"wafer.json": dumps(encode(next(iter(named.values())).wafer))}
+    for entry, plan in named.items():
+        out[f"{entry}/graph.json"] = dumps(encode_graph(plan.graph))
+        out[f"{entry}/placement.json"] = dumps(written.write(plan))
+        texts = phases.get(entry, {})
+        out |= {f"{entry}/phases/{n}.txt": text.encode() for n, text in texts.items()}
+    return out
 
 
-def weights(plan: Plan) -> dict[str, bytes | Array]:
-    """The entries that hold the constants laid by the plan."""
-    names = sorted(plan.graph.constants)
-    out = {f"weights/{i}.npy": plan.graph.constants[n] for i, n in enumerate(names)}
+def weights(plans: Plan | Mapping[str, Plan]) -> dict[str, bytes | Array]:
+    """The files that hold the constants laid by the plans."""
+    constants = constants_of(by_entry(plans))
+    names = sorted(constants)
+    out = {f"weights/{i}.npy": constants[n] for i, n in enumerate(names)}
     return {"weights.json": dumps(names), **out}
 
 
-def write(path: str | Path, manifest: Mapping[str, Any], entries: Mapping[str, bytes | Array]) -> None:
+def write(path: str | Path, manifest: Mapping[str, Any], files: Mapping[str, bytes | Array]) -> None:
     """Writes an artifact whole or not at all: to a temporary file there, synced, renamed. Raises OSError.
 
-    entries: an array is written as .npy, its elements from where they are.
+    files: an array is written as .npy, its elements from where they are.
     """
     import tempfile  # not for a run, which only reads
 
     def parts(name: str) -> tuple[bytes, Any]:
-        entry = entries[name]
-        return (entry, b"") if isinstance(entry, bytes) else _npy_parts(entry)
+        file = files[name]
+        return (file, b"") if isinstance(file, bytes) else _npy_parts(file)
 
     def digest(name: str) -> str:
         out = hashlib.sha256()
@@ -177,8 +233,8 @@ def write(path: str | Path, manifest: Mapping[str, Any], entries: Mapping[str, b
             out.update(part)
         return out.hexdigest()
 
-    digests = {n: digest(n) for n in sorted(entries)}
-    head = dumps({"format": FORMAT, **manifest, "entries": digests})
+    digests = {n: digest(n) for n in sorted(files)}
+    head = dumps({"format": FORMAT, **manifest, "sha256": digests})
     target = Path(path)
     temporary: str | None = None
     try:
@@ -212,7 +268,7 @@ def read(path: str | Path) -> Artifact:
     """Reads an artifact and checks every digest. Raises InvalidArtifact, OSError."""
     with open(path, "rb") as f:
         try:
-            entries = _entries(path, f)
+            files = _files(path, f)
         except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error, OverflowError) as e:
             if isinstance(e, InvalidArtifact):
                 raise
@@ -222,35 +278,35 @@ def read(path: str | Path) -> Artifact:
                 raise
             raise InvalidArtifact(f"{path}: not a waferc artifact ({e})") from None
     try:
-        manifest = json.loads(entries.pop("manifest.json"))
-        digests = dict(manifest["entries"])
+        manifest = json.loads(files.pop("manifest.json"))
         version = manifest["format"]
+        digests = dict(manifest["sha256"]) if version == FORMAT else {}
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidArtifact(f"{path}: manifest.json is damaged") from None
     if version != FORMAT:
         raise InvalidArtifact(
             f"{path}: format {version!r}; this waferc reads {FORMAT}; compile the model again"
         )
-    if set(digests) != set(entries):
-        odd = sorted(set(digests) ^ set(entries))[0]
-        raise InvalidArtifact(f"{path}: entry {odd!r} is missing or not in the manifest")
-    for n, data in entries.items():
+    if set(digests) != set(files):
+        odd = sorted(set(digests) ^ set(files))[0]
+        raise InvalidArtifact(f"{path}: file {odd!r} is missing or not in the manifest")
+    for n, data in files.items():
         if hashlib.sha256(data).hexdigest() != digests[n]:
-            raise InvalidArtifact(f"{path}: entry {n!r} does not match its SHA-256 in the manifest")
-    return Artifact(manifest, entries)
+            raise InvalidArtifact(f"{path}: file {n!r} does not match its SHA-256 in the manifest")
+    return Artifact(manifest, files)
 
 
-def _entries(path: str | Path, file: IO[bytes]) -> dict[str, bytes]:
+def _files(path: str | Path, file: IO[bytes]) -> dict[str, bytes]:
     with zipfile.ZipFile(file) as z:
         infos = z.infolist()
         names = [i.filename for i in infos]
         if sum(i.file_size for i in infos) > MOST_BYTES:
-            raise InvalidArtifact(f"{path}: entries of more than {MOST_BYTES:,} bytes")
+            raise InvalidArtifact(f"{path}: files of more than {MOST_BYTES:,} bytes")
         if "manifest.json" not in names:
             raise InvalidArtifact(f"{path}: not a waferc artifact (no manifest.json)")
         if len(set(names)) != len(names):
             twice = next(n for n in names if names.count(n) > 1)
-            raise InvalidArtifact(f"{path}: two entries are called {twice!r}")
+            raise InvalidArtifact(f"{path}: two files are called {twice!r}")
         if any(i.compress_type != zipfile.ZIP_STORED for i in infos):
-            raise InvalidArtifact(f"{path}: an entry is compressed; waferc stores them")
+            raise InvalidArtifact(f"{path}: a file is compressed; waferc stores them")
         return {n: z.read(n) for n in names}

@@ -6,28 +6,48 @@ between two calls.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..placement.plan import Plan
-from .homes import Lay
+from .homes import Home, Lay
 from .kernels import Kernel, kernel_for, stride_kinds
 from .pool import Entry, Pool
-from .records import Base, Calls, GroupWords, Margins, Placed, SweepWords
-from .sweeps import Shared, Sweep, share
+from .records import Base, Calls, GroupWords, Margins, Placed, Resident, SweepWords
+from .share import share
+from .sweeps import Part, Sweep
 
 CALL = 3_000_000  # the work of a call that is worth more than one thread: some 30 microseconds
 
 
-def make_calls(plan: Plan, lanes: int, dot2: bool) -> tuple[Calls, tuple[Kernel, ...]]:
-    """The calls of a plan for a host with `lanes` f32 lanes, and the kernels that they call.
+Homes = Mapping[int, Home]
+
+
+def make_calls(
+    plans: Mapping[str, Plan], lanes: int, dot2: bool
+) -> tuple[Resident, dict[str, Calls], tuple[Kernel, ...]]:
+    """What all entries share, their calls for a host with `lanes` f32 lanes, and the kernels called.
 
     dot2: whether it has an instruction for pairs of bf16.
     """
-    shared = share(plan, lanes)
-    pool = Pool()
+    shared = share(plans, lanes)
+    homes = shared.homes
     kernels: dict[Kernel, int] = {}
+    calls = {name: _calls(part, homes, kernels, lanes, dot2) for name, part in shared.entries.items()}
+    margins = tuple(
+        Margins(h.offset, h.elements, str(h.dtype.numpy), h.fill)
+        for h in homes.values()
+        if h.fill is not None
+    )
+    constants = tuple(_placed(lay, homes) for lay in shared.constants)
+    return Resident(shared.bytes, constants, margins), calls, tuple(kernels)
+
+
+def _calls(part: Part, homes: Homes, kernels: dict[Kernel, int], lanes: int, dot2: bool) -> Calls:
+    pool = Pool()
     groups: list[Entry] = []
-    sweeps = shared.sweeps
+    sweeps = part.sweeps
     for i, s in enumerate(sweeps):
         words = [0] * GroupWords.SIZE
         words[GroupWords.ITEMS] = len(s.boxes.items) - 1
@@ -35,30 +55,22 @@ def make_calls(plan: Plan, lanes: int, dot2: bool) -> tuple[Calls, tuple[Kernel,
         words[GroupWords.SHARED] = int(s.shared)
         follows = i + 1 < len(sweeps)
         words[GroupWords.BARRIER] = int(follows and (s.shared or sweeps[i + 1].shared))
-        table = pool.table([_sweep(s, shared, pool, kernels, lanes, dot2)])
+        table = pool.table([_sweep(s, homes, pool, kernels, lanes, dot2)])
         groups.append(Entry(words, {int(GroupWords.TABLE): table}))
     section = pool.table(groups), len(groups)
-    margins = tuple(
-        Margins(h.offset, h.elements, str(h.dtype.numpy), h.fill)
-        for h in shared.homes.values()
-        if h.fill is not None
-    )
     return Calls(
         pool.words(),
         pool.relocations(),
         section,
-        shared.bytes,
-        tuple(_placed(lay, shared) for lay in shared.constants),
-        tuple(_placed(lay, shared) for lay in shared.inputs),
-        tuple(_placed(lay, shared) for lay in shared.outputs),
-        margins,
-        frozenset(h.tensor for h in shared.homes.values() if h.bound),
+        tuple(_placed(lay, homes) for lay in part.inputs),
+        tuple(_placed(lay, homes) for lay in part.outputs),
+        frozenset(lay.tensor for lay in (*part.inputs, *part.outputs) if homes[lay.home].bound),
         sum(s.work for s in sweeps if s.shared) >= CALL,
-    ), tuple(kernels)
+    )
 
 
-def _placed(lay: Lay, shared: Shared) -> Placed:
-    home = shared.homes[lay.home]
+def _placed(lay: Lay, homes: Homes) -> Placed:
+    home = homes[lay.home]
     size = home.dtype.bytes
     return Placed(
         lay.tensor,
@@ -71,7 +83,7 @@ def _placed(lay: Lay, shared: Shared) -> Placed:
     )
 
 
-def _sweep(s: Sweep, shared: Shared, pool: Pool, kernels: dict[Kernel, int], lanes: int, dot2: bool) -> Entry:
+def _sweep(s: Sweep, homes: Homes, pool: Pool, kernels: dict[Kernel, int], lanes: int, dot2: bool) -> Entry:
     axes = [a for a, _ in s.op.axes]
     rows = [dict(v.strides) for v in s.views]
     kinds = stride_kinds(s.op, rows, s.lane, [v.pairs for v in s.views])
@@ -81,7 +93,7 @@ def _sweep(s: Sweep, shared: Shared, pool: Pool, kernels: dict[Kernel, int], lan
     calls = np.zeros((len(b.mode), layout.words(False)), np.int64)
     first = {a: b.first[:, i] for i, a in enumerate(axes)}
     for j, v in enumerate(s.views):
-        home = shared.homes[v.home]
+        home = homes[v.home]
         calls[:, j] = home.offset + v.at(first) * home.dtype.bytes
     for i, a in enumerate(axes):
         calls[:, layout.extent(a)] = b.extent[:, i]

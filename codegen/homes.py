@@ -8,8 +8,8 @@ tensor may write its own result there, element by element: the home is then that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -30,8 +30,9 @@ class Home:
 
     pitches: by dimension of the tensor. origin: from the array's start to element (0, 0, ...), for
     the margins before it. fill: what the margins hold, None without margins. live: first and last
-    sweep that touches it; (-1, end) where it keeps its value between calls. offset: bytes from the
-    arena's start. bound: the caller's own array stands in for it; its place in the arena is only a number.
+    sweep that touches it, counted through all entries; all of them where it keeps its value between
+    calls. offset: bytes from the arena's start. bound: the caller's own array stands in for it; its place
+    in the arena is only a number.
     """
 
     number: int
@@ -101,6 +102,62 @@ class Margin:
     before: tuple[int, ...]
     after: tuple[int, ...]
     fill: float
+
+
+@dataclass
+class Stock:
+    """The homes of a program under construction. Constants and states have theirs in common for all entries.
+
+    margins: of constants and states. kept: the homes of states, and of constants in their own order, by
+    tensor. panels: the homes of constants in panels, by what stands there how. touched: sweeps by home.
+    count: of the sweeps so far; those of an entry have a place before them for what is laid, and one
+    after them for what is read.
+    """
+
+    margins: Mapping[str, Margin]
+    homes: dict[int, Home] = field(default_factory=lambda: {})
+    kept: dict[str, Home] = field(default_factory=lambda: {})
+    panels: dict[Any, Standing] = field(default_factory=lambda: {})
+    constants: list[Lay] = field(default_factory=lambda: [])
+    touched: dict[int, list[int]] = field(default_factory=lambda: {})
+    count: int = -1
+
+    def add(
+        self,
+        tensor: str,
+        kind: Kind,
+        dtype: DType,
+        shape: tuple[int, ...],
+        laid_out: tuple[tuple[int, ...], int, int],
+        fill: float | None = None,
+    ) -> Home:
+        """A new home. laid_out: see `lay_out`."""
+        home = Home(len(self.homes), tensor, kind, dtype, shape, *laid_out, fill)
+        self.homes[home.number] = home
+        return home
+
+    def touch(self, home: int, sweep: int) -> None:
+        self.touched.setdefault(home, []).append(sweep)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A home that holds panels of `width` elements."""
+
+    home: int
+    width: int
+
+
+def margins_of(reads: Iterable[tuple[str, Margin]]) -> dict[str, Margin]:
+    """What the padded reads of each tensor want that have the fill of the first of them."""
+    wanted: dict[str, dict[float, Margin]] = {}
+    for tensor, need in reads:
+        known = wanted.setdefault(tensor, {})
+        old = known.get(need.fill, need)
+        known[need.fill] = Margin(
+            tuple(map(max, old.before, need.before)), tuple(map(max, old.after, need.after)), need.fill
+        )
+    return {name: next(iter(found.values())) for name, found in wanted.items()}
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class MoveTables:
 
     plan: Plan
     pool: Pool
+    tags: Sequence[int]  # by buffer
     pulls: dict[Pull, int] = field(default_factory=lambda: {})
     host: dict[HostBuffer, int] = field(default_factory=lambda: {})
 
@@ -63,8 +64,8 @@ class MoveTables:
         if source and producer:
             words[MoveWords.START] += producer.y * columns + producer.x
         words[MoveWords.OPERAND] = operand
-        words[MoveWords.SOURCE_TAG] = source.number + 1 if source else HOST_TAG
-        words[MoveWords.TARGET_TAG] = target.number + 1 if target else HOST_TAG
+        words[MoveWords.SOURCE_TAG] = self.tags[source.number] if source else HOST_TAG
+        words[MoveWords.TARGET_TAG] = self.tags[target.number] if target else HOST_TAG
         parts = [(dims[d], a.pitches[d], b.pitches[d]) for d in range(lead)]
         single, box = _merged([(dims[d], a.pitches[d], b.pitches[d]) for d in order if d not in dropped])
         rows = [*parts, *single, *box]

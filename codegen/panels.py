@@ -26,6 +26,24 @@ def panel_width(op: Op, operands: Sequence[View], lane: str, lanes: int) -> int:
     return (ROWS_WIDTH if rows > 1 else ROW_WIDTH) * lanes
 
 
+def apart(op: Op, v: View, lane: str) -> tuple[list[Axis], list[Axis]]:
+    """The axes that an operand has besides the lane axis: kept ones, and those summed over."""
+    used = [(a, n) for a, n in op.axes if v.strides.get(a) and a != lane]
+    return [axis for axis in used if axis[0] not in op.reduced], [
+        axis for axis in used if axis[0] in op.reduced
+    ]
+
+
+def stands(op: Op, v: View, lane: str, pairs: bool) -> tuple[object, ...]:
+    """What two operands have in common that can be read from the same panels, if these are as wide.
+
+    pairs: see `in_panels`.
+    """
+    outer, summed = apart(op, v, lane)
+    axes = [*outer, *summed, (lane, op.size[lane])]
+    return v.home, v.offset, pairs, len(outer), tuple((n, v.strides.get(a, 0)) for a, n in axes)
+
+
 def in_panels(
     home: int, outer: Sequence[Axis], reduced: Sequence[Axis], lane: Axis, width: int, pairs: bool
 ) -> tuple[View, int]:

@@ -148,7 +148,7 @@ class WatchWords(IntEnum):
 
 READ_FOREIGN = 4  # a violation besides those of `guard`: SRAM that is not, or no longer, its buffer's
 GRANULE = 16  # bytes of SRAM under one tag; buffers start at its multiples
-FREE, HOST_TAG = 0, -1  # tags: nobody's SRAM, the host's memory; a buffer's is its number + 1
+FREE, HOST_TAG = 0, -1  # tags: nobody's SRAM, the host's memory; buffers' are above (see `tags`)
 
 
 class Base(IntEnum):
@@ -257,8 +257,17 @@ class Margins:
 
 
 @dataclass(frozen=True)
+class Resident:
+    """What all entries of a program share: the bytes of the arena, and what lies there from the start."""
+
+    arena: int
+    constants: tuple[Placed, ...]
+    margins: tuple[Margins, ...]
+
+
+@dataclass(frozen=True)
 class Calls:
-    """A program's groups as words, and what lies where.
+    """An entry's groups as words, and where its inputs are laid and its outputs read.
 
     relocations: int64 [n, 3]: word, Base, value. bound: inputs and outputs that are used where the
     caller has them: addresses in their homes are moved there before a call. shared: whether a call is
@@ -268,11 +277,8 @@ class Calls:
     words: Ints
     relocations: Ints
     groups: Section
-    arena: int  # bytes
-    constants: tuple[Placed, ...]
     inputs: tuple[Placed, ...]
     outputs: tuple[Placed, ...]
-    margins: tuple[Margins, ...]
     bound: frozenset[str]
     shared: bool
 

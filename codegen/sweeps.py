@@ -13,6 +13,7 @@ from typing import Any
 
 from ..ir.affine import Affine, access_axes, axis
 from ..ir.builder import FRESH
+from ..ir.dtypes import DType
 from ..ir.op import Op
 from ..ir.ops.contract import Contract
 from ..ir.ops.elementwise import Add, Elementwise, Mul
@@ -20,9 +21,9 @@ from ..ir.ops.rearrange import Copy
 from ..ir.ops.reduce import Reduce
 from ..placement.plan import Plan, Step
 from .blocks import LITTLE, Boxes, boxes, steps_of
-from .homes import Home, Kind, Lay, Margin, View, allocate, lay_out, taken_over, view
+from .homes import Home, Kind, Lay, Margin, Standing, Stock, View, lay_out, margins_of, taken_over, view
 from .merge import merged
-from .panels import elements_of, in_panels, lays, panel_width
+from .panels import apart, elements_of, in_panels, lays, panel_width, stands
 from .sums import WIDE, Order, Stage, across, orders
 
 FREE = (Elementwise, Contract, Reduce)  # families whose bodies only know which axes are reduced
@@ -50,15 +51,13 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Shared:
-    """All of a program: homes with addresses, what is laid and read, and the sweeps of a call."""
+class Part:
+    """An entry: what is laid and read, and the sweeps of a call. first: the number of the first sweep."""
 
-    homes: Mapping[int, Home]
-    bytes: int
-    constants: tuple[Lay, ...]
     inputs: tuple[Lay, ...]
     outputs: tuple[Lay, ...]
     sweeps: tuple[Sweep, ...]
+    first: int
 
 
 @dataclass(frozen=True)
@@ -69,56 +68,63 @@ class _Task:
     tensor: str
 
 
-def share(plan: Plan, lanes: int) -> Shared:
-    """The sweeps of a plan for a host with `lanes` f32 lanes."""
-    return _Maker(plan, lanes).make()
+class Sweeping:
+    """Makes the sweeps of one plan, for a host with `lanes` f32 lanes."""
 
-
-class _Maker:
     def __init__(self, plan: Plan, lanes: int) -> None:
         self.plan, self.lanes = plan, lanes
         self.graph = plan.graph
         self.tasks = [_Task(s, plan.graph.nodes[s.node].output) for s in plan.steps if s.kind == "task"]
-        self.homes: list[Home] = []
-        self.of: dict[str, Home] = {}
-        self.padded: dict[tuple[str, Margin], Home] = {}
-        self.margins = self._margins()
-        self.last = taken_over(self.graph, [t.step for t in self.tasks], self.margins)
-        self.constants: list[Lay] = []
-        self.sweeps: list[Sweep] = []
-        self.packed: dict[Any, View] = {}
-        self.touched: dict[int, list[int]] = {}
+        self.pasts = {past for past, _ in self.graph.states}
         self.own = {past: present for present, past in plan.graph.in_place().items()}
+        self.of: dict[str, Home] = {}
+        self.mine: list[int] = []  # homes that live during this entry's calls only
+        self.padded: dict[tuple[str, Margin], Home] = {}
+        self.margins = margins_of(self.padded_reads())
+        self.last = taken_over(self.graph, [t.step for t in self.tasks], self.margins)
+        self.sweeps: list[Sweep] = []
+        self.packed: dict[Any, Standing] = {}  # panels of what a call computes
 
-    def make(self) -> Shared:
-        pasts = {past for past, _ in self.graph.states}
+    @property
+    def work(self) -> int:
+        """Iterations of all tasks."""
+        return sum(prod(n for _, n in t.step.op.axes) for t in self.tasks)
+
+    def make(self, stock: Stock) -> Part:
+        """The plan's sweeps; their homes go into the stock."""
+        self.stock, self.first = stock, stock.count
         inputs: list[Lay] = []
         for s in self.plan.steps:
+            if s.kind == "input" and s.tensor in self.pasts:
+                self.of[s.tensor] = stock.kept.get(s.tensor) or self._home(
+                    s.tensor, "state", self._inner_of_cache(s.tensor)
+                )
+            elif s.kind == "input":
+                self._home(s.tensor, "input", None)
             if s.kind == "input":
-                kind: Kind = "state" if s.tensor in pasts else "input"
-                home = self._home(s.tensor, kind, self._inner_of_cache(s.tensor))
-                inputs.append(_whole(home))
+                inputs.append(_whole(self.of[s.tensor]))
         for t in self.tasks:
             self._task(t)
         for past, present in self.graph.update_order():
             self._update(past, present)
         outputs = [_whole(self._known(name)) for name in self.plan.outputs]
-        end = len(self.sweeps)
+        stock.count = self._number() + 1
         for o in outputs:
-            self.touched.setdefault(o.home, []).append(end)
-        # Constants that only stand in panels need no home in their own order.
-        used = [h for h in self.homes if h.kind != "constant" or h.number in self.touched]
+            stock.touch(o.home, self._number())
         bound = self._bound()
-        homes, size = allocate([self._lived(h, end, h.number in bound) for h in used])
-        kept = {h.number: h for h in homes}
-        constants = tuple(lay for lay in self.constants if lay.home in kept)
-        return Shared(kept, size, constants, tuple(inputs), tuple(outputs), tuple(self.sweeps))
+        for number in self.mine:
+            stock.homes[number] = self._lived(stock.homes[number], number in bound)
+        return Part(tuple(inputs), tuple(outputs), tuple(self.sweeps), self.first + 1)
 
-    def _lived(self, home: Home, end: int, bound: bool) -> Home:
-        at = self.touched.get(home.number, [0])
-        if home.kind in ("constant", "state") or home.fill is not None or bound:
-            return replace(home, live=(-1, end), bound=bound)
-        return replace(home, live=(-1 if home.kind == "input" else min(at), max(at)))
+    def _number(self) -> int:
+        """That of the next sweep; after the last one, of when the outputs are read."""
+        return self.first + 1 + len(self.sweeps)
+
+    def _lived(self, home: Home, bound: bool) -> Home:
+        at = self.stock.touched.get(home.number, [self.first])
+        if bound:
+            return replace(home, live=(self.first, self._number()), bound=True)
+        return replace(home, live=(self.first if home.kind == "input" else min(at), max(at)))
 
     def _bound(self) -> set[int]:
         """Homes of inputs and outputs that are an array like the caller's, and large."""
@@ -134,19 +140,12 @@ class _Maker:
         }
 
     # -- homes --------------------------------------------------------------------------------
-    def _margins(self) -> dict[str, Margin]:
-        """What the padded reads of each tensor want that have the fill of the first of them."""
-        wanted: dict[str, dict[float, Margin]] = {}
+    def padded_reads(self, kept: bool = False) -> Iterable[tuple[str, Margin]]:
+        """Tensors that are read past their ends, and how far; only constants and states with `kept`."""
         for t in self.tasks:
-            for tensor, need in self._padded_reads(t):
-                known = wanted.setdefault(tensor, {})
-                old = known.get(need.fill, need)
-                known[need.fill] = Margin(
-                    tuple(map(max, old.before, need.before)),
-                    tuple(map(max, old.after, need.after)),
-                    need.fill,
-                )
-        return {name: next(iter(found.values())) for name, found in wanted.items()}
+            for tensor, margin in self._padded_reads(t):
+                if not kept or tensor in self.graph.constants or tensor in self.pasts:
+                    yield tensor, margin
 
     def _padded_reads(self, t: _Task) -> Iterable[tuple[str, Margin]]:
         op = t.step.op
@@ -163,20 +162,36 @@ class _Maker:
         """A new home of a tensor of the graph, and of those that take it over in turn."""
         last = self.last.get(tensor, tensor)
         t = self.graph.tensors[last]
-        margin = self.margins.get(last)
-        pitches, origin, elements = lay_out(t.shape, inner, margin)
-        fill = margin.fill if margin else None
-        home = Home(len(self.homes), last, kind, t.dtype, t.shape, pitches, origin, elements, fill)
-        self.homes.append(home)
+        stays = kind in ("constant", "state")
+        margin = (self.stock.margins if stays else self.margins).get(last)
+        home = self._add_home(last, kind, t.dtype, t.shape, inner, margin)
         same = [name for name, end in self.last.items() if end == last] if tensor in self.last else []
         self.of |= dict.fromkeys([tensor, last, *same], home)
+        if stays:
+            self.stock.kept[tensor] = home
+        return home
+
+    def _add_home(
+        self,
+        tensor: str,
+        kind: Kind,
+        dtype: DType,
+        shape: tuple[int, ...],
+        inner: int | None,
+        margin: Margin | None,
+    ) -> Home:
+        fill = margin.fill if margin else None
+        home = self.stock.add(tensor, kind, dtype, shape, lay_out(shape, inner, margin), fill)
+        if kind not in ("constant", "state") and margin is None:
+            self.mine.append(home.number)
         return home
 
     def _known(self, tensor: str) -> Home:
         """The home of a tensor; a constant gets one when it is first read in its own order."""
-        if tensor not in self.of:
-            home = self._home(tensor, "constant", None)
-            self.constants.append(_whole(home))
+        if tensor not in self.of and tensor in self.stock.kept:
+            self.of[tensor] = self.stock.kept[tensor]
+        elif tensor not in self.of:
+            self.stock.constants.append(_whole(self._home(tensor, "constant", None)))
         return self.of[tensor]
 
     # -- steps --------------------------------------------------------------------------------
@@ -210,13 +225,7 @@ class _Maker:
     def _alike(self, home: Home, margin: Margin | None) -> Home:
         """A new home for as many elements, the same dimension running fastest."""
         inner = next((d for d, p in enumerate(home.pitches) if p == 1 and home.shape[d] > 1), None)
-        pitches, origin, elements = lay_out(home.shape, inner, margin)
-        fill = margin.fill if margin else None
-        new = Home(
-            len(self.homes), home.tensor, "result", home.dtype, home.shape, pitches, origin, elements, fill
-        )
-        self.homes.append(new)
-        return new
+        return self._add_home(home.tensor, "result", home.dtype, home.shape, inner, margin)
 
     def _update(self, past: str, present: str) -> None:
         self._copy(past, self._known(present), self._known(past))
@@ -319,18 +328,19 @@ class _Maker:
         op, views, names = merged(op, views, sums, lanes_across)
         sums = replace(sums, part=names.get(sums.part, ""))
         lane = names.get(lanes_across, "")
-        width = 0
+        step = 0  # along the panels
         if not lane:
             lane = self._lane(op, views, tensors)
             if isinstance(op, Contract) and lane:
-                width = panel_width(op, views[:-1], lane, self.lanes)
                 pairs = _starts_evenly(op, sums, names)
+                width = self._width(op, views, lane, tensors, pairs)
+                step = min(width, panel_width(op, views[:-1], lane, self.lanes))
                 panels = [self._panels(op, views, j, lane, width, tensors, pairs) for j in range(2)]
                 views = [*panels, views[-1]]
-        steps = steps_of(op, lane, width, self.lanes, [])
+        steps = steps_of(op, lane, step, self.lanes, [])
         for v in views:
             if v.panel is not None:
-                steps[v.panel.axis] = v.panel.width
+                steps[v.panel.axis] = min(step, v.panel.width)  # no call passes a panel's end
         self._add(name, op, lane, views, sums, boxes(op.axes, steps, sums.stages, names))
 
     def _lane(self, op: Op, views: Sequence[View], tensors: Sequence[str]) -> str:
@@ -362,6 +372,16 @@ class _Maker:
         reads = prod(n for a, n in op.axes if not v.strides.get(a))
         return v.strides[lane] != 1 and reads >= REUSE
 
+    def _width(self, op: Op, views: Sequence[View], lane: str, tensors: Sequence[str], pairs: bool) -> int:
+        """Of the panels of a product: those in which a constant of it stands already, else its own."""
+        for v, tensor in zip(views[:-1], tensors, strict=True):
+            if tensor in self.graph.constants and self._packs(op, v, tensor, lane):
+                paired = pairs and bool(v.strides.get(op.paired))
+                standing = self.stock.panels.get(stands(op, v, lane, paired))
+                if standing is not None:
+                    return standing.width
+        return panel_width(op, views[:-1], lane, self.lanes)
+
     def _panels(
         self,
         op: Op,
@@ -376,22 +396,21 @@ class _Maker:
         old, tensor = views[j], tensors[j]
         if not self._packs(op, old, tensor, lane):
             return old
-        used = [(a, n) for a, n in op.axes if old.strides.get(a) and a != lane]
-        used.sort(key=lambda axis: axis[0] in op.reduced)
-        n = op.size[lane]
-        stands = tuple((*axis, old.strides[axis[0]]) for axis in [*used, (lane, n)])
-        kind: Kind = "constant" if tensor in self.graph.constants else "result"
-        pairs = pairs and kind == "constant" and bool(old.strides.get(op.paired))
-        key = tensor, old.home, old.offset, stands, width, pairs
-        if key in self.packed:
-            return self.packed[key]
-        outer = [axis for axis in used if axis[0] not in op.reduced]
-        reduced = used[len(outer) :]
-        new, elements = in_panels(len(self.homes), outer, reduced, (lane, n), width, pairs)
+        constant = tensor in self.graph.constants
+        n, (outer, summed) = op.size[lane], apart(op, old, lane)
+        used = [*outer, *summed]
+        pairs = pairs and constant and bool(old.strides.get(op.paired))
+        key = stands(op, old, lane, pairs) if constant else (tensor, width, *stands(op, old, lane, pairs))
+        standing = (self.stock.panels if constant else self.packed).get(key)
+        number = len(self.stock.homes) if standing is None else standing.home
+        new, elements = in_panels(number, outer, summed, (lane, n), width, pairs)
+        if standing is not None:
+            return new
         dtype = self.graph.tensors[tensor].dtype
-        self.homes.append(Home(new.home, tensor, kind, dtype, (elements,), (1,), 0, elements))
-        if kind == "constant":
-            self.constants += lays(tensor, old, new, used, (lane, n), width)
+        self._add_home(tensor, "constant" if constant else "result", dtype, (elements,), None, None)
+        (self.stock.panels if constant else self.packed)[key] = Standing(number, width)
+        if constant:
+            self.stock.constants += lays(tensor, old, new, used, (lane, n), width)
         else:
             axes = (*used, (lane, n))
             access = (Affine(tuple((a, 1) for a, _ in axes)),)
@@ -400,14 +419,12 @@ class _Maker:
             self._add(
                 f"{tensor} in panels", copy, lane, [old, new], ONCE, boxes(axes, steps, ONCE.stages, {})
             )
-        self.packed[key] = new
         return new
 
     def _add(self, name: str, op: Op, lane: str, views: Sequence[View], sums: Order, made: Boxes) -> None:
         work = sum(int(w.elements) for w in op.work(op.size))
-        number = len(self.sweeps)
         for v in views:
-            self.touched.setdefault(v.home, []).append(number)
+            self.stock.touch(v.home, self._number())
         self.sweeps.append(
             Sweep(name, op, lane, tuple(views), sums.part, sums.chunk, made, work, work >= LITTLE)
         )

@@ -6,7 +6,7 @@ array, a kernel, a pull function or a region's table of cores is added when the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,33 +35,40 @@ from .records import (
     Tables,
 )
 from .sums import lane_of
+from .tags import Tagged, from_host, stays, tags_of
 
 
-def make_tables(plan: Plan, lanes: int, dot2: bool) -> Lowered:
-    """The tables of a plan for a host with `lanes` f32 lanes, and what they call. dot2: see `make_calls`."""
-    return _Maker(plan, lanes, dot2).make()
+def make_tables(plans: Mapping[str, Plan], lanes: int, dot2: bool) -> dict[str, Lowered]:
+    """The tables of each of a program's plans for a host with `lanes` f32 lanes, and what they call.
+
+    dot2: see `make_calls`.
+    """
+    tagged = zip(plans.items(), tags_of(plans.values()), strict=True)
+    return {name: _Maker(p, lanes, dot2, tags).make() for (name, p), tags in tagged}
 
 
 class _Maker:
-    def __init__(self, plan: Plan, lanes: int, dot2: bool) -> None:
+    def __init__(self, plan: Plan, lanes: int, dot2: bool, tagged: Tagged) -> None:
         self.plan, self.lanes, self.dot2 = plan, lanes, dot2
         self.pool = Pool()
-        self.moves = MoveTables(plan, self.pool)
+        self.tags, self.laid_before = tagged.tags, tagged.laid_before
+        self.moves = MoveTables(plan, self.pool, self.tags)
         self.kernels: dict[Kernel, int] = {}
         self.producers = {s.result: s.grid for s in plan.steps if s.kind != "update"}
 
     def make(self) -> Lowered:
         plan = self.plan
-        laying = [self._lay(plan.buffers[m.target], m, -1, "constant", t) for t, m in plan.lays]
-        poisoning = self._freed([b for b in plan.buffers if not _resident(b)])
-        # What a call made of a state in place is the past of the next one.
-        changed = [plan.buffers[b.over] for b in plan.buffers if b.role == "state" and b.over >= 0]
-        poisoning += [self._renamed(b) for b in changed]
+        laying = [
+            self._lay(plan.buffers[m.target], m, -1, "constant", t)
+            for t, m in plan.lays
+            if m.target not in self.laid_before
+        ]
+        poisoning = self._freed([b for b in plan.buffers if not stays(b)])
         first = [s for s in plan.steps if s.kind == "input"]
         inputs: list[Entry] = []
         for s in first:
             b, shape = plan.buffers[s.result], plan.graph.tensors[s.tensor].shape
-            move = derive(s.hold, whole(shape), shape, Grid(1, 1), HOST, b.number)
+            move = from_host(s, shape)
             inputs.append(self._lay(b, move, s.number, "input", s.tensor))
         steps: list[Entry] = []
         for s in plan.steps:
@@ -71,9 +78,12 @@ class _Maker:
             result = plan.buffers[s.result]
             if result.over >= 0:
                 steps.append(self._renamed(result))
-            dead = [b for b in plan.buffers if b.live[1] == s.position and not _resident(b)]
+            dead = [b for b in plan.buffers if b.live[1] == s.position and not stays(b)]
             steps += self._freed([b for b in dead if b.number != result.over])
         reading = [self._read(name, [plan.steps[i] for i in owners]) for name, owners in plan.outputs.items()]
+        # What a call made of a state in place is the past of the next one, of whichever entry.
+        changed = [plan.buffers[b.over] for b in plan.buffers if b.role == "state" and b.over >= 0]
+        reading += [self._renamed(b) for b in changed]
         tables = Tables(
             laying=self._section(laying),
             poisoning=self._section(poisoning),
@@ -115,11 +125,11 @@ class _Maker:
         fills = [_fill(plan.buffers[o.buffer], op.fill) for o in step.operands if o.fill and o.received]
         self._put(entry, Record.MOVES, Record.MOVE_TABLE, moves)
         self._put(entry, Record.FILLS, Record.FILL_TABLE, fills)
-        claims = [_claim(plan.buffers[o.buffer]) for o in step.operands if o.received]
+        claims = [self._claim(plan.buffers[o.buffer]) for o in step.operands if o.received]
         if step.scratch >= 0:
-            claims.append(_claim(plan.buffers[step.scratch]))
+            claims.append(self._claim(plan.buffers[step.scratch]))
         if plan.buffers[step.result].over < 0:
-            claims.append(_claim(plan.buffers[step.result], once=True))
+            claims.append(self._claim(plan.buffers[step.result], once=True))
         self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, claims)
         return entry
 
@@ -185,14 +195,15 @@ class _Maker:
         entry.offsets[Record.BOUNDS] = self.pool.add(bounds)
         # While a step runs, the buffer that its result takes over is still the operand's.
         owners = [*held[:-1], plan.buffers[held[-1].over] if held[-1].over >= 0 else held[-1]]
-        self._put(entry, Record.OWNED, Record.OWNED_TABLE, [_owned(b, j) for j, b in enumerate(owners)])
+        owned = [self._owned(b, j) for j, b in enumerate(owners)]
+        self._put(entry, Record.OWNED, Record.OWNED_TABLE, owned)
 
     # -- from and to the host ------------------------------------------------------------------
     def _lay(self, buffer: Buffer, move: Move, number: int, kind: HostKind, tensor: str) -> Entry:
         """A record that lays a tensor of the host into its buffer."""
         entry = self._record(buffer.grid, buffer.region, number, 1)
         self._put(entry, Record.MOVES, Record.MOVE_TABLE, [self.moves.entry(move, None, (kind, tensor))])
-        self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, [_claim(buffer, once=True)])
+        self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, [self._claim(buffer, once=True)])
         return entry
 
     def _read(self, tensor: str, owners: Sequence[Step]) -> Entry:
@@ -208,7 +219,7 @@ class _Maker:
     def _renamed(self, buffer: Buffer) -> Entry:
         """A record that leaves what a step has put over its operand to the result's buffer."""
         entry = self._record(buffer.grid, buffer.region, -1, 1)
-        self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, [_claim(buffer, once=True, kept=True)])
+        self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, [self._claim(buffer, once=True, kept=True)])
         return entry
 
     def _freed(self, buffers: Sequence[Buffer]) -> list[Entry]:
@@ -219,33 +230,27 @@ class _Maker:
         out: list[Entry] = []
         for (region, grid), dead in by_grid.items():
             entry = self._record(grid, region, -1, 1)
-            claims = [_claim(b, once=True, tag=FREE) for b in dead]
+            claims = [self._claim(b, once=True, tag=FREE) for b in dead]
             self._put(entry, Record.CLAIMS, Record.CLAIM_TABLE, claims)
             out.append(entry)
         return out
 
+    def _claim(self, buffer: Buffer, once: bool = False, tag: int | None = None, kept: bool = False) -> Entry:
+        words = [0] * ClaimWords.SIZE
+        words[ClaimWords.OFFSET], words[ClaimWords.BYTES] = buffer.address, buffer.bytes
+        words[ClaimWords.TAG] = self.tags[buffer.number] if tag is None else tag
+        words[ClaimWords.ONCE], words[ClaimWords.KEPT] = int(once), int(kept)
+        return Entry(words)
+
+    def _owned(self, buffer: Buffer, operand: int) -> Entry:
+        words = [0] * OwnedWords.SIZE
+        words[OwnedWords.OFFSET], words[OwnedWords.BYTES] = buffer.address, buffer.bytes
+        words[OwnedWords.TAG], words[OwnedWords.OPERAND] = self.tags[buffer.number], operand
+        return Entry(words)
+
 
 def _output(tensor: str) -> HostBuffer:
     return "output", tensor
-
-
-def _resident(buffer: Buffer) -> bool:
-    return buffer.role in ("constant", "state")
-
-
-def _claim(buffer: Buffer, once: bool = False, tag: int | None = None, kept: bool = False) -> Entry:
-    words = [0] * ClaimWords.SIZE
-    words[ClaimWords.OFFSET], words[ClaimWords.BYTES] = buffer.address, buffer.bytes
-    words[ClaimWords.TAG] = buffer.number + 1 if tag is None else tag
-    words[ClaimWords.ONCE], words[ClaimWords.KEPT] = int(once), int(kept)
-    return Entry(words)
-
-
-def _owned(buffer: Buffer, operand: int) -> Entry:
-    words = [0] * OwnedWords.SIZE
-    words[OwnedWords.OFFSET], words[OwnedWords.BYTES] = buffer.address, buffer.bytes
-    words[OwnedWords.TAG], words[OwnedWords.OPERAND] = buffer.number + 1, operand
-    return Entry(words)
 
 
 def _fill(buffer: Buffer, value: float) -> Entry:

@@ -60,7 +60,7 @@ def check(
         console.result(data)
         some = ", ".join(shown(kind) for kind in refused[:8]) + (", ..." if len(refused) > 8 else "")
         raise UnsupportedModel(f"unsupported operators: {some}; the table says why")
-    options = Compiling(wafer, dims, shapes, "2", "f32", None, "latency", 0, states, capacity, None)
+    options = Compiling(wafer, dims, shapes, "2", "f32", None, "latency", 0, states, capacity, (), None)
     try:
         compiled = options.compile(model, console, until="plan")
     except DoesNotFit as e:
@@ -189,15 +189,23 @@ def compile_verb(
         # Through `replacing`, so that a device given as FILE is written to and not replaced.
         with replacing(output) as part:
             compiled.save(part, until, words)
-        for line in facts(summary(compiled.plan, compiled.figures)):
-            console.say(line)
+        for name, plan in compiled.plans.items():
+            if len(compiled.plans) > 1:
+                console.say(f"entry {name}")
+            for line in facts(summary(plan, compiled.figures_of(name))):
+                console.say(line)
         if report_path is not None:
             from .report import write_report
             from .show import picture
 
             with replacing(report_path) as part:
                 write_report(picture(compiled.plan, compiled.timing), part)
-        data |= {"figures": vars(compiled.figures), "manifest": dict(compiled.manifest)}
+        totals = {name: vars(compiled.figures_of(name)) for name in compiled.plans}
+        data |= {
+            "figures": vars(compiled.figures),
+            "entries": totals,
+            "manifest": dict(compiled.manifest),
+        }
     if time_phases:
         for name, seconds in compiled.seconds.items():
             console.note(f"{name:10} {seconds:8.3f} s")
@@ -238,15 +246,18 @@ def _judge_vocabulary(console: Console, compiled: Compiled, words: dict[str, byt
 
 
 def _dump(folder: str, compiled: Compiled) -> None:
+    """The phases' texts and the placement; of several entries each in a folder of its own."""
     import json
     from pathlib import Path
 
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for i, (name, text) in enumerate(compiled.phases.items(), 1):
-        (Path(folder) / f"{i}-{name}.txt").write_text(text, encoding="utf-8")
-    if "plan" in compiled.phases:
-        text = json.dumps(compiled.placement(), indent=1) + "\n"
-        (Path(folder) / "placement.json").write_text(text, encoding="utf-8")
+    for entry, texts in compiled.phases.items():
+        own = Path(folder) / entry if len(compiled.phases) > 1 else Path(folder)
+        own.mkdir(parents=True, exist_ok=True)
+        for i, (name, text) in enumerate(texts.items(), 1):
+            (own / f"{i}-{name}.txt").write_text(text, encoding="utf-8")
+        if entry in compiled.plans:
+            text = json.dumps(compiled.placement(entry), indent=1) + "\n"
+            (own / "placement.json").write_text(text, encoding="utf-8")
 
 
 def _report_failure(path: str, options: Compiling, model: str, e: DoesNotFit) -> None:

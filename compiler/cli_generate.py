@@ -138,12 +138,12 @@ def _language(saved: Saved, chat: bool) -> tuple[Tokenizer, ChatTemplate | None]
     """What the program holds beside its tasks."""
     from .text import TEMPLATE, TOKENIZER, ChatTemplate, Tokenizer, UnusableText
 
-    path, entries = quoted(saved.path), saved.artifact.entries
-    if TOKENIZER not in entries:
+    path, files = quoted(saved.path), saved.artifact.files
+    if TOKENIZER not in files:
         raise ArtifactError(f"{path} has no tokenizer; compile the model with --tokenizer tokenizer.json")
-    if chat and TEMPLATE not in entries:
+    if chat and TEMPLATE not in files:
         raise ArtifactError(f"{path} has no chat template; compile the model with --chat-template FILE")
     try:
-        return Tokenizer(entries[TOKENIZER]), ChatTemplate(entries[TEMPLATE]) if chat else None
+        return Tokenizer(files[TOKENIZER]), ChatTemplate(files[TEMPLATE]) if chat else None
     except UnusableText as e:
         raise ArtifactError(f"{path}: {e}") from None

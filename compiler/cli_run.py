@@ -9,7 +9,7 @@ import click
 from .command import Verb
 from .console import Console, plural, table
 from .errors import ArtifactError, UsageError, VerificationFailed, quoted, shown
-from .options import Compiling, compiling, feeding, threads
+from .options import Compiling, compiling, entry, feeding, threads
 
 if TYPE_CHECKING:
     from ..ir.op import Array
@@ -31,6 +31,7 @@ TOLERANCE = click.FloatRange(min=0)
     "--no-host", is_flag=True, help="Refuse operators that would run on the host; none does so far."
 )
 @click.option("--trace", "trace_path", metavar="FILE.json", help="A Chrome trace of one predicted call.")
+@entry
 @click.pass_obj
 def run(
     console: Console,
@@ -41,6 +42,7 @@ def run(
     guard: bool,
     no_host: bool,
     trace_path: str | None,
+    entry: str | None,
 ) -> None:
     """Run a program on this machine.
 
@@ -52,10 +54,10 @@ def run(
     from .files import write_npz
     from .saved import Saved
 
-    saved = Saved(program)
+    saved = Saved(program, entry)
     loaded = saved.program(threads, guard)
-    feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs)
-    results, milliseconds = _timed(console, loaded, feeds, threads)
+    feeds = feeding.calls(loaded.entries[saved.entry].inputs, loaded.state_inputs)
+    results, milliseconds = _timed(console, loaded, saved.entry, feeds, threads)
     if output is not None:
         write_npz(output, _stacked(results, feeding.steps is not None))
     for line in _values(results[-1]):
@@ -75,6 +77,7 @@ def run(
     console.result(
         {
             "program": program,
+            "entry": saved.entry,
             "calls": len(feeds),
             "threads": used,
             "guard": guard,
@@ -91,7 +94,7 @@ def run(
 
 
 def _timed(
-    console: Console, program: Program, feeds: list[Feed], threads: int | None
+    console: Console, program: Program, entry: str, feeds: list[Feed], threads: int | None
 ) -> tuple[list[dict[str, Array]], list[float]]:
     """Outputs and milliseconds of each call."""
     import time
@@ -101,7 +104,7 @@ def _timed(
     for i, feed in enumerate(feeds):
         console.progress("run", i / len(feeds))
         start = time.perf_counter()
-        results.append(program.run(feed, threads))
+        results.append(program.run(feed, threads, entry))
         milliseconds.append((time.perf_counter() - start) * 1e3)
     return results, milliseconds
 
@@ -240,7 +243,7 @@ def _program(
         from ..runtime.load import prepare
 
         compiled = options.compile(source, console)
-        return prepare(compiled.plan, threads, guard)
+        return prepare(compiled.plans, threads, guard)
     from .load import digest
     from .saved import Saved
 

@@ -9,7 +9,7 @@ import click
 from .command import Verb
 from .console import Console, facts, table
 from .errors import UsageError, quoted, shown
-from .options import Core
+from .options import Core, entry
 
 if TYPE_CHECKING:
     from .saved import Saved
@@ -28,8 +28,9 @@ PICTURES = (".png", ".svg")
     show_default=True,
     help="Bytes in use; cycles computing; bytes on the fullest link; steps.",
 )
+@entry
 @click.pass_obj
-def heatmap(console: Console, program: str, output: str, metric: str) -> None:
+def heatmap(console: Console, program: str, output: str, metric: str, entry: str | None) -> None:
     """Draw a program or plan on the wafer.
 
     Every core of PROGRAM (.wafer or .plan) is coloured by a metric; regions are
@@ -42,7 +43,7 @@ def heatmap(console: Console, program: str, output: str, metric: str) -> None:
 
     if not output.lower().endswith(PICTURES):
         raise UsageError(f"-o {quoted(output)}: a heatmap is a {' or '.join(PICTURES)} file")
-    saved = Saved(program)
+    saved = Saved(program, entry)
     drawn = picture(saved.plan, saved.timing)
     with replacing(output) as part:
         draw(drawn, metric, part)
@@ -53,8 +54,9 @@ def heatmap(console: Console, program: str, output: str, metric: str) -> None:
 @click.command(cls=Verb)
 @click.argument("program")
 @click.option("-o", "output", required=True, metavar="FILE.html", help="The report.")
+@entry
 @click.pass_obj
-def report(console: Console, program: str, output: str) -> None:
+def report(console: Console, program: str, output: str, entry: str | None) -> None:
     """Write a page to explore a program or plan with.
 
     One HTML file that needs nothing else: the wafer to zoom into, the table of steps
@@ -65,7 +67,7 @@ def report(console: Console, program: str, output: str) -> None:
     from .saved import Saved
     from .show import picture
 
-    saved = Saved(program)
+    saved = Saved(program, entry)
     drawn = picture(saved.plan, saved.timing)
     with replacing(output) as part:
         write_report(drawn, part)
@@ -76,8 +78,9 @@ def report(console: Console, program: str, output: str) -> None:
 @click.command(cls=Verb)
 @click.argument("program")
 @click.option("--core", type=Core(), metavar="X,Y", help="What lies and runs on this core.")
+@entry
 @click.pass_obj
-def inspect(console: Console, program: str, core: tuple[int, int] | None) -> None:
+def inspect(console: Console, program: str, core: tuple[int, int] | None, entry: str | None) -> None:
     """Say what is inside a program or plan.
 
     The totals, regions and steps of PROGRAM (.wafer or .plan), or the buffers and
@@ -85,7 +88,7 @@ def inspect(console: Console, program: str, core: tuple[int, int] | None) -> Non
     """
     from .saved import Saved
 
-    saved = Saved(program)
+    saved = Saved(program, entry)
     console.result(_overview(console, saved) if core is None else _core(console, saved, *core))
 
 
@@ -95,6 +98,8 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
 
     f = saved.figures
     regions, steps = region_rows(saved.plan), step_rows(saved.plan, saved.timing)
+    if len(saved.entries) > 1:
+        console.say(f"entry {saved.entry} of {', '.join(saved.entries)}")
     for line in facts(summary(saved.plan, f)):
         console.say(line)
     console.say()
@@ -119,6 +124,8 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
     console.say("fabric: until the last operand is there. waiting: the core is busy.")
     return {
         "program": saved.path,
+        "entries": list(saved.entries),
+        "entry": saved.entry,
         "figures": vars(f),
         "regions": regions,
         "steps": steps,

@@ -12,7 +12,7 @@ from onnx import helper
 from ..ir.absent import ValuesNeeded, lacking
 from ..ir.dtypes import by_onnx
 from ..ir.graph import REGISTRY, Graph, GraphBuilder, InvalidModel, Node, Spec, Tensor, Unsupported
-from ..ir.op import InvalidOp, identity
+from ..ir.op import Array, InvalidOp, identity
 from ..ir.ops.rearrange import make_copy
 from .errors import InvalidInput, Refusal, UnsupportedModel, UsageError, quoted, shown
 from .functions import body_of
@@ -42,10 +42,16 @@ class Builder:
     depth: int = 0
 
     # -- inputs and constants -----------------------------------------------------------
-    def add_initializers(self, graph: onnx.GraphProto) -> None:
+    def add_initializers(self, graph: onnx.GraphProto, known: dict[str, Array] | None = None) -> None:
+        """Declares a graph's constants. known: their values where they were read before; filled."""
         for t in graph.initializer:
             try:
-                self.names[t.name] = self.graph.constant(array_of(t), t.name)
+                value = known.get(t.name) if known is not None else None
+                if value is None:
+                    value = array_of(t)
+                if known is not None:
+                    known[t.name] = value
+                self.names[t.name] = self.graph.constant(value, t.name)
             except Unsupported as e:
                 self.unusable[t.name] = str(e)
         for s in graph.sparse_initializer:

@@ -18,6 +18,7 @@ from onnx import checker, version_converter
 
 from ..ir import ops
 from ..ir.graph import REGISTRY, Graph
+from ..ir.op import Array
 from . import caches
 from .errors import InvalidInput, Refusal, UnsupportedModel, UnsupportedOperator, UsageError, quoted, shown
 from .expand import Builder
@@ -50,9 +51,22 @@ def import_model(
     capacity: int | None = None,
     weights: bool = True,
 ) -> Graph:
-    """The model as a checked Graph.
+    """The model as a checked Graph: `import_entries` of one."""
+    (graph,) = import_entries(model, [dims or {}], shapes, states, capacity, weights)
+    return graph
 
-    dims: values of symbolic dimensions. shapes: whole shapes of inputs, which win over dims.
+
+def import_entries(
+    model: str | Path | bytes | onnx.ModelProto,
+    entries: Sequence[Mapping[str, int]],
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    states: Sequence[tuple[str, str]] = (),
+    capacity: int | None = None,
+    weights: bool = True,
+) -> list[Graph]:
+    """The model as a checked Graph for each of `entries`, with its initializers read once.
+
+    entries: values of symbolic dimensions. shapes: whole shapes of inputs, which win over them.
     states: pairs (input, output) whose value stays on the wafer between calls. capacity: positions of
     states that grow in the model (caches; those with the usual names need not be listed). weights: False
     takes constants in external files as shapes, `Absent`.
@@ -66,18 +80,19 @@ def import_model(
     if not refused:
         _check(proto)
     name = proto.graph.name or "model"
+    values: dict[str, Array] = {}
 
     def built(sizes: Mapping[str, int]) -> Builder:
-        builder = _build(proto, sizes, shapes or {}, keep_going=bool(refused))
+        builder = _build(proto, sizes, shapes or {}, keep_going=bool(refused), values=values)
         if found := _merge(refused, builder.refusals if builder else []):
             raise UnsupportedOperator(found)
         assert builder is not None
         return builder
 
     if capacity is None:
-        return caches.in_place(built(dims or {}).finish(name, states))
-    named = [p for p in caches.named_pairs(proto.graph) if p not in states]
-    return _with_capacity(proto.graph, name, built, dims or {}, [*states, *named], capacity)
+        return [caches.in_place(built(dims).finish(name, states)) for dims in entries]
+    pairs = [*states, *(p for p in caches.named_pairs(proto.graph) if p not in states)]
+    return [_with_capacity(proto.graph, name, built, dims, pairs, capacity) for dims in entries]
 
 
 def _with_capacity(
@@ -232,12 +247,16 @@ def _build(
     dims: Mapping[str, int],
     shapes: Mapping[str, tuple[int, ...]],
     keep_going: bool,
+    values: dict[str, Array] | None = None,
 ) -> Builder | None:
-    """Runs every rule. With `keep_going`, None where the model is too broken to get to an end."""
+    """Runs every rule. With `keep_going`, None where the model is too broken to get to an end.
+
+    values: initializers that were read before; those read now are added.
+    """
     try:
         ready = _converted(proto)
         builder = Builder(_opsets(ready), {(_domain(f.domain), f.name): f for f in ready.functions})
-        builder.add_initializers(ready.graph)
+        builder.add_initializers(ready.graph, values)
         _add_inputs(builder, ready.graph, dims, shapes)
         builder.add_nodes(ready.graph.node)
         builder.set_outputs([o.name for o in ready.graph.output])

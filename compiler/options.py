@@ -52,6 +52,32 @@ def _range(text: str) -> tuple[float, float]:
     return pair
 
 
+def _sizes(text: str) -> dict[str, int]:
+    pairs = [pair.rpartition("=") for pair in text.split(",")]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise ValueError(text)
+    return {name: int(size) for name, _, size in pairs}
+
+
+class Entry(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
+    """NAME:DIM=N,..."""
+
+    name = "NAME:DIM=N,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, dict[str, int]]:
+        from ..codegen.artifact import is_name
+
+        name, _, sizes = value.partition(":")
+        try:
+            if not is_name(name):
+                raise ValueError
+            return name, _sizes(sizes)
+        except ValueError:
+            self.fail(f"{quoted(str(value))} is not {self.name}", param, ctx)
+
+
 class Core(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
     """X,Y"""
 
@@ -81,6 +107,7 @@ class Compiling:
     seed: int
     states: tuple[tuple[str, str], ...]
     capacity: int | None
+    entries: tuple[tuple[str, dict[str, int]], ...]
     constraints: str | None
 
     def compile(
@@ -98,6 +125,7 @@ class Compiling:
             seed=self.seed,
             states=self.states,
             capacity=self.capacity,
+            entries=unique("--entry", self.entries),
             constraints=self.constraints,
             level=int(self.level),
             weights=self.weights,
@@ -212,6 +240,14 @@ def compiling(function: Function) -> Function:
                     is_flag=True,
                     help="Refuse operators that would run on the host; none does so far.",
                 ),
+                click.option(
+                    "--entry",
+                    "entries",
+                    multiple=True,
+                    type=Entry(),
+                    help="An entry of the program, with dimensions of its own; repeated: they share weights "
+                    "and states.",
+                ),
                 click.option("--constraints", metavar="FILE", help="A placement.json to follow."),
             ],
         )
@@ -269,6 +305,10 @@ def feeding(function: Function) -> Function:
         ],
     )
 
+
+entry = click.option(
+    "--entry", metavar="NAME", help="Of a program with several entries; by default the first."
+)
 
 threads = click.option(
     "--threads", type=click.IntRange(1, 64), metavar="N", help="Host threads; by default all processors."

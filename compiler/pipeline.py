@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,21 +14,23 @@ from typing import Any, Literal
 
 from ..codegen import artifact
 from ..ir.absent import ValuesNeeded
+from ..ir.entries import agreed
 from ..ir.graph import Graph
 from ..ir.op import Array
 from ..placement import planner, route, written
 from ..placement.check import IllegalPlan
+from ..placement.check_entries import judge_entries
 from ..placement.plan import Plan
 from ..placement.timing import Timing, link_bytes, simulate
 from ..placement.wafer import Wafer, WaferError
 from ..placement.wafer import load as load_wafer
-from ..runtime.load import entries, prepare
+from ..runtime.load import files, prepare
 from ..runtime.program import Program
 from . import plan_cache
 from .errors import DoesNotFit, InvalidInput, UnsupportedModel, UsageError, quoted
 from .figures import Figures
 from .fuse import fuse_elementwise
-from .importer import import_model
+from .importer import import_entries
 from .load import digest
 from .passes import simplify
 from .show import figures
@@ -39,24 +42,35 @@ Timed = Callable[[str, Callable[[], Any]], Any]  # (phase, its work) -> what the
 
 
 class Compiled:
-    """A compiled model: its graph, plan, predicted timing, and the program, made when first needed."""
+    """A compiled model: graphs, plans and predicted timing by entry, and the program, made when first needed.
+
+    What is asked of one entry, and does not say of which, is asked of the first.
+    """
 
     def __init__(
         self,
-        graph: Graph,
-        plan: Plan | None,
+        graphs: Mapping[str, Graph],
+        plans: Mapping[str, Plan],
         manifest: Mapping[str, Any],
-        phases: Mapping[str, str],
+        phases: Mapping[str, Mapping[str, str]],
         seconds: dict[str, float],
     ) -> None:
-        self.graph, self._plan, self.manifest = graph, plan, manifest
+        self.graphs, self.plans, self.manifest = graphs, plans, manifest
         self.phases, self.seconds = phases, seconds
 
     @property
+    def graph(self) -> Graph:
+        return next(iter(self.graphs.values()))
+
+    @property
     def plan(self) -> Plan:
-        if self._plan is None:
+        if not self.plans:
             raise UsageError("compiled to a graph only; there is no plan")
-        return self._plan
+        return next(iter(self.plans.values()))
+
+    def figures_of(self, entry: str) -> Figures:
+        """The totals of one call: cores, tasks, cycles, bytes."""
+        return figures(self.plans[entry], link_bytes(self.plans[entry]))
 
     @cached_property
     def timing(self) -> Timing:
@@ -64,24 +78,25 @@ class Compiled:
 
     @cached_property
     def figures(self) -> Figures:
-        """The totals of one call: cores, tasks, cycles, bytes."""
-        return figures(self.plan, link_bytes(self.plan))
+        return self.figures_of(next(iter(self.plans)))
 
     @cached_property
     def program(self) -> Program:
-        return prepare(self.plan)
+        return prepare(self.plans)
 
-    def run(self, inputs: Mapping[str, Any], threads: int | None = None) -> dict[str, Array]:
+    def run(
+        self, inputs: Mapping[str, Any], threads: int | None = None, entry: str | None = None
+    ) -> dict[str, Array]:
         """Outputs by name for inputs by name; see `runtime.program.Program.run`."""
-        return self.program.run(inputs, threads)
+        return self.program.run(inputs, threads, entry)
 
     def reset(self) -> None:
         """Sets all states to zero."""
         self.program.reset()
 
-    def placement(self) -> dict[str, Any]:
-        """What placement.json holds."""
-        return written.write(self.plan)
+    def placement(self, entry: str | None = None) -> dict[str, Any]:
+        """What an entry's placement.json holds."""
+        return written.write(self.plan if entry is None else self.plans[entry])
 
     def save(
         self, path: str | Path, until: Until = "program", beside: Mapping[str, bytes] | None = None
@@ -91,10 +106,11 @@ class Compiled:
         beside: more entries, which a run does not need.
         """
         start = time.perf_counter()
-        parts: dict[str, bytes | Array] = {**(beside or {}), **artifact.describe(self.plan, self.phases)}
+        parts: dict[str, bytes | Array] = {**(beside or {}), **artifact.describe(self.plans, self.phases)}
         if until == "program":
-            parts |= artifact.weights(self.plan) | entries(self.plan)
-        artifact.write(path, {**self.manifest, "figures": asdict(self.figures)}, parts)
+            parts |= artifact.weights(self.plans) | files(self.plans)
+        totals = {name: asdict(self.figures_of(name)) for name in self.plans}
+        artifact.write(path, {**self.manifest, "entries": list(self.plans), "figures": totals}, parts)
         self.seconds["codegen"] = time.perf_counter() - start
 
 
@@ -108,6 +124,7 @@ def compile_model(
     seed: int = 0,
     states: Sequence[tuple[str, str]] = (),
     capacity: int | None = None,
+    entries: Mapping[str, Mapping[str, int]] | None = None,
     constraints: str | Path | None = None,
     level: int = 2,
     weights: Literal["f32", "f16", "bf16"] = "f32",
@@ -119,16 +136,16 @@ def compile_model(
     """Compiles an ONNX model for a wafer.
 
     dims binds symbolic dimensions, shapes whole inputs; states are (input, output) pairs that stay on
-    the wafer. level 0 skips the graph's simplification. weights: what the constants of products and
-    look-up tables are stored as; sums are f32 all the same. activations: what is multiplied with bf16 weights
-    is rounded to bf16 unless this is "f32". no_weights: external data is not looked at, the plan can be shown
-    but not run. Raises the errors of `compiler.errors`.
+    the wafer, capacity is that of the caches among them, which grow in the model. entries: by name, what they
+    bind besides `dims`; they share weights and states. level 0 skips the graph's simplification. weights:
+    what the constants of products and look-up tables are stored as; sums are f32 all the same. activations:
+    what is multiplied with bf16 weights is rounded to bf16 unless this is "f32". no_weights: external data is
+    not looked at, the plan can be shown but not run. Raises the errors of `compiler.errors`.
     """
     if no_weights and until == "program":
         raise UsageError("--no-weights makes a plan (--compile-to plan), no program")
     say = report or _silent
     seconds: dict[str, float] = {}
-    phases: dict[str, str] = {}
 
     def timed(phase: str, work: Callable[[], Any]) -> Any:
         say(phase, 0.0)
@@ -138,28 +155,42 @@ def compile_model(
         return out
 
     machine, factors = _wafer(wafer), rounded_activations(weights, activations)
-    graph: Graph = timed(
+    wanted = {name: {**(dims or {}), **own} for name, own in (entries or {artifact.MAIN: {}}).items()}
+    imported: list[Graph] = timed(
         "import",
-        lambda: import_model(
-            model, dims or {}, shapes or {}, tuple(states), capacity=capacity, weights=not no_weights
+        lambda: import_entries(
+            model, list(wanted.values()), shapes, tuple(states), capacity, weights=not no_weights
         ),
     )
-    phases["import"] = str(graph)
+    graphs = dict(zip(wanted, imported, strict=True))
+    phases: dict[str, dict[str, str]] = {name: {} for name in graphs}
+
+    def each(phase: str, change: Callable[[Graph], Graph]) -> None:
+        for name, graph in graphs.items():
+            graphs[name] = timed(phase, lambda graph=graph: change(graph))
+            phases[name][phase] = str(graphs[name])
+
+    def narrowed(graph: Graph) -> Graph:
+        narrow = narrow_weights(graph, weights, factors)
+        return fuse_elementwise(narrow) if level > 0 else narrow
+
+    each("import", lambda graph: graph)
     if level > 0:
-        graph = timed("simplify", lambda: _simplified(graph))
-        phases["simplify"] = str(graph)
+        each("simplify", _simplified)
     if weights != "f32":
-        graph = timed("weights", lambda: narrow_weights(graph, weights, factors))
-        if level > 0:
-            graph = fuse_elementwise(graph)
-        phases["weights"] = str(graph)
-    plan: Plan | None = None
+        each("weights", narrowed)
+    graphs = agreed(dict(sorted(graphs.items(), key=lambda item: _iterations(item[1]))))
+    plans: dict[str, Plan] = {}
     if until != "graph":
         if constraints is None:
-            plan = _best_plan(graph, machine, optimize, seed, timed, say)
+            plans = _best_plans(graphs, machine, optimize, seed, timed, say)
+        elif len(graphs) > 1:
+            raise UsageError("--constraints is for a program with one entry")
         else:
-            plan = _constrained_plan(graph, machine, constraints, timed)
-        phases["plan"] = str(plan)
+            plans = {name: _constrained_plan(g, machine, constraints, timed) for name, g in graphs.items()}
+        for name, plan in plans.items():
+            phases[name]["plan"] = str(plan)
+    graph = next(iter(graphs.values()))
     manifest = {
         "waferc": version("waferc"),
         "model": digest(model, weights=not no_weights),
@@ -167,6 +198,7 @@ def compile_model(
         "shapes": {k: list(v) for k, v in sorted((shapes or {}).items())},
         "states": [list(s) for s in graph.states],
         "capacity": capacity,
+        "entry_dims": {name: dict(sorted(own.items())) for name, own in (entries or {}).items()},
         "wafer": machine.name,
         "optimize": optimize,
         "seed": seed,
@@ -175,7 +207,12 @@ def compile_model(
         "no_weights": no_weights,
         "activations": factors,
     }
-    return Compiled(graph, plan, manifest, phases, seconds)
+    return Compiled(graphs, plans, manifest, phases, seconds)
+
+
+def _iterations(graph: Graph) -> int:
+    """How much there is to do: the entry with the least is planned first, for its latency."""
+    return sum(math.prod(n for _, n in node.op.axes) for node in graph.nodes)
 
 
 def _simplified(graph: Graph) -> Graph:
@@ -196,18 +233,42 @@ def _wafer(wafer: str | Wafer) -> Wafer:
         raise UsageError(str(e)) from None
 
 
-def _best_plan(graph: Graph, wafer: Wafer, optimize: str, seed: int, timed: Timed, say: Report) -> Plan:
-    """The plan that the search finds, or found when the same was compiled before; judged."""
-    name = timed("plan", lambda: plan_cache.name_of(graph, wafer, optimize, seed))
-    kept: Plan | None = timed("plan", lambda: plan_cache.kept_plan(name, graph, wafer))
-    if kept is not None:
+def _best_plans(
+    graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, seed: int, timed: Timed, say: Report
+) -> dict[str, Plan]:
+    """The plan that the search finds for the first entry, and those of the others beside it; judged."""
+    (first, graph), *rest = graphs.items()
+    others = [other for _, other in rest]
+    name = timed("plan", lambda: plan_cache.name_of(graph, wafer, optimize, seed, others))
+
+    def search() -> Plan:
+        return planner.plan(graph, wafer, optimize, seed, others=others, report=say)
+
+    plan = _kept_or(name, lambda: plan_cache.kept_plan(name, graph, wafer, others), search, timed)
+    plans = {first: plan}
+    for entry, other in rest:
+        own = timed("plan", lambda g=other: plan_cache.name_of(g, wafer, optimize, seed, beside=name))
+        plans[entry] = _kept_or(
+            own,
+            lambda own=own, g=other: plan_cache.kept_plan(own, g, wafer, beside=plan),
+            lambda g=other: planner.plan_beside(g, plan),
+            timed,
+        )
+    timed("check", lambda: judge_entries(plans))
+    return plans
+
+
+def _kept_or(name: str, kept: Callable[[], Plan | None], search: Callable[[], Plan], timed: Timed) -> Plan:
+    """The plan kept under a name, or what a search finds; judged."""
+    known: Plan | None = timed("plan", kept)
+    if known is not None:
         try:
-            timed("check", kept.check)
-            return kept
+            timed("check", known.check)
+            return known
         except IllegalPlan:
             pass  # as good as none
     try:
-        made: Plan = timed("plan", lambda: planner.plan(graph, wafer, optimize, seed, report=say))
+        made: Plan = timed("plan", search)
     except (planner.DoesNotFit, route.Unroutable) as e:
         raise _refusal(e) from None
     timed("check", made.check)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..codegen.artifact import Artifact, InvalidArtifact, read
 from ..runtime.load import load
 from ..runtime.program import Program
-from .errors import ArtifactError, quoted, shown
+from .errors import ArtifactError, UsageError, quoted, shown
 from .figures import Figures
 
 if TYPE_CHECKING:
@@ -20,12 +20,21 @@ if TYPE_CHECKING:
 
 
 class Saved:
-    """An artifact at `path`. Raises OSError; ArtifactError, naming the path, for what is wrong inside."""
+    """An artifact at `path`, and of it the entry that is called `entry`, or the first.
 
-    def __init__(self, path: str) -> None:
+    Raises OSError; ArtifactError, naming the path, for what is wrong inside; UsageError for an entry that
+    it does not have.
+    """
+
+    def __init__(self, path: str, entry: str | None = None) -> None:
         self.path = path
         with self._named():
             self.artifact: Artifact = read(path)
+            self.entries = self.artifact.entries
+        self.entry = entry or self.entries[0]
+        if self.entry not in self.entries:
+            names = ", ".join(map(quoted, self.entries))
+            raise UsageError(f"--entry {shown(self.entry)}: {quoted(path)} has {names}")
 
     @contextmanager
     def _named(self) -> Generator[None]:
@@ -41,10 +50,10 @@ class Saved:
 
     @cached_property
     def figures(self) -> Figures:
-        """The totals as `compile` found them: no plan is built for them."""
+        """The entry's totals as `compile` found them: no plan is built for them."""
         with self._named():
             try:
-                return Figures.read(self.manifest["figures"])
+                return Figures.read(self.manifest["figures"][self.entry])
             except (KeyError, TypeError, ValueError) as e:
                 raise InvalidArtifact(f"manifest.json: figures are not complete: {e!r}") from None
 
@@ -61,7 +70,7 @@ class Saved:
     @cached_property
     def plan(self) -> Plan:
         with self._named():
-            return self.artifact.plan()
+            return self.artifact.plan(self.entry)
 
     @cached_property
     def timing(self) -> Timing:

@@ -58,6 +58,9 @@ def assemble(
         if node.output in own:
             caches[node.output] = i
             lay((t for t in node.inputs if t not in pasts), region)
+            if kept is not None and own[node.output] in kept.states:
+                a.lay_input(own[node.output], region, "state")
+                a.filled(caches.pop(node.output), own[node.output])
             continue
         lay(node.inputs, region)
         r = regions[region]

@@ -75,6 +75,23 @@ def residents(plan: Plan) -> Residents:
     )
 
 
+def alike(graph: Graph, others: Sequence[Graph]) -> dict[int, Op]:
+    """For nodes that read constants or caches, the op of another entry that reads them in the same way."""
+    found = {
+        (t, n.op.name, j): n.op
+        for g in others
+        for n in g.nodes
+        for j, t in enumerate(n.inputs)
+        if t in g.resident
+    }
+    out: dict[int, Op] = {}
+    for i, n in enumerate(graph.nodes):
+        for j, t in enumerate(n.inputs):
+            if (op := found.get((t, n.op.name, j))) is not None:
+                out[i] = op
+    return out
+
+
 @dataclass
 class Alike:
     """Splits for the nodes of another entry that read what the first entry's plan keeps."""
@@ -96,9 +113,11 @@ class Alike:
 
     def choice(self, node: int) -> Choice | None:
         """The split of the first entry's reader of the same tensors, cut along time besides where the tiles
-        are too large; None for a node that reads nothing of the first entry's.
+        are too large.
 
-        Raises Unlike for one whose axes are others.
+        None for a node that reads nothing of the first entry's, or only a cache whose share of the result
+        would not fit: the cache is then moved to where the node runs. Raises Unlike for one whose axes are
+        others.
         """
         n = self.graph.nodes[node]
         found = [
@@ -115,8 +134,16 @@ class Alike:
                 raise Unlike(f"{n.op.name} of {n.inputs} is cut along {c.axis!r} by the first entry")
         cuts = tuple(c for c in s.split.cuts if c.axis in size)
         more = [a for a, k in n.op.axes if own.get(a) != k and a not in n.op.whole]
-        split = self._in_time(n.op, cuts, more, [t in self.graph.resident for t in n.inputs])
+        kept = [t in self.graph.resident for t in n.inputs]
+        split = self._in_time(n.op, cuts, more, kept)
+        whole = {a: k * split.time_ways(a) for a, k in split.extents(n.op.axes).items()}
+        result = float(tile_elements(n.op.write, whole)) * n.op.out_type.bytes
+        if self._working(n.op, split, kept) + result > self.room and not self._weights(n.inputs):
+            return None
         return Choice(split, s.grid, part_axis(n.op, split), 0.0, 0.0, 0.0, fixed=True)
+
+    def _weights(self, inputs: Sequence[str]) -> bool:
+        return any(t in self.graph.constants for t in inputs)
 
     def regions(self) -> dict[int, int]:
         """Each node's region: where what it reads is kept, else that of the node before it."""

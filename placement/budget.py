@@ -19,7 +19,9 @@ from .estimate import cut_extents, estimate, joining_parts
 from .split import Candidates, Limits, dense, enumerate_cuts, uncut
 from .wafer import Wafer
 
-WORKING = (0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.6)  # of the bytes shared out: working sets tried
+# Of the bytes shared out: working sets tried.
+WORKING = (0.015, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.6)
+PLACES = 8  # where the caches of different layers may lie, each on cores of its own
 SLACK = 1.001  # a choice may keep this much more than the one that its limits come from
 TIME_WAYS = (4, 16, 64, 256)  # cuts of one axis along time that are weighed
 PRICES = np.geomspace(1e-4, 1e4, 49)  # cycles per byte
@@ -27,19 +29,29 @@ PRICES = np.geomspace(1e-4, 1e4, 49)  # cycles per byte
 
 @dataclass(frozen=True)
 class Offer:
-    """Splits of one op worth their bytes: cycles with operands in place, bytes kept and in use. [splits]"""
+    """Splits of one op worth their bytes: cycles with operands in place, bytes kept and in use. [splits]
+
+    share: bytes kept; of a cache on a part of the cores, as if on all: other layers' lie on other parts.
+    """
 
     cycles: Any
     resident: Any
     working: Any
+    share: Any
 
 
 def offer(
-    op: Op, kept: Sequence[bool], columns: int, rows: int, wafer: Wafer, uncut: tuple[str, ...] = ()
+    op: Op,
+    kept: Sequence[bool],
+    uncut: tuple[str, ...],
+    alike: Op | None,
+    columns: int,
+    rows: int,
+    wafer: Wafer,
 ) -> Offer:
     """What the splits of `op` on a region cost. kept: by operand, whether it is a constant of its own.
 
-    uncut: see `Limits`.
+    uncut, alike: see `Limits`.
 
     Cuts along time are among them for ops that keep something: they make room for it.
     """
@@ -47,13 +59,17 @@ def offer(
     times: list[dict[str, int]] = [{}]
     if any(kept):
         times += [{a: w} for a in c.axes for w in TIME_WAYS if w <= op.size[a]]
-    figures = [_figures(op, c, t, kept, wafer) for t in times]
-    cycles, resident, working = np.concatenate(figures, axis=1)
-    return Offer(cycles, resident, working)
+    limits = Limits(0, 0, True, uncut, alike)
+    figures = [_figures(op, c, t, kept, limits, wafer) for t in times]
+    cycles, resident, working, cores = np.concatenate(figures, axis=1)
+    share = np.maximum(resident * cores / (columns * rows), resident / PLACES) if uncut else resident
+    return Offer(cycles, resident, working, share)
 
 
-def _figures(op: Op, c: Candidates, time: Mapping[str, int], kept: Sequence[bool], wafer: Wafer) -> Any:
-    """[3, legal splits]: cycles, bytes kept and bytes in use of splits that are cut along `time` besides."""
+def _figures(
+    op: Op, c: Candidates, time: Mapping[str, int], kept: Sequence[bool], limits: Limits, wafer: Wafer
+) -> Any:
+    """[4, legal splits]: cycles, bytes kept and in use, and cores, when cut along `time` besides."""
     n = c.ways.shape[1]
     cut, tiles = cut_extents(op, c, time)
     held = {a: extent * time.get(a, 1) for a, extent in tiles.items()}
@@ -63,7 +79,8 @@ def _figures(op: Op, c: Candidates, time: Mapping[str, int], kept: Sequence[bool
     legal = np.broadcast_to(np.asarray(dense(op.write, tiles, cut)), (n,))
     legal = legal & np.all([cut[a] <= op.size[a] for a in time] or [np.ones(n, np.bool_)], axis=0)
     steps = int(np.prod(list(time.values())))
-    figures = estimate(op, tiles, held, steps, kept, received, joined, wafer)
+    cycles, resident, working = estimate(op, tiles, held, steps, kept, received, joined, wafer)
+    figures = cycles, resident, limits.in_use(op, held, working), c.ways.prod((0, 2))
     return np.stack([np.broadcast_to(np.asarray(v, float), (n,))[legal] for v in figures])
 
 
@@ -99,7 +116,7 @@ class Budget:
                 best = picked, max(working, nbytes - total)
         kept, left = best
         return {
-            i: Limits(kept[k] * SLACK, max(left - self.carried[i], 0.0), tight=True, uncut=k[2])
+            i: Limits(kept[k] * SLACK, max(left - self.carried[i], 0.0), True, k[2], k[3])
             for i, k in self.keys.items()
         }
 
@@ -111,31 +128,38 @@ class Budget:
         at: Any = np.zeros(len(PRICES))
         cycles: Any = np.zeros(len(PRICES))
         chosen: dict[Any, Any] = {}
-        for k, (spent, kept) in fronts.items():
-            pick = np.argmin(spent + PRICES[:, None] * kept, axis=1)
+        for k, (spent, kept, share) in fronts.items():
+            pick = np.argmin(spent + PRICES[:, None] * share, axis=1)
             chosen[k] = kept[pick]
-            at = at + counts[k] * kept[pick]
+            at = at + counts[k] * share[pick]
             cycles = cycles + counts[k] * spent[pick]
         fitting = np.flatnonzero(at <= room)
         p = int(fitting[0]) if len(fitting) else len(PRICES) - 1
         return {k: float(v[p]) for k, v in chosen.items()}, float(at[p]), float(cycles[p])
 
 
-def _front(o: Offer, working: float) -> tuple[Any, Any]:
-    """(cycles, resident bytes) of the splits that none beats in both, least resident first.
+def _front(o: Offer, working: float) -> tuple[Any, Any, Any]:
+    """(cycles, resident bytes, their share) of the splits that none beats in cycles and share, least first.
 
     Those within `working` bytes; where there is none, those that use least.
     """
     fits = o.working <= max(working, float(o.working.min()))
-    cycles, resident = o.cycles[fits], o.resident[fits]
-    order = np.lexsort((cycles, resident))
-    cycles, resident = cycles[order], resident[order]
+    cycles, resident, share = o.cycles[fits], o.resident[fits], o.share[fits]
+    order = np.lexsort((cycles, resident, share))
+    cycles, resident, share = cycles[order], resident[order], share[order]
     before = np.concatenate([[np.inf], np.minimum.accumulate(cycles)[:-1]])
     better = cycles < before
-    return cycles[better], resident[better]
+    return cycles[better], resident[better], share[better]
 
 
-def budget(graph: Graph, nodes: Sequence[int], columns: int, rows: int, wafer: Wafer) -> Budget:
+def budget(
+    graph: Graph,
+    nodes: Sequence[int],
+    columns: int,
+    rows: int,
+    wafer: Wafer,
+    alike: Mapping[int, Op] | None = None,
+) -> Budget:
     """The offers of `nodes` on one region; of a constant with several readers the first one keeps it."""
     own, seen = graph.in_place(), set[str]()
     keys: dict[int, Any] = {}
@@ -146,9 +170,10 @@ def budget(graph: Graph, nodes: Sequence[int], columns: int, rows: int, wafer: W
             continue  # it runs where its cache is read
         kept = tuple(t in graph.resident and t not in seen for t in n.inputs)
         seen.update(n.inputs)
-        keys[i] = (n.op, kept, uncut(graph, i))
+        fixed, other = uncut(graph, i), (alike or {}).get(i)
+        keys[i] = (n.op, kept, fixed, other)
         if keys[i] not in offers:
-            offers[keys[i]] = offer(n.op, kept, columns, rows, wafer, uncut(graph, i))
+            offers[keys[i]] = offer(n.op, kept, fixed, other, columns, rows, wafer)
     return Budget(offers, keys, {i: b / (columns * rows) for i, b in _alive(graph, nodes).items()})
 
 

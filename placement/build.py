@@ -19,10 +19,11 @@ from .follow import join_split
 from .layout import Cut, Grid, Layout, Region, Split, layout, whole
 from .move import HOST, Move, combining, derive, identical
 from .plan import Buffer, Operand, Role, Step
-from .split import Source, useful_ways
+from .split import Source, tile_elements, useful_ways
 from .wafer import Wafer
 
 MOST_WORK = 1 << 62  # of a reader whose wish is not to be overruled
+ROWS_BYTES = 1024  # of new rows of a cache that a core receives at a time
 INPUT_BYTES = 512  # an input is spread until a core owns no more than this, where the region allows
 
 
@@ -88,7 +89,9 @@ class Assembly:
         if fullest(grid.x, grid.y) + resident <= self.pile * self.wafer.sram_bytes:
             return grid
         _, y, x = min(
-            (fullest(x, y), y, x) for y in _offsets(r.rows, high) for x in _offsets(r.columns, wide)
+            (fullest(x, y), y, x)
+            for y in _offsets(r.rows, high, grid.dy)
+            for x in _offsets(r.columns, wide, grid.dx)
         )
         return replace(grid, x=x, y=y)
 
@@ -201,10 +204,6 @@ class Assembly:
 
         Where the reader is split so that it would be kept twice, the cache lies apart and is moved to it.
         """
-        if self.beside is not None and past in self.beside.states:
-            self.lay_input(past, region, "state")
-            self.filled(number, past)
-            return
         access = reader.reads[operand]
         names = [e.axes[0] for e in self.graph.nodes[number].op.write]
         cuts: list[Cut] = []
@@ -227,7 +226,11 @@ class Assembly:
         s = self.steps[self.writers[past][0]].step
         node = self.graph.nodes[number]
         names = dict(zip((a for a, _ in s.op.axes), (e.axes[0] for e in node.op.write), strict=True))
-        split = Split(tuple(replace(c, axis=names[c.axis]) for c in s.split.cuts))
+        cuts = tuple(replace(c, axis=names[c.axis]) for c in s.split.cuts)
+        rows, split = node.op.size["s"], Split(cuts)
+        row = tile_elements(node.op.reads[1], split.extents(node.op.axes)) * node.op.in_types[1].bytes // rows
+        if (steps := min(rows, -(-row * rows // ROWS_BYTES))) > 1:  # new rows are received some at a time
+            split = Split((*cuts, Cut("s", "t", steps)))
         self.task(number, node, s.region, s.grid, split, "")
 
     # -- operands --------------------------------------------------------------------
@@ -508,10 +511,11 @@ def _equal(a: Layout, b: Layout) -> bool:
     return all(np.array_equal(getattr(p, n), getattr(q, n)) for p, q in zip(a, b, strict=True) for n in names)
 
 
-SPOTS = 12  # places tried along each side
+SPOTS, MOST_SPOTS = 12, 128  # places tried along each side; for grids with free columns in between
 
 
-def _offsets(size: int, taken: int) -> list[int]:
+def _offsets(size: int, taken: int, pitch: int) -> list[int]:
+    """Where a grid may start along a side: apart from one another, or between the columns of a spread one."""
     free = size - taken
-    step = max(1, taken, -(-free // SPOTS))
+    step = max(1, taken, -(-free // SPOTS)) if pitch == 1 else -(-max(1, free) // MOST_SPOTS)
     return list(range(0, free + 1, step))

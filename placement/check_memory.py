@@ -25,7 +25,7 @@ def judge_memory(plan: Plan, index: Index) -> None:
         if b.over != -1:
             _judge_over(plan, index, b, users)
     for r in range(len(plan.regions)):
-        _judge_addresses(plan, [b for b in plan.buffers if b.region == r and b.bytes])
+        judge_addresses(plan, [b for b in plan.buffers if b.region == r and b.bytes])
 
 
 def _judge_buffer(plan: Plan, b: Buffer, number: int) -> None:
@@ -168,7 +168,7 @@ def _judge_over(plan: Plan, index: Index, new: Buffer, users: Sequence[Sequence[
             raise IllegalPlan(f"{where} in wavefront {s.wavefront}, in which {step_name(r)} reads it")
 
 
-def _judge_addresses(plan: Plan, buffers: Sequence[Buffer]) -> None:
+def judge_addresses(plan: Plan, buffers: Sequence[Buffer]) -> None:
     """No two buffers of a region share a core, a moment and an address."""
     order = sorted(buffers, key=lambda b: (b.address, b.number))
     lo: Any = np.array([b.address for b in order], np.int64)

@@ -48,7 +48,8 @@ def choose(
             if followed is not None and not any(
                 c.axis in limits.uncut and c.side != "t" for c in followed.split.cuts
             ):
-                found.append(followed)
+                held = followed.split.extents(op.axes)  # none is cut along time
+                found.append(replace(followed, working=float(limits.in_use(op, held, followed.working))))
     if not exact:
         return min(found, key=lambda c: (limits.excess(c.resident, c.working), c.cycles, c.grid.cores))
     placed = [replace(c, grid=g) for c in found for g in spots(c, sources, region, columns, rows)]

@@ -86,30 +86,31 @@ def _part_of_side(cuts: Sequence[tuple[Cut, str]], start: int, pitch: int) -> tu
 def join_split(op: Op, split: Split, part: str, grid: Grid) -> tuple[Split, Grid]:
     """Where the partial results of `part` are joined: spread over the cores that made them.
 
-    The part's digit, innermost on its side, is given to the result axis with the longest tile; as
+    Each of the part's digits, innermost on its side, is given to the result axis with the longest tile; as
     many of its cores become roots as divide that tile exactly. One root, in the centre, where none does.
     """
-    cuts = [c for c in split.cuts if c.axis == part and c.side != "t"]
-    rest = tuple(c for c in split.cuts if c.axis != part and c.side != "t")
-    if len(cuts) > 1:
-        return Split(rest), _centre(Split(rest), cuts, grid)
-    cut = cuts[0]
-    size = op.size
-    kept = access_axes(op.write)
-    base = Split(rest)
-    extents = base.extents(op.axes)
-    best_axis, best_ways = "", 1
-    for a in kept:
+    chosen = Split(tuple(c for c in split.cuts if c.axis != part and c.side != "t"))
+    left: list[Cut] = []
+    for cut in (c for c in split.cuts if c.axis == part and c.side != "t"):
+        more = _roots(op, chosen, cut)
+        chosen = Split((*chosen.cuts, *more))
+        left.append(Cut(part, cut.side, cut.ways // more[0].ways if more else cut.ways))
+    return chosen, _centre(chosen, left, grid)
+
+
+def _roots(op: Op, split: Split, cut: Cut) -> tuple[Cut, ...]:
+    """What becomes of a digit of the part: a cut of a result axis along the same side, or nothing."""
+    extents = split.extents(op.axes)
+    best: tuple[Cut, ...] = ()
+    for a in access_axes(op.write):
         tile = extents[a]
-        for w in range(min(cut.ways, tile), 1, -1):
-            if tile % w == 0 and cut.ways % w == 0 and (w > best_ways):
-                trial = Split((*rest, Cut(a, cut.side, w)))
-                if bool(dense(op.write, trial.extents(op.axes), {b: trial.axis_ways(b) for b in size})):
-                    best_axis, best_ways = a, w
+        for w in range(min(cut.ways, tile), best[0].ways if best else 1, -1):
+            if tile % w == 0 and cut.ways % w == 0:
+                trial = Split((*split.cuts, Cut(a, cut.side, w)))
+                if bool(dense(op.write, trial.extents(op.axes), {b: trial.axis_ways(b) for b in op.size})):
+                    best = (Cut(a, cut.side, w),)
                     break
-    pitch = cut.ways // best_ways
-    chosen = Split((*rest, Cut(best_axis, cut.side, best_ways))) if best_axis else base
-    return chosen, _centre(chosen, [Cut(part, cut.side, pitch)], grid)
+    return best
 
 
 def _centre(split: Split, dropped: Sequence[Cut], grid: Grid) -> Grid:

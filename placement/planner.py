@@ -16,7 +16,7 @@ from ..ir.graph import Graph
 from ..ir.op import Op
 from .ahead import Ahead, Prospects, ahead_of, cycles_ahead, prospects
 from .assemble import Chooser, assemble, code_bytes
-from .beside import Alike, Unlike
+from .beside import Alike, Unlike, alike
 from .budget import budget
 from .choose import choose
 from .follow import join_split
@@ -62,8 +62,9 @@ class Assignment:
 class Estimator:
     """Splits and latencies of groups on regions of a given size, remembered by op and sources."""
 
-    def __init__(self, graph: Graph, wafer: Wafer) -> None:
+    def __init__(self, graph: Graph, wafer: Wafer, others: Sequence[Graph] = ()) -> None:
         self.graph, self.wafer = graph, wafer
+        self._alike = alike(graph, others)
         self._choices: dict[Any, Choice] = {}
         self._prospects: dict[Any, Prospects] = {}
 
@@ -132,7 +133,9 @@ class Estimator:
         total = max(1, sum(constants.values()))
         resident, working = RESIDENT * self.wafer.sram_bytes, WORKING * self.wafer.sram_bytes
         return {
-            i: Limits(round(resident * c / total) + SMALL, working, uncut=uncut(graph, i))
+            i: Limits(
+                round(resident * c / total) + SMALL, working, False, uncut(graph, i), self._alike.get(i)
+            )
             for i, c in constants.items()
         }
 
@@ -198,7 +201,7 @@ def plan(
         )
     name = groups[0].name
     search = _Search(graph, wafer, groups, objective, seed, placer, others)
-    estimator = Estimator(graph, wafer)
+    estimator = Estimator(graph, wafer, others)
     sizes = shapes(wafer)
     sizes = [s for s in sizes if need <= ROOM * s[0] * s[1] * wafer.sram_bytes] or sizes[-1:]
     few = len(graph.nodes) <= FEW
@@ -259,7 +262,7 @@ def _tighten(search: _Search, estimator: Estimator, report: Report) -> None:
     columns, rows = logical_width(wafer, wafer.width), wafer.height
     name = search.groups[0].name
     together = Assignment((0,) * len(search.groups), ((name, columns, rows),))
-    shared = budget(graph, range(len(graph.nodes)), columns, rows, wafer)
+    shared = budget(graph, range(len(graph.nodes)), columns, rows, wafer, alike(graph, search.others))
     room = wafer.sram_bytes - code_bytes((n.op for g in (graph, *search.others) for n in g.nodes), wafer)
     limits: dict[int, Limits] = {}
     least = wafer.sram_bytes
@@ -361,22 +364,22 @@ def plan_beside(graph: Graph, first: Plan) -> Plan:
     left, or where the entries are too unlike.
     """
     wafer = first.wafer
-    alike, estimator = Alike(graph, first), Estimator(graph, wafer)
+    as_first, estimator = Alike(graph, first), Estimator(graph, wafer)
     limits = {
-        i: replace(one, resident=SMALL, working=WORKING * alike.room)
+        i: replace(one, resident=SMALL, working=WORKING * as_first.room, uncut=())
         for i, one in estimator.limits(range(len(graph.nodes))).items()
     }
 
     def choose_split(
         i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int
     ) -> Choice:
-        known = alike.choice(i)
+        known = as_first.choice(i)
         if known is not None:
             return known
         return estimator.choice(graph.nodes[i].op, sources, region, columns, rows, limits[i])
 
     try:
-        region_of = alike.regions()
+        region_of = as_first.regions()
         built = assemble(
             graph, wafer, first.regions, region_of, choose_split, first.objective, first.seed, beside=first
         )

@@ -45,9 +45,12 @@ def _one_split(
     op = graph.nodes[main].op
     anywhere = Source(Grid(1, 1), Split(), (), (), -1, 0.0)
     sources = [None if t in graph.resident else anywhere for t in graph.nodes[main].inputs]
-    for c in shortlist(op, sources, columns, rows, limits, wafer, WEIGHED):
+    weighed = shortlist(op, sources, columns, rows, limits, wafer, WEIGHED)
+    if limits.tight:
+        weighed.sort(key=lambda c: c.resident + c.working)  # bytes on every core, against one op's cycles
+    for c in weighed:
         if limits.excess(c.resident, c.working) > 1:
-            break
+            continue
         held = Source(c.grid, c.split, op.reads[operand], op.axes, 0, 0.0)
         found = {i: follow(graph.nodes[i].op, j, held) for i, j in places if i != main}
         others = {i: _fixed(graph.nodes[i].op, *f) for i, f in found.items() if f is not None}

@@ -117,6 +117,7 @@ def _best(
     constant = [s is None for s in sources]
     joined = joining_parts(op, space, wafer)
     cycles, resident, working = estimate(op, tiles, held, steps, constant, arrivals, joined, wafer)
+    working = limits.in_use(op, held, working)
     cycles = np.broadcast_to(np.asarray(cycles, float), (n,))
     resident = np.broadcast_to(np.asarray(resident, float), (n,))
     working = np.broadcast_to(np.asarray(working, float), (n,))

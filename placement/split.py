@@ -41,13 +41,27 @@ class Limits:
     """Bytes that one op may take on a core.
 
     tight: memory is what binds, so cuts of all sizes and along several axes in time are worth weighing.
-    uncut: axes that are not cut in space, because that would make copies of a cache.
+    uncut: axes that are not cut in space, because that would make copies of a cache. alike: the op of another
+    entry of the program that is split in the same way.
     """
 
     resident: float
     working: float
     tight: bool = False
     uncut: tuple[str, ...] = ()
+    alike: Op | None = None
+
+    def in_use(self, op: Op, held: Mapping[str, Any], working: Any) -> Any:
+        """The larger of `working` and what the result of the op that is split alike takes, if there is one.
+
+        held: what a core has of each axis of `op`. Axes that only the other one has are cut along time, but
+        for its result.
+        """
+        if self.alike is None:
+            return working
+        size, own = self.alike.size, op.size
+        share = {a: held[a] if own.get(a) == n else n for a, n in size.items()}
+        return np.maximum(working, tile_elements(self.alike.write, share) * self.alike.out_type.bytes)
 
     def excess(self, resident: Any, working: Any) -> Any:
         """How many times over the limits these bytes are; 1 when within. Numbers or arrays."""
@@ -143,7 +157,7 @@ def enumerate_cuts(
 ) -> Candidates:
     """All combinations of useful cuts of the op's largest axes that fit a columns x rows region.
 
-    fine: of an op with two axes all cuts that divide them.
+    fine: of an op with two axes all cuts that divide them, and a reduced axis along both sides.
     """
     size = op.size
     axes = sorted(cuttable(op, uncut), key=lambda a: -size[a])[:MOST_AXES]
@@ -158,7 +172,7 @@ def enumerate_cuts(
         options = [(1, 1)]
         options += [(w, 1) for w in useful_ways(size[a], columns, single)]
         options += [(1, w) for w in useful_ways(size[a], rows, single)]
-        if a not in reduced and not runs_backwards(op, a):
+        if (a not in reduced or fine) and not runs_backwards(op, a):
             for i in useful_ways(size[a], columns, most):
                 options += [(i, j) for j in useful_ways(-(-size[a] // i), rows, most)]
         ox = np.array([o[0] for o in options], np.int64)

@@ -97,9 +97,8 @@ def _first_fit(
 
     order = [*alone, *sorted(buffers, key=rank)]
     n = len(order)
-    table: dict[str, Any] = {
-        k: np.zeros(n, np.int64) for k in ("region", "x0", "y0", "x1", "y1", "first", "last", "lo", "hi")
-    }
+    names = ("region", "x0", "y0", "x1", "y1", "dx", "dy", "first", "last", "lo", "hi")
+    table: dict[str, Any] = {k: np.zeros(n, np.int64) for k in names}
     out: dict[int, Buffer] = {}
     for i, b in enumerate(order):
         x0, y0, x1, y1 = b.grid.box
@@ -113,6 +112,10 @@ def _first_fit(
             & (table["first"][:i] <= b.live[1])
             & (table["last"][:i] >= b.live[0])
         )
+        for start, pitch, own, step in (("x0", "dx", x0, b.grid.dx), ("y0", "dy", y0, b.grid.dy)):
+            if step > 1:  # spread grids whose columns lie between one another's
+                every = np.gcd(table[pitch][:i], step)
+                clash &= (table[start][:i] - own) % np.maximum(every, 1) == 0
         if i >= len(alone) and not lasts(b):
             clash[: len(alone)] = False
         lo, hi = table["lo"][:i][clash], table["hi"][:i][clash]
@@ -120,7 +123,7 @@ def _first_fit(
         address = b.address if b.address >= 0 else _first_gap(lo, hi, nbytes, code_bytes[b.region], alignment)
         if i >= len(alone):
             out[b.number] = replace(b, address=address)
-        row = (b.region, x0, y0, x1, y1, *live, address, address + nbytes)
+        row = (b.region, x0, y0, x1, y1, b.grid.dx, b.grid.dy, *live, address, address + nbytes)
         for key, value in zip(table, row, strict=True):
             table[key][i] = value
     return tuple(out[b.number] for b in buffers)

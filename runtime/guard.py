@@ -12,7 +12,7 @@ from ..placement.layout import Layout, layout
 from ..placement.plan import Plan, Step
 
 if TYPE_CHECKING:
-    from .literal import Memory
+    from .literal import Memory, Steps
 
 WHAT = {
     READ_OUTSIDE: "read outside its buffer",
@@ -26,18 +26,18 @@ class GuardViolation(RuntimeError):
     """A kernel or a move broke the rules of a core's SRAM; the message names op and core."""
 
 
-def violation(memory: Memory, w: Any) -> GuardViolation:
+def violation(memory: Memory, steps: Steps, w: Any) -> GuardViolation:
     """What is in a watch record (int64 [WatchWords.SIZE]) that found one."""
     number, operand = int(w[WatchWords.STEP]) - 1, int(w[WatchWords.OPERAND])
     who, where = "the host", ""
-    if 0 <= number < len(memory.names):
-        name = memory.names[number]
+    if 0 <= number < len(steps.names):
+        name = steps.names[number]
         tensors = name.operands
         what = (
             f"operand {operand} {tensors[operand]!r} of" if 0 <= operand < len(tensors) else "the result of"
         )
         who = f"{what} {name.node!r} ({name.op})"
-        core = int(memory.regions[name.region].ravel()[int(w[WatchWords.CORE])])
+        core = int(steps.regions[name.region].ravel()[int(w[WatchWords.CORE])])
         where = f" on core ({core % memory.width}, {core // memory.width})"
         if w[WatchWords.TIME]:
             where += f", time step {int(w[WatchWords.TIME])}"

@@ -20,37 +20,52 @@ PAGE = 4096
 
 
 class Homes:
-    """The arena with a program's constants in place, and its calls."""
+    """The arena with a program's constants in place, and the calls of its entries."""
 
     def __init__(self, image: Image, code: Code, constants: Mapping[str, Array]) -> None:
-        calls = image.calls
-        self._calls, self._code = calls, code
+        kept = image.resident
         try:
-            self._memory = mmap.mmap(-1, max(calls.arena, PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            memory = mmap.mmap(-1, max(kept.arena, PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as e:
-            raise NotEnoughMemory(f"{calls.arena:,} bytes for a program's tensors: {e.strerror}") from None
+            raise NotEnoughMemory(f"{kept.arena:,} bytes for a program's tensors: {e.strerror}") from None
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            self._memory.madvise(mmap.MADV_HUGEPAGE)  # weights are more pages than there are TLB entries
-        raw = np.frombuffer(self._memory, np.uint8)
-        for m in calls.margins:
+            memory.madvise(mmap.MADV_HUGEPAGE)  # weights are more pages than there are TLB entries
+        raw = np.frombuffer(memory, np.uint8)
+        for m in kept.margins:
             kind = np.dtype(m.dtype)
             raw[m.offset : m.offset + m.elements * kind.itemsize].view(kind)[:] = m.fill
-        for p in calls.constants:
+        for p in kept.constants:
             value = np.ascontiguousarray(constants[p.tensor])
-            np.copyto(self._home(p), _host(value, p))
-        self._words = _relocated(image, code, raw.ctypes.data)
-        offset, count = calls.groups
-        self._workers = Workers(code, self._words.ctypes.data + 8 * offset, count)
-        self._inputs = {p.tensor: self._home(p) for p in calls.inputs if p.tensor not in calls.bound}
-        self._outputs = {p.tensor: self._home(p) for p in calls.outputs if p.tensor not in calls.bound}
-        self._bound = _bound(calls, self._words, raw.ctypes.data)
+            np.copyto(_home(memory, p), _host(value, p))
+        self._memory = memory  # the words of its entries hold addresses in it
+        kernels = np.array(code.addresses(image.symbols), np.int64)
+        workers = Workers(code)
+        self._entries = {
+            name: _Entry(entry.calls, memory, raw.ctypes.data, kernels, workers)
+            for name, entry in image.entries.items()
+        }
+
+    def lay(self, entry: str, given: Mapping[str, Array]) -> None:
+        """Copies inputs (of the right shape and type) into their homes, or uses them where they are."""
+        self._entries[entry].lay(given)
+
+    def call(self, entry: str, threads: int) -> dict[str, Array]:
+        """Runs all groups of an entry; the outputs are the caller's own arrays."""
+        return self._entries[entry].call(threads)
+
+
+class _Entry:
+    """One entry's calls, on the arena at an address."""
+
+    def __init__(self, calls: Calls, memory: mmap.mmap, arena: int, kernels: Any, workers: Workers) -> None:
+        self._calls, self._workers = calls, workers
+        self._words = _relocated(calls, kernels, arena)
+        self._inputs = {p.tensor: _home(memory, p) for p in calls.inputs if p.tensor not in calls.bound}
+        self._outputs = {p.tensor: _home(memory, p) for p in calls.outputs if p.tensor not in calls.bound}
+        self._bound = _bound(calls, self._words, arena)
         self._held: dict[str, Array] = {}  # the caller's arrays that the words point at
 
-    def _home(self, p: Placed) -> Array:
-        return np.ndarray(p.shape, np.dtype(p.dtype), self._memory, p.offset, p.strides)
-
     def lay(self, given: Mapping[str, Array]) -> None:
-        """Copies inputs (of the right shape and type) into their homes, or uses them where they are."""
         for name, array in given.items():
             if name in self._bound:
                 self._bind(name, array)
@@ -58,13 +73,14 @@ class Homes:
                 np.copyto(self._inputs[name], array)
 
     def call(self, threads: int) -> dict[str, Array]:
-        """Runs all groups; the outputs are the caller's own arrays."""
         out: dict[str, Array] = {}
         for p in self._calls.outputs:
             if p.tensor in self._bound:
                 out[p.tensor] = np.empty(p.shape, np.dtype(p.dtype))
                 self._bind(p.tensor, out[p.tensor])
-        self._workers.run(threads if self._calls.shared else 1)
+        offset, count = self._calls.groups
+        start = self._words.ctypes.data + 8 * offset
+        self._workers.run(start, count, threads if self._calls.shared else 1)
         self._held.clear()
         for name, home in self._outputs.items():
             out[name] = home.copy()
@@ -80,7 +96,7 @@ class Homes:
 def _bound(calls: Calls, words: Any, arena: int) -> dict[str, tuple[Any, Any]]:
     """For each bound tensor the words that hold addresses in its home, and how far in they are.
 
-    Homes of bound tensors are nobody else's at any time, and a call starts at an element of each of its
+    Homes of bound tensors are nobody else's in this entry, and a call starts at an element of each of its
     tensors, so the address says whose it is.
     """
     at, kind, _ = calls.relocations.T
@@ -95,15 +111,18 @@ def _bound(calls: Calls, words: Any, arena: int) -> dict[str, tuple[Any, Any]]:
     return out
 
 
+def _home(memory: mmap.mmap, p: Placed) -> Array:
+    return np.ndarray(p.shape, np.dtype(p.dtype), memory, p.offset, p.strides)
+
+
 def _host(value: Array, p: Placed) -> Array:
     return np.ndarray(p.shape, np.dtype(p.dtype), value, p.host_offset, p.host_strides)
 
 
-def _relocated(image: Image, code: Code, arena: int) -> Any:
+def _relocated(calls: Calls, kernels: Any, arena: int) -> Any:
     """The tables' words with addresses in place."""
-    words = image.calls.words.copy()
-    at, kind, value = image.calls.relocations.T
-    kernels = np.array(code.addresses(image.symbols), np.int64)
+    words = calls.words.copy()
+    at, kind, value = calls.relocations.T
     chosen = kind == Base.KERNEL
     words[at[chosen]] = kernels[value[chosen]]
     words[at[kind == Base.ARENA]] += arena

@@ -2,53 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..codegen.artifact import Artifact, InvalidArtifact, dumps, npy
-from ..codegen.records import Calls, Margins, Placed
+from ..codegen.records import Calls, Margins, Placed, Resident
 from ..ir.graph import Length
-from .judge import TYPES, judge
+from .judge import TYPES, judge, judge_resident, judge_together
 from .ports import Port, Ports
 
 
 @dataclass(frozen=True)
+class Entry:
+    """What goes in and out of an entry, and its calls."""
+
+    ports: Ports
+    calls: Calls
+
+
+@dataclass(frozen=True)
 class Image:
-    """A program's ports, calls, and the symbols of its kernels.
+    """A program's entries, what they share, and the symbols of all kernels.
 
     dot2: whether kernels that multiply pairs of bf16 do so by the host's instruction; None if none does.
     """
 
-    ports: Ports
-    calls: Calls
+    entries: Mapping[str, Entry]
+    resident: Resident
     symbols: tuple[str, ...]
     dot2: bool | None
 
     def check(self) -> None:
         """Raises InvalidArtifact unless tables, copies and arena are consistent."""
-        judge(self.ports, self.calls, len(self.symbols))
+        judge_resident(self.resident)
+        for name, entry in self.entries.items():
+            try:
+                judge(entry.ports, entry.calls, self.resident.arena, len(self.symbols))
+            except InvalidArtifact as e:
+                raise InvalidArtifact(f"{name}/{e}") from None
+        judge_together([(e.ports, e.calls) for e in self.entries.values()])
 
 
 def encode(image: Image) -> dict[str, bytes]:
-    """An image as entries of an artifact."""
-    c = image.calls
+    """An image as files of an artifact: what all entries share, and a folder for each."""
+    r = image.resident
     facts = {
-        "inputs": [[p.name, list(p.shape), p.dtype.name] for p in image.ports.inputs],
-        "outputs": [[p.name, list(p.shape), p.dtype.name] for p in image.ports.outputs],
-        "states": [list(s) for s in image.ports.states],
-        "length": None if (at := image.ports.length) is None else _counted(at),
         "symbols": list(image.symbols),
         "dot2": image.dot2,
+        "arena": r.arena,
+        "constants": [_copy(p) for p in r.constants],
+        "margins": [[m.offset, m.elements, m.dtype, m.fill.hex()] for m in r.margins],
+    }
+    out = {"image.json": dumps(facts)}
+    for name, entry in image.entries.items():
+        out |= {f"{name}/{file}": data for file, data in _encode_entry(entry).items()}
+    return out
+
+
+def _encode_entry(entry: Entry) -> dict[str, bytes]:
+    ports, c = entry.ports, entry.calls
+    facts = {
+        "inputs": [[p.name, list(p.shape), p.dtype.name] for p in ports.inputs],
+        "outputs": [[p.name, list(p.shape), p.dtype.name] for p in ports.outputs],
+        "states": [list(s) for s in ports.states],
+        "length": None if (at := ports.length) is None else _counted(at),
         "groups": list(c.groups),
-        "arena": c.arena,
         "shared": c.shared,
         "bound": sorted(c.bound),
-        "constants": [_copy(p) for p in c.constants],
         "laid": [_copy(p) for p in c.inputs],
         "read": [_copy(p) for p in c.outputs],
-        "margins": [[m.offset, m.elements, m.dtype, m.fill.hex()] for m in c.margins],
     }
     return {
         "image.json": dumps(facts),
@@ -59,36 +84,48 @@ def encode(image: Image) -> dict[str, bytes]:
 
 def decode(artifact: Artifact) -> Image:
     """The image in an artifact, checked. Raises InvalidArtifact."""
-    facts: Any = artifact.json("image.json")
+    name = ""
     try:
-        first, count = facts["groups"]
+        entries: dict[str, Entry] = {}
+        for entry in artifact.entries:
+            name = f"{entry}/"
+            entries[entry] = _decode_entry(artifact, name)
+        name = ""
+        facts: Any = artifact.json("image.json")
         margins = tuple(
             Margins(int(o), int(n), _type(t).name, float.fromhex(f)) for o, n, t, f in facts["margins"]
         )
-        calls = Calls(
-            artifact.array("tables/words.npy", np.int64, 1),
-            artifact.array("tables/relocations.npy", np.int64, 2),
-            (int(first), int(count)),
-            int(facts["arena"]),
-            *(tuple(_placed(row) for row in facts[name]) for name in ("constants", "laid", "read")),
-            margins=margins,
-            bound=frozenset(map(str, facts["bound"])),
-            shared=bool(facts["shared"]),
-        )
-        ports = Ports(
-            _ports(facts["inputs"]),
-            _ports(facts["outputs"]),
-            tuple((str(a), str(b)) for a, b in facts["states"]),
-            None if facts["length"] is None else _length(*facts["length"]),
-        )
+        constants = tuple(_placed(row) for row in facts["constants"])
+        symbols = tuple(map(str, facts["symbols"]))
         dot2 = None if facts["dot2"] is None else bool(facts["dot2"])
-        image = Image(ports, calls, tuple(map(str, facts["symbols"])), dot2)
+        image = Image(entries, Resident(int(facts["arena"]), constants, margins), symbols, dot2)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         if isinstance(e, InvalidArtifact):
             raise
-        raise InvalidArtifact(f"image.json is not complete: {e!r}") from None
+        raise InvalidArtifact(f"{name}image.json is not complete: {e!r}") from None
     image.check()
     return image
+
+
+def _decode_entry(artifact: Artifact, folder: str) -> Entry:
+    facts: Any = artifact.json(f"{folder}image.json")
+    first, count = facts["groups"]
+    calls = Calls(
+        artifact.array(f"{folder}tables/words.npy", np.int64, 1),
+        artifact.array(f"{folder}tables/relocations.npy", np.int64, 2),
+        (int(first), int(count)),
+        tuple(_placed(row) for row in facts["laid"]),
+        tuple(_placed(row) for row in facts["read"]),
+        bound=frozenset(map(str, facts["bound"])),
+        shared=bool(facts["shared"]),
+    )
+    ports = Ports(
+        _ports(facts["inputs"]),
+        _ports(facts["outputs"]),
+        tuple((str(a), str(b)) for a, b in facts["states"]),
+        None if facts["length"] is None else _length(*facts["length"]),
+    )
+    return Entry(ports, calls)
 
 
 def _copy(p: Placed) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..codegen.artifact import InvalidArtifact
-from ..codegen.records import Base, Calls, GroupWords, Placed, SweepWords
+from ..codegen.records import Base, Calls, GroupWords, Placed, Resident, SweepWords
 from ..ir.dtypes import ALL
 from ..ir.op import Array
 
@@ -32,17 +32,46 @@ POINTERS: dict[int, Base] = {
 }
 
 
-def judge(ports: Ports, calls: Calls, kernels: int) -> None:
-    """Raises InvalidArtifact unless copies, relocations and calls stay inside arena, ports and words."""
+def judge(ports: Ports, calls: Calls, arena: int, kernels: int) -> None:
+    """InvalidArtifact unless an entry's copies, relocations and calls stay inside arena, ports and words."""
     _judge_ports(ports)
-    _judge_copies(ports, calls)
+    _judge_copies(ports, calls, arena)
     _judge_relocations(calls, kernels)
-    _judge_groups(calls)
+    _judge_groups(calls, arena)
 
 
-def judge_constants(calls: Calls, constants: Mapping[str, Array]) -> None:
+def judge_resident(resident: Resident) -> None:
+    """InvalidArtifact unless constants and margins stay inside the arena."""
+    arena = resident.arena
+    if not 0 <= arena <= MOST_BYTES:
+        raise InvalidArtifact(f"image.json: an arena of {arena} bytes")
+    for p in resident.constants:
+        _judge_copy(p, arena)
+    for m in resident.margins:
+        end = m.offset + m.elements * np.dtype(m.dtype).itemsize
+        if m.elements < 0 or m.offset < 0 or end > arena:
+            raise InvalidArtifact(f"image.json: margins leave the arena of {arena} bytes")
+        if not _holds(m.dtype, m.fill):
+            raise InvalidArtifact(f"image.json: margins of {m.fill} in {m.dtype}")
+
+
+def judge_together(entries: Sequence[tuple[Ports, Calls]]) -> None:
+    """InvalidArtifact unless a state is the same in all entries, and all caches have the same capacity."""
+    places: dict[str, Placed] = {}
+    capacities: set[int] = set()
+    for ports, calls in entries:
+        for p in calls.inputs:
+            if p.tensor in ports.kept and places.setdefault(p.tensor, p) != p:
+                raise InvalidArtifact(f"image.json: state {p.tensor!r} is not the same in all entries")
+        if ports.length is not None:
+            capacities.add(ports.length.capacity)
+    if len(capacities) > 1:
+        raise InvalidArtifact(f"image.json: caches of {sorted(capacities)} positions")
+
+
+def judge_constants(resident: Resident, constants: Mapping[str, Array]) -> None:
     """InvalidArtifact unless every constant is there and holds what its copies read."""
-    for p in calls.constants:
+    for p in resident.constants:
         if p.tensor not in constants:
             raise InvalidArtifact(f"weights.json: constant {p.tensor!r} is missing")
         value = constants[p.tensor]
@@ -66,34 +95,29 @@ def _judge_ports(ports: Ports) -> None:
         raise InvalidArtifact(f"image.json: {at.added} of {at.capacity} positions, counted by {at.input!r}")
 
 
-def _judge_copies(ports: Ports, calls: Calls) -> None:
+def _judge_copies(ports: Ports, calls: Calls, arena: int) -> None:
     """Every copy stays inside the arena; those of ports have the port's shape and type."""
-    if not 0 <= calls.arena <= MOST_BYTES:
-        raise InvalidArtifact(f"image.json: an arena of {calls.arena} bytes")
-    for p in (*calls.constants, *calls.inputs, *calls.outputs):
-        if not _is_shape(p.shape):
-            raise InvalidArtifact(f"image.json: {p.tensor!r} is copied as {list(p.shape)}")
-        if any(abs(s) > MOST_BYTES for s in (*p.strides, *p.host_strides, p.host_offset)):
-            raise InvalidArtifact(f"image.json: a stride of {p.tensor!r} is past every array")
-        size = np.dtype(p.dtype).itemsize
-        low, high = _span(p.offset, p.shape, p.strides, size)
-        # Elements of a home have places of their own: there is room for all of them.
-        if low < 0 or max(high, size * prod(p.shape)) > calls.arena:
-            raise InvalidArtifact(f"image.json: {p.tensor!r} leaves the arena of {calls.arena} bytes")
-    for m in calls.margins:
-        end = m.offset + m.elements * np.dtype(m.dtype).itemsize
-        if m.elements < 0 or m.offset < 0 or end > calls.arena:
-            raise InvalidArtifact(f"image.json: margins leave the arena of {calls.arena} bytes")
-        if not _holds(m.dtype, m.fill):
-            raise InvalidArtifact(f"image.json: margins of {m.fill} in {m.dtype}")
+    for p in (*calls.inputs, *calls.outputs):
+        _judge_copy(p, arena)
     _judge_each("input", calls.inputs, ports.laid)
     _judge_each("output", calls.outputs, ports.outputs)
     # The caller's array stands in for a bound tensor for one call only, and is in C order.
     dense = {p.tensor for p in (*calls.inputs, *calls.outputs) if p.strides == p.host_strides == _c_order(p)}
-    kept = {past for past, _ in ports.states}
     passed = {p.name for p in ports.inputs} & {p.name for p in ports.outputs}
-    if calls.bound - dense or calls.bound & (kept | passed):
+    if calls.bound - dense or calls.bound & (ports.kept | passed):
         raise InvalidArtifact("image.json: a bound tensor that is no array like the caller's")
+
+
+def _judge_copy(p: Placed, arena: int) -> None:
+    if not _is_shape(p.shape):
+        raise InvalidArtifact(f"image.json: {p.tensor!r} is copied as {list(p.shape)}")
+    if any(abs(s) > MOST_BYTES for s in (*p.strides, *p.host_strides, p.host_offset)):
+        raise InvalidArtifact(f"image.json: a stride of {p.tensor!r} is past every array")
+    size = np.dtype(p.dtype).itemsize
+    low, high = _span(p.offset, p.shape, p.strides, size)
+    # Elements of a home have places of their own: there is room for all of them.
+    if low < 0 or max(high, size * prod(p.shape)) > arena:
+        raise InvalidArtifact(f"image.json: {p.tensor!r} leaves the arena of {arena} bytes")
 
 
 def _c_order(p: Placed) -> tuple[int, ...]:
@@ -177,7 +201,7 @@ class _Words:
         return self.words[here].reshape(count, width)
 
 
-def _judge_groups(calls: Calls) -> None:
+def _judge_groups(calls: Calls, arena: int) -> None:
     """Groups, sweeps and calls lie inside the words, what calls compute on inside the arena."""
     words = _Words(calls)
     offset, count = calls.groups
@@ -186,7 +210,7 @@ def _judge_groups(calls: Calls) -> None:
         if items < 0:
             raise InvalidArtifact(f"tables/words.npy: a group of {items} items")
         for s in words.rows(table // 8, sweeps, SweepWords.SIZE, POINTERS, "a sweep"):
-            _judge_sweep(words, s, items, calls.arena)
+            _judge_sweep(words, s, items, arena)
 
 
 def _judge_sweep(words: _Words, sweep: Any, items: int, arena: int) -> None:

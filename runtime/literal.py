@@ -29,19 +29,16 @@ class StepName:
 
 @dataclass(frozen=True)
 class Memory:
-    """Which cores are in use and what their SRAM is called.
+    """Which cores are in use, by all entries of a program, and what is used of their SRAM.
 
-    width: of the wafer; core number = y * width + x. regions: for each region the physical core
-    numbers, int32 [rows, columns]. cores, used: numbers of the cores in use and the bytes of SRAM
-    used on each, int64 [n]. names: by step number.
+    width: of the wafer; core number = y * width + x. cores, used: numbers of the cores in use and the
+    bytes of SRAM used on each, int64 [n].
     """
 
     width: int
     sram_bytes: int
-    regions: tuple[Any, ...]
     cores: Any
     used: Any
-    names: tuple[StepName, ...]
 
     @property
     def pitch(self) -> int:
@@ -49,67 +46,98 @@ class Memory:
         return -(-self.sram_bytes // GRANULE) * GRANULE
 
 
-def memory_of(plan: Plan) -> Memory:
-    used = plan.sram().ravel()
-    numbers = [r.core.ravel() for r in plan.regions]
+@dataclass(frozen=True)
+class Steps:
+    """What messages say of a plan's steps. names: by step number. regions: for each region the physical
+    core numbers, int32 [rows, columns]."""
+
+    regions: tuple[Any, ...]
+    names: tuple[StepName, ...]
+
+
+def memory_of(plans: Sequence[Plan]) -> Memory:
+    wafer = plans[0].wafer
+    used = np.max([p.sram().ravel() for p in plans], axis=0)
+    numbers = [r.core.ravel() for p in plans for r in p.regions]
     cores = np.unique(np.concatenate(numbers)).astype(np.int64) if numbers else np.zeros(0, np.int64)
+    return Memory(wafer.width, wafer.sram_bytes, cores, used[cores])
+
+
+def steps_of(plan: Plan) -> Steps:
     names = tuple(
         StepName(s.name, s.op.name, s.region, tuple(o.tensor for o in s.operands)) for s in plan.steps
     )
-    return Memory(
-        plan.wafer.width,
-        plan.wafer.sram_bytes,
-        tuple(r.core for r in plan.regions),
-        cores,
-        used[cores],
-        names,
-    )
+    return Steps(tuple(r.core for r in plan.regions), names)
 
 
 class Literal:
-    """The cores' SRAM with a plan's constants in place, and its tables."""
+    """The cores' SRAM with a program's constants in place, and the tables of its entries."""
 
-    def __init__(self, plan: Plan, lowered: Lowered, code: Code) -> None:
-        self.memory = memory_of(plan)
-        self._tables = lowered.tables
-        self._code = code
-        self._execute = code.function("execute", 2)
+    def __init__(self, plans: Mapping[str, Plan], lowered: Mapping[str, Lowered], code: Code) -> None:
+        self.memory = memory_of(list(plans.values()))
         self._arena = arena(self.memory)
         self._watch = _watch(self._arena)
-        self._regions = [np.ascontiguousarray(self._arena.base[core.ravel()]) for core in self.memory.regions]
+        self._entries = {n: _Entry(p, lowered[n], code, self._arena, self._watch) for n, p in plans.items()}
+        for entry in self._entries.values():
+            entry.poison()
+        for entry in self._entries.values():
+            entry.lay_constants()
+
+    def lay(self, entry: str, given: Mapping[str, Array]) -> None:
+        """Lays inputs into the SRAM of their owners; nothing of the entry's last call is left but states."""
+        self._entries[entry].lay(given)
+
+    def call(self, entry: str, threads: int) -> dict[str, Array]:
+        """Runs all steps of an entry, on one thread, and reads the outputs.
+
+        Raises GuardViolation; states then hold what the run left.
+        """
+        out = self._entries[entry].call()
+        if self._watch[WatchWords.CODE]:
+            found = violation(self.memory, self._entries[entry].steps, self._watch)
+            self._watch[:] = _watch(self._arena)
+            raise found
+        return out
+
+
+class _Entry:
+    """One entry's tables, on the SRAM that all share."""
+
+    def __init__(self, plan: Plan, lowered: Lowered, code: Code, memory: Arena, watch: Any) -> None:
+        self.steps = steps_of(plan)
+        self._tables, self._constants = lowered.tables, plan.graph.constants
+        self._code, self._watch = code, watch
+        self._execute = code.function("execute", 2)
+        self._regions = [np.ascontiguousarray(memory.base[core.ravel()]) for core in self.steps.regions]
         self._cells = np.zeros(max(1, len(self._tables.host)), np.int64)
         self._cell = {buffer: i for i, buffer in enumerate(self._tables.host)}
         self._words = self._relocated(lowered)
         self._outputs: tuple[Port, ...] = ports_of(plan.graph).outputs
+
+    def poison(self) -> None:
+        """Leaves what does not stay to nobody."""
         self._section(self._tables.poisoning)
-        kept = {n: np.ascontiguousarray(plan.graph.constants[n]) for k, n in self._cell if k == "constant"}
+
+    def lay_constants(self) -> None:
+        kept = {n: np.ascontiguousarray(self._constants[n]) for k, n in self._cell if k == "constant"}
         for name, array in kept.items():
             self._point(("constant", name), array)
         self._section(self._tables.laying)
 
     def lay(self, given: Mapping[str, Array]) -> None:
-        """Lays inputs into the SRAM of their owners; nothing of an earlier call is left but states."""
-        self._section(self._tables.poisoning)
+        self.poison()
         start, _ = self._tables.inputs
         for i, name in enumerate(self._tables.laid):
             if name in given:
                 self._point(("input", name), given[name])
                 self._section((start + i * Record.SIZE, 1))
 
-    def call(self, threads: int) -> dict[str, Array]:
-        """Runs all steps, on one thread, and reads the outputs.
-
-        Raises GuardViolation; states then hold what the run left.
-        """
+    def call(self) -> dict[str, Array]:
         out = {p.name: np.zeros(p.shape, p.dtype) for p in self._outputs}
         for name, array in out.items():
             self._point(("output", name), array)
         self._section(self._tables.steps)
         self._section(self._tables.reading)
-        if self._watch[WatchWords.CODE]:
-            found = violation(self.memory, self._watch)
-            self._watch[:] = _watch(self._arena)
-            raise found
         return out
 
     def _point(self, buffer: tuple[Any, str], array: Array) -> None:

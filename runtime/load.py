@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..codegen.artifact import Artifact, InvalidArtifact, read
+from ..codegen.artifact import Artifact, InvalidArtifact, by_entry, constants_of, read
+from ..ir.op import Array
 from .cache import read_entry, sources_in, write_entry
 from .engine import Code, bitcode, host_dot2, host_lanes
 from .homes import Homes
-from .image import Image, decode, encode
+from .image import Entry, Image, decode, encode
 from .judge import judge_constants
 from .ports import ports_of
 from .program import Program
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def load(source: str | Path | Artifact, threads: int | None = None, guard: bool = False) -> Program:
-    """A program ready to run. With `guard`, its plan is run literally and checked.
+    """A program ready to run. With `guard`, its plans are run literally and checked.
 
     Raises InvalidArtifact, OSError; with guard GuardViolation, and NotEnoughMemory (a MemoryError)
     when the literal SRAM has no room.
@@ -31,51 +32,65 @@ def load(source: str | Path | Artifact, threads: int | None = None, guard: bool 
     if not artifact.runnable:
         raise InvalidArtifact("a plan without kernels cannot run; compile the model to a program (.wafer)")
     if guard:
-        return prepare(artifact.plan(), threads, guard=True)
+        return prepare(artifact.plans(), threads, guard=True)
     image = decode(artifact)
     if image.dot2 not in (None, host_dot2()):  # made on another kind of host
         return prepare(artifact.plan(), threads)
     constants = artifact.constants()
-    judge_constants(image.calls, constants)
+    judge_constants(image.resident, constants)
     try:
-        code = Code(artifact.entry("kernels.bc"))
+        code = Code(artifact.file("kernels.bc"))
     except RuntimeError as e:
         raise InvalidArtifact(f"kernels.bc: {e}") from None
     if missing := code.missing(("call", *image.symbols)):
         raise InvalidArtifact(f"kernels.bc: no function {missing!r}")
-    return Program(image.ports, Homes(image, code, constants), threads)
+    return _program(image, code, constants, threads)
 
 
-def prepare(plan: Plan, threads: int | None = None, guard: bool = False) -> Program:
-    """The program of a plan whose constants have values. Raises as `load` with guard."""
+def prepare(plans: Plan | Mapping[str, Plan], threads: int | None = None, guard: bool = False) -> Program:
+    """The program of a plan whose constants have values, or of several by entry. Raises as `load` with guard.
+
+    Constants and states of one name must be the same in all plans (see `ir.entries`).
+    """
+    named = by_entry(plans)
     if not guard:
-        image, native = _lowered(plan)
-        return Program(image.ports, Homes(image, Code(native), plan.graph.constants), threads)
+        image, native = _lowered(named)
+        return _program(image, Code(native), constants_of(named), threads)
     from ..codegen.executor import make_executor
     from ..codegen.kernels import make_module
     from ..codegen.tables import make_tables
     from .guard import judge_in_place
     from .literal import Literal
 
-    judge_in_place(plan)
-    lowered = make_tables(plan, host_lanes(), host_dot2())
-    code = Code(bitcode(make_executor(lowered.pulls), make_module(lowered.kernels)))
-    return Program(ports_of(plan.graph), Literal(plan, lowered, code), threads)
+    for plan in named.values():
+        judge_in_place(plan)
+    lowered = make_tables(named, host_lanes(), host_dot2())
+    pulls = {p: None for made in lowered.values() for p in made.pulls}
+    kernels = [k for made in lowered.values() for k in made.kernels]
+    code = Code(bitcode(make_executor(tuple(pulls)), make_module(kernels)))
+    ports = {name: ports_of(plan.graph) for name, plan in named.items()}
+    return Program(ports, Literal(named, lowered, code), threads)
 
 
-def entries(plan: Plan) -> dict[str, bytes]:
-    """What a run needs, as an artifact's entries."""
-    image, native = _lowered(plan)
+def files(plans: Plan | Mapping[str, Plan]) -> dict[str, bytes]:
+    """What a run needs, as an artifact's files."""
+    image, native = _lowered(by_entry(plans))
     return {**encode(image), "kernels.bc": native}
 
 
-def _lowered(plan: Plan) -> tuple[Image, bytes]:
-    """The image of a plan, and bitcode of all that it calls."""
+def _program(image: Image, code: Code, constants: Mapping[str, Array], threads: int | None) -> Program:
+    ports = {name: entry.ports for name, entry in image.entries.items()}
+    return Program(ports, Homes(image, code, constants), threads)
+
+
+def _lowered(plans: Mapping[str, Plan]) -> tuple[Image, bytes]:
+    """The image of a program's plans, and bitcode of all that it calls."""
     from ..codegen.calls import make_calls
 
-    calls, kernels = make_calls(plan, host_lanes(), host_dot2())
+    resident, calls, kernels = make_calls(plans, host_lanes(), host_dot2())
     dot2 = host_dot2() if any(k.op.paired for k in kernels) else None
-    image = Image(ports_of(plan.graph), calls, tuple(k.symbol for k in kernels), dot2)
+    made = {name: Entry(ports_of(plan.graph), calls[name]) for name, plan in plans.items()}
+    image = Image(made, resident, tuple(k.symbol for k in kernels), dot2)
     return image, _native(kernels)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Ports:
-    """All of a program's. states: (past, present) pairs that keep their value between calls; the past is
+    """All of an entry's. states: (past, present) pairs that keep their value between calls; the past is
     an input, the present an output unless it stays on the wafer. length: of the caches among them.
     """
 
@@ -30,6 +31,16 @@ class Ports:
     outputs: tuple[Port, ...]
     states: tuple[tuple[str, str], ...]
     length: Length | None = None
+
+    @cached_property
+    def by_name(self) -> dict[str, Port]:
+        """The inputs."""
+        return {p.name: p for p in self.inputs}
+
+    @cached_property
+    def kept(self) -> frozenset[str]:
+        """The inputs that keep their value between calls."""
+        return frozenset(past for past, _ in self.states)
 
     @property
     def laid(self) -> tuple[Port, ...]:

@@ -22,45 +22,58 @@ class InputError(ValueError):
 class Machine(Protocol):
     """What a program runs on: homes, or with guard the cores' literal SRAM."""
 
-    def lay(self, given: Mapping[str, Array]) -> None:
-        """Takes inputs, dense and of the right shape and type; a state that is not given stays."""
+    def lay(self, entry: str, given: Mapping[str, Array]) -> None:
+        """Takes inputs of an entry, dense and of the right shape and type; a state not given stays."""
         ...
 
-    def call(self, threads: int) -> dict[str, Array]:
-        """Runs on what was laid; the outputs by name."""
+    def call(self, entry: str, threads: int) -> dict[str, Array]:
+        """Runs an entry on what was laid; the outputs by name."""
         ...
 
 
 class Program:
     """A program in memory. `run` may be called any number of times; state stays between calls.
 
-    threads: host threads, of a call that does not say; None: as many as there are processors.
-    Results do not depend on it. Calls from several threads take turns.
+    entries: what goes in and out of each entry, by its name; states of one name are one state, and how far
+    the caches are filled is the same for all. threads: host threads, of a call that does not say; None: as
+    many as there are processors. Results do not depend on it. Calls from several threads take turns.
     """
 
-    def __init__(self, ports: Ports, machine: Machine, threads: int | None = None) -> None:
-        self.ports, self._machine = ports, machine
+    def __init__(self, entries: Mapping[str, Ports], machine: Machine, threads: int | None = None) -> None:
+        self.entries, self._machine = dict(entries), machine
         self.threads = _limited(threads or usable())
         self._lock = threading.Lock()
-        self._by_name = {p.name: p for p in ports.inputs}
         self.length = 0  # positions that the caches hold
-        self.state_inputs = frozenset(past for past, _ in ports.states)  # keep their value between calls
         self.reset()
+
+    @property
+    def ports(self) -> Ports:
+        """The first entry's."""
+        return self.entry_ports()
+
+    @property
+    def state_inputs(self) -> frozenset[str]:
+        """What keeps its value between calls, of all entries."""
+        return frozenset[str]().union(*(ports.kept for ports in self.entries.values()))
+
+    def entry_ports(self, entry: str | None = None) -> Ports:
+        """An entry's; None: the first one's. Raises InputError for a name that is none's."""
+        return self.entries[self._named(entry)]
 
     def run(
         self, inputs: Mapping[str, Any], threads: int | None = None, entry: str | None = None
     ) -> dict[str, Array]:
         """Outputs by name for `inputs` by name. A state may be left out: it keeps its value.
 
-        Raises InputError for an unknown entry, a missing or unknown name, a wrong shape or type, or where
-        the caches have no room for the positions that a call adds: nothing ran. With guard, raises
-        GuardViolation if a rule was broken; states then hold what the run left.
+        entry: None calls the first one. Raises InputError for a missing or unknown name, a wrong shape or
+        type, or where the caches have no room for the positions that a call adds: nothing ran. With guard,
+        raises GuardViolation if a rule was broken; states then hold what the run left.
         """
-        if entry is not None and entry not in self.entries:
-            raise InputError(f"no entry {entry!r}; entries are {', '.join(map(repr, self.entries))}")
         with self._lock:
-            given = self._accepted(inputs)
-            at = self.ports.length
+            name = self._named(entry)
+            ports = self.entries[name]
+            given = _accepted(ports, inputs)
+            at = ports.length
             if at is not None:
                 if self.length + at.added > at.capacity:
                     raise InputError(
@@ -68,48 +81,53 @@ class Program:
                         "reset them, or compile with a larger --capacity"
                     )
                 given[at.input] = np.asarray(self.length, np.int64)
-            self._machine.lay(given)
-            outputs = self._machine.call(_limited(threads) if threads else self.threads)
+            self._machine.lay(name, given)
+            outputs = self._machine.call(name, _limited(threads) if threads else self.threads)
             self.length += at.added if at is not None else 0
             return outputs
 
     @property
-    def entries(self) -> Mapping[str, Ports]:
-        """What may be called, by name."""
-        return {"main": self.ports}
-
-    @property
     def capacity(self) -> int | None:
         """Positions that each cache has room for; None without caches."""
-        return None if self.ports.length is None else self.ports.length.capacity
+        return next((p.length.capacity for p in self.entries.values() if p.length is not None), None)
 
     def reset(self) -> None:
         """Sets all states to zero, and empties the caches."""
         with self._lock:
-            ports = (self._by_name[name] for name in sorted(self.state_inputs))
-            self._machine.lay({p.name: np.zeros(p.shape, p.dtype) for p in ports})
+            left = set(self.state_inputs)
+            for name, ports in self.entries.items():
+                own = [p for p in ports.inputs if p.name in left]
+                left -= {p.name for p in own}
+                if own:
+                    self._machine.lay(name, {p.name: np.zeros(p.shape, p.dtype) for p in own})
             self.length = 0
 
-    def _accepted(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """The inputs as dense arrays of the right shape and type."""
-        for name in inputs:
-            if name not in self._by_name:
-                raise InputError(f"no input {name!r}; inputs are {', '.join(map(repr, self._by_name))}")
-        given: dict[str, Array] = {}
-        for name, port in self._by_name.items():
-            if name not in inputs:
-                if name in self.state_inputs:
-                    continue
-                raise InputError(f"input {name!r} is missing: {port.dtype}{list(port.shape)}")
-            array = np.asarray(inputs[name])
-            if array.shape != port.shape:
-                raise InputError(
-                    f"input {name!r} has shape {list(array.shape)}, compiled for {list(port.shape)}"
-                )
-            if array.dtype != port.dtype:
-                raise InputError(f"input {name!r} has type {array.dtype}, the program takes {port.dtype}")
-            given[name] = np.require(array, None, ["C", "A"])
-        return given
+    def _named(self, entry: str | None) -> str:
+        if entry is None:
+            return next(iter(self.entries))
+        if entry not in self.entries:
+            raise InputError(f"no entry {entry!r}; entries are {', '.join(map(repr, self.entries))}")
+        return entry
+
+
+def _accepted(ports: Ports, inputs: Mapping[str, Any]) -> dict[str, Array]:
+    """The inputs as dense arrays of the right shape and type."""
+    for name in inputs:
+        if name not in ports.by_name:
+            raise InputError(f"no input {name!r}; inputs are {', '.join(map(repr, ports.by_name))}")
+    given: dict[str, Array] = {}
+    for name, port in ports.by_name.items():
+        if name not in inputs:
+            if name in ports.kept:
+                continue
+            raise InputError(f"input {name!r} is missing: {port.dtype}{list(port.shape)}")
+        array = np.asarray(inputs[name])
+        if array.shape != port.shape:
+            raise InputError(f"input {name!r} has shape {list(array.shape)}, compiled for {list(port.shape)}")
+        if array.dtype != port.dtype:
+            raise InputError(f"input {name!r} has type {array.dtype}, the program takes {port.dtype}")
+        given[name] = np.require(array, None, ["C", "A"])
+    return given
 
 
 def _limited(threads: int) -> int:

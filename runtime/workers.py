@@ -18,32 +18,32 @@ MOST_THREADS = 64
 
 
 class Workers:
-    """Runs a program's calls on one thread or on several; the caller is the first of them.
+    """Runs an entry's calls on one thread or on several; the caller is the first of them.
 
     The others spin for a while after a call, then sleep. Two threads on one processor take turns at every
     barrier, so a worker pins itself away from the processor that the caller is on. The caller's own
     affinity is never touched.
     """
 
-    def __init__(self, code: Code, groups: int, count: int) -> None:
-        self._code, self._groups, self._count = code, groups, count
+    def __init__(self, code: Code) -> None:
+        self._code = code
         self._call = code.function("call", 5)
         self._counters: Any = np.zeros(0, np.int64)
         self._workers: list[_Worker] = []
         self._close = weakref.finalize(self, _stop, self._workers)
 
-    def run(self, threads: int) -> None:
-        """Makes all calls, on `threads` threads."""
+    def run(self, groups: int, count: int, threads: int) -> None:
+        """Makes all calls of `count` groups at an address, on `threads` threads."""
         if threads == 1:
-            self._call(self._groups, self._count, 0, 1, 0)
+            self._call(groups, count, 0, 1, 0)
             return
         while len(self._workers) < threads - 1:
             self._workers.append(_Worker(self._code, len(self._workers) + 1))
-        lines = 1 + self._count * threads
+        lines = 1 + count * threads
         if len(self._counters) < lines * (LINE // 8):
             self._counters = np.zeros(lines * (LINE // 8), np.int64)
-        self._counters[:] = 0
-        words = self._groups, self._count
+        self._counters[: lines * (LINE // 8)] = 0
+        words = groups, count
         counters = self._counters.ctypes.data
         chosen = self._workers[: threads - 1]
         for k, worker in enumerate(chosen):

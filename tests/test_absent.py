@@ -149,7 +149,7 @@ def test_a_decoder_of_shapes_is_planned_and_shown(tmp_path: Path) -> None:
     assert waferc("run", plan, "--random", "0").exit_code == 7
     refused = waferc("compile", str(path), "-o", str(tmp_path / "d.wafer"), *options)
     assert refused.exit_code == 2 and not (tmp_path / "d.wafer").exists()
-    placement = read(plan).json("placement.json")
+    placement = read(plan).json("main/placement.json")
     same = compile_model(whole, wafer="32x32", weights="bf16", until="plan")
     assert placement["regions"] == same.placement()["regions"]
 

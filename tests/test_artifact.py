@@ -28,17 +28,19 @@ from waferc.ir.op import Array
 from waferc.placement.plan import Plan
 from waferc.runtime.cache import cache_folder
 from waferc.runtime.image import Image, decode
-from waferc.runtime.load import entries, load, prepare
+from waferc.runtime.load import files, load, prepare
+
+MADE = {"waferc": "test", "entries": ["main"]}  # the manifest of a program of one entry
 
 
 def parts(p: Plan) -> dict[str, bytes | Array]:
-    return artifact.describe(p, {"plan": str(p)}) | artifact.weights(p) | entries(p)
+    return artifact.describe(p, {"main": {"plan": str(p)}}) | artifact.weights(p) | files(p)
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("artifact") / "mlp.wafer"
-    write(path, {"waferc": "test"}, parts(planned("mlp", "8x8")))
+    write(path, MADE, parts(planned("mlp", "8x8")))
     return path
 
 
@@ -49,8 +51,8 @@ def x(seed: int = 0) -> dict[str, Array]:
 def rewritten(good: Path, path: Path, changes: dict[str, bytes | None]) -> Path:
     """An artifact with other entries (None: left out), and a manifest that agrees with them."""
     a = read(good)
-    kept = {n: d for n, d in {**a.entries, **changes}.items() if d is not None}
-    write(path, {"waferc": "test"}, kept)
+    kept = {n: d for n, d in {**a.files, **changes}.items() if d is not None}
+    write(path, MADE, kept)
     return path
 
 
@@ -78,7 +80,7 @@ sys.path.insert(0, sys.argv[1])
 from plans import planned
 from test_artifact import parts
 from waferc.codegen.artifact import write
-write(sys.argv[2], {"waferc": "test"}, parts(planned("attention", "16x16")))
+write(sys.argv[2], {"waferc": "test", "entries": ["main"]}, parts(planned("attention", "16x16")))
 """
 
 
@@ -178,14 +180,14 @@ def test_an_entry_swapped_missing_or_added(good: Path, tmp_path: Path, digests_a
     a = read(good)
     path = tmp_path / "a"
 
-    def zipped(entries: dict[str, bytes]) -> Path:
+    def zipped(files: dict[str, bytes]) -> Path:
         with zipfile.ZipFile(path, "w") as z:
             z.writestr("manifest.json", json.dumps(dict(a.manifest)))
-            for n, d in entries.items():
+            for n, d in files.items():
                 z.writestr(n, d)
         return path
 
-    every = dict(a.entries)
+    every = dict(a.files)
     if not digests_agree:
         for changed in (
             {n: d for n, d in every.items() if n != "kernels.bc"},
@@ -196,7 +198,8 @@ def test_an_entry_swapped_missing_or_added(good: Path, tmp_path: Path, digests_a
                 read(zipped(changed))
         assert read(zipped(every)) == a
         return
-    for name in ("image.json", "tables/words.npy", "weights.json", "weights/0.npy", "tables/relocations.npy"):
+    tables = ("main/tables/words.npy", "main/tables/relocations.npy")
+    for name in ("image.json", "main/image.json", "weights.json", "weights/0.npy", *tables):
         with pytest.raises(InvalidArtifact, match="missing"):
             load(rewritten(good, path, {name: None}))
     with pytest.raises(InvalidArtifact, match="cannot run"):
@@ -207,8 +210,8 @@ def test_two_entries_of_one_name(good: Path, tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(good.read_bytes())
     with zipfile.ZipFile(path, "a") as z, pytest.warns(UserWarning, match="Duplicate"):
-        z.writestr("image.json", read(good).entries["image.json"])
-    with pytest.raises(InvalidArtifact, match=r"two entries are called 'image\.json'"):
+        z.writestr("image.json", read(good).files["image.json"])
+    with pytest.raises(InvalidArtifact, match=r"two files are called 'image\.json'"):
         read(path)
 
 
@@ -216,7 +219,7 @@ def test_compressed_entries(good: Path, tmp_path: Path) -> None:
     path, a = tmp_path / "a", read(good)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
         z.writestr("manifest.json", json.dumps(dict(a.manifest)))
-        for n, d in a.entries.items():
+        for n, d in a.files.items():
             z.writestr(n, d)
     with pytest.raises(InvalidArtifact, match="compressed"):
         read(path)
@@ -228,9 +231,10 @@ def test_compressed_entries(good: Path, tmp_path: Path) -> None:
         (b"{", "damaged"),
         (b"[]", "damaged"),
         (b"[" * 100_000, "damaged"),
-        (b'{"format": 1}', "damaged"),
-        (b'{"format": 1, "entries": 7}', "damaged"),
-        (b'{"format": 999, "entries": {}}', "format 999; this waferc reads"),
+        (b'{"format": 3}', "damaged"),
+        (b'{"format": 3, "sha256": 7}', "damaged"),
+        (b'{"format": 2, "entries": {}}', r"format 2; this waferc reads 3; compile the model again$"),
+        (b'{"format": 999, "sha256": {}}', "format 999; this waferc reads"),
         (b"\xff\xfe", "damaged"),
     ],
 )
@@ -276,27 +280,43 @@ def header(text: str) -> bytes:
 )
 def test_hostile_arrays(good: Path, tmp_path: Path, data: bytes) -> None:
     with pytest.raises(InvalidArtifact, match=r"words\.npy"):
-        load(rewritten(good, tmp_path / "a", {"tables/words.npy": data}))
+        load(rewritten(good, tmp_path / "a", {"main/tables/words.npy": data}))
 
 
 Change = Callable[[Artifact], dict[str, bytes | None]]
 
 
+COMMON = {"symbols", "arena", "constants", "margins"}  # what the entries share
+
+
+def place(fact: str) -> str:
+    """The file that says it."""
+    return "image.json" if fact in COMMON else "main/image.json"
+
+
 def facts(**changes: Any) -> Change:
-    """image.json with other values."""
-    return lambda a: {"image.json": json.dumps({**a.json("image.json"), **changes}).encode()}
+    """What images say, with other values."""
+
+    def change(a: Artifact) -> dict[str, bytes | None]:
+        out: dict[str, bytes | None] = {}
+        for path in {place(name) for name in changes}:
+            own = {n: to for n, to in changes.items() if place(n) == path}
+            out[path] = json.dumps({**a.json(path), **own}).encode()
+        return out
+
+    return change
 
 
 def fact(name: str, *path: int, to: Any) -> Change:
-    """image.json with one value inside the list `name` replaced."""
+    """What images say, with one value inside the list `name` replaced."""
 
     def change(a: Artifact) -> dict[str, bytes | None]:
-        whole = a.json("image.json")
+        whole = a.json(place(name))
         at = whole[name]
         for i in path[:-1]:
             at = at[i]
         at[path[-1]] = to(at[path[-1]]) if callable(to) else to
-        return {"image.json": json.dumps(whole).encode()}
+        return {place(name): json.dumps(whole).encode()}
 
     return change
 
@@ -322,9 +342,9 @@ def tables(edit: Callable[[Pointers], None]) -> Change:
     """Words and relocations changed in place."""
 
     def change(a: Artifact) -> dict[str, bytes | None]:
-        names = ("tables/words.npy", "tables/relocations.npy")
+        names = ("main/tables/words.npy", "main/tables/relocations.npy")
         words, relocations = (a.array(n).copy() for n in names)
-        edit(Pointers(words, relocations, a.json("image.json")["groups"][0]))
+        edit(Pointers(words, relocations, a.json("main/image.json")["groups"][0]))
         return {n: npy(array) for n, array in zip(names, (words, relocations), strict=True)}
 
     return change
@@ -384,7 +404,7 @@ WRONG: dict[str, Change] = {
     "a port too large": fact("inputs", 0, 1, to=[1 << 50]),
     "a port of a hundred dimensions": fact("inputs", 0, 1, to=[1] * 100),
     "a port without a shape": fact("inputs", 0, 1, to=None),
-    "two ports of one name": lambda a: facts(inputs=a.json("image.json")["inputs"] * 2)(a),
+    "two ports of one name": lambda a: facts(inputs=a.json("main/image.json")["inputs"] * 2)(a),
     "a copy of no port": facts(inputs=[]),
     "an output of another shape": fact("outputs", 0, 1, to=[30, 10]),
     "an input not laid": facts(laid=[]),
@@ -412,15 +432,9 @@ WRONG: dict[str, Change] = {
     "a constant with strides too long": fact("constants", 0, 6, 0, to=1 << 30),
     "nobody's array bound": facts(bound=["nobody"]),
     "a constant bound": facts(bound=["weight"]),
-    "a bound input in another order": lambda a: {
-        "image.json": json.dumps(
-            {
-                **a.json("image.json"),
-                "bound": ["x"],
-                "laid": [["x", "float32", [10, 100], 0, [4, 40], 0, [4, 40]]],
-            }
-        ).encode()
-    },
+    "a bound input in another order": facts(
+        bound=["x"], laid=[["x", "float32", [10, 100], 0, [4, 40], 0, [4, 40]]]
+    ),
     "bound tensors that are no list": facts(bound=3),
     "margins outside": facts(margins=[[0, FAR, "float32", "0x0p+0"]]),
     "margins before the arena": facts(margins=[[-4, 1, "float32", "0x0p+0"]]),
@@ -437,12 +451,12 @@ WRONG: dict[str, Change] = {
     "a base of the literal run": relocation(1, int(Base.REGION), slice(None)),
     "a number out of range": relocation(2, 1 << 30, slice(None)),
     "a negative number": relocation(2, -1, slice(None)),
-    "relocations of four columns": array("tables/relocations.npy", lambda r: np.hstack([r, r[:, :1]])),
-    "no relocations": array("tables/relocations.npy", lambda r: r[:0]),
-    "words of another type": array("tables/words.npy", lambda w: w.astype(np.int32)),
-    "words in two dimensions": array("tables/words.npy", lambda w: w[None]),
-    "fewer words": array("tables/words.npy", lambda w: w[: len(w) // 2]),
-    "offsets outside": array("tables/words.npy", lambda w: w * 1000),
+    "relocations of four columns": array("main/tables/relocations.npy", lambda r: np.hstack([r, r[:, :1]])),
+    "no relocations": array("main/tables/relocations.npy", lambda r: r[:0]),
+    "words of another type": array("main/tables/words.npy", lambda w: w.astype(np.int32)),
+    "words in two dimensions": array("main/tables/words.npy", lambda w: w[None]),
+    "fewer words": array("main/tables/words.npy", lambda w: w[: len(w) // 2]),
+    "offsets outside": array("main/tables/words.npy", lambda w: w * 1000),
     "a group of more items than calls": group(GroupWords.ITEMS, 1 << 40),
     "a group of less than no items": group(GroupWords.ITEMS, -1),
     "a group of more sweeps than there are": group(GroupWords.SWEEPS, 1 << 40),
@@ -503,11 +517,12 @@ def test_consistent_digests_but_wrong_tables(good: Path, tmp_path: Path, kind: s
 def test_a_state_is_never_the_callers_array() -> None:
     """It would be gone when the next call reads it."""
     with all_shared():
-        image = decode(Artifact({}, entries(planned("state", "8x8"))))
-    ((past, present),) = image.ports.states
-    assert image.calls.bound == {"x", *(p.name for p in image.ports.outputs)}
-    assert present in image.calls.bound
-    changed = replace(image, calls=replace(image.calls, bound=image.calls.bound | {past}))
+        image = decode(Artifact(MADE, files(planned("state", "8x8"))))
+    main = image.entries["main"]
+    ((past, present),) = main.ports.states
+    assert main.calls.bound == {"x", *(p.name for p in main.ports.outputs)}
+    assert present in main.calls.bound
+    changed = with_calls(image, bound=main.calls.bound | {past})
     with pytest.raises(InvalidArtifact, match="bound"):
         changed.check()
 
@@ -515,7 +530,7 @@ def test_a_state_is_never_the_callers_array() -> None:
 def test_every_program_passes_its_own_judge() -> None:
     for name in GRAPHS:
         for wafer in ("4x4", "16x16"):
-            decode(Artifact({}, entries(planned(name, wafer))))
+            decode(Artifact(MADE, files(planned(name, wafer))))
 
 
 @settings(max_examples=300, deadline=None)
@@ -523,7 +538,8 @@ def test_every_program_passes_its_own_judge() -> None:
 def test_any_word_changed_is_refused_or_stays_inside(data: st.DataObject) -> None:
     """Whatever the words say, the judge says InvalidArtifact or nothing: it never fails itself."""
     image = images("convolution")
-    words, relocations = image.calls.words.copy(), image.calls.relocations.copy()
+    calls = image.entries["main"].calls
+    words, relocations = calls.words.copy(), calls.relocations.copy()
     odd = st.sampled_from([-(1 << 63), -1, 0, 1, 3, 8, 64, 1 << 20, 1 << 40, (1 << 63) - 1])
     for _ in range(data.draw(st.integers(1, 3))):
         if data.draw(st.booleans()):
@@ -531,7 +547,7 @@ def test_any_word_changed_is_refused_or_stays_inside(data: st.DataObject) -> Non
         else:
             at = data.draw(st.integers(0, len(relocations) - 1)), data.draw(st.integers(0, 2))
             relocations[at] = data.draw(odd)
-    changed = replace(image, calls=replace(image.calls, words=words, relocations=relocations))
+    changed = with_calls(image, words=words, relocations=relocations)
     with contextlib.suppress(InvalidArtifact):
         changed.check()
 
@@ -542,21 +558,28 @@ ODD: list[Any] = [None, -1, 0, 1.5, 1 << 70, "", "x", [], {}, [[]], True, float(
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_fact_changed_is_refused_or_harmless(data: st.DataObject) -> None:
-    """One leaf of image.json replaced by something odd, or a list cut short."""
-    made = entries(planned("state", "8x8"))
-    facts = json.loads(made["image.json"])
+    """One leaf of an image.json replaced by something odd, or a list cut short."""
+    made = files(planned("state", "8x8"))
+    path = data.draw(st.sampled_from(["image.json", "main/image.json"]))
+    facts = json.loads(made[path])
     at, key = facts, data.draw(st.sampled_from(sorted(facts)))
     while isinstance(at[key], list) and at[key] and data.draw(st.integers(0, 9)):
         at = at[key]
         key = data.draw(st.integers(0, len(at) - 1))
     at[key] = data.draw(st.sampled_from([*ODD, at[key][:-1] if isinstance(at[key], list) else 2]))
     with contextlib.suppress(InvalidArtifact):
-        decode(Artifact({}, {**made, "image.json": json.dumps(facts).encode()}))
+        decode(Artifact(MADE, {**made, path: json.dumps(facts).encode()}))
+
+
+def with_calls(image: Image, **changes: Any) -> Image:
+    """An image whose entry "main" has other calls."""
+    main = image.entries["main"]
+    return replace(image, entries={"main": replace(main, calls=replace(main.calls, **changes))})
 
 
 @cache_results
 def images(name: str) -> Image:
-    return decode(Artifact({}, entries(planned(name, "8x8"))))
+    return decode(Artifact(MADE, files(planned(name, "8x8"))))
 
 
 def test_bitcode_that_is_none(good: Path, tmp_path: Path) -> None:
@@ -648,6 +671,6 @@ def test_read_keeps_bytes_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "a"
     write(path, {"k": 1}, {"b": b"\r\n\0", "a": b""})
     a = read(path)
-    assert dict(a.entries) == {"a": b"", "b": b"\r\n\0"}
+    assert dict(a.files) == {"a": b"", "b": b"\r\n\0"}
     assert a.manifest["k"] == 1
-    assert io.BytesIO(a.entry("b")).read() == b"\r\n\0"
+    assert io.BytesIO(a.file("b")).read() == b"\r\n\0"

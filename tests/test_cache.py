@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -192,8 +192,8 @@ def test_an_illegal_plan_is_searched_for_anew(
     first = compiled(tmp_path / "a.wafer")
     kept = plan_cache.kept_plan
 
-    def tight(name: str, graph: Graph, wafer: Wafer) -> Plan | None:
-        made = kept(name, graph, wafer)
+    def tight(name: str, graph: Graph, wafer: Wafer, others: Sequence[Graph]) -> Plan | None:
+        made = kept(name, graph, wafer, others)
         return None if made is None else replace(made, wafer=replace(wafer, sram_bytes=1024))
 
     monkeypatch.setattr(plan_cache, "kept_plan", tight)

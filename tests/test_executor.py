@@ -78,7 +78,7 @@ def test_partial_results_are_joined_in_the_order_of_their_index() -> None:
 
 def test_tables_are_the_same_every_time_and_know_no_address() -> None:
     p = planned("convolution", "8x8")
-    a, b = make_tables(p, 16, False), make_tables(p, 16, False)
+    a, b = (make_tables({"main": p}, 16, False)["main"] for _ in range(2))
     np.testing.assert_array_equal(a.tables.words, b.tables.words)
     np.testing.assert_array_equal(a.tables.relocations, b.tables.relocations)
     assert a.kernels == b.kernels
@@ -91,7 +91,7 @@ def test_tables_are_the_same_every_time_and_know_no_address() -> None:
 def test_what_nothing_else_kept_is_poisoned_when_it_dies() -> None:
     """Every buffer but constants and states is poisoned before a call, and again by the step it dies at."""
     p = planned("mlp", "8x8")
-    t = make_tables(p, 16, False).tables
+    t = make_tables({"main": p}, 16, False)["main"].tables
     start, count = t.steps
     numbers = t.words[start : start + count * Record.SIZE].reshape(count, Record.SIZE)[:, Record.NUMBER]
     assert [s.number for s in p.steps if s.kind != "input"] == numbers[numbers >= 0].tolist()

@@ -221,8 +221,8 @@ def test_after_an_interrupt_the_program_starts_anew(here: Path, monkeypatch: pyt
     prompt = TOKENIZER.tokens("the tea")
     call, calls = Homes.call, itertools.count()
 
-    def interrupted(self: Homes, threads: int) -> dict[str, Array]:
-        out = call(self, threads)
+    def interrupted(self: Homes, entry: str, threads: int) -> dict[str, Array]:
+        out = call(self, entry, threads)
         if next(calls) == len(prompt) - 2:
             raise KeyboardInterrupt  # the caches were written, nobody counted
         return out

@@ -14,8 +14,9 @@ from plans import GRAPHS, planned, riding
 from test_sweeps import PASSES, forced
 from waferc.codegen.blocks import boxes
 from waferc.codegen.homes import LINE, Home, Panel, View, allocate
+from waferc.codegen.share import share
 from waferc.codegen.sums import Stage, orders
-from waferc.codegen.sweeps import Sweep, share
+from waferc.codegen.sweeps import Sweep
 from waferc.ir import dtypes
 from waferc.ir.builder import FRESH, RESUME
 from waferc.placement.layout import axis_indices
@@ -168,8 +169,8 @@ def touched(sweep: Sweep, v: View) -> np.ndarray:
 @pytest.mark.parametrize("wafer", ["4x4", "16x16"])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_access_lies_in_its_home_while_it_lives(name: str, wafer: str) -> None:
-    shared = share(planned(name, wafer), 16)
-    for number, sweep in enumerate(shared.sweeps):
+    shared = share({"main": planned(name, wafer)}, 16)
+    for number, sweep in enumerate(shared.entries["main"].sweeps):
         for v in sweep.views:
             home = shared.homes[v.home]
             at = touched(sweep, v)
@@ -184,7 +185,7 @@ def test_every_access_lies_in_its_home_while_it_lives(name: str, wafer: str) -> 
 
 
 def test_the_last_to_read_a_tensor_writes_over_it() -> None:
-    home = {s.name: s.views[-1].home for s in share(riding(), 16).sweeps}
+    home = {s.name: s.views[-1].home for s in share({"main": riding()}, 16).entries["main"].sweeps}
     assert home["n2_Softmax"] == home["n3_Add"] == home["n4_Neg"]
     # What the product made is read once more by the sum; a softmax reads whole rows; an output is apart.
     assert len({home[n] for n in ("n0_MatMul", "n1_Relu", "n2_Softmax", "n5_MatMul")}) == 4
@@ -192,8 +193,8 @@ def test_the_last_to_read_a_tensor_writes_over_it() -> None:
 
 
 def test_a_home_taken_over_is_the_outputs_own() -> None:
-    shared = share(riding(), 16)
-    (out,) = shared.outputs
+    shared = share({"main": riding()}, 16)
+    (out,) = shared.entries["main"].outputs
     assert shared.homes[out.home].tensor == out.tensor == riding().graph.outputs[0]
 
 
@@ -215,7 +216,7 @@ def test_a_view_through_panels_reads_the_same_elements(n: int, width: int, rows:
 def test_constants_stand_in_panels_as_their_sweeps_read_them(name: str) -> None:
     """What is laid, read through the panels, is the tensor as the op reads it."""
     p = planned(name, "8x8")
-    shared = share(p, 16)
+    shared = share({"main": p}, 16)
     arena = {h: np.full(home.elements, np.nan) for h, home in shared.homes.items()}
     for lay in shared.constants:
         value = p.graph.constants[lay.tensor].ravel().astype(np.float64)
@@ -224,7 +225,7 @@ def test_constants_stand_in_panels_as_their_sweeps_read_them(name: str) -> None:
         at = lay.host_offset + sum(s * i for s, i in zip(lay.host_strides, grid, strict=True))
         arena[lay.home][to] = value[at]
     panels = 0
-    for sweep in shared.sweeps:
+    for sweep in shared.entries["main"].sweeps:
         for v in sweep.views[:-1]:
             home = shared.homes[v.home]
             if home.kind == "constant":

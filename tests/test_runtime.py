@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from plans import GRAPHS, Model, all_shared, planned
-from waferc.codegen.sweeps import share
+from waferc.codegen.share import share
 from waferc.ir import dtypes
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph, InvalidModel
@@ -62,7 +62,7 @@ def test_the_bits_are_the_same_for_all_threads_and_repeats(
     p = planned(name, "16x16")
     inputs, once = inputs_of(p.graph), bits(prepare(p).run(inputs_of(p.graph), 1))
     with all_shared():
-        assert all(s.shared for s in share(p, 16).sweeps)
+        assert all(s.shared for s in share({"main": p}, 16).entries["main"].sweeps)
         program = prepare(p, threads=2)
     for threads in (1, 2, 3, 2, 1, 3, None):
         program.reset()

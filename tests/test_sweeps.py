@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from plans import GRAPHS, Model, all_shared, planned
-from waferc.codegen.sweeps import share
+from waferc.codegen.share import share
 from waferc.compiler.passes import simplify
 from waferc.compiler.pipeline import compile_model
 from waferc.compiler.weights import narrow_weights
@@ -254,7 +254,9 @@ def test_parts_of_a_sum_made_in_several_passes_each(kind: str) -> None:
     [("bf16, odd parts", False), ("bf16, even parts", True), ("bf16 windows", False)],
 )
 def test_weights_stand_in_pairs_where_every_pass_starts_evenly(kind: str, pairs: bool) -> None:
-    products = [s for s in share(forced(kind), 16).sweeps if isinstance(s.op, Contract)]
+    products = [
+        s for s in share({"main": forced(kind)}, 16).entries["main"].sweeps if isinstance(s.op, Contract)
+    ]
     assert products
     assert {s.views[1].pairs for s in products} == {pairs}
 

@@ -130,6 +130,11 @@ class TensorScatter(Op):
     def updates(self) -> int | None:
         return 0 if self.in_place else None
 
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """In place, the rows may come in turn: each step writes its own."""
+        return () if self.in_place else self.reduced
+
     def overwrites(self, operand: int) -> bool:
         return self.in_place and operand == 0
 
@@ -168,7 +173,7 @@ class TensorScatter(Op):
             k.lane_loop(lanes)
 
         def rows(outer: Index) -> None:
-            first = k.sub(k.cast(k.load(2, outer), I64), k.origin("c"))
+            first = k.add(k.sub(k.cast(k.load(2, outer), I64), k.origin("c")), k.origin("s"))
 
             def row(s: Value, carried: Carried) -> Carried:
                 at = k.add(first, s)
