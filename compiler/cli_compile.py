@@ -237,7 +237,7 @@ def _judge_vocabulary(console: Console, compiled: Compiled, words: dict[str, byt
     from .text import TOKENIZER, Tokenizer
 
     try:
-        entries = language_entries({"main": ports_of(compiled.plan.graph)})
+        entries = language_entries({name: ports_of(plan.graph) for name, plan in compiled.plans.items()})
     except ArtifactError as e:
         raise InvalidInput(f"--tokenizer: {e}") from None
     size, known = Tokenizer(words[TOKENIZER]).size, entries[0].vocabulary

@@ -100,7 +100,7 @@ def generate(
         [stop for stop, token in special.items() if token is None],
     )
     console.write("\n")
-    host, wafer = found.tokens_per_second, 1e6 / saved.figures.microseconds
+    host, wafer = found.tokens_per_second, 1e6 / saved.figures_of(model.step).microseconds
     rate = "" if host is None else f", {host:,.1f} per second on this machine"
     console.note(f"{len(found.token_ids):,} tokens{rate}; {wafer:,.0f} per second on {saved.wafer.name}")
     if found.end == "capacity":

@@ -102,6 +102,11 @@ class LanguageModel:
         self.vocabulary = self._entries[-1].vocabulary
 
     @property
+    def step(self) -> str:
+        """The entry that takes one token."""
+        return self._entries[-1].name
+
+    @property
     def room(self) -> int | None:
         """Positions that are free; None where there is no limit."""
         capacity = self._program.capacity

@@ -50,10 +50,14 @@ class Saved:
 
     @cached_property
     def figures(self) -> Figures:
-        """The entry's totals as `compile` found them: no plan is built for them."""
+        """The entry's totals."""
+        return self.figures_of(self.entry)
+
+    def figures_of(self, entry: str) -> Figures:
+        """An entry's totals as `compile` found them: no plan is built for them."""
         with self._named():
             try:
-                return Figures.read(self.manifest["figures"][self.entry])
+                return Figures.read(self.manifest["figures"][entry])
             except (KeyError, TypeError, ValueError) as e:
                 raise InvalidArtifact(f"manifest.json: figures are not complete: {e!r}") from None
 

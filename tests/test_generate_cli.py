@@ -32,7 +32,7 @@ from decoder import Shape, decoder, random_weights
 SHAPE = Shape(2, 32, 64, 4, 2, 8, vocabulary=262, positions=64)
 TOKENIZER = Tokenizer(byte_tokenizer())
 CAPACITY = 32
-ENTRIES = ("--capacity", str(CAPACITY), "--dim", "S=1")
+ENTRIES = ("--capacity", str(CAPACITY), "--entry", "prefill:S=4", "--entry", "decode:S=1")
 COMPILE = ("compile", "tiny.onnx", "--wafer", "16x16", *ENTRIES)
 WORDS = ("--tokenizer", "tokenizer.json", "--chat-template", "chat.jinja")
 
