@@ -15,6 +15,7 @@ from ..ir.graph import Graph, Node, Tensor
 from ..ir.op import Op, identity, product
 from ..ir.ops.contract import Contract
 from ..ir.ops.elementwise import Div, Elementwise, Mul
+from ..ir.ops.rearrange import Copy
 from .compose import Match, full_box, leaves
 
 MOST_ROWS = 64  # of a product: one of many computes so long that its operand's scale is there in time
@@ -66,6 +67,31 @@ def scale_results(graph: Graph) -> Graph:
             out_type=F32,
         )
         nodes.append(Node(last, (plain, s.scale), node.output, node.source))
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+def cut_caches_freely(graph: Graph) -> Graph:
+    """Products that read a cache with one dimension of their result for each axis, copied to what it is.
+
+    A cache lies as one entry's product cuts it; those of other entries must be able to cut alike.
+    """
+    caches = graph.in_place().keys()
+    tensors = dict(graph.tensors)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        op = node.op
+        write = identity(access_axes(op.write))
+        if type(op) is not Contract or caches.isdisjoint(node.inputs) or op.write == write:
+            nodes.append(node)
+            continue
+        sizes = tuple((a, op.size[a]) for a in access_axes(op.write))
+        plain = _fresh(f"{node.output}.plain", tensors)
+        tensors[plain] = Tensor(plain, tuple(n for _, n in sizes), op.out_type)
+        nodes.append(replace(node, op=replace(op, write=write), output=plain))
+        copied = Copy(
+            axes=sizes, reads=(write,), write=op.write, in_types=(op.out_type,), out_type=op.out_type
+        )
+        nodes.append(Node(copied, (plain,), node.output, node.source))
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
 
 

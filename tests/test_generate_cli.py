@@ -16,10 +16,11 @@ import pytest
 from language import CHAT, byte_tokenizer
 from test_cli import WAFERC, good, perceptron, same_as_golden, waferc
 from test_smollm2 import Decoder
-from waferc.compiler import console
+from waferc.compiler import compile_model, console
 from waferc.compiler import generate as generate_module
 from waferc.compiler.text import Tokenizer
 from waferc.ir.op import Array
+from waferc.ir.ops.contract import Contract
 from waferc.runtime.homes import Homes
 from waferc.runtime.load import load
 
@@ -270,3 +271,15 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(here: Path) -> None:
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     done = subprocess.run(["sh", "-c", f"({command}) | true"], capture_output=True, env=environment)
     assert done.stderr == b"6\n"
+
+
+def test_entries_of_any_length_cut_caches_alike() -> None:
+    """A product of many rows does not wait for its scale; written as it is reshaped, it binds the cuts."""
+    model = decoder(SHAPE, random_weights(5)).SerializeToString()
+    entries = {"prefill": {"S": 20}, "decode": {"S": 1}}  # 80 rows of probabilities
+    compiled = compile_model(model, wafer="16x16", capacity=CAPACITY, entries=entries, until="plan")
+    for graph in compiled.graphs.values():
+        caches = graph.in_place()
+        read = [n for n in graph.nodes if not caches.keys().isdisjoint(n.inputs) and type(n.op) is Contract]
+        assert len(read) == 4
+        assert all(len(e.axes) <= 1 for n in read for e in n.op.write)
