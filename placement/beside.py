@@ -16,7 +16,7 @@ from .move import Move
 from .plan import Buffer, Plan, Step
 from .split import Choice, part_axis, tile_elements
 
-SHARE = 0.4  # of the room that residents leave: what one op may use while it runs
+SHARE = 0.2  # of the room that residents leave: what one op may use while it runs
 
 
 class Unlike(ValueError):

@@ -16,7 +16,7 @@ from ..ir.ops.rearrange import Copy
 from ..ir.ops.reduce import REDUCTIONS
 from .beside import Residents
 from .follow import join_split
-from .layout import Cut, Grid, Layout, Region, Split, layout, whole
+from .layout import Cut, Grid, Layout, Region, Split, at_once, layout, whole
 from .move import HOST, Move, combining, derive, identical
 from .plan import Buffer, Operand, Role, Step
 from .split import Source, tile_elements, useful_ways
@@ -297,7 +297,7 @@ class Assembly:
             tensor, "constant", region, grid, self.graph.tensors[tensor].dtype, held, innermost
         )
         self.keep(number)
-        move = derive(held, whole(of.shape), of.shape, Grid(1, 1), HOST, number)
+        move = derive(at_once(held), whole(of.shape), of.shape, Grid(1, 1), HOST, number)
         self.lays.append((tensor, replace(move, route="host")))
         if inside:
             laid.append(Laid(number, grid, held, work))
@@ -506,8 +506,8 @@ def _order(rank: int, innermost: int | None) -> tuple[int, ...]:
 
 
 def _equal(a: Layout, b: Layout) -> bool:
-    """Whether two layouts of one grid have the same pieces on the same cores."""
-    names = ("x", "y", "t", "lo", "hi")
+    """Whether two layouts of one grid, time steps merged, have the same pieces on the same cores."""
+    names = ("x", "y", "lo", "hi")
     return all(np.array_equal(getattr(p, n), getattr(q, n)) for p, q in zip(a, b, strict=True) for n in names)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .layout import Grid, Ints, Layout, Pieces, layout, whole
+from .layout import Grid, Ints, Layout, Pieces, at_once, layout, whole
 from .move import HOST, DimensionMoves, Move
 from .plan import Operand, Plan, Step
 from .verdict import IllegalPlan, Index, buffer_name, core_of_piece, grid_core, step_name
@@ -80,7 +80,7 @@ def _judge_operand(
             raise IllegalPlan(f"{where}: constant laid {len(laid)} times into buffer {o.buffer}, must be 1")
         if laid[0][1].source != HOST:
             raise IllegalPlan(f"{where}: a constant comes from the host, not from buffer {laid[0][1].source}")
-        _judge_tables(plan, where, s, held, shape, whole(shape), Grid(1, 1), laid[0][1], judged)
+        _judge_tables(plan, where, s, at_once(held), shape, whole(shape), Grid(1, 1), laid[0][1], judged)
         _judge_in_place(plan, where, s, o, need, held, s.grid)
     elif o.received:
         for offsets in (o.x, o.y, o.t):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -237,6 +237,11 @@ def _layout(
         lead = Pieces(p.x, p.y, p.t, number, np.where(used, number + 1, number), p.column, p.row)
         out.insert(0, lead)
     return tuple(out)
+
+
+def at_once(held: Layout) -> Layout:
+    """A layout whose time steps are merged as one of a single step: what is laid, is laid once."""
+    return tuple(replace(p, t=p.t[:1]) for p in held)
 
 
 def whole(shape: Sequence[int]) -> Layout:

@@ -40,6 +40,8 @@ ROOMY = 0.5  # of all SRAM: where constants take more, plans are made within bud
 STACKS = 2  # sizes of regions tried for layers that are alike
 ATTEMPTS = 4  # plans made where memory is tight
 MORE = 1.25  # of what a plan is over budget, taken from the next one's: choices come in steps
+RESIDENT_ROLES = ("constant", "state")
+KEPT = 0.8  # of SRAM: where what lasts must end, if other entries want room for what comes and goes
 SMALL = 256  # bytes that any op may keep resident: a few numbers of a bias are no reason to move it
 
 
@@ -343,6 +345,9 @@ class _Search:
             graph, wafer, regions, region_of, choose_split, self.objective, self.seed, self.others
         )
         self.excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
+        if self.others:
+            kept = max((b.address + b.bytes for b in built.buffers if b.role in RESIDENT_ROLES), default=0)
+            self.excess = max(self.excess, kept - round(KEPT * wafer.sram_bytes))
         if self.excess > 0:
             if self.nearest is None or self.excess < self._least_excess:
                 self.nearest, self._least_excess = built, self.excess

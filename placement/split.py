@@ -61,7 +61,8 @@ class Limits:
             return working
         size, own = self.alike.size, op.size
         share = {a: held[a] if own.get(a) == n else n for a, n in size.items()}
-        return np.maximum(working, tile_elements(self.alike.write, share) * self.alike.out_type.bytes)
+        # Partial results, and the operand or joined result beside them.
+        return np.maximum(working, 2 * tile_elements(self.alike.write, share) * self.alike.out_type.bytes)
 
     def excess(self, resident: Any, working: Any) -> Any:
         """How many times over the limits these bytes are; 1 when within. Numbers or arrays."""

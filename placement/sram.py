@@ -33,7 +33,7 @@ def allocate(
     """
     heads = _heads(buffers)
     owners = _owners(buffers, heads)
-    best = made = _first_fit(owners, code_bytes, (), ALIGNMENT, alone)
+    best = made = _first_fit(owners, code_bytes, (), ALIGNMENT, alone, limit)
     early: set[int] = set()
     for _ in range(TRIES):
         high = {b.number for b in made if b.address + b.bytes > limit} - early
@@ -41,7 +41,7 @@ def allocate(
             break
         # Those that came last found the gaps taken in bits: now they choose first.
         early |= high
-        made = _first_fit(owners, code_bytes, early, DENSE, alone)
+        made = _first_fit(owners, code_bytes, early, DENSE, alone, limit)
         best = min(best, made, key=_highest)
     at = {b.number: b.address for b in best}
     return tuple(replace(b, address=at[heads.get(b.number, b.number)]) for b in buffers)
@@ -82,6 +82,7 @@ def _first_fit(
     early: Collection[int],
     alignment: int,
     alone: Sequence[Buffer],
+    limit: float,
 ) -> tuple[Buffer, ...]:
     """Each buffer where it fits first; after `early` the longest-lived, widest spread and largest come first.
 
@@ -120,13 +121,30 @@ def _first_fit(
             clash[: len(alone)] = False
         lo, hi = table["lo"][:i][clash], table["hi"][:i][clash]
         nbytes = b.bytes
-        address = b.address if b.address >= 0 else _first_gap(lo, hi, nbytes, code_bytes[b.region], alignment)
+        address = b.address
+        if address < 0 and alone and lasts(b):
+            # At the end: what comes and goes has the room behind what the first entry keeps to itself.
+            address = _last_gap(lo, hi, nbytes, code_bytes[b.region], alignment, limit)
+        if address < 0:
+            address = _first_gap(lo, hi, nbytes, code_bytes[b.region], alignment)
         if i >= len(alone):
             out[b.number] = replace(b, address=address)
         row = (b.region, x0, y0, x1, y1, b.grid.dx, b.grid.dy, *live, address, address + nbytes)
         for key, value in zip(table, row, strict=True):
             table[key][i] = value
     return tuple(out[b.number] for b in buffers)
+
+
+def _last_gap(lo: Any, hi: Any, nbytes: int, start: int, alignment: int, limit: float) -> int:
+    """The last aligned address from `start` where `nbytes` lie clear of all [lo, hi) and end at `limit` or
+    before; -1 where there is none."""
+    if not math.isfinite(limit):
+        return -1
+    for end in [int(limit), *sorted(lo.tolist(), reverse=True)]:
+        at = (end - nbytes) // alignment * alignment
+        if start <= at and not ((lo < at + nbytes) & (hi > at)).any():
+            return at
+    return -1
 
 
 def _first_gap(lo: Any, hi: Any, nbytes: int, start: int, alignment: int) -> int:
