@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,78 @@ def choose(
     exact: derive the moves of each candidate instead of estimating them. later: cycles that a choice
     leaves to the ops after it, `least_later` or more.
     """
-    found = shortlist(op, sources, columns, rows, limits, wafer, SHORTLIST if exact else 1)
+    found = _found(op, sources, region, columns, rows, limits, wafer, SHORTLIST if exact else 1)
+    if not exact:
+        return min(found, key=lambda c: (limits.excess(c.resident, c.working), c.cycles, c.grid.cores))
+    best, least = None, (np.inf, np.inf, 0)
+    for excess, _, cores, _, more, c in _likely(
+        found, sources, region, columns, rows, limits, later, least_later
+    ):
+        alone = without_arrival(op, c, sources, wafer)
+        # No arrival can make up for what is behind already.
+        if best is None or (excess, alone + more) <= least[:2]:
+            slack = least[1] - alone - more if best is not None and excess == least[0] else np.inf
+            latest = _latest(op, c, sources, region, wafer, slack) if np.isfinite(alone) else 0.0
+            total = excess, alone + more + latest, cores
+            if best is None or total < least:
+                best, least = replace(c, cycles=alone + latest), total
+    assert best is not None
+    return best
+
+
+@dataclass(frozen=True)
+class Option:
+    """A choice as it looks before anything is known of when operands are ready.
+
+    alone: cycles with every operand in place. arrivals: by run-time operand, from when it is ready.
+    later: that it leaves to the op after it. excess: times over the limits.
+    """
+
+    choice: Choice
+    excess: float
+    alone: float
+    arrivals: tuple[tuple[int, float], ...]
+    later: float
+
+
+def options(
+    op: Op,
+    sources: Sequence[Source | None],
+    columns: int,
+    rows: int,
+    limits: Limits,
+    wafer: Wafer,
+    later: Callable[[Choice], float],
+) -> list[Option]:
+    """What `choose` weighs on region 0, all with their real moves.
+
+    On the shared lanes: with layer upon layer on one region the colours for trees are soon gone.
+    """
+    found = _found(op, sources, 0, columns, rows, limits, wafer, SHORTLIST)
+    out: list[Option] = []
+    for excess, _, _, _, more, c in _likely(found, sources, 0, columns, rows, limits, later, 0.0):
+        alone = without_arrival(op, c, sources, wafer)
+        arrivals = tuple(
+            (j, delivery(op, j, c.split, c.grid, s, s.region == 0, wafer, trees=0))
+            for j, s in enumerate(sources)
+            if s is not None and np.isfinite(alone)
+        )
+        out.append(Option(c, excess, alone, arrivals, more))
+    return out
+
+
+def _found(
+    op: Op,
+    sources: Sequence[Source | None],
+    region: int,
+    columns: int,
+    rows: int,
+    limits: Limits,
+    wafer: Wafer,
+    most: int,
+) -> list[Choice]:
+    """The shortlist, and the ways to run where an operand lies."""
+    found = shortlist(op, sources, columns, rows, limits, wafer, most)
     for j, source in enumerate(sources):
         if source is not None and source.region == region and source.write:
             followed = _followed(op, j, sources, wafer)
@@ -50,8 +121,20 @@ def choose(
             ):
                 held = followed.split.extents(op.axes)  # none is cut along time
                 found.append(replace(followed, working=float(limits.in_use(op, held, followed.working))))
-    if not exact:
-        return min(found, key=lambda c: (limits.excess(c.resident, c.working), c.cycles, c.grid.cores))
+    return found
+
+
+def _likely(
+    found: Sequence[Choice],
+    sources: Sequence[Source | None],
+    region: int,
+    columns: int,
+    rows: int,
+    limits: Limits,
+    later: Callable[[Choice], float],
+    least_later: float,
+) -> list[tuple[float, float, int, int, float, Choice]]:
+    """(excess, estimate, cores, number, cycles later, choice) of the best by their estimates, best first."""
     placed = [replace(c, grid=g) for c in found for g in spots(c, sources, region, columns, rows)]
     kept: list[tuple[float, float, int, int, float, Choice]] = []
     first = [
@@ -64,18 +147,7 @@ def choose(
         more = later(c)
         insort(kept, (excess, c.cycles + more, c.grid.cores, i, more, c))
         del kept[COSTED:]
-    best, least = None, (np.inf, np.inf, 0)
-    for excess, _, cores, _, more, c in kept:
-        alone = _without_arrival(op, c, sources, wafer)
-        # No arrival can make up for what is behind already.
-        if best is None or (excess, alone + more) <= least[:2]:
-            slack = least[1] - alone - more if best is not None and excess == least[0] else np.inf
-            latest = _latest(op, c, sources, region, wafer, slack) if np.isfinite(alone) else 0.0
-            total = excess, alone + more + latest, cores
-            if best is None or total < least:
-                best, least = replace(c, cycles=alone + latest), total
-    assert best is not None
-    return best
+    return kept
 
 
 def _followed(op: Op, operand: int, sources: Sequence[Source | None], wafer: Wafer) -> Choice | None:
@@ -147,7 +219,7 @@ def _spread(start: int, count: int, pitch: int, own: int, together: int, limit: 
     return min(max(x, 0), limit - (own - 1) * apart - 1), apart
 
 
-def _without_arrival(op: Op, c: Choice, sources: Sequence[Source | None], wafer: Wafer) -> float:
+def without_arrival(op: Op, c: Choice, sources: Sequence[Source | None], wafer: Wafer) -> float:
     """The choice's cycles as if every operand were already in place."""
     if not np.isfinite(c.cycles):
         return c.cycles

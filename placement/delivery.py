@@ -83,8 +83,20 @@ def _pattern(
     return _Pattern(sides[0], sides[1], received, held, different_rows(move.dims, split.grid[1]))
 
 
-def delivery(op: Op, operand: int, split: Split, grid: Grid, s: Source, near: bool, wafer: Wafer) -> float:
-    """Cycles until the operand's last element is there, from when its producer is done."""
+def delivery(
+    op: Op,
+    operand: int,
+    split: Split,
+    grid: Grid,
+    s: Source,
+    near: bool,
+    wafer: Wafer,
+    trees: int = TREE_COLOURS,
+) -> float:
+    """Cycles until the operand's last element is there, from when its producer is done.
+
+    trees: a move that needs no more colours is taken to get trees.
+    """
     dtype = op.in_types[operand]
     if not s.write:
         need = layout(op.reads[operand], op.axes, split)
@@ -105,7 +117,7 @@ def delivery(op: Op, operand: int, split: Split, grid: Grid, s: Source, near: bo
     deep_x, deep_y = depth(x0, x1), depth(y0, y1)
     hops = far_x + far_y + (0.0 if near else s.distance)
     way: Any = wafer.route(hops, 1 if far_x and far_y else 0)
-    if not near or deep_x * deep_y > TREE_COLOURS:
+    if not near or deep_x * deep_y > trees:
         way = way + wafer.relayed(np.asarray(hops))
     sent = float(wafer.wavelets(p.held * dtype.bytes))
     inbound = float(wafer.wavelets(p.received * dtype.bytes))

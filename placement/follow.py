@@ -11,6 +11,9 @@ from ..ir.op import Op
 from .layout import Cut, Grid, Split
 from .split import Source, dense, runs_backwards
 
+FEW = 16  # elements that one root of a long line keeps
+LONG = 192  # cores of a line that is long
+
 
 def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
     """The split and grid on which `operand` is read where `source` holds it; None if there is none.
@@ -87,7 +90,8 @@ def join_split(op: Op, split: Split, part: str, grid: Grid) -> tuple[Split, Grid
     """Where the partial results of `part` are joined: spread over the cores that made them.
 
     Each of the part's digits, innermost on its side, is given to the result axis with the longest tile; as
-    many of its cores become roots as divide that tile exactly. One root, in the centre, where none does.
+    many of its cores become roots as divide that tile exactly. One root, in the centre, where none does,
+    or where a long line joins a few elements: what hears them then hears one core, not one for each.
     """
     chosen = Split(tuple(c for c in split.cuts if c.axis != part and c.side != "t"))
     left: list[Cut] = []
@@ -104,7 +108,8 @@ def _roots(op: Op, split: Split, cut: Cut) -> tuple[Cut, ...]:
     best: tuple[Cut, ...] = ()
     for a in access_axes(op.write):
         tile = extents[a]
-        for w in range(min(cut.ways, tile), best[0].ways if best else 1, -1):
+        most = 1 if tile <= FEW and cut.ways >= LONG else min(cut.ways, tile)
+        for w in range(most, best[0].ways if best else 1, -1):
             if tile % w == 0 and cut.ways % w == 0:
                 trial = Split((*split.cuts, Cut(a, cut.side, w)))
                 if bool(dense(op.write, trial.extents(op.axes), {b: trial.axis_ways(b) for b in op.size})):

@@ -16,6 +16,7 @@ from ..ir.graph import Graph
 from ..ir.op import Op
 from .ahead import Ahead, Prospects, ahead_of, cycles_ahead, prospects
 from .assemble import Chooser, assemble, code_bytes
+from .beam import Beam, along_layers
 from .beside import Alike, Unlike, alike
 from .budget import budget
 from .choose import choose
@@ -24,7 +25,7 @@ from .group import Group, layers
 from .layout import Grid, Region, Split
 from .place import PLACERS, Size, logical_width, make_region
 from .plan import Plan
-from .repeats import repeated
+from .repeats import Layers, repeated
 from .route import LANES, routed
 from .shared import shared_splits
 from .sizes import FEW, GAIN, climb, likely_side, shapes
@@ -246,13 +247,16 @@ def plan(
 
 def _stack(search: _Search, estimator: Estimator, side: float, report: Report) -> None:
     """Plans with several layers that are alike on each of several regions."""
-    alike = repeated(search.graph)
-    if alike is None:
+    found = repeated(search.graph)
+    if found is None:
         return
-    stacks = stacked(search.graph, search.groups, alike, search.wafer, side, RESIDENT)
+    stacks = stacked(search.graph, search.groups, found, search.wafer, side, RESIDENT)
     for attempt, (region_of, sizes) in enumerate(islice(stacks, STACKS)):
         report("plan", attempt / STACKS)
-        search.build(estimator, Assignment(region_of, sizes))
+        a = Assignment(region_of, sizes)
+        search.build(estimator, a, pinned=search.along(estimator, a, found))
+        if search.best is None:
+            search.build(estimator, a)
 
 
 def _tighten(search: _Search, estimator: Estimator, report: Report) -> None:
@@ -306,17 +310,30 @@ class _Search:
         self._least_excess = 0
         self._cores = 0
 
+    def along(self, estimator: Estimator, a: Assignment, alike: Layers) -> dict[int, Choice]:
+        """Choices for all nodes of layers that are alike, weighed together."""
+        groups = {i: a.region_of[g] for g, group in enumerate(self.groups) for i in group.nodes}
+        inside = range(alike.start, alike.end)
+        one = groups[alike.start + alike.period]
+        limits = estimator.limits([i for i in inside if groups[i] == one])
+        by_place = {(i - alike.start) % alike.period: v for i, v in limits.items()}
+        whole = {i: by_place[(i - alike.start) % alike.period] for i in inside}
+        _, columns, rows = a.sizes[one]
+        chosen = along_layers(Beam(self.graph, self.wafer, columns, rows, whole, self.ahead), alike)
+        return {i: c for i, c in chosen.items() if a.sizes[groups[i]][1:] == (columns, rows)}
+
     def build(
         self,
         estimator: Estimator,
         a: Assignment,
         looks_ahead: bool = True,
         limits: Mapping[int, Limits] | None = None,
+        pinned: Mapping[int, Choice] | None = None,
     ) -> float:
         """Builds the plan of an assignment; its cycles per call, infinite when it does not fit.
 
         looks_ahead: splits are chosen with a view to where results go next. limits: of every node where
-        memory is tight, else the estimator's.
+        memory is tight, else the estimator's. pinned: choices made beforehand.
         Optimized for throughput, these are the cycles between calls that follow one another.
         """
         graph, wafer = self.graph, self.wafer
@@ -325,17 +342,17 @@ class _Search:
             return float("inf")
         region_of = {i: a.region_of[g] for g, group in enumerate(self.groups) for i in group.nodes}
         given = dict(limits or {})
-        pinned: dict[int, Choice] = {}
+        fixed = dict(pinned or {})
         if limits is not None:
-            pinned = shared_splits(graph, regions[0].columns, regions[0].rows, limits, wafer)
+            fixed |= shared_splits(graph, regions[0].columns, regions[0].rows, limits, wafer)
         for r in range(len(regions) if limits is None else 0):
             given |= estimator.limits([i for i, k in region_of.items() if k == r])
 
         def choose_split(
             i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int
         ) -> Choice:
-            if i in pinned:
-                return pinned[i]
+            if i in fixed:
+                return fixed[i]
             ahead = self.ahead[i] if looks_ahead else None
             next_limits = None if ahead is None else given.get(ahead.node, given[i])
             op = graph.nodes[i].op

@@ -12,9 +12,14 @@ from waferc.compiler.importer import import_model
 from waferc.compiler.passes import simplify
 from waferc.compiler.paths import leg_rows, path_rows
 from waferc.compiler.show import picture
+from waferc.ir.affine import axis
+from waferc.ir.dtypes import F32
 from waferc.ir.graph import Graph
+from waferc.ir.ops.contract import Contract
 from waferc.placement.critical import critical_path
+from waferc.placement.follow import FEW, LONG, join_split
 from waferc.placement.group import layers
+from waferc.placement.layout import Cut, Grid, Split
 from waferc.placement.plan import Plan
 from waferc.placement.planner import plan
 from waferc.placement.repeats import repeated
@@ -72,6 +77,33 @@ def test_stacks_hold_each_layer_whole(side: float) -> None:
 @pytest.fixture(scope="module")
 def made() -> Plan:
     return plan(graph(), WAFER)
+
+
+def test_layers_are_split_alike(made: Plan) -> None:
+    """All layers but those where the region changes take the same splits in the same places."""
+    found = repeated(made.graph)
+    assert found is not None
+    splits = {s.node: (s.split, s.grid) for s in made.steps if s.kind == "task" and s.node >= 0}
+    for i in range(found.start, found.start + found.period):
+        layers_of = {
+            splits[i + n * found.period] for n in range(found.count) if i + n * found.period in splits
+        }
+        assert len(layers_of) <= 2
+
+
+@pytest.mark.parametrize(
+    ("ways", "size", "roots"), [(LONG, FEW, 1), (LONG, 2 * FEW, 2 * FEW), (LONG // 2, FEW, FEW)]
+)
+def test_a_long_line_has_one_root_for_a_few_elements(ways: int, size: int, roots: int) -> None:
+    op = Contract(
+        axes=(("n", size), ("k", 4 * LONG)),
+        reads=((axis("k"),), (axis("k"), axis("n"))),
+        write=(axis("n"),),
+        in_types=(F32, F32),
+        out_type=F32,
+    )
+    split, grid = join_split(op, Split((Cut("k", "x", ways),)), "k", Grid(ways, 1))
+    assert grid.columns == roots and split.axis_ways("n") == roots
 
 
 def test_a_large_model_is_stacked(made: Plan) -> None:
