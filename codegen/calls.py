@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..placement.layout import Ints
 from ..placement.plan import Plan
 from .homes import Home, Lay
 from .kernels import Kernel, kernel_for, stride_kinds
@@ -47,7 +48,7 @@ def make_calls(
 def _calls(part: Part, homes: Homes, kernels: dict[Kernel, int], lanes: int, dot2: bool) -> Calls:
     pool = Pool()
     groups: list[Entry] = []
-    sweeps = part.sweeps
+    sweeps, found = part.sweeps, list[Ints]()
     for i, s in enumerate(sweeps):
         words = [0] * GroupWords.SIZE
         words[GroupWords.ITEMS] = len(s.boxes.items) - 1
@@ -55,12 +56,14 @@ def _calls(part: Part, homes: Homes, kernels: dict[Kernel, int], lanes: int, dot
         words[GroupWords.SHARED] = int(s.shared)
         follows = i + 1 < len(sweeps)
         words[GroupWords.BARRIER] = int(follows and (s.shared or sweeps[i + 1].shared))
-        table = pool.table([_sweep(s, homes, pool, kernels, lanes, dot2)])
+        table = pool.table([_sweep(s, homes, pool, kernels, lanes, dot2, found)])
         groups.append(Entry(words, {int(GroupWords.TABLE): table}))
     section = pool.table(groups), len(groups)
+    fills = np.concatenate([np.zeros((0, 4), np.int64), *found])
     return Calls(
         pool.words(),
         pool.relocations(),
+        fills,
         section,
         tuple(_placed(lay, homes) for lay in part.inputs),
         tuple(_placed(lay, homes) for lay in part.outputs),
@@ -83,7 +86,16 @@ def _placed(lay: Lay, homes: Homes) -> Placed:
     )
 
 
-def _sweep(s: Sweep, homes: Homes, pool: Pool, kernels: dict[Kernel, int], lanes: int, dot2: bool) -> Entry:
+def _sweep(
+    s: Sweep,
+    homes: Homes,
+    pool: Pool,
+    kernels: dict[Kernel, int],
+    lanes: int,
+    dot2: bool,
+    found: list[Ints],
+) -> Entry:
+    """A sweep's record. found: gets what `Calls.fills` holds of it."""
     axes = [a for a, _ in s.op.axes]
     rows = [dict(v.strides) for v in s.views]
     kinds = stride_kinds(s.op, rows, s.lane, [v.pairs for v in s.views])
@@ -102,11 +114,20 @@ def _sweep(s: Sweep, homes: Homes, pool: Pool, kernels: dict[Kernel, int], lanes
     calls[:, layout.chunk] = s.chunk
     words = [0] * SweepWords.SIZE
     words[SweepWords.BYTES] = 8 * calls.shape[1]
+    strides = pool.add([r.get(a, 0) for r in rows for a in axes])
+    at = pool.addressed(calls, len(s.views))
+    if s.filled:
+        # Positions past those that a cache holds add nothing: a sum over them ends there, and another one
+        # need not run over its axis to be 0.
+        kept = s.filled not in s.op.reduced
+        for a in s.op.reduced if kept else (s.filled,):
+            place = at + np.arange(len(calls)) * calls.shape[1] + layout.extent(a)
+            found.append(np.stack([place, calls[:, layout.extent(a)], first[s.filled], place * 0 + kept], 1))
     return Entry(
         words,
         {
-            int(SweepWords.STRIDES): pool.add([r.get(a, 0) for r in rows for a in axes]),
-            int(SweepWords.CALLS): pool.addressed(calls, len(s.views)),
+            int(SweepWords.STRIDES): strides,
+            int(SweepWords.CALLS): at,
             int(SweepWords.ITEMS): pool.add(b.items),
         },
         {int(SweepWords.KERNEL): (Base.KERNEL, kernels.setdefault(kernel, len(kernels)))},

@@ -271,11 +271,13 @@ class Calls:
 
     relocations: int64 [n, 3]: word, Base, value. bound: inputs and outputs that are used where the
     caller has them: addresses in their homes are moved there before a call. shared: whether a call is
-    worth a second thread.
+    worth a second thread. fills: int64 [n, 4]: extents of calls that read a cache as far as it is filled: the
+    word, the whole extent, the call's first position, and whether it is not that of the positions.
     """
 
     words: Ints
     relocations: Ints
+    fills: Ints
     groups: Section
     inputs: tuple[Placed, ...]
     outputs: tuple[Placed, ...]

@@ -37,7 +37,11 @@ REUSE = 4  # reads of an operand that pay for standing it in panels
 
 @dataclass(frozen=True)
 class Sweep:
-    """One op in blocks. views: of the operands, then the result. part, chunk: see `sums.Order`."""
+    """One op in blocks. views: of the operands, then the result. part, chunk: see `sums.Order`.
+
+    filled: the axis that runs over the positions of a cache, "" for none: past those that it holds, the
+    cache is 0.
+    """
 
     name: str
     op: Op
@@ -48,6 +52,7 @@ class Sweep:
     boxes: Boxes
     work: int  # elements that pass through vector instructions
     shared: bool  # whether that is worth more than one thread
+    filled: str = ""
 
 
 @dataclass(frozen=True)
@@ -327,6 +332,7 @@ class Sweeping:
         """A sweep of an op whose axes may be dropped, merged and reordered."""
         op, views, names = merged(op, views, sums, lanes_across)
         sums = replace(sums, part=names.get(sums.part, ""))
+        filled = self._filled(op, views)
         lane = names.get(lanes_across, "")
         step = 0  # along the panels
         if not lane:
@@ -341,7 +347,22 @@ class Sweeping:
         for v in views:
             if v.panel is not None:
                 steps[v.panel.axis] = min(step, v.panel.width)  # no call passes a panel's end
-        self._add(name, op, lane, views, sums, boxes(op.axes, steps, sums.stages, names))
+        self._add(name, op, lane, views, sums, boxes(op.axes, steps, sums.stages, names), filled)
+
+    def _filled(self, op: Op, views: Sequence[View]) -> str:
+        """The axis of a product that runs over the positions of a cache which it reads, "" for none."""
+        length = self.graph.length
+        if length is None or not isinstance(op, Contract):
+            return ""
+        for past, dim in length.dims:
+            home = self.of.get(past)
+            if home is None or past not in self.own:
+                continue
+            for v in (v for v in views[:-1] if v.home == home.number):
+                for a, n in op.axes:
+                    if n == length.capacity and v.strides.get(a) == home.pitches[dim]:
+                        return a
+        return ""
 
     def _lane(self, op: Op, views: Sequence[View], tensors: Sequence[str]) -> str:
         """The kept axis that vectors run along: where most accesses are to neighbours."""
@@ -421,12 +442,21 @@ class Sweeping:
             )
         return new
 
-    def _add(self, name: str, op: Op, lane: str, views: Sequence[View], sums: Order, made: Boxes) -> None:
+    def _add(
+        self,
+        name: str,
+        op: Op,
+        lane: str,
+        views: Sequence[View],
+        sums: Order,
+        made: Boxes,
+        filled: str = "",
+    ) -> None:
         work = sum(int(w.elements) for w in op.work(op.size))
         for v in views:
             self.stock.touch(v.home, self._number())
         self.sweeps.append(
-            Sweep(name, op, lane, tuple(views), sums.part, sums.chunk, made, work, work >= LITTLE)
+            Sweep(name, op, lane, tuple(views), sums.part, sums.chunk, made, work, work >= LITTLE, filled)
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..codegen.records import Base, Calls, Placed
 from ..ir.op import Array
 from .engine import Code
-from .image import Image
+from .image import Entry, Image
 from .sram import NotEnoughMemory
 from .workers import Workers
 
@@ -41,7 +41,7 @@ class Homes:
         kernels = np.array(code.addresses(image.symbols), np.int64)
         workers = Workers(code)
         self._entries = {
-            name: _Entry(entry.calls, memory, raw.ctypes.data, kernels, workers)
+            name: _Entry(entry, memory, raw.ctypes.data, kernels, workers)
             for name, entry in image.entries.items()
         }
 
@@ -57,8 +57,9 @@ class Homes:
 class _Entry:
     """One entry's calls, on the arena at an address."""
 
-    def __init__(self, calls: Calls, memory: mmap.mmap, arena: int, kernels: Any, workers: Workers) -> None:
-        self._calls, self._workers = calls, workers
+    def __init__(self, entry: Entry, memory: mmap.mmap, arena: int, kernels: Any, workers: Workers) -> None:
+        self._calls, self._workers, self._length = entry.calls, workers, entry.ports.length
+        calls = entry.calls
         self._words = _relocated(calls, kernels, arena)
         self._inputs = {p.tensor: _home(memory, p) for p in calls.inputs if p.tensor not in calls.bound}
         self._outputs = {p.tensor: _home(memory, p) for p in calls.outputs if p.tensor not in calls.bound}
@@ -66,6 +67,8 @@ class _Entry:
         self._held: dict[str, Array] = {}  # the caller's arrays that the words point at
 
     def lay(self, given: Mapping[str, Array]) -> None:
+        if self._length is not None and self._length.input in given:
+            self._fill(int(given[self._length.input]) + self._length.added)
         for name, array in given.items():
             if name in self._bound:
                 self._bind(name, array)
@@ -85,6 +88,12 @@ class _Entry:
         for name, home in self._outputs.items():
             out[name] = home.copy()
         return {p.tensor: out[p.tensor] for p in self._calls.outputs}
+
+    def _fill(self, end: int) -> None:
+        """Cuts the calls that read caches to the positions before `end`; one iteration is left of each."""
+        word, whole, first, aside = self._calls.fills.T
+        here = np.where(aside, np.where(first < end, whole, 1), np.clip(end - first, 1, whole))
+        self._words[word] = here
 
     def _bind(self, name: str, array: Array) -> None:
         """Points the calls' addresses in a home at the same elements of an array."""

@@ -79,6 +79,7 @@ def _encode_entry(entry: Entry) -> dict[str, bytes]:
         "image.json": dumps(facts),
         "tables/words.npy": npy(c.words),
         "tables/relocations.npy": npy(c.relocations),
+        "tables/fills.npy": npy(c.fills),
     }
 
 
@@ -113,6 +114,7 @@ def _decode_entry(artifact: Artifact, folder: str) -> Entry:
     calls = Calls(
         artifact.array(f"{folder}tables/words.npy", np.int64, 1),
         artifact.array(f"{folder}tables/relocations.npy", np.int64, 2),
+        artifact.array(f"{folder}tables/fills.npy", np.int64, 2),
         (int(first), int(count)),
         tuple(_placed(row) for row in facts["laid"]),
         tuple(_placed(row) for row in facts["read"]),

@@ -37,6 +37,7 @@ def judge(ports: Ports, calls: Calls, arena: int, kernels: int) -> None:
     _judge_ports(ports)
     _judge_copies(ports, calls, arena)
     _judge_relocations(calls, kernels)
+    _judge_fills(calls)
     _judge_groups(calls, arena)
 
 
@@ -160,6 +161,21 @@ def _span(offset: int, shape: Sequence[int], strides: Sequence[int], size: int) 
 
 
 # -- words ---------------------------------------------------------------------------------------
+def _judge_fills(calls: Calls) -> None:
+    """What is cut short at run time is an extent, and never longer than it is in the words."""
+    f = calls.fills
+    if f.shape[1] != 4:
+        raise InvalidArtifact(f"tables/fills.npy has {f.shape[1]} columns, not 4")
+    if not len(f):
+        return
+    word, whole = f[:, 0], f[:, 1]
+    inside = 0 <= word.min() <= word.max() < len(calls.words)
+    if not inside or np.isin(word, calls.relocations[:, 0]).any() or (calls.words[word] != whole).any():
+        raise InvalidArtifact("tables/fills.npy names words that are no extents")
+    if (whole < 1).any() or (f[:, 2] < 0).any() or len(np.unique(word)) < len(word):
+        raise InvalidArtifact("tables/fills.npy cuts an extent of nothing, or one twice")
+
+
 def _judge_relocations(calls: Calls, kernels: int) -> None:
     r = calls.relocations
     if r.shape[1] != 3:

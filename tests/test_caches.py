@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from waferc.codegen.artifact import InvalidArtifact, npy, read, write
 from waferc.compiler.errors import UnsupportedModel, UsageError
 from waferc.compiler.pipeline import Compiled, compile_model
 from waferc.ir.op import Array
@@ -141,6 +142,45 @@ def test_a_decoder_gives_the_same_bits_in_every_way(tokens: Compiled, tmp_path: 
     tokens.save(tmp_path / "p.wafer")
     assert logits(load(tmp_path / "p.wafer"), ids).tobytes() == once.tobytes()
     assert logits(load(tmp_path / "p.wafer", guard=True), ids).tobytes() == once.tobytes()
+
+
+def test_only_what_a_cache_holds_is_read(tokens: Compiled) -> None:
+    """Calls of products are cut to the positions that are filled, to the same bits as whole ones."""
+    program = prepare(tokens.plans)
+    calls = program._machine._entries["main"]  # pyright: ignore
+    word, whole, *_ = calls._calls.fills.T
+    assert len(word) and (calls._words[word] <= whole).all()
+    ids = [7, 3, 9]
+    first = logits(program, ids)
+    assert (calls._words[word] < whole).any()
+    program.reset()
+    calls._fill = lambda end: None  # every call goes on to the capacity
+    calls._words[word] = whole
+    assert logits(program, ids).tobytes() == first.tobytes()
+
+
+WRONG_FILLS: dict[str, Callable[[Array], Array]] = {
+    "three columns": lambda f: f[:, :3],
+    "a word that is an address": lambda f: f * 0,
+    "words outside": lambda f: f + (1 << 40),
+    "a longer extent": lambda f: f + np.array([0, 1, 0, 0]),
+    "one twice": lambda f: np.concatenate([f, f]),
+    "before the first position": lambda f: f - np.array([0, 0, 1 << 20, 0]),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_FILLS)
+def test_a_program_that_would_read_past_its_caches_is_refused(
+    tokens: Compiled, tmp_path: Path, what: str
+) -> None:
+    tokens.save(tmp_path / "p.wafer")
+    a = read(tmp_path / "p.wafer")
+    fills = a.array("main/tables/fills.npy")
+    files = {**a.files, "main/tables/fills.npy": npy(WRONG_FILLS[what](fills))}
+    manifest = {k: v for k, v in a.manifest.items() if k not in ("format", "sha256")}
+    write(tmp_path / "q.wafer", manifest, files)
+    with pytest.raises(InvalidArtifact, match=r"fills\.npy"):
+        load(tmp_path / "q.wafer")
 
 
 def test_no_cache_goes_to_the_host(tokens: Compiled) -> None:

@@ -309,6 +309,7 @@ def test_what_entries_share_is_in_the_file_once(saved: Path) -> None:
             "image.json",
             "phases/plan.txt",
             "placement.json",
+            "tables/fills.npy",
             "tables/relocations.npy",
             "tables/words.npy",
         ]
