@@ -170,13 +170,15 @@ LAYERS = 3  # that are weighed together; the others are split as the second of t
 
 
 def along_layers(beam: Beam, layers: Layers) -> dict[int, Choice]:
-    """The choices for the nodes of all layers, which lie on regions of one size."""
+    """The choices for the nodes of all layers, on regions of one size, and for those like them beside."""
     some = min(layers.count, LAYERS)
     chosen = beam.run(range(layers.start, layers.start + some * layers.period))
     model = layers.start + min(1, some - 1) * layers.period
-    return {
-        layers.start + number * layers.period + i: chosen[model + i]
-        for number in range(layers.count)
-        for i in range(layers.period)
-        if model + i in chosen
-    }
+    nodes = beam.graph.nodes
+    out: dict[int, Choice] = {}
+    # A layer cut short before the first one or after the last takes part where its ops are the same.
+    for i in range(max(0, layers.start - layers.period), min(len(nodes), layers.end + layers.period)):
+        like = model + (i - layers.start) % layers.period
+        if like in chosen and nodes[i].op == nodes[like].op:
+            out[i] = chosen[like]
+    return out

@@ -38,7 +38,7 @@ Report = Callable[[str, float], None]  # (phase, share done)
 
 RESIDENT, WORKING = 0.62, 0.30  # of SRAM: what all constants may take, and one op's working set
 ROOMY = 0.5  # of all SRAM: where constants take more, plans are made within budgets from the start
-STACKS = 2  # sizes of regions tried for layers that are alike
+STACKS = 4  # sizes of regions tried until layers that are alike fit
 ATTEMPTS = 4  # plans made where memory is tight
 MORE = 1.25  # of what a plan is over budget, taken from the next one's: choices come in steps
 RESIDENT_ROLES = ("constant", "state")
@@ -56,7 +56,7 @@ class DoesNotFit(ValueError):
 
 @dataclass(frozen=True)
 class Assignment:
-    """For each group its region's number; for each region its name and logical size."""
+    """For each node its region's number; for each region its name and logical size."""
 
     region_of: tuple[int, ...]
     sizes: tuple[Size, ...]
@@ -212,7 +212,7 @@ def plan(
     side = likely_side(graph, wafer) if objective == "latency" else float(max(sizes[0]))
 
     def together(size: tuple[int, int]) -> float:
-        return search.build(estimator, Assignment((0,) * len(groups), ((name, *size),)))
+        return search.build(estimator, Assignment((0,) * len(graph.nodes), ((name, *size),)))
 
     report("plan", 0.0)
     columns, rows = sizes[-1]
@@ -228,7 +228,7 @@ def plan(
         largest = region.columns * region.rows
         if few:
             # Each op by itself: where its result goes next is an estimate, and may mislead.
-            a = Assignment((0,) * len(groups), ((name, region.columns, region.rows),))
+            a = Assignment((0,) * len(graph.nodes), ((name, region.columns, region.rows),))
             search.build(estimator, a, looks_ahead=False)
     # Regions apart pay in a pipeline, or where together nothing fits; none larger than all together.
     smaller = [s for s in sizes if s[0] * s[1] <= largest]
@@ -250,13 +250,13 @@ def _stack(search: _Search, estimator: Estimator, side: float, report: Report) -
     found = repeated(search.graph)
     if found is None:
         return
-    stacks = stacked(search.graph, search.groups, found, search.wafer, side, RESIDENT)
+    stacks = stacked(search.graph, found, search.wafer, side, RESIDENT)
     for attempt, (region_of, sizes) in enumerate(islice(stacks, STACKS)):
         report("plan", attempt / STACKS)
         a = Assignment(region_of, sizes)
         search.build(estimator, a, pinned=search.along(estimator, a, found))
-        if search.best is None:
-            search.build(estimator, a)
+        if search.best is not None:
+            return
 
 
 def _tighten(search: _Search, estimator: Estimator, report: Report) -> None:
@@ -267,7 +267,7 @@ def _tighten(search: _Search, estimator: Estimator, report: Report) -> None:
     graph, wafer = search.graph, search.wafer
     columns, rows = logical_width(wafer, wafer.width), wafer.height
     name = search.groups[0].name
-    together = Assignment((0,) * len(search.groups), ((name, columns, rows),))
+    together = Assignment((0,) * len(graph.nodes), ((name, columns, rows),))
     shared = budget(graph, range(len(graph.nodes)), columns, rows, wafer, alike(graph, search.others))
     room = wafer.sram_bytes - code_bytes((n.op for g in (graph, *search.others) for n in g.nodes), wafer)
     limits: dict[int, Limits] = {}
@@ -312,15 +312,14 @@ class _Search:
 
     def along(self, estimator: Estimator, a: Assignment, alike: Layers) -> dict[int, Choice]:
         """Choices for all nodes of layers that are alike, weighed together."""
-        groups = {i: a.region_of[g] for g, group in enumerate(self.groups) for i in group.nodes}
         inside = range(alike.start, alike.end)
-        one = groups[alike.start + alike.period]
-        limits = estimator.limits([i for i in inside if groups[i] == one])
+        one = a.region_of[alike.start + alike.period]
+        limits = estimator.limits([i for i in inside if a.region_of[i] == one])
         by_place = {(i - alike.start) % alike.period: v for i, v in limits.items()}
         whole = {i: by_place[(i - alike.start) % alike.period] for i in inside}
         _, columns, rows = a.sizes[one]
         chosen = along_layers(Beam(self.graph, self.wafer, columns, rows, whole, self.ahead), alike)
-        return {i: c for i, c in chosen.items() if a.sizes[groups[i]][1:] == (columns, rows)}
+        return {i: c for i, c in chosen.items() if a.sizes[a.region_of[i]][1:] == (columns, rows)}
 
     def build(
         self,
@@ -340,7 +339,7 @@ class _Search:
         regions = _regions(wafer, a, self.placer, self.seed)
         if regions is None:
             return float("inf")
-        region_of = {i: a.region_of[g] for g, group in enumerate(self.groups) for i in group.nodes}
+        region_of = dict(enumerate(a.region_of))
         given = dict(limits or {})
         fixed = dict(pinned or {})
         if limits is not None:
@@ -469,4 +468,4 @@ def _apart(
         sizes[i] = (
             (name, max(1, columns // 2), rows) if columns >= rows else (name, columns, max(1, rows // 2))
         )
-    return Assignment(tuple(range(len(groups))), tuple(sizes))
+    return Assignment(tuple(r for r, g in enumerate(groups) for _ in g.nodes), tuple(sizes))

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ..ir.graph import Graph
-from .group import Group
 from .place import Size, logical_width
 from .repeats import Layers
 from .wafer import Wafer
@@ -21,16 +20,18 @@ EDGE = 0.5  # of the SRAM of the strip beside the layers': what its constants ma
 
 
 def stacked(
-    graph: Graph, groups: Sequence[Group], layers: Layers, wafer: Wafer, side: float, resident: float
+    graph: Graph, layers: Layers, wafer: Wafer, side: float, resident: float
 ) -> Iterator[tuple[tuple[int, ...], tuple[Size, ...]]]:
-    """(region of each group, regions) of stacks of layers, those nearest to `side` x `side` cores first.
+    """(region of each node, regions) of stacks of layers, those nearest to `side` x `side` cores first.
 
     resident: share of a region's SRAM that constants may take.
     """
-    place = [_layer(graph, g, layers) for g in groups]
-    kept = [_constants(graph, g) for g in groups]
+    place = [layers.of(i) for i in range(len(graph.nodes))]
+    kept = [_bytes(graph, i) for i in range(len(graph.nodes))]
     of_layer = max(sum(b for b, p in zip(kept, place, strict=True) if p == i) for i in range(layers.count))
-    ends = [sum(b for b, p in zip(kept, place, strict=True) if p == i) for i in (-1, layers.count)]
+    # What takes more than a layer lies apart; the rest of a layer's ops stay with the layer next to them.
+    apart = [p if b > of_layer and p in (-1, layers.count) else 0 for b, p in zip(kept, place, strict=True)]
+    ends = [sum(b for b, p in zip(kept, apart, strict=True) if p == i) for i in (-1, layers.count)]
     width = logical_width(wafer, wafer.width)
     edge = math.ceil(sum(ends) / (EDGE * width * wafer.sram_bytes))
     found: list[tuple[float, int, int, int]] = []
@@ -43,7 +44,9 @@ def stacked(
                 found.append((off, columns, rows, each))
     for _, columns, rows, each in sorted(found):
         count = -(-layers.count // each)
-        sizes: list[Size] = [(f"layers {i * each} on", columns, rows) for i in range(count)]
+        sizes: list[Size] = [
+            (f"layers {-(-i * layers.count // count)} on", columns, rows) for i in range(count)
+        ]
         before, after = 0, count - 1
         if ends[1]:
             after = len(sizes)
@@ -51,22 +54,14 @@ def stacked(
         if ends[0]:
             before = len(sizes)
             sizes.append(("before the layers", *_share(width, edge, ends[0], ends)))
-        region = [before if p < 0 else after if p >= layers.count else p // each for p in place]
+        inside = [min(max(p, 0), layers.count - 1) * count // layers.count for p in place]
+        region = [before if a < 0 else after if a else i for a, i in zip(apart, inside, strict=True)]
         yield tuple(region), tuple(sizes)
 
 
 def _share(width: int, rows: int, nbytes: int, all_bytes: Sequence[int]) -> tuple[int, int]:
     """Columns and rows of the strip beside the layers', in proportion to what is kept there."""
     return max(1, width * nbytes // sum(all_bytes)), rows
-
-
-def _layer(graph: Graph, group: Group, layers: Layers) -> int:
-    """The layer of most of the group's constants."""
-    return layers.of(max(group.nodes, key=lambda i: _bytes(graph, i)))
-
-
-def _constants(graph: Graph, group: Group) -> int:
-    return sum(_bytes(graph, i) for i in group.nodes)
 
 
 def _bytes(graph: Graph, node: int) -> int:

@@ -18,7 +18,6 @@ from waferc.ir.graph import Graph
 from waferc.ir.ops.contract import Contract
 from waferc.placement.critical import critical_path
 from waferc.placement.follow import FEW, LONG, join_split
-from waferc.placement.group import layers
 from waferc.placement.layout import Cut, Grid, Split
 from waferc.placement.plan import Plan
 from waferc.placement.planner import plan
@@ -65,10 +64,10 @@ def test_what_does_not_repeat_has_no_layers() -> None:
 @pytest.mark.parametrize("side", [20.0, 60.0])
 def test_stacks_hold_each_layer_whole(side: float) -> None:
     g = graph()
-    groups, found = layers(g), repeated(g)
+    found = repeated(g)
     assert found is not None
-    for region_of, sizes in stacked(g, groups, found, WAFER, side, 0.6):
-        assert len(region_of) == len(groups) and max(region_of) < len(sizes)
+    for region_of, sizes in stacked(g, found, WAFER, side, 0.6):
+        assert len(region_of) == len(g.nodes) and max(region_of) < len(sizes)
         assert sum(c * r for _, c, r in sizes) <= WAFER.cores
         order = [r for r in region_of if sizes[r][0].startswith("layers")]
         assert order == sorted(order)
