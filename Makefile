@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml
 smollm2: $(STAMP) ## a language model: export it to build/smollm2.onnx, compile it to build/smollm2.wafer
 	$(BIN)/python examples/fetch_models.py smollm2
 	$(BIN)/python examples/smollm2/export.py build/models/SmolLM2-135M-Instruct.Q4_1.gguf build/smollm2.onnx
-	$(BIN)/waferc compile build/smollm2.onnx -o build/smollm2.wafer --wafer 128x128 --capacity 1024 \
+	$(BIN)/waferc compile build/smollm2.onnx -o build/smollm2.wafer --capacity 1024 \
 		--entry prefill:S=64 --entry decode:S=1 \
 		--tokenizer build/smollm2/tokenizer.json --chat-template build/smollm2/chat_template.jinja
 
