@@ -41,7 +41,12 @@ PROMPTS = (
     "The three laws of motion say that",
     "In 1969, astronauts",
     "A good recipe for bread starts with",
-    "Q: Why is the sky blue?\nA:",
+    # Longer than a chunk of 64 tokens, so that it takes both entries.
+    "The Moon is the only natural satellite of the Earth. It orbits the planet once about every twenty-seven "
+    "days, and the same side always faces us. Its gravity causes the tides of the oceans: twice a day the "
+    "water rises, and twice it falls. In 1969 humans landed there for the first time, and they brought back "
+    "stones that are more than four billion years old. "
+    "What the stones told us was that the Moon",
 )
 REQUIRED = {"f32": 1.05, "f16": 0.65, "bf16": 0.65}
 
