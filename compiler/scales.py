@@ -71,7 +71,7 @@ def scale_results(graph: Graph) -> Graph:
 
 
 def cut_caches_freely(graph: Graph) -> Graph:
-    """Products that read a cache with one dimension of their result for each axis, copied to what it is.
+    """Products that read a cache with at most one axis in a dimension of their result, copied to what it is.
 
     A cache lies as one entry's product cuts it; those of other entries must be able to cut alike.
     """
@@ -80,10 +80,14 @@ def cut_caches_freely(graph: Graph) -> Graph:
     nodes: list[Node] = []
     for node in graph.nodes:
         op = node.op
-        write = identity(access_axes(op.write))
-        if type(op) is not Contract or caches.isdisjoint(node.inputs) or op.write == write:
+        if (
+            type(op) is not Contract
+            or caches.isdisjoint(node.inputs)
+            or all(len(e.axes) <= 1 for e in op.write)
+        ):
             nodes.append(node)
             continue
+        write = identity(access_axes(op.write))
         sizes = tuple((a, op.size[a]) for a in access_axes(op.write))
         plain = _fresh(f"{node.output}.plain", tensors)
         tensors[plain] = Tensor(plain, tuple(n for _, n in sizes), op.out_type)
