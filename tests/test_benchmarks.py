@@ -14,9 +14,11 @@ from waferc.compiler import compile_model
 from waferc.compiler.feeds import random_feed
 from waferc.compiler.golden import OnnxRuntime
 from waferc.compiler.verify import Rule, compare
+from waferc.placement.wafer import preset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+import decoders
 import generate
 from plot import plot
 
@@ -106,3 +108,17 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     ]
     plot(rows, tmp_path / "p.svg")
     assert (tmp_path / "p.svg").read_text().count(">0.50<") == 4
+
+
+def test_a_decoder_of_shapes_is_measured() -> None:
+    d = generate.Decoder("small", 3, 64, 96, 4, 2, 128, head=16)
+    wafer = preset("32x32")
+    row = decoders.measured(decoders.Case(lambda: generate.decode(d, 0, shapes_only=True), wafer, 64))
+    assert 0 < 3 * row["layer_cycles"] < 2 * row["cycles"] and row["cycles"] <= row["cycles_at_f32"]
+    assert row["tokens_per_second"] == pytest.approx(wafer.clock_hz / row["cycles"], rel=1e-3)
+    case = decoders.Case(lambda: generate.decode_layer(d), wafer, 64, layers=3, published=1000)
+    layer = decoders.measured(case)
+    assert layer["layer_cycles"] == layer["cycles"]
+    assert layer["ratio"] == round(layer["cycles"] / 1000, 2)
+    assert layer["tokens_per_second"] == pytest.approx(wafer.clock_hz / layer["cycles"] / 3, rel=1e-3)
+    assert "vector.fma_mixed" in str(row["assumed"])
