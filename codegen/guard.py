@@ -11,7 +11,8 @@ from .addresses import Addresses, TaskLayout
 from .arithmetic import I1_TYPE, I64_TYPE, POINTER
 
 READ_OUTSIDE, WRITE_OUTSIDE, STALE_READ = 1, 2, 3
-POISON = 0xA5  # every byte of a dead buffer
+# Every byte of a dead buffer: no number in f16, one near the end in bf16 and f32, a rare one in integers.
+POISON = 0xFE
 
 
 class Guard:
