@@ -262,9 +262,9 @@ def test_work_of_a_matrix_vector_tile() -> None:
     assert none == 0
     assert one[0].dispatches.tolist() == [[4, 16, 64]] * 2
     assert one[0].elements.tolist() == [[192, 768, 3072], [32, 128, 512]]
-    # f64: 4 x 48 and 64 x 8 products take more than 1024 bytes.
-    assert two[0].dispatches.tolist() == [[CLOSED] * 3, [2, 2, CLOSED]]
-    assert held.tolist() == [[1024] * 3, [256, 1024, 1024]]
+    # f64: 16 x 48 products take more than 4096 bytes, 64 x 8 just as many.
+    assert two[0].dispatches.tolist() == [[2, CLOSED, CLOSED], [2, 2, 2]]
+    assert held.tolist() == [[1536, 4096, 4096], [256, 1024, 4096]]
     assert two[0].elements.tolist() == [[384, 1536, 6144], [64, 256, 1024]]
 
 
