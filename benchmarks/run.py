@@ -79,7 +79,7 @@ def _workloads() -> Iterator[Workload]:
     halves = ("--weights", "f16")
     yield Workload("matvec-chain", "matvec-chain", 1.0)
     yield Workload("matvec-chain-f16", "matvec-chain", 0.6, halves)
-    tokens = ("--range", f"input_ids=0:{generate.VOCABULARY}")
+    tokens = ("--range", f"input_ids=0:{generate.SMOLLM2_135M.vocabulary}")
     yield Workload("decode", "decode", 1.05, (), tokens)
     yield Workload("decode-f16", "decode", 0.65, halves, tokens)
 

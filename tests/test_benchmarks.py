@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import decoders
 import generate
+import run
 from plot import plot
 
 SMOL = generate.SMOLLM2_135M
@@ -122,3 +123,7 @@ def test_a_decoder_of_shapes_is_measured() -> None:
     assert layer["ratio"] == round(layer["cycles"] / 1000, 2)
     assert layer["tokens_per_second"] == pytest.approx(wafer.clock_hz / layer["cycles"] / 3, rel=1e-3)
     assert "vector.fma_mixed" in str(row["assumed"])
+
+
+def test_every_workload_of_make_bench_has_a_model() -> None:
+    assert {w.model for w in run.WORKLOADS.values()} >= set(generate.MODELS)
