@@ -81,7 +81,7 @@ class Sweeping:
         self.graph = plan.graph
         self.tasks = [_Task(s, plan.graph.nodes[s.node].output) for s in plan.steps if s.kind == "task"]
         self.pasts = {past for past, _ in self.graph.states}
-        self.own = {past: present for present, past in plan.graph.in_place().items()}
+        self.own = {past: present for present, past in plan.graph.in_place.items()}
         self.of: dict[str, Home] = {}
         self.mine: list[int] = []  # homes that live during this entry's calls only
         self.padded: dict[tuple[str, Margin], Home] = {}

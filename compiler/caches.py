@@ -204,7 +204,7 @@ def in_place(graph: Graph) -> Graph:
         return node
 
     out = replace(graph, nodes=tuple(map(changed, graph.nodes)))
-    own = out.in_place()
+    own = out.in_place
     return replace(out, outputs=tuple(t for t in graph.outputs if t not in own))
 
 

@@ -75,7 +75,7 @@ def cut_caches_freely(graph: Graph) -> Graph:
 
     A cache lies as one entry's product cuts it; those of other entries must be able to cut alike.
     """
-    caches = graph.in_place().keys()
+    caches = graph.in_place.keys()
     tensors = dict(graph.tensors)
     nodes: list[Node] = []
     for node in graph.nodes:

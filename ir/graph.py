@@ -95,8 +95,9 @@ class Graph:
     @cached_property
     def resident(self) -> frozenset[str]:
         """Tensors that lie still on the cores that read them: constants, and caches changed in place."""
-        return frozenset(self.constants) | self.in_place().keys()
+        return frozenset(self.constants) | self.in_place.keys()
 
+    @cached_property
     def in_place(self) -> dict[str, str]:
         """Presents that are their past, changed where it lies: present -> past."""
         readers = self.readers()
@@ -131,7 +132,7 @@ class Graph:
 
         Raises InvalidModel where states swap values in a ring: there is no such order.
         """
-        own = self.in_place()
+        own = self.in_place
         left, out = [s for s in self.states if s[1] not in own], list[tuple[str, str]]()
         while left:
             read = {present for _, present in left}
@@ -165,7 +166,7 @@ class Graph:
         for t in self.results:
             if t not in ready:
                 raise InvalidModel(f"output {t!r} is never written")
-        own = self.in_place()
+        own = self.in_place
         for i, n in enumerate(self.nodes):
             if n.op.updates is not None and n.output not in own:
                 raise InvalidModel(

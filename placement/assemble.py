@@ -45,7 +45,7 @@ def assemble(
     a = Assembly(graph, wafer, regions, 0.0 if crowded else PILE, kept)
     a.tensors.update(graph.tensors)
     pasts = {p for p, _ in graph.states}
-    own = graph.in_place()
+    own = graph.in_place
     caches: dict[str, int] = {}  # present -> node, until its first reader says where it lies
 
     def lay(tensors: Iterable[str], region: int) -> None:

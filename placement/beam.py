@@ -77,7 +77,7 @@ class Beam:
     def run(self, nodes: Sequence[int]) -> dict[int, Choice]:
         """The choices for `nodes`; what others make lies anywhere and is ready."""
         last = {t: i for i in nodes for t in self.graph.nodes[i].inputs}
-        own = self.graph.in_place()
+        own = self.graph.in_place
         ways = [_Way({}, 0.0, (1.0, 0.0, 0.0), None, None)]
         for i in nodes:
             output = self.graph.nodes[i].output

@@ -62,7 +62,7 @@ def residents(plan: Plan) -> Residents:
                 of.setdefault(o.buffer, Kept(number[o.buffer], s.grid, held))
     results = {s.tensor: s.result for s in plan.steps if s.kind == "task"}
     laid = {s.tensor: s for s in plan.steps if s.kind == "input"}
-    own = plan.graph.in_place()
+    own = plan.graph.in_place
     states = {
         past: (laid[past], number[laid[past].result], number[results[present]] if present in own else -1)
         for past, present in plan.graph.states

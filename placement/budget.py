@@ -161,7 +161,7 @@ def budget(
     alike: Mapping[int, Op] | None = None,
 ) -> Budget:
     """The offers of `nodes` on one region; of a constant with several readers the first one keeps it."""
-    own, seen = graph.in_place(), set[str]()
+    own, seen = graph.in_place, set[str]()
     keys: dict[int, Any] = {}
     offers: dict[Any, Offer] = {}
     for i in nodes:

@@ -274,7 +274,7 @@ def _judge_graph(plan: Plan, index: Index) -> None:
         found = [s for s in index.writers.get(name, ()) if s.kind == "input"]
         if len(found) != 1:
             raise IllegalPlan(f"input {name!r} is laid by {len(found)} steps, not 1")
-    own = graph.in_place()
+    own = graph.in_place
     for past, present in graph.states:
         s = index.updates.get(past)
         if s is None and present in own:

@@ -54,7 +54,7 @@ def _judge_buffer(plan: Plan, b: Buffer, number: int) -> None:
 def _judge_step(plan: Plan, s: Step, users: list[list[int]], takers: dict[int, Step]) -> None:
     """A step's buffers are its own, on its grid, and large enough; notes who uses what when."""
     op, p = s.op, s.position
-    pasts, own = {past for past, _ in plan.graph.states}, plan.graph.in_place()
+    pasts, own = {past for past, _ in plan.graph.states}, plan.graph.in_place
     role: Role = "result"
     if s.kind in ("input", "update") or s.tensor in own:
         role = "state" if s.tensor in pasts or s.tensor in own else "input"
@@ -130,7 +130,7 @@ def _judge_over(plan: Plan, index: Index, new: Buffer, users: Sequence[Sequence[
     old, s = plan.buffers[new.over], index.owner.get(new.number)
     where = f"{buffer_name(new)}: takes over {buffer_name(old)}"
     made = index.owner.get(old.number)
-    kept = s is not None and plan.graph.in_place().get(s.tensor, "") == old.name
+    kept = s is not None and plan.graph.in_place.get(s.tensor, "") == old.name
     if s is None or made is None or {new.role, old.role} != {"state" if kept else "result"}:
         raise IllegalPlan(f"{where}; only a result can take over a result, a state's new value its old one")
     for what in ("region", "grid", "shape", "pitches", "address"):

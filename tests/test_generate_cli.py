@@ -279,7 +279,7 @@ def test_entries_of_any_length_cut_caches_alike() -> None:
     entries = {"prefill": {"S": 20}, "decode": {"S": 1}}  # 80 rows of probabilities
     compiled = compile_model(model, wafer="16x16", capacity=CAPACITY, entries=entries, until="plan")
     for graph in compiled.graphs.values():
-        caches = graph.in_place()
+        caches = graph.in_place
         read = [n for n in graph.nodes if not caches.keys().isdisjoint(n.inputs) and type(n.op) is Contract]
         assert len(read) == 4
         assert all(len(e.axes) <= 1 for n in read for e in n.op.write)
