@@ -1,0 +1,124 @@
+"""waferc as a backend of the ONNX standard, as `onnx.backend.test` runs one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnx.backend.base import Backend, BackendRep
+
+from ..ir.op import Array
+from .errors import DoesNotFit, UsageError, quoted
+from .pipeline import Compiled, compile_model
+
+WAFERS = ("8x8", "16x16", "32x32", "64x64", "128x128")  # the first that a model fits on
+
+
+class WaferRep(BackendRep):
+    """A model, compiled once for each set of shapes that it is run with.
+
+    runs_on: "wafer", "host", or "mixed" where the host has a share; no program has a host step yet.
+    """
+
+    runs_on = "wafer"
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        stored = {t.name for t in model.graph.initializer}
+        stored |= {t.values.name for t in model.graph.sparse_initializer}
+        self._model = model.SerializeToString()
+        self._inputs = [v for v in model.graph.input if v.name not in stored]
+        self._outputs = [v.name for v in model.graph.output]
+        self._compiled: dict[tuple[tuple[int, ...], ...], Compiled] = {}
+        if not any(map(_open, self._inputs)):
+            self._fitted({})
+
+    def run(self, inputs: Sequence[Any] | Mapping[str, Any], **kwargs: Any) -> tuple[Array, ...]:
+        """The outputs in the model's order, for inputs by name or in the model's order.
+
+        Inputs that are initializers too are constants, none of the inputs. A model with open dimensions is
+        compiled here, so this raises what `prepare` does; and InputError for inputs that disagree with it.
+        """
+        if not isinstance(inputs, Mapping):
+            if len(inputs) != len(self._inputs):
+                raise UsageError(f"{len(inputs)} inputs given, the model takes {len(self._inputs)}")
+            inputs = {v.name: x for v, x in zip(self._inputs, inputs, strict=True)}
+        if missing := [v.name for v in self._inputs if v.name not in inputs]:
+            raise UsageError(f"input {quoted(missing[0])} is missing")
+        shapes = {v.name: np.shape(inputs[v.name]) for v in self._inputs if _open(v)}
+        # One thread: a small wafer's model is done before a second one is awake.
+        outputs = self._fitted(shapes).run(inputs, threads=1)
+        return tuple(outputs[name] for name in self._outputs)
+
+    def _fitted(self, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:
+        """The program for these shapes, on the smallest wafer that it fits on."""
+        key = tuple(shapes.values())
+        if key not in self._compiled:
+            self._compiled[key] = _compile(self._model, shapes)
+        return self._compiled[key]
+
+
+class WaferBackend(Backend):
+    """Compiles for a small wafer and runs there.
+
+    What waferc cannot do raises UnsupportedOperator, which names the operators, or another
+    UnsupportedModel; a model too large for the largest of `WAFERS` raises DoesNotFit.
+    """
+
+    @classmethod
+    def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> WaferRep:
+        """The model ready to run: compiled, unless it leaves shapes open.
+
+        Raises the errors of `compiler.errors`.
+        """
+        if not cls.supports_device(device):
+            raise UsageError(f"device {quoted(device)}: there is CPU only, which runs the wafer's program")
+        return WaferRep(model)
+
+    @classmethod
+    def run_node(
+        cls,
+        node: onnx.NodeProto,
+        inputs: Sequence[Any],
+        device: str = "CPU",
+        outputs_info: Sequence[tuple[np.dtype[Any], tuple[int, ...]]] | None = None,
+        **kwargs: Any,
+    ) -> tuple[Array, ...]:
+        """The outputs of one node for the values of those inputs that it does not omit.
+
+        outputs_info: not needed, types follow from the operator. kwargs: `opset_version`, by default the
+        newest.
+        """
+        arrays = [np.asarray(x) for x in inputs]
+        values = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+            for name, x in zip(filter(None, node.input), arrays, strict=True)
+        ]
+        results = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        graph = helper.make_graph([node], "node", values, results)
+        opset = kwargs.get("opset_version", onnx.defs.onnx_opset_version())
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid(node.domain, opset)])
+        return cls.prepare(onnx.shape_inference.infer_shapes(model), device).run(arrays)
+
+    @classmethod
+    def supports_device(cls, device: str) -> bool:
+        return device.split(":")[0] == "CPU"
+
+
+def _open(value: onnx.ValueInfoProto) -> bool:
+    """Whether a tensor's shape is not all given by the model."""
+    tensor = value.type.tensor_type
+    return value.type.HasField("tensor_type") and not (
+        tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim)
+    )
+
+
+def _compile(model: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:
+    for wafer in WAFERS[:-1]:
+        try:
+            return compile_model(model, wafer=wafer, shapes=shapes)
+        except DoesNotFit:
+            pass  # on this one
+    return compile_model(model, wafer=WAFERS[-1], shapes=shapes)
