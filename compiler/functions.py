@@ -24,7 +24,10 @@ def has_body(op_type: str, domain: str, opset: int) -> bool:
 def body_of(
     node: onnx.NodeProto, domain: str, opset: int, types: Sequence[bytes]
 ) -> onnx.FunctionProto | None:
-    """The standard's body for `node`, whose inputs have `types` (serialised); None without one."""
+    """The standard's body for `node`, whose inputs have `types` (serialised); None without one.
+
+    It has the operator's default attributes, to which it may refer like to given ones.
+    """
     schema = _schema(node.op_type, domain, opset)
     if schema is None:
         return None
@@ -39,4 +42,10 @@ def body_of(
             content = schema.get_context_dependent_function_with_opset_version(
                 max(versions), node.SerializeToString(), types
             )
-    return onnx.FunctionProto.FromString(content) if isinstance(content, bytes) else content
+    if content is None:
+        return None
+    body = onnx.FunctionProto()
+    body.MergeFromString(content if isinstance(content, bytes) else content.SerializeToString())
+    defaults = [cast(onnx.AttributeProto, a.default_value) for a in schema.attributes.values()]
+    body.attribute_proto.extend(d for d in defaults if d.type != onnx.AttributeProto.UNDEFINED)
+    return body

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
-from onnx import checker, version_converter
+from onnx import checker, helper, version_converter
 
 from ..ir import ops
 from ..ir.graph import REGISTRY, Graph
@@ -235,11 +235,38 @@ def _converted(proto: onnx.ModelProto) -> onnx.ModelProto:
     if have >= target:
         return proto
     try:
-        return version_converter.convert_version(proto, target)
+        ready = _with_slopes_of_channels(proto) if have < OLDEST_DIRECT_OPSET and "PRelu" in used else proto
+        return version_converter.convert_version(ready, target)
     except (RuntimeError, ValueError) as e:
         first = str(e).strip().splitlines()
         reason = shown(first[0] if first else "no reason given", 160)
         raise UnsupportedModel(f"opset {have} cannot be converted to {target}: {reason}") from None
+
+
+def _with_slopes_of_channels(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with PRelu's slopes as opset 7 wants them.
+
+    Before it a slope of one dimension was that of the channels, the second dimension; onnx's converter
+    leaves it as it is.
+    """
+    out = onnx.ModelProto()
+    out.CopyFrom(proto)
+    known = onnx.shape_inference.infer_shapes(proto).graph
+    ranks = {t.name: len(t.dims) for t in known.initializer}
+    for v in (*known.input, *known.value_info):
+        if v.type.tensor_type.HasField("shape"):
+            ranks.setdefault(v.name, len(v.type.tensor_type.shape.dim))
+    del out.graph.node[:]
+    for node in proto.graph.node:
+        aligned = onnx.NodeProto()
+        aligned.CopyFrom(node)
+        rank = ranks.get(node.input[0], 0) if node.op_type == "PRelu" else 0
+        if rank > 2 and ranks.get(node.input[1]) == 1:
+            aligned.input[1] = f"{node.output[0]}.slope"
+            names = [node.input[1]], [aligned.input[1]]
+            out.graph.node.append(helper.make_node("Unsqueeze", *names, axes=range(1, rank - 1)))
+        out.graph.node.append(aligned)
+    return out
 
 
 def _build(

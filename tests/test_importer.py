@@ -198,6 +198,21 @@ def test_opset_6_goes_through_the_converter() -> None:
     np.testing.assert_array_equal(evaluate(imported, {"a": a})["y"], a * b[:, None])
 
 
+@pytest.mark.parametrize("constant", [True, False])
+def test_slopes_of_opset_6_are_of_channels(constant: bool) -> None:
+    """Though they would broadcast along the last dimension too."""
+    x, slope = normal(2, 3, 4, 3), normal(3)
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, x.shape) for n in ("x", "z")]
+    nodes = [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("PRelu", ["y", "s"], ["z"])]
+    stored = [numpy_helper.from_array(slope, "s")] if constant else []
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], stored)
+    graph.input.append(helper.make_tensor_value_info("s", TensorProto.FLOAT, [3]))
+    proto = helper.make_model(graph, ir_version=3, opset_imports=[helper.make_opsetid("", 6)])
+    fed = {"x": x} if constant else {"x": x, "s": slope}
+    want = np.where(-x < 0, -x * slope[:, None, None], -x)
+    np.testing.assert_array_equal(evaluate(import_model(proto), fed)["z"], want)
+
+
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 15, 18, 21])
 def test_one_network_in_every_opset(opset: int) -> None:
     x = normal(4)
@@ -250,10 +265,14 @@ def test_a_function_that_calls_itself_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("op_type", "opset", "own"),
-    [("Shrink", 21, {"lambd": 0.3, "bias": 0.1}), ("MeanVarianceNormalization", 13, {"axes": [0, 1]})],
+    [
+        ("Shrink", 21, {"lambd": 0.3, "bias": 0.1}),
+        ("MeanVarianceNormalization", 13, {"axes": [0, 1]}),
+        ("MeanVarianceNormalization", 13, {}),
+    ],
 )
 def test_standard_functions_expand(op_type: str, opset: int, own: dict[str, object]) -> None:
-    x = normal(3, 40)
+    x = normal(3, 4, 5, 2)
     proto = model(op_type, [x], opset=opset, **own)
     close(evaluate(import_model(proto), {"x0": x})["y0"], golden(proto, {"x0": x})["y0"])
 

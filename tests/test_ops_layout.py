@@ -143,6 +143,8 @@ ELEMENTWISE = [
     case("Dropout", normal(3, 4), opset=13, outputs=2),
     case("Dropout", normal(3, 4), opset=7, ratio=0.3),
     case("Add", np.array(2.0, np.float32), np.array(3.0, np.float32)),
+    case("Pow", whole(40, low=1, high=9), whole(40, low=-2, high=9).astype(np.float32)),
+    case("Pow", whole(9, low=-9, high=9), np.array(5.0, np.float32), constants=[1]),
 ]
 
 REARRANGE = [
@@ -182,6 +184,7 @@ REARRANGE = [
     case("Tile", normal(3, 4), ints(2, 3), constants=[1]),
     *(case("DepthToSpace", normal(1, 8, 2, 3), blocksize=2, mode=m) for m in ("DCR", "CRD")),
     case("SpaceToDepth", normal(1, 2, 4, 6), blocksize=2),
+    case("SpaceToDepth", normal(1, 2, 4, 6), blocksize=2, mode="CRD", opset=28),
     case("Shape", normal(2, 3, 4)),
     case("Shape", normal(2, 3, 4), start=1, end=-1),
     case("Size", normal(2, 3)),

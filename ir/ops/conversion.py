@@ -12,6 +12,8 @@ from ..graph import GraphBuilder, Rule, Spec, Unsupported, register
 from ..op import Array
 from .elementwise import Add, Clip, Elementwise, Max, Min, Mul, Pow, Reciprocal, Sqrt, apply, scalar_constant
 
+POW_ERROR = 2.0**-41  # relative, of `math.pow` in f64 (2^-42) and a little more
+
 
 class Where(Elementwise):
     onnx = "Where"
@@ -49,6 +51,21 @@ class Cast(Elementwise):
         whole = np.nan_to_num(np.trunc(x[0].astype(np.float64)), nan=0.0)
         inside = np.clip(whole, low, np.nextafter(high, 0.0)).astype(to)
         return np.where(whole >= high, np.asarray(limits.max, to), inside)
+
+
+class NearWhole(Elementwise):
+    """The whole number that x misses by no more than `math.pow` may err, or x."""
+
+    exact = True
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        nearest = b.round(x[0])
+        error = b.mul(b.abs(nearest), b.const(POW_ERROR, self.out_type))
+        return b.select(b.compare("le", b.abs(b.sub(x[0], nearest)), error), nearest, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        nearest = np.rint(x[0])
+        return np.where(np.abs(x[0] - nearest) <= np.abs(nearest) * POW_ERROR, nearest, x[0])
 
 
 # -- rules that are more than one op ----------------------------------------------------
@@ -89,8 +106,9 @@ def _build_pow(g: GraphBuilder, spec: Spec) -> Sequence[str]:
             return [apply(g, Reciprocal, [x], hint)]
     if dtype.is_float or not g.dtype(y).is_float:
         return [apply(g, Pow, [x, cast(g, y, dtype)], hint)]
+    # Truncated as all floats: what should be whole must be.
     power = apply(g, Pow, [cast(g, x, F64), cast(g, y, F64)], hint)
-    return [cast(g, power, dtype, hint)]
+    return [cast(g, apply(g, NearWhole, [power], hint), dtype, hint)]
 
 
 def _variadic(kind: type[Elementwise]) -> Rule:

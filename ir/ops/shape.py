@@ -215,8 +215,9 @@ def _space_to_depth(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     s, hint = spec.attribute("blocksize"), spec.outputs[0]
     if h % s or w % s:
         raise InvalidModel(f"SpaceToDepth of {h}x{w} with blocks of {s}")
+    order = (0, 3, 5, 1, 2, 4) if spec.attribute("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
     blocks = reshape(g, spec.inputs[0], (n, c, h // s, s, w // s, s), hint)
-    return [reshape(g, transpose(g, blocks, (0, 3, 5, 1, 2, 4), hint), (n, c * s * s, h // s, w // s), hint)]
+    return [reshape(g, transpose(g, blocks, order, hint), (n, c * s * s, h // s, w // s), hint)]
 
 
 # -- constants and shapes ---------------------------------------------------------------
