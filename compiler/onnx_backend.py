@@ -28,7 +28,7 @@ class WaferRep(BackendRep):
     def __init__(self, model: onnx.ModelProto) -> None:
         stored = {t.name for t in model.graph.initializer}
         stored |= {t.values.name for t in model.graph.sparse_initializer}
-        self._model = model.SerializeToString()
+        self._model = model
         self._inputs = [v for v in model.graph.input if v.name not in stored]
         self._outputs = [v.name for v in model.graph.output]
         self._compiled: dict[tuple[tuple[int, ...], ...], Compiled] = {}
@@ -56,7 +56,12 @@ class WaferRep(BackendRep):
         """The program for these shapes, on the smallest wafer that it fits on."""
         key = tuple(shapes.values())
         if key not in self._compiled:
-            self._compiled[key] = _compile(self._model, shapes)
+            model = onnx.ModelProto()
+            model.CopyFrom(self._model)
+            for value in (v for v in model.graph.input if v.name in shapes):
+                dims = [onnx.TensorShapeProto.Dimension(dim_value=n) for n in shapes[value.name]]
+                value.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto(dim=dims))
+            self._compiled[key] = _compile(model.SerializeToString())
         return self._compiled[key]
 
 
@@ -115,10 +120,10 @@ def _open(value: onnx.ValueInfoProto) -> bool:
     )
 
 
-def _compile(model: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:
+def _compile(model: bytes) -> Compiled:
     for wafer in WAFERS[:-1]:
         try:
-            return compile_model(model, wafer=wafer, shapes=shapes)
+            return compile_model(model, wafer=wafer)
         except DoesNotFit:
             pass  # on this one
-    return compile_model(model, wafer=WAFERS[-1], shapes=shapes)
+    return compile_model(model, wafer=WAFERS[-1])
