@@ -225,7 +225,6 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", metavar="REGEX", help="tests whose name it is found in")
     parser.add_argument("--shard", type=float, default=1.0, help="a fixed part of the suite, such as 0.1")
     parser.add_argument("--workers", type=int, default=2, help="processes")
-    parser.add_argument("--seed", type=int, default=0, help="of the data that the tests draw")
     parser.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds of one test")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "conformance.json")
     parser.add_argument("--accept", action="store_true", help="write the passes to golden/conformance.txt")
@@ -252,7 +251,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _options(words)
     start = time.perf_counter()
     say = partial(print, file=sys.stderr, flush=True)
-    cases = [c for c in all_cases(options.seed) if in_shard(c.name, options.shard)]
+    cases = [c for c in all_cases() if in_shard(c.name, options.shard)]
     cases = [c for c in cases if not options.only or re.search(options.only, c.name)]
     rows = run(cases, options.workers, options.timeout, report=say)
     accepted = GOLDEN.read_text(encoding="utf-8").split() if GOLDEN.exists() else []

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 from onnx.backend.test.case.test_case import TestCase
@@ -22,12 +21,8 @@ CONTROL = {"If", "Loop", "Scan"}
 DRAWN = re.compile(r"test_bernoulli")
 
 
-def all_cases(seed: int = 0) -> list[TestCase]:
-    """All node tests and the models on disk, by name; takes 5 seconds.
-
-    seed: of the data that node tests draw. They do so once in a process.
-    """
-    np.random.seed(seed)
+def all_cases() -> list[TestCase]:
+    """All node tests and the models on disk, by name; takes 5 seconds. The data are always the same."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cases = list(load_model_tests(kind="node"))

@@ -201,6 +201,15 @@ def test_softmax_of_any_size(shape: tuple[int, ...], over: str, along: str, loga
     close(jit.run(op, [x], lane_axis=along), exact_value(op, [x]), "float32")
 
 
+@pytest.mark.parametrize("along", ["d0", "d1"])
+def test_softmax_of_f16_rounds_every_step(along: str) -> None:
+    """As NumPy does in f16; computed in f32 throughout, many would differ."""
+    x = np.random.default_rng(4).standard_normal((40, 60)).astype(np.float16)
+    op = build(Case("Softmax", [x.shape], {"axis": 1}, dtype="float16"), [x])[0].nodes[0].op
+    same = jit.run(op, [x], lane_axis=along) == op.reference(x)
+    assert same.mean() > 0.99
+
+
 @pytest.mark.parametrize("op_type", ["ReduceMax", "ReduceMin", "ReduceSum", "Softmax", "MatMul"])
 def test_nan_propagates(op_type: str) -> None:
     x = np.arange(120, dtype=np.float32).reshape(3, 40)
