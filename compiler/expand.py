@@ -141,9 +141,11 @@ class Builder:
         defaults = {a.name: a for a in function.attribute_proto}
         arguments = [self.names[t] for t in node.input]
         arguments += [""] * (len(function.input) - len(arguments))
+        # The standard's preview functions do not say which opset of its main domain they use.
+        own = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
         inner = replace(
             self,
-            opsets={("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import},
+            opsets={**self.opsets, **own},
             names={"": "", **dict(zip(function.input, arguments, strict=True))},
             folded={},
             depth=self.depth + 1,
