@@ -34,6 +34,7 @@ __all__ = [
     "softplus",
     "tan",
     "tanh",
+    "weight",
 ]
 
 
@@ -66,6 +67,16 @@ def exp(b: Arithmetic, x: Value) -> Value:
     p = b.fma(q, r, b.const(1, f.dtype))
     p = b.mul(p, _power_of_two(b, half, f.dtype))
     return b.mul(p, _power_of_two(b, b.sub(k, half), f.dtype))
+
+
+@in_f32
+def weight(b: Arithmetic, x: Value) -> Value:
+    """e^x for x of at most 0, as in a softmax; f32 within 1 ULP, and 0 where that is no normal number."""
+    f = format_of(x)
+    r, k = _reduced(b, b.max(x, b.const(-f.bias * LN2, f.dtype)), f.bias)
+    q = b.fma(polynomial(b, r, f.exp), r, b.const(1, f.dtype))
+    p = b.fma(q, r, b.const(1, f.dtype))
+    return b.mul(p, _power_of_two(b, k, f.dtype))
 
 
 @in_f32

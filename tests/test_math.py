@@ -171,6 +171,19 @@ def test_error_is_as_stated(name: str, dtype: DType) -> None:
     assert (np.signbit(got[zeros]) == signs).all()
 
 
+@pytest.mark.parametrize("dtype", [F16, F32, F64], ids=str)
+def test_weights_of_a_softmax_are_powers_or_nothing(dtype: DType) -> None:
+    x = -np.abs(arguments(dtype, 1 << 14))
+    with np.errstate(all="ignore"):
+        want = np.exp(x.astype(np.longdouble if dtype == F64 else np.float64))
+    got = evaluate("weight", x, dtype=dtype)
+    normal = want >= np.finfo(np.float32 if dtype == F16 else dtype.numpy).tiny
+    assert ulps(got, want)[normal].max() <= (0.51 if dtype == F16 else 1)
+    # Half way to the next power of two it is still rounded up.
+    assert (got[~normal & ~np.isnan(x)] <= np.finfo(dtype.numpy).tiny).all()
+    assert (got[x == -np.inf] == 0).all() and np.isnan(got[np.isnan(x)]).all()
+
+
 @pytest.mark.parametrize("name", ["sin", "cos"])
 def test_past_the_reduction_results_stay_in_range(name: str) -> None:
     x = np.array([2.0**60, -1e300, 2.0**1000], np.float64)
@@ -218,6 +231,6 @@ def test_pow_of_integers(dtype: DType) -> None:
 
 def test_costs_stay_low() -> None:
     """What the cost model charges; a change that makes one dearer shall be noticed."""
-    limits = {math.exp: 18, math.tanh: 26, math.sigmoid: 27, math.erf: 29, math.log: 30}
+    limits = {math.exp: 18, math.weight: 13, math.tanh: 26, math.sigmoid: 27, math.erf: 29, math.log: 30}
     for function, limit in limits.items():
         assert instructions(function, [F32]) <= limit, function

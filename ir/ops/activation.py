@@ -39,6 +39,16 @@ class Exp(Elementwise):
         return np.exp(x[0])
 
 
+class SoftmaxWeight(Elementwise):
+    """e^x for x of at most 0; what is no normal number is 0."""
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        return math.weight(b, x[0])
+
+    def numpy(self, *x: Array) -> Array:
+        return np.exp(x[0])
+
+
 class Log(Elementwise):
     onnx = "Log"
 

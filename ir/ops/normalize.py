@@ -171,7 +171,7 @@ class Softmax(Normalize):
         return assemble(out, self.write, self.axes)
 
     def passes(self) -> int:
-        exp = instructions(math.exp, (accumulator(self.in_types[0]),))
+        exp = instructions(math.weight, (accumulator(self.in_types[0]),))
         return 1 + (2 + exp) + (2 if self.logarithm else 1)
 
     def row(self, k: KernelBuilder, at: Index) -> None:
@@ -184,7 +184,7 @@ class Softmax(Normalize):
             return x if self.logarithm else k.cast(k.cast(x, self.out_type), x.dtype)
 
         def power(i: Index) -> Value:
-            p = rounded(math.exp(k, rounded(k.sub(self.load(k, 0, i, low), top))))
+            p = rounded(math.weight(k, rounded(k.sub(self.load(k, 0, i, low), top))))
             if kept:
                 k.store_lanes(p, i)
             return p
@@ -200,7 +200,7 @@ class Softmax(Normalize):
                 k.store_lanes(k.mul(k.load_lanes(RESULT, i), shift), i)
                 return
             x = rounded(k.sub(self.load(k, 0, i, low), top))
-            out = k.sub(x, shift) if self.logarithm else k.mul(rounded(math.exp(k, x)), shift)
+            out = k.sub(x, shift) if self.logarithm else k.mul(rounded(math.weight(k, x)), shift)
             k.store_lanes(k.cast(out, self.out_type), i)
 
         self.sweep(k, at, finish)
