@@ -116,13 +116,15 @@ def _sweep(
     words[SweepWords.BYTES] = 8 * calls.shape[1]
     strides = pool.add([r.get(a, 0) for r in rows for a in axes])
     at = pool.addressed(calls, len(s.views))
-    if s.filled:
+    positions, step = s.filled
+    if positions:
         # Positions past those that a cache holds add nothing: a sum over them ends there, and another one
         # need not run over its axis to be 0.
-        kept = s.filled not in s.op.reduced
-        for a in s.op.reduced if kept else (s.filled,):
+        kept = positions not in s.op.reduced
+        for a in s.op.reduced if kept else (positions,):
             place = at + np.arange(len(calls)) * calls.shape[1] + layout.extent(a)
-            found.append(np.stack([place, calls[:, layout.extent(a)], first[s.filled], place * 0 + kept], 1))
+            begin = first[positions] * step
+            found.append(np.stack([place, calls[:, layout.extent(a)], begin, place * 0 + kept], 1))
     return Entry(
         words,
         {

@@ -39,8 +39,8 @@ REUSE = 4  # reads of an operand that pay for standing it in panels
 class Sweep:
     """One op in blocks. views: of the operands, then the result. part, chunk: see `sums.Order`.
 
-    filled: the axis that runs over the positions of a cache, "" for none: past those that it holds, the
-    cache is 0.
+    filled: the axis that runs over the positions of a cache, "" for none, and how many of them it takes at a
+    step: past those that it holds, the cache is 0.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Sweep:
     boxes: Boxes
     work: int  # elements that pass through vector instructions
     shared: bool  # whether that is worth more than one thread
-    filled: str = ""
+    filled: tuple[str, int] = ("", 1)
 
 
 @dataclass(frozen=True)
@@ -349,20 +349,25 @@ class Sweeping:
                 steps[v.panel.axis] = min(step, v.panel.width)  # no call passes a panel's end
         self._add(name, op, lane, views, sums, boxes(op.axes, steps, sums.stages, names), filled)
 
-    def _filled(self, op: Op, views: Sequence[View]) -> str:
-        """The axis of a product that runs over the positions of a cache which it reads, "" for none."""
+    def _filled(self, op: Op, views: Sequence[View]) -> tuple[str, int]:
+        """The axis of a product that runs over the positions of a cache which it reads, "" for none.
+
+        And how many of them it takes at a step: one, or a block where the product keeps the blocks apart.
+        """
         length = self.graph.length
         if length is None or not isinstance(op, Contract):
-            return ""
+            return "", 1
         for past, dim in length.dims:
             home = self.of.get(past)
             if home is None or past not in self.own:
                 continue
             for v in (v for v in views[:-1] if v.home == home.number):
                 for a, n in op.axes:
-                    if n == length.capacity and v.strides.get(a) == home.pitches[dim]:
-                        return a
-        return ""
+                    step, rest = divmod(length.capacity, n)
+                    whole = rest == 0 and v.strides.get(a) == step * home.pitches[dim]
+                    if whole and (step == 1 or a not in op.reduced):
+                        return a, step
+        return "", 1
 
     def _lane(self, op: Op, views: Sequence[View], tensors: Sequence[str]) -> str:
         """The kept axis that vectors run along: where most accesses are to neighbours."""
@@ -450,7 +455,7 @@ class Sweeping:
         views: Sequence[View],
         sums: Order,
         made: Boxes,
-        filled: str = "",
+        filled: tuple[str, int] = ("", 1),
     ) -> None:
         work = sum(int(w.elements) for w in op.work(op.size))
         for v in views:

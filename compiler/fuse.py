@@ -51,7 +51,10 @@ def _fusible(op: Op) -> bool:
 
 
 def _fused(graph: Graph, maker: Node, reader: Node) -> Node | None:
-    """Both as one node; None where the maker would have to compute more than now."""
+    """Both as one node; None where the maker would have to compute more than now.
+
+    An axis of the reader is cut in two where the maker has two for it.
+    """
     inner, outer = maker.op, reader.op
     if not (isinstance(inner, Elementwise) and isinstance(outer, Elementwise)) or not _fusible(inner):
         return None
@@ -61,10 +64,12 @@ def _fused(graph: Graph, maker: Node, reader: Node) -> Node | None:
         return None
     if product([n for _, n in outer.axes]) > product([n for _, n in inner.axes]):
         return None
-    match = Match(allow_splits=False)
+    match = Match(allow_splits=any(len(e.terms) > 1 for e in inner.write))
     for mine, theirs in zip(inner.write, read, strict=True):
         if not match.dimension(mine, inner, theirs, outer):
             return None
+    outer = match.split(outer)
+    assert isinstance(outer, Elementwise)
     composed = [match.through(r, inner.size) for r in inner.reads]
     if match.outside or any(r is None for r in composed):
         return None

@@ -14,6 +14,8 @@ from ..ir.ops.contract import Contract
 from ..ir.ops.rearrange import Copy
 from .compose import full_box, into_reader, into_writer, leaves
 from .fuse import drop_unit_axes, embed_scalars, fuse_elementwise
+from .halves import merge_halves
+from .maxima import local_maxima
 from .scales import cut_caches_freely, scale_results
 from .spread import spread_normalisations
 
@@ -39,7 +41,8 @@ def simplify(graph: Graph, fuse: bool = True) -> Graph:
     graph.check()
     if not fuse:
         return graph
-    graph = cut_caches_freely(scale_results(spread_normalisations(graph)))
+    graph = spread_normalisations(local_maxima(merge_halves(graph)))
+    graph = cut_caches_freely(scale_results(graph))
     graph = _until_stable(graph, (embed_scalars, merge_equal, fuse_elementwise, eliminate_dead))
     return eliminate_dead(read_transposed(graph))
 

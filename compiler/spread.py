@@ -16,7 +16,7 @@ from ..ir.affine import Access
 from ..ir.dtypes import F32, of_numpy
 from ..ir.graph import Graph, Node, Tensor
 from ..ir.op import Array, Op, identity
-from ..ir.ops.activation import Exp
+from ..ir.ops.activation import SoftmaxWeight
 from ..ir.ops.contract import Contract
 from ..ir.ops.elementwise import Add, Div, Elementwise, Mul, Reciprocal, Sqrt, Sub
 from ..ir.ops.normalize import LayerNorm, Softmax
@@ -24,7 +24,7 @@ from ..ir.ops.reduce import ReduceMax, ReduceSum
 
 
 @dataclass
-class _Writer:
+class Writer:
     """Nodes that stand for one node, and the tensors between them."""
 
     node: Node
@@ -56,7 +56,8 @@ class _Writer:
     def last(self, kind: type[Elementwise], operands: Sequence[tuple[str, Access]]) -> None:
         """The op that writes the node's own result."""
         op = self.node.op
-        self._add(kind, operands, op.axes, op.write, self.node.output, {})
+        axes = tuple(a for a in op.axes if a[0] not in op.reduced)
+        self._add(kind, operands, axes, op.write, self.node.output, {})
 
     def _add(
         self,
@@ -94,11 +95,11 @@ def spread_normalisations(graph: Graph) -> Graph:
         op = node.op
         plain = {*op.in_types, op.out_type} == {F32}
         if plain and isinstance(op, Softmax) and not op.logarithm:
-            w = _Writer(node, tensors, constants)
+            w = Writer(node, tensors, constants)
             _softmax(w, op)
             nodes += w.nodes
         elif plain and isinstance(op, LayerNorm):
-            w = _Writer(node, tensors, constants)
+            w = Writer(node, tensors, constants)
             _layer_norm(w, op)
             nodes += w.nodes
         else:
@@ -106,15 +107,15 @@ def spread_normalisations(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes), tensors=tensors, constants=constants)
 
 
-def _softmax(w: _Writer, op: Softmax) -> None:
+def _softmax(w: Writer, op: Softmax) -> None:
     x = (w.node.inputs[0], op.reads[0])
     largest = w.op(ReduceMax, [x], op.over)
-    powers = w.op(Exp, [w.op(Sub, [x, largest], ())], ())
+    powers = w.op(SoftmaxWeight, [w.op(Sub, [x, largest], ())], ())
     total = w.op(ReduceSum, [powers], op.over)
     w.last(Div, [powers, total])
 
 
-def _layer_norm(w: _Writer, op: LayerNorm) -> None:
+def _layer_norm(w: Writer, op: LayerNorm) -> None:
     operands = list(zip(w.node.inputs, op.reads, strict=True))
     x = operands[0]
     share = 1.0 / float(np.prod([op.size[a] for a in op.over]))

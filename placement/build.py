@@ -208,7 +208,7 @@ class Assembly:
         names = [e.axes[0] for e in self.graph.nodes[number].op.write]
         cuts: list[Cut] = []
         for c in split.cuts:
-            d = next((d for d, e in enumerate(access) if e == axis(c.axis)), None)
+            d = next((d for d, e in enumerate(access) if e.coefficient(c.axis) > 0), None)
             if d is not None and c.side != "t":
                 cuts.append(Cut(names[d], c.side, c.ways))
         own = Split(tuple(cuts))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -31,18 +32,25 @@ def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
     taken: list[tuple[Cut, str]] = []  # producer's cut, our axis ("" = dropped)
     tiles: dict[str, int] = {}
     dim_of = {a: d for d, e in enumerate(source.write) for a in e.axes}
-    for c in source.split.cuts:
+    for at, c in enumerate(source.split.cuts):
         if c.side == "t":
             continue
         d = dim_of.get(c.axis)
         if d is None:
             return None
-        ours = op.reads[operand][d]
-        name = ""
-        terms = sorted(ours.terms, key=lambda t: -abs(t[1]))
         coefficient = source.write[d].coefficient(c.axis)
         in_time = source.split.time_ways(c.axis)
         tile = source.split.tile(c.axis, held[c.axis]) * in_time * abs(coefficient)
+        terms = sorted(
+            ((a, k) for a, k in op.reads[operand][d].terms if size[a] > 1), key=lambda t: -abs(t[1])
+        )
+        inner = math.prod(o.ways for o in source.split.cuts[at + 1 :] if o.axis == c.axis and o.side != "t")
+        digits = _digits(terms, size, tile * inner, c.ways) if whole.isdisjoint(a for a, _ in terms) else None
+        if digits is not None:
+            tiles |= {a: tile_ for a, _, tile_ in digits}
+            taken += [(Cut(c.axis, c.side, ways), a) for a, ways, _ in digits]
+            continue
+        name = ""
         for a, k in terms:
             if a not in whole and k > 0 and tile % k == 0 and tile // k <= size[a]:
                 name = a
@@ -70,6 +78,28 @@ def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
     if not bool(dense(op.write, extents, cut)):
         return None
     return split, Grid(columns, rows, x, y, dx, dy)
+
+
+def _digits(
+    terms: Sequence[tuple[str, int]], size: Mapping[str, int], tile: int, ways: int
+) -> list[tuple[str, int, int]] | None:
+    """(axis, ways, tile) of each axis that is cut where a dimension is, into `ways` tiles of `tile` elements.
+
+    None where the dimension is one axis', or no cuts do that. terms: the dimension in the axes' digits,
+    largest coefficient first.
+    """
+    out: list[tuple[str, int, int]] = []
+    whole = tile * ways
+    for a, k in terms:
+        if k < 1 or (k < whole and whole % k) or (k < tile and tile % k):
+            return None
+        before, after = min(size[a], max(1, whole // k)), min(size[a], max(1, tile // k))
+        if before % after:
+            return None
+        if before > after:
+            out.append((a, before // after, after))
+    done = int(np.prod([n for _, n, _ in out], dtype=np.int64)) == ways
+    return out if done and len(terms) > 1 else None
 
 
 def _part_of_side(cuts: Sequence[tuple[Cut, str]], start: int, pitch: int) -> tuple[int, int, int]:

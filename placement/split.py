@@ -87,10 +87,14 @@ class Choice:
 
 
 def uncut(graph: Graph, node: int) -> tuple[str, ...]:
-    """The axes of a node that must not be cut in space: a cache that it reads is kept once."""
+    """The axes of a node that must not be cut in space: a cache that it reads is kept once.
+
+    Of positions in blocks only the blocks are cut: another entry may sum over both, and cuts only one.
+    """
     n, caches = graph.nodes[node], graph.resident - graph.constants.keys()
-    read = [set(access_axes(access)) for t, access in zip(n.inputs, n.op.reads, strict=True) if t in caches]
-    return tuple(a for a, _ in n.op.axes if any(a not in axes for axes in read))
+    read = [access for t, access in zip(n.inputs, n.op.reads, strict=True) if t in caches]
+    inner = {a for access in read for e in access for a, k in e.terms if k < max(c for _, c in e.terms)}
+    return tuple(a for a, _ in n.op.axes if a in inner or any(a not in access_axes(r) for r in read))
 
 
 def cuttable(op: Op, uncut: Collection[str] = ()) -> list[str]:

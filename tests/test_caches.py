@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from waferc.codegen.artifact import InvalidArtifact, npy, read, write
 from waferc.compiler.errors import UnsupportedModel, UsageError
+from waferc.compiler.maxima import BLOCK
 from waferc.compiler.pipeline import Compiled, compile_model
 from waferc.ir.op import Array
 from waferc.placement.check import IllegalPlan
@@ -66,14 +67,16 @@ def attention(**more: Any) -> bytes:
     return model_of(nodes, {**new, **caches}, {**outputs, **presents}, **more.get("constants", {}))
 
 
-def attended(calls: int) -> Iterator[tuple[dict[str, Array], Array]]:
-    """Inputs of `attention`, and what comes out in float64."""
+def attended(calls: int, scale: float = 1.0) -> Iterator[tuple[dict[str, Array], Array]]:
+    """Inputs of `attention`, and what comes out in float64. scale: of the queries."""
     random = np.random.default_rng(0)
     keys, values = np.zeros((2, 0, 8)), np.zeros((2, 0, 8))
     for _ in range(calls):
         q, k, v = (random.standard_normal((1, 2, 1, 8)).astype(np.float32) for _ in range(3))
+        q *= np.float32(scale)
         keys, values = np.concatenate([keys, k[0]], 1), np.concatenate([values, v[0]], 1)
-        scores = np.exp(q[0].astype(np.float64) @ keys.transpose(0, 2, 1))
+        scores = q[0].astype(np.float64) @ keys.transpose(0, 2, 1)
+        scores = np.exp(scores - scores.max(-1, keepdims=True))
         yield {"q": q, "k": k, "v": v}, (scores / scores.sum(-1, keepdims=True) @ values)[None]
 
 
@@ -120,6 +123,19 @@ def test_positions_that_hold_nothing_count_for_nothing(wafer: str, level: int) -
         if number < 4:
             assert guarded.run(feed)["mixed"].tobytes() == ours.tobytes()
     assert program.length == program.capacity == CAPACITY
+
+
+def test_a_long_cache_is_attended_to_in_blocks() -> None:
+    """Blocks of positions with maxima of their own: also those in which nothing is visible yet."""
+    made = compile_model(attention(), wafer="8x8", capacity=20 * BLOCK)
+    assert any("k.block" in n.op.size for n in made.graph.nodes)
+    program, guarded = made.program, prepare(made.plan, guard=True)
+    # The blocks' maxima are far apart.
+    for number, (feed, right) in enumerate(attended(3 * BLOCK + 1, scale=20)):
+        ours = program.run(feed)["mixed"]
+        np.testing.assert_allclose(ours, right, atol=1e-5)
+        if number < BLOCK + 2:
+            assert guarded.run(feed)["mixed"].tobytes() == ours.tobytes()
 
 
 def test_a_decoder_gives_the_same_logits_token_by_token_and_in_chunks(tokens: Compiled) -> None:

@@ -352,6 +352,28 @@ def test_an_op_that_follows_reads_its_part_of_a_joined_dimension(data: st.DataOb
     assert identical(layout(read, axes, found[0]), hold, found[1], source.grid) is not None
 
 
+@settings(max_examples=100)
+@given(st.data())
+def test_a_cut_of_a_joined_dimension_is_followed_digit_by_digit(data: st.DataObject) -> None:
+    """Heads, halves and the rest of a wide dimension, [16*h + 8*half + d], cut within halves or across."""
+    sizes = data.draw(st.permutations([4, 2, 8]))
+    h, half, d = sizes
+    axes = (("h", h), ("half", half), ("d", d))
+    read = (Affine((("h", half * d), ("half", d), ("d", 1))),)
+    op = Neg(axes=axes, reads=(read,), write=tuple(axis(a) for a, _ in axes), in_types=(F32,), out_type=F32)
+    total = h * half * d
+    outer = data.draw(st.sampled_from([1, 2, 4]))
+    inner = data.draw(st.sampled_from([w for w in (1, 2, 4, 8, 16) if outer * w <= total]))
+    cuts = [Cut("n", "y", outer), Cut("n", "x", inner)]
+    made = Split(tuple(c for c in cuts if c.ways > 1))
+    held = (("n", total),)
+    source = Source(Grid(*made.grid[:2]), made, (axis("n"),), held, 0, 0.0)
+    found = follow(op, 0, source)
+    assert found is not None
+    hold = layout((axis("n"),), held, made, merge_time=True)
+    assert identical(layout(read, axes, found[0]), hold, found[1], source.grid) is not None
+
+
 def test_an_elementwise_op_follows_its_producer() -> None:
     op = elementwise((6, 8), (0, 1))
     held: Any = (("m", 6), ("n", 8))

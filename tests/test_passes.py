@@ -467,3 +467,57 @@ def test_attention_is_divided_by_its_total_behind_the_sum() -> None:
     close(evaluate(graph, feed)["y"], golden(proto, feed)["y"])
     assert isinstance(graph.nodes[-1].op, Div)
     assert 32 not in graph.nodes[-1].op.size.values()
+
+
+# -- halves -----------------------------------------------------------------------------------------
+def rotated(first: str, second: str, parts: tuple[str, str] = ("Neg", "Identity")) -> onnx.ModelProto:
+    """x * cos + Concat(first part, second part) * sin, as rotary embeddings."""
+    return several(
+        [
+            ("Split", "x", "low high", {"axis": -1, "num_outputs": 2}),
+            (parts[0], first, "a"),
+            (parts[1], second, "b"),
+            ("Concat", "a b", "turned", {"axis": -1}),
+            ("Mul", "turned sin", "s"),
+            ("Mul", "x cos", "c"),
+            ("Add", "c s", "y"),
+        ],
+        {"x": (3, 2, 16), "sin": (2, 16), "cos": (2, 16)},
+        ["y"],
+    )
+
+
+@pytest.mark.parametrize(
+    "proto",
+    [
+        rotated("high", "low"),
+        rotated("high", "low", ("Identity", "Neg")),
+        rotated("high", "low", ("Neg", "Neg")),
+        rotated("low", "high"),
+        rotated("low", "low"),
+    ],
+)
+def test_swapped_halves_are_part_of_the_op_that_reads_them(proto: onnx.ModelProto) -> None:
+    graph = simplify(import_model(proto))
+    feed = {"x": normal(3, 2, 16), "sin": normal(2, 16), "cos": normal(2, 16)}
+    feed["x"][0, 0, :4] = [np.nan, -0.0, np.inf, 0.0]
+    right = golden(proto, feed)["y"]
+    np.testing.assert_array_equal(evaluate(graph, feed)["y"], right)
+    close(by_kernels(graph, feed)["y"], right)
+    assert len(graph.nodes) == 1
+
+
+def test_parts_that_are_no_halves_stay() -> None:
+    proto = several(
+        [
+            ("Split", "x", "low high", {"axis": -1, "num_outputs": 2}),
+            ("Neg", "high", "a"),
+            ("Concat", "a z", "turned", {"axis": -1}),
+            ("Mul", "turned sin", "y"),
+        ],
+        {"x": (2, 16), "z": (2, 8), "sin": (2, 16)},
+        ["y"],
+    )
+    graph = simplify(import_model(proto))
+    feed = {"x": normal(2, 16), "z": normal(2, 8), "sin": normal(2, 16)}
+    np.testing.assert_array_equal(evaluate(graph, feed)["y"], golden(proto, feed)["y"])
