@@ -12,6 +12,7 @@ from .build import Assembly
 from .layout import Region
 from .move import identical
 from .plan import Buffer, Plan, Step
+from .schedule import order
 from .split import Choice, Source
 from .sram import allocate
 from .wafer import Wafer
@@ -83,10 +84,10 @@ def assemble(
 
 
 def _finish(a: Assembly, objective: str, seed: int, others: Sequence[Graph], beside: Plan | None) -> Plan:
-    """Positions by wavefront, riders behind their leaders; lifetimes, addresses."""
-    order = sorted(range(len(a.steps)), key=lambda i: (a.steps[i].step.wavefront, a.steps[i].step.leader, i))
-    position = {n: p for p, n in enumerate(order)}
-    end = len(order)
+    """Positions, lifetimes, addresses."""
+    ordered = order(a)
+    position = {n: p for p, n in enumerate(ordered)}
+    end = len(ordered)
     outputs: dict[str, tuple[int, ...]] = {}
     buffers: list[Buffer] = []
     owned = {a.steps[i].step.result for t in a.graph.outputs for i in a.writers.get(t, ())}
@@ -100,13 +101,13 @@ def _finish(a: Assembly, objective: str, seed: int, others: Sequence[Graph], bes
         if b.number in owned:
             live = (live[0], end)
         buffers.append(replace(b, live=live))
-    for number in order:
+    for number in ordered:
         _take_over(a, a.steps[number].step, position, owned, buffers)
     for d in a.steps:
         if d.step.scratch >= 0:
             p = position[d.step.number]
             buffers[d.step.scratch] = replace(buffers[d.step.scratch], live=(p, p))
-    steps = tuple(replace(a.steps[n].step, position=position[n]) for n in order)
+    steps = tuple(replace(a.steps[n].step, position=position[n]) for n in ordered)
     steps = tuple(_renumber(s, position) for s in steps)
     for t in a.graph.outputs:
         outputs[t] = tuple(sorted(position[i] for i in a.writers.get(t, ())))

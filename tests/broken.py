@@ -533,13 +533,14 @@ def rides_and_receives(p: Plan) -> Plan:
 
 def rides_for_nothing(p: Plan) -> Plan:
     """A rider that reads, where it lies, what an earlier wavefront left, and nothing else."""
-    for s in p.steps:
-        for j, o in enumerate(s.operands):
-            made = [t for t in p.steps[: s.number] if t.result == o.buffer and t.kind == "task"]
-            if s.rides >= 0 and o.buffer == p.steps[s.number - 1].result:
-                old = first(t for t in p.steps[: s.rides] if t.kind == "task" and t.grid == s.grid)
-                assert made
-                return with_operand(p, s, j, buffer=old.result)
+    makers = {t.result: t for t in p.steps if t.kind in ("task", "join")}
+    for s in (s for s in p.steps if s.rides >= 0):
+        left = [
+            j for j, o in enumerate(s.operands) if o.buffer in makers and makers[o.buffer].leader == s.leader
+        ]
+        earlier = [t for t in p.steps[: s.rides] if t.kind == "task" and t.grid == s.grid]
+        if len(left) == 1 and earlier:
+            return with_operand(p, s, left[0], buffer=earlier[0].result)
     raise Absent
 
 
