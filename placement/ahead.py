@@ -15,9 +15,10 @@ import numpy as np
 from ..ir.graph import Graph
 from ..ir.op import Op
 from .estimate import Demand, arrival, cut_extents, demand, estimate, joining_parts
+from .fabric import joining
 from .follow import follow, join_split
 from .layout import Grid, Split
-from .split import Choice, Limits, Source, dense, enumerate_cuts
+from .split import Choice, Limits, Source, dense, enumerate_cuts, part_axis
 from .wafer import Wafer
 
 MOST_LINKS = 6  # ops that a result is followed through
@@ -65,10 +66,15 @@ def _same_shape(graph: Graph, node: int, tensor: str) -> bool:
 
 @dataclass(frozen=True)
 class Prospects:
-    """Splits of the op ahead: what they need of the operand, and their cycles with every operand in place."""
+    """Splits of the op ahead: what they need of the operand, and their cycles with every operand in place.
+
+    limits, excess: what it may take, and how many times over that the splits are.
+    """
 
     demand: Demand
     cycles: Any  # float [splits]
+    limits: Limits
+    excess: float
 
     @cached_property
     def least(self) -> float:
@@ -89,9 +95,11 @@ def prospects(ahead: Ahead, columns: int, rows: int, limits: Limits, wafer: Wafe
     )
     legal = np.broadcast_to(np.asarray(dense(op.write, tiles, cut)), (n,))
     excess = np.where(legal, limits.excess(resident, working), np.inf)
-    near = np.flatnonzero(legal & (excess <= excess.min() * 1.01))
+    least = float(excess.min()) * 1.01
+    near = np.flatnonzero(legal & (excess <= least))
     best = near[np.argsort(cycles[near], kind="stable")[:MOST_PROSPECTS]]
-    return Prospects(demand(op, ahead.operand, c.axes, c.ways[:, best], 1, wafer), cycles[best])
+    d = demand(op, ahead.operand, c.axes, c.ways[:, best], 1, wafer)
+    return Prospects(d, cycles[best], limits, least)
 
 
 def cycles_ahead(ahead: Ahead, op: Op, choice: Choice, p: Prospects, wafer: Wafer) -> float:
@@ -107,4 +115,21 @@ def cycles_ahead(ahead: Ahead, op: Op, choice: Choice, p: Prospects, wafer: Wafe
             break
         source = Source(followed[1], followed[0], link.write, link.axes, 0, 0.0)
     late = arrival(p.demand, source, wafer)
-    return float(np.min(p.cycles + late, initial=np.inf))
+    return float(np.min(p.cycles + late, initial=_in_place(ahead, source, p, wafer)))
+
+
+def _in_place(ahead: Ahead, source: Source, p: Prospects, wafer: Wafer) -> float:
+    """Cycles of the op ahead where its operand lies; infinite where it cannot run there."""
+    op = ahead.op
+    found = follow(op, ahead.operand, source) if source.write else None
+    if found is None:
+        return float("inf")
+    split, grid = found
+    tiles, part = split.extents(op.axes), part_axis(op, split)
+    received = {j: 0.0 for j, fixed in enumerate(ahead.constant) if not fixed and j != ahead.operand}
+
+    def joined(wavelets: Any) -> Any:
+        return joining(wafer, split, part, grid, wavelets) if part else 0.0
+
+    cycles, resident, working = estimate(op, tiles, tiles, 1, ahead.constant, received, joined, wafer)
+    return float(cycles) if p.limits.excess(resident, working) <= p.excess else float("inf")

@@ -16,15 +16,14 @@ import numpy as np
 from ..ir.graph import Graph
 from ..ir.op import Op
 from .ahead import Ahead, Prospects, cycles_ahead, prospects
-from .choose import Option, options
+from .choose import Option, option, options
 from .follow import join_split
 from .layout import Grid, Split
 from .repeats import Layers
 from .split import Choice, Limits, Source
 from .wafer import Wafer
 
-WIDTH = 8  # ways kept
-BRANCHES = 12  # choices of each op that are followed up
+WIDTH = 16  # ways kept
 WIDE = 0.2  # of a region: an op on more of it keeps the cores busy
 
 
@@ -39,9 +38,11 @@ class _Lying:
 
 @dataclass(frozen=True)
 class _Way:
-    """A way to have run all ops so far. busy: when the region's cores are done with the last wide op."""
+    """A way to have run all ops so far. end: when all of them are done. busy: when the region's cores are
+    done with the last wide one."""
 
     tensors: Mapping[str, _Lying]
+    end: float
     busy: float
     score: tuple[float, float, float]  # excess, latest, sum
     last: tuple[int, Choice] | None
@@ -73,28 +74,37 @@ class Beam:
         self.limits, self.ahead = limits, ahead
         self._options: dict[Any, list[Option]] = {}
         self._prospects: dict[Any, Prospects] = {}
+        self._leaves: dict[Any, dict[Any, float]] = {}  # cycles that choices leave to the op ahead
 
-    def run(self, nodes: Sequence[int]) -> dict[int, Choice]:
-        """The choices for `nodes`; what others make lies anywhere and is ready."""
+    def run(self, nodes: Sequence[int], known: Mapping[int, Choice] | None = None) -> list[_Way]:
+        """The best ways to run `nodes`, best first; what others make lies anywhere and is ready.
+
+        known: choices that are made already. No way where a node of them cannot be placed.
+        """
+        known = known or {}
         last = {t: i for i in nodes for t in self.graph.nodes[i].inputs}
         own = self.graph.in_place
-        ways = [_Way({}, 0.0, (1.0, 0.0, 0.0), None, None)]
+        ways = [_Way({}, 0.0, 0.0, (1.0, 0.0, 0.0), None, None)]
         for i in nodes:
             output = self.graph.nodes[i].output
             if output in own:
                 continue  # a cache is filled where it is read
-            found = [w for way in ways for w in self._after(way, i)]
+            found = [w for way in ways for w in self._after(way, i, known.get(i))]
             if not found:
-                return {}
+                return []
             ways = self._pruned(found, i, last)
-        return ways[0].choices()
+        return ways
 
-    def _after(self, way: _Way, i: int) -> list[_Way]:
+    def _after(self, way: _Way, i: int, known: Choice | None) -> list[_Way]:
         node = self.graph.nodes[i]
         op = node.op
         sources = [self._source(way, t) for t in node.inputs]
         out: list[_Way] = []
-        for o in self._found(i, sources)[:BRANCHES]:
+        if known is None:
+            found = self._found(i, sources)
+        else:
+            found = [option(op, known, sources, self.limits[i], self.wafer, 0.0)]
+        for o in found:
             ready = max(
                 [
                     way.tensors[t].ready + late
@@ -116,7 +126,8 @@ class Beam:
             tensors = {**way.tensors, node.output: _Lying(source, end, o.later)}
             excess = max(way.score[0], o.excess)
             busy = begin + compute if wide else way.busy
-            out.append(_Way(tensors, busy, (excess, 0.0, 0.0), (i, replace(o.choice, fixed=True)), way))
+            last = i, replace(o.choice, fixed=True)
+            out.append(_Way(tensors, max(way.end, end), busy, (excess, 0.0, 0.0), last, way))
         return out
 
     def _source(self, way: _Way, tensor: str) -> Source | None:
@@ -134,9 +145,6 @@ class Beam:
             found = options(
                 op, sources, self.columns, self.rows, limits, self.wafer, self._later(op, i, ahead)
             )
-            found.sort(
-                key=lambda o: (o.excess, o.alone + o.later + max([a for _, a in o.arrivals], default=0))
-            )
             self._options[key] = found
         return self._options[key]
 
@@ -147,8 +155,16 @@ class Beam:
         key = (ahead, limits)
         if key not in self._prospects:
             self._prospects[key] = prospects(ahead, self.columns, self.rows, limits, self.wafer)
-        p = self._prospects[key]
-        return lambda c: cycles_ahead(ahead, op, c, p, self.wafer) if np.isfinite(c.cycles) else 0.0
+        p, known = self._prospects[key], self._leaves.setdefault((key, op), {})
+
+        def later(c: Choice) -> float:
+            if not np.isfinite(c.cycles):
+                return 0.0
+            if (c.split, c.grid) not in known:
+                known[c.split, c.grid] = cycles_ahead(ahead, op, c, p, self.wafer)
+            return known[c.split, c.grid]
+
+        return later
 
     def _pruned(self, found: Sequence[_Way], i: int, last: Mapping[str, int]) -> list[_Way]:
         """The best ways, one for each arrangement of what is still needed."""
@@ -166,19 +182,38 @@ class Beam:
         return sorted(best.values(), key=lambda w: w.score)[:WIDTH]
 
 
-LAYERS = 3  # that are weighed together; the others are split as the second of them
+LAYERS = 3  # that are weighed together; the others are split as the best of them would be again and again
 
 
-def along_layers(beam: Beam, layers: Layers) -> dict[int, Choice]:
-    """The choices for the nodes of all layers, on regions of one size, and for those like them beside."""
+def along_layers(beam: Beam, layers: Layers) -> tuple[dict[int, Choice], float]:
+    """The choices for the nodes of all layers, on regions of one size, and for those like them beside.
+
+    And the cycles of a layer among others, infinite where there are no choices. The second and the third
+    layer of each way are candidates: what counts is how long a layer takes that comes after one like it.
+    """
     some = min(layers.count, LAYERS)
-    chosen = beam.run(range(layers.start, layers.start + some * layers.period))
-    model = layers.start + min(1, some - 1) * layers.period
+    place = {layers.start + i: i for i in range(some * layers.period)}
+    found: dict[tuple[Choice, ...], dict[int, Choice]] = {}
+    for way in beam.run(list(place)):
+        chosen = way.choices()
+        for number in range(min(1, some - 1), some):
+            first = layers.start + number * layers.period
+            one = {i - first: c for i, c in chosen.items() if first <= i < first + layers.period}
+            found.setdefault(tuple(one.values()), one)
+    best, least = dict[int, Choice](), np.inf
+    for one in found.values():
+        known = {i: one[p % layers.period] for i, p in place.items() if p % layers.period in one}
+        ends = [
+            beam.run(range(layers.start, layers.start + n * layers.period), known) for n in (some - 1, some)
+        ]
+        cycles = ends[1][0].end - (ends[0][0].end if ends[0] else 0.0)
+        if cycles < least:
+            best, least = one, cycles
     nodes = beam.graph.nodes
     out: dict[int, Choice] = {}
     # A layer cut short before the first one or after the last takes part where its ops are the same.
     for i in range(max(0, layers.start - layers.period), min(len(nodes), layers.end + layers.period)):
-        like = model + (i - layers.start) % layers.period
-        if like in chosen and nodes[i].op == nodes[like].op:
-            out[i] = chosen[like]
-    return out
+        like = (i - layers.start) % layers.period
+        if like in best and nodes[i].op == nodes[layers.start + like].op:
+            out[i] = best[like]
+    return out, least

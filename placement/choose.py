@@ -84,21 +84,29 @@ def options(
     wafer: Wafer,
     later: Callable[[Choice], float],
 ) -> list[Option]:
-    """What `choose` weighs on region 0, all with their real moves.
+    """What `choose` weighs on region 0."""
+    found = _found(op, sources, 0, columns, rows, limits, wafer, SHORTLIST)
+    likely = _likely(found, sources, 0, columns, rows, limits, later, 0.0)
+    out = [option(op, c, sources, limits, wafer, more) for _, _, _, _, more, c in likely]
+    # What runs where an operand lies looks bad only beside operands that may have been there for long.
+    more = [c for c in found if c.fixed and all(c is not o.choice for o in out)]
+    return out + [option(op, c, sources, limits, wafer, later(c)) for c in more]
+
+
+def option(
+    op: Op, c: Choice, sources: Sequence[Source | None], limits: Limits, wafer: Wafer, later: float
+) -> Option:
+    """A choice on region 0 as it looks with all its real moves.
 
     On the shared lanes: with layer upon layer on one region the colours for trees are soon gone.
     """
-    found = _found(op, sources, 0, columns, rows, limits, wafer, SHORTLIST)
-    out: list[Option] = []
-    for excess, _, _, _, more, c in _likely(found, sources, 0, columns, rows, limits, later, 0.0):
-        alone = without_arrival(op, c, sources, wafer)
-        arrivals = tuple(
-            (j, delivery(op, j, c.split, c.grid, s, s.region == 0, wafer, trees=0))
-            for j, s in enumerate(sources)
-            if s is not None and np.isfinite(alone)
-        )
-        out.append(Option(c, excess, alone, arrivals, more))
-    return out
+    alone = without_arrival(op, c, sources, wafer)
+    arrivals = tuple(
+        (j, delivery(op, j, c.split, c.grid, s, s.region == 0, wafer, trees=0))
+        for j, s in enumerate(sources)
+        if s is not None and np.isfinite(alone)
+    )
+    return Option(c, float(limits.excess(c.resident, c.working)), alone, arrivals, later)
 
 
 def _found(

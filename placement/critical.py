@@ -23,9 +23,13 @@ Place = tuple[int, int]  # row and column of a step's grid
 
 @dataclass(frozen=True)
 class Leg:
-    """A step of the path on core (x, y), which ends at `end`; all in cycles."""
+    """A step of the path on core (x, y), which ends at `end`; all in cycles.
+
+    after: the step whose bytes it waited for last, -1 for none.
+    """
 
     step: int
+    after: int
     core: tuple[int, int]
     end: float
     fabric: float
@@ -52,7 +56,8 @@ def critical_path(plan: Plan, timing: Timing) -> list[Leg]:
         arrived, ready = cause[:2] if cause else (0.0, 0.0)
         core = int(plan.regions[step.region].on(step.grid)[at])
         y, x = divmod(core, plan.wafer.width)
-        legs.append(Leg(number, (x, y), end, arrived - ready, begin - arrived, end - begin))
+        after = cause[2] if cause else -1
+        legs.append(Leg(number, after, (x, y), end, arrived - ready, begin - arrived, end - begin))
         if cause is None:
             return legs[::-1]
         number, at = cause[2:]

@@ -148,7 +148,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Regions, steps in schedule order, buffers with addresses, moves with routes."""
+    """Regions, steps in schedule order, buffers with addresses, moves with routes.
+
+    urgent: (node, operand) of moves that a call waits for, which were the first to become trees.
+    """
 
     graph: Graph
     tensors: Mapping[str, Tensor]  # the graph's, and partial results
@@ -161,6 +164,7 @@ class Plan:
     code_bytes: tuple[int, ...]  # per region, at address 0
     lays: tuple[tuple[str, Move], ...] = ()  # constants, laid once when the program is loaded
     outputs: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {})  # name -> steps that own it
+    urgent: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def wavefronts(self) -> int:

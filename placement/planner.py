@@ -20,6 +20,7 @@ from .beam import Beam, along_layers
 from .beside import Alike, Unlike, alike
 from .budget import budget
 from .choose import choose
+from .critical import critical_path
 from .follow import join_split
 from .group import Group, layers
 from .layout import Grid, Region, Split
@@ -38,11 +39,14 @@ Report = Callable[[str, float], None]  # (phase, share done)
 
 RESIDENT, WORKING = 0.62, 0.30  # of SRAM: what all constants may take, and one op's working set
 ROOMY = 0.5  # of all SRAM: where constants take more, plans are made within budgets from the start
-STACKS = 4  # sizes of regions tried until layers that are alike fit
+STACKS, WEIGHED = (
+    2,
+    2,
+)  # times that sizes of regions are tried until layers that are alike fit; sizes each time
 ATTEMPTS = 4  # plans made where memory is tight
 MORE = 1.25  # of what a plan is over budget, taken from the next one's: choices come in steps
 RESIDENT_ROLES = ("constant", "state")
-KEPT = 0.8  # of SRAM: where what lasts must end, if other entries want room for what comes and goes
+KEPT = 0.82  # of SRAM: where what lasts must end, if other entries want room for what comes and goes
 SMALL = 256  # bytes that any op may keep resident: a few numbers of a bias are no reason to move it
 
 
@@ -236,7 +240,7 @@ def plan(
     if useful and (apart := _apart(groups, estimator, wafer, smaller)) is not None:
         search.build(estimator, apart)
     if search.best is not None:
-        return search.best
+        return _hurried(search.best)
     if search.nearest is None:
         raise DoesNotFit(
             f"no arrangement of {len(groups)} regions avoids the dead cores of wafer {wafer.name}; "
@@ -245,18 +249,38 @@ def plan(
     raise DoesNotFit(explain(search.nearest), search.nearest)
 
 
+def _hurried(plan: Plan) -> Plan:
+    """The plan with trees first for the moves that a call waits for, if it is quicker then."""
+    producer = {s.number: s for s in plan.steps}
+    urgent = {
+        (s.node, j)
+        for leg in critical_path(plan, simulate(plan))
+        for s in (producer[leg.step],)
+        if leg.after >= 0
+        for j, o in enumerate(s.operands)
+        if any(m.source == producer[leg.after].result for m in o.moves)
+    }
+    made = routed(replace(plan, urgent=frozenset(urgent)))
+    return made if made.cycles < plan.cycles else plan
+
+
 def _stack(search: _Search, estimator: Estimator, side: float, report: Report) -> None:
     """Plans with several layers that are alike on each of several regions."""
     found = repeated(search.graph)
     if found is None:
         return
     stacks = stacked(search.graph, found, search.wafer, side, RESIDENT)
-    for attempt, (region_of, sizes) in enumerate(islice(stacks, STACKS)):
-        report("plan", attempt / STACKS)
-        a = Assignment(region_of, sizes)
-        search.build(estimator, a, pinned=search.along(estimator, a, found))
-        if search.best is not None:
-            return
+    for attempt in range(STACKS):
+        weighed: list[tuple[float, int, Assignment, dict[int, Choice]]] = []
+        for number, (region_of, sizes) in enumerate(islice(stacks, WEIGHED)):
+            report("plan", (attempt + number / WEIGHED) / STACKS)
+            a = Assignment(region_of, sizes)
+            chosen, cycles = search.along(estimator, a, found)
+            weighed.append((cycles, number, a, chosen))
+        for _, _, a, chosen in sorted(weighed, key=lambda w: w[:2]):
+            search.build(estimator, a, pinned=chosen)
+            if search.best is not None:
+                return
 
 
 def _tighten(search: _Search, estimator: Estimator, report: Report) -> None:
@@ -310,16 +334,17 @@ class _Search:
         self._least_excess = 0
         self._cores = 0
 
-    def along(self, estimator: Estimator, a: Assignment, alike: Layers) -> dict[int, Choice]:
-        """Choices for all nodes of layers that are alike, weighed together."""
+    def along(self, estimator: Estimator, a: Assignment, alike: Layers) -> tuple[dict[int, Choice], float]:
+        """Choices for all nodes of layers that are alike, weighed together, and the cycles of one layer."""
         inside = range(alike.start, alike.end)
         one = a.region_of[alike.start + alike.period]
         limits = estimator.limits([i for i in inside if a.region_of[i] == one])
         by_place = {(i - alike.start) % alike.period: v for i, v in limits.items()}
         whole = {i: by_place[(i - alike.start) % alike.period] for i in inside}
         _, columns, rows = a.sizes[one]
-        chosen = along_layers(Beam(self.graph, self.wafer, columns, rows, whole, self.ahead), alike)
-        return {i: c for i, c in chosen.items() if a.sizes[a.region_of[i]][1:] == (columns, rows)}
+        beam = Beam(self.graph, self.wafer, columns, rows, whole, self.ahead)
+        chosen, cycles = along_layers(beam, alike)
+        return {i: c for i, c in chosen.items() if a.sizes[a.region_of[i]][1:] == (columns, rows)}, cycles
 
     def build(
         self,

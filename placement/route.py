@@ -32,7 +32,10 @@ class Unroutable(ValueError):
 
 @dataclass(frozen=True)
 class _Tree:
-    """A move that could be trees: its colours, box, shape and what it would gain."""
+    """A move that could be trees: its colours, box, shape and what it would gain.
+
+    urgent: cycles that it would gain on the critical path.
+    """
 
     key: tuple[int, int, int]  # step position, operand (-1: the step's own), move
     colour_x: Ints
@@ -41,6 +44,7 @@ class _Tree:
     box: tuple[int, int, int, int]
     shape: str
     gain: float
+    urgent: float
 
 
 def routed(plan: Plan) -> Plan:
@@ -53,6 +57,8 @@ def routed(plan: Plan) -> Plan:
     for s in plan.steps:
         for key, m in _moves(s):
             producer = by_result[m.source]
+            if m.route != "join":
+                m = replace(m, route="relay", colour_x=None, colour_y=None)
             if dead is not None:
                 m = replace(m, detours=dead.detours(plan, s, producer, m))
             if not irregular:
@@ -101,8 +107,10 @@ def _tree(
     where = repr((step.region, step.grid, producer.region, producer.grid, [len(a) for a in tables]))
     shape = hashlib.sha256(where.encode() + b"".join(a.tobytes() for a in tables)).hexdigest()
     hops = float(ex.distance.max(initial=0) + ey.distance.max(initial=0))
-    gain = float(plan.wafer.relayed(hops)) * step.grid.cores
-    return [_Tree(key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, gain)]
+    relays = float(plan.wafer.relayed(hops))
+    urgent = relays if (step.node, key[1]) in plan.urgent else 0.0
+    gain = relays * step.grid.cores
+    return [_Tree(key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, gain, urgent)]
 
 
 def _along(plan: Plan, step: Step, producer: Step, move: Move, side: str) -> Ends:
@@ -112,14 +120,17 @@ def _along(plan: Plan, step: Step, producer: Step, move: Move, side: str) -> End
 
 
 def _assign(wafer: Wafer, trees: Sequence[_Tree]) -> dict[tuple[int, int, int], tuple[Ints, Ints]]:
-    """Colours for as many moves as they last, those that gain most first.
+    """Colours for as many moves as they last, those first that gain most: for the call, then for all cores.
 
     Two moves share a colour if their boxes are apart, or if they are the same trees (the same
     configuration of every router) in different steps.
     """
     out: dict[tuple[int, int, int], tuple[Ints, Ints]] = {}
     taken: list[tuple[_Tree, int]] = []
-    for t in sorted(trees, key=lambda t: (-t.gain, t.colours, t.key)):
+    urgent: dict[str, float] = {}
+    for t in trees:
+        urgent[t.shape] = urgent.get(t.shape, 0.0) + t.urgent
+    for t in sorted(trees, key=lambda t: (-urgent[t.shape] / t.colours, -t.gain, t.colours, t.key)):
         if t.gain <= 0 and t.colours > 1:
             continue
         for first in range(LANES, wafer.colours - t.colours + 1):

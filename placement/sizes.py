@@ -12,6 +12,7 @@ from .wafer import Wafer
 SIDES = (4, 8, 16, 32, 64, 128, 256, 384)
 GAIN = 0.98  # a plan replaces one on fewer cores if it needs at most this share of the cycles
 FEW = 40  # nodes of a graph for which any size is soon tried
+NEAR = 8  # elements whose sum goes no far way
 SURE = 1.5  # of larger graphs only sizes are tried that are as near as this to the likely side
 
 
@@ -22,7 +23,7 @@ def shapes(wafer: Wafer) -> list[tuple[int, int]]:
 
 
 def likely_side(graph: Graph, wafer: Wafer) -> float:
-    """The side s at which work / s^2 and ways of s/4 hops for each op that sums take least together.
+    """The side s at which work / s^2 and ways of s/4 hops for each op that sums far take least together.
 
     work: cycles of the whole model on one core.
     """

@@ -2,21 +2,24 @@
 
 A layer is quickest on some 100,000 cores; beyond, its ways grow faster than its tiles shrink. What
 comes before the first layer and after the last (a table of embeddings, the last product) lies in a
-strip of its own.
+strip of its own on its side of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ..ir.graph import Graph
 from .place import Size, logical_width
 from .repeats import Layers
 from .wafer import Wafer
 
+IDLE = 1.1  # of a power of two: rows that the layers rather leave to the strip after them
 MOST_ACROSS, MOST_DOWN = 4, 8  # regions along x and along y
-EDGE = 0.5  # of the SRAM of the strip beside the layers': what its constants may take
+# Of the SRAM of the strips before and after the layers', what their constants may take: a table is looked
+# up in, a last product gains by more cores.
+EDGES = (0.75, 0.5)
 
 
 def stacked(
@@ -29,39 +32,52 @@ def stacked(
     place = [layers.of(i) for i in range(len(graph.nodes))]
     kept = [_bytes(graph, i) for i in range(len(graph.nodes))]
     of_layer = max(sum(b for b, p in zip(kept, place, strict=True) if p == i) for i in range(layers.count))
-    # What takes more than a layer lies apart; the rest of a layer's ops stay with the layer next to them.
-    apart = [p if b > of_layer and p in (-1, layers.count) else 0 for b, p in zip(kept, place, strict=True)]
+    # What takes more than a layer lies apart, with all before it or behind; the rest of a layer's ops stay
+    # with the layer next to them.
+    large = [i for i, b in enumerate(kept) if b > of_layer]
+    last = max((i for i in large if place[i] < 0), default=-1)
+    first = min((i for i in large if place[i] == layers.count), default=len(place))
+    apart = [-1 if i <= last else layers.count if i >= first else 0 for i in range(len(place))]
     ends = [sum(b for b, p in zip(kept, apart, strict=True) if p == i) for i in (-1, layers.count)]
     width = logical_width(wafer, wafer.width)
-    edge = math.ceil(sum(ends) / (EDGE * width * wafer.sram_bytes))
+    before, after = (math.ceil(n / (share * width * wafer.sram_bytes)) for n, share in zip(ends, EDGES))
     found: list[tuple[float, int, int, int]] = []
     for across in range(1, MOST_ACROSS + 1):
         for down in range(1, MOST_DOWN + 1):
-            columns, rows = logical_width(wafer, wafer.width // across), (wafer.height - edge) // down
+            columns = logical_width(wafer, wafer.width // across)
+            rows = _useful((wafer.height - before - after) // down)
             each = -(-layers.count // (across * down))
             if rows > 0 and each * of_layer <= resident * columns * rows * wafer.sram_bytes:
-                off = abs(math.log(columns * rows / side**2)) + math.log(columns / rows) ** 2
+                x, y = _even(columns), _even(rows)
+                off = abs(math.log(x * y / side**2)) + math.log(x / y) ** 2
                 found.append((off, columns, rows, each))
     for _, columns, rows, each in sorted(found):
         count = -(-layers.count // each)
-        sizes: list[Size] = [
-            (f"layers {-(-i * layers.count // count)} on", columns, rows) for i in range(count)
+        across = wafer.width // columns
+        spare = wafer.height - before - after - rows * -(-count // across)
+        sizes: list[Size] = [("before the layers", width, before)] if before else []
+        top = len(sizes)
+        sizes += [(f"layers {-(-i * layers.count // count)} on", columns, rows) for i in range(count)]
+        if after:
+            sizes.append(("after the layers", width, after + spare))
+        inside = [top + min(max(p, 0), layers.count - 1) * count // layers.count for p in place]
+        region = [
+            0 if before and a < 0 else len(sizes) - 1 if after and a else i
+            for a, i in zip(apart, inside, strict=True)
         ]
-        before, after = 0, count - 1
-        if ends[1]:
-            after = len(sizes)
-            sizes.append(("after the layers", *_share(width, edge, ends[1], ends)))
-        if ends[0]:
-            before = len(sizes)
-            sizes.append(("before the layers", *_share(width, edge, ends[0], ends)))
-        inside = [min(max(p, 0), layers.count - 1) * count // layers.count for p in place]
-        region = [before if a < 0 else after if a else i for a, i in zip(apart, inside, strict=True)]
         yield tuple(region), tuple(sizes)
 
 
-def _share(width: int, rows: int, nbytes: int, all_bytes: Sequence[int]) -> tuple[int, int]:
-    """Columns and rows of the strip beside the layers', in proportion to what is kept there."""
-    return max(1, width * nbytes // sum(all_bytes)), rows
+def _useful(rows: int) -> int:
+    """Rows without those a little above a power of two, which no axis of such a length makes use of."""
+    power = 1 << max(0, rows.bit_length() - 1)
+    return power if rows <= IDLE * power else rows
+
+
+def _even(cores: int) -> int:
+    """How many of a side's cores the axes of most models can use: 2^n or 3 * 2^n."""
+    power = 1 << max(0, cores.bit_length() - 1)
+    return power * 3 // 2 if cores >= power * 3 // 2 else power
 
 
 def _bytes(graph: Graph, node: int) -> int:

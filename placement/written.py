@@ -7,6 +7,7 @@ same text both constrains a new compile and rebuilds the plan of a saved one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..ir.graph import Graph
@@ -26,6 +27,7 @@ class PlacementError(ValueError):
 
 def write(plan: Plan) -> dict[str, Any]:
     """The placement of `plan` as plain data, in the order of its nodes."""
+    hurry = {i for i, _ in plan.urgent}
     ops: list[dict[str, Any]] = []
     for s in sorted((s for s in plan.steps if s.kind == "task"), key=lambda s: s.node):
         g = s.grid
@@ -37,6 +39,7 @@ def write(plan: Plan) -> dict[str, Any]:
                 "region": s.region,
                 "split": [[c.axis, c.side, c.ways] for c in s.split.cuts],
                 "grid": [g.columns, g.rows, g.x, g.y, g.dx, g.dy],
+                **({"urgent": sorted(j for i, j in plan.urgent if i == s.node)} if s.node in hurry else {}),
             }
         )
     return {
@@ -87,6 +90,7 @@ def read(
             regions.append(region)
         entries = {int(e["node"]): e for e in data["ops"]}
         chosen: dict[int, Choice] = {}
+        urgent = frozenset((i, int(j)) for i, e in entries.items() for j in e.get("urgent", ()))
         region_of: dict[int, int] = {}
         for i, node in enumerate(graph.nodes):
             e = entries.get(i)
@@ -104,7 +108,9 @@ def read(
                 grid = Grid(*(int(v) for v in e["grid"])) if "grid" in e else Grid(gw, gh)
                 _fits(i, node.op.size, split, grid, regions[region_of[i]])
                 chosen[i] = Choice(split, grid, part_axis(node.op, split), 0.0, 0.0, 0.0, fixed=True)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, PlacementError):
+            raise
         raise PlacementError(f"placement is not complete: {error!r}") from None
 
     def choice(i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int) -> Choice:
@@ -114,7 +120,7 @@ def read(
             raise PlacementError(f"node {i} has no split")
         return choose(i, sources, region, columns, rows)
 
-    return assemble(
+    made = assemble(
         graph,
         wafer,
         tuple(regions),
@@ -125,6 +131,7 @@ def read(
         others,
         beside,
     )
+    return replace(made, urgent=urgent)
 
 
 def _side(name: Any) -> Any:
