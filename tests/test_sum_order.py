@@ -276,18 +276,18 @@ def test_a_gather_leaves_every_bit_of_what_it_joins() -> None:
 
     def gather(rows: int, data: Array, origin: int) -> Array:
         op = Gather(
-            axes=(("i0", 3), ("d1", 3), ("v", rows)),
-            reads=(identity(["v", "d1"]), identity(["i0"])),
+            axes=(("i0", 3), ("d1", 3), ("v0", rows)),
+            reads=(identity(["v0", "d1"]), identity(["i0"])),
             write=identity(["i0", "d1"]),
             in_types=(F32, I64),
             out_type=F32,
-            size_of_axis=2,
+            sizes=(2,),
         )
         out = np.full((3, 3), np.nan, np.float32)
         steps = jit.axis_strides(op, [data, at, out])
         kernel = jit.kernel_for(op, "d1", jit.stride_kinds(op, steps, "d1"), jit.host_lanes())
         starts = [data.ctypes.data, at.ctypes.data, out.ctypes.data]
-        jit.call(kernel, [data, at, out], starts, steps, op.size, {"v": origin})
+        jit.call(kernel, [data, at, out], starts, steps, op.size, {"v0": origin})
         return out
 
     parts = [gather(1, data[:1], 0), gather(1, data[1:], 1)]
