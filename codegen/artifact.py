@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..ir.dtypes import BF16, SMALL
 from ..ir.op import Array
 
 if TYPE_CHECKING:
@@ -37,9 +38,11 @@ MAIN = "main"  # the entry of a program that has one
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")  # of an entry: a folder in the artifact
 
 # The one form of .npy that `npy` writes: format 1.0, C order, plain numbers. Nothing of it is evaluated.
+# Types that NumPy itself lacks go by their names.
+_NAMED = {t.numpy.name for t in (BF16, *SMALL)}
 HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00(..)(\{'descr': '([<|][fiub][1248])', 'fortran_order': False, "
-    rb"'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n)",
+    rb"\x93NUMPY\x01\x00(..)(\{'descr': '([<|][fiub][1248]|%s)', 'fortran_order': False, "
+    rb"'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n)" % "|".join(sorted(_NAMED)).encode(),
     re.DOTALL,
 )
 
@@ -168,7 +171,10 @@ def _npy_parts(array: Any) -> tuple[bytes, Any]:
     """A file's header, and the array's elements as bytes: where they are, if they are in C order."""
     whole = np.asarray(array, order="C")
     head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(whole))
+    header = np.lib.format.header_data_from_array_1_0(whole)
+    if whole.dtype.name in _NAMED:
+        header["descr"] = whole.dtype.name
+    np.lib.format.write_array_header_1_0(head, header)
     return head.getvalue(), whole.reshape(-1).view(np.uint8)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waferc.ir.affine import Affine, axis, constant
 from waferc.ir.builder import FRESH, JOIN, RESUME
-from waferc.ir.dtypes import BF16, F16, F32, I32, I64, DType, f32_of, stored_as
+from waferc.ir.dtypes import BF16, F16, F32, I32, I64, DType, stored_as
 from waferc.ir.op import Array, Op, identity
 from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.index import Gather
@@ -109,7 +109,7 @@ def test_pairs_of_bf16_are_chains_of_single_products(
     """By the host's instruction and without it, from odd places on, to the bits of f32 products."""
     a, b = (stored_as(numbers(F32, *shape), BF16) for shape in ((m, k), (k, n)))
     a = np.asfortranarray(a) if turned else a
-    wide = [f32_of(x, BF16) for x in (a, b)]
+    wide = [x.astype(np.float32) for x in (a, b)]
     part = "k" if chunk else ""
     right = jit.run(gemm(m, n, k), wide, lanes=lanes, lane_axis="n", part=part, chunk=chunk)
     native = [False, jit.host_dot2() and lanes == jit.host_lanes()]

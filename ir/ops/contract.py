@@ -13,6 +13,7 @@ from ..builder import KernelBuilder
 from ..dtypes import BF16, F32, DType
 from ..graph import GraphBuilder, InvalidModel, Spec, register
 from ..op import CLOSED, Array, Extents, Op, Work, assemble, broadcast_access, gather, product
+from .conversion import emit_rounded
 from .elementwise import Add, Mul, apply
 from .loops import LONG, WIDE, accumulator, cheapest_lane_axis, longest, widen
 from .products import Products
@@ -145,7 +146,7 @@ def product_of(
         in_types=(g.dtype(a), g.dtype(b)),
         out_type=g.dtype(a),
     )
-    return g.emit(op, (a, b), [n for _, n in kept], hint)
+    return emit_rounded(g, op, (a, b), [n for _, n in kept], hint)
 
 
 def _matmul(g: GraphBuilder, spec: Spec) -> Sequence[str]:

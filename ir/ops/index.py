@@ -9,7 +9,7 @@ import numpy as np
 
 from ..affine import Access, access_axes, axis, constant
 from ..builder import FRESH, Carried, KernelBuilder, Value
-from ..dtypes import BOOL, I64, U8, f32_of
+from ..dtypes import BOOL, I64, U8
 from ..graph import GraphBuilder, InvalidModel, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, gather, identity, product
 from .conversion import Where, cast
@@ -61,7 +61,7 @@ class Gather(Op):
     def reference(self, *operands: Array) -> Array:
         data, *coordinates = operands
         if self.in_types[0] != self.out_type:
-            data = f32_of(data, self.in_types[0])
+            data = data.astype(self.out_type.numpy)
         axes = tuple((a, 1 if a in self.reduced else n) for a, n in self.axes)
         chosen: dict[str, Array] = {}
         held: Array = np.ones((), np.bool_)

@@ -15,6 +15,7 @@ from ..affine import Affine, axis
 from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
 from ..op import Array, identity
 from .contract import Contract, transposed
+from .conversion import emit_rounded
 from .elementwise import Add, Mul, apply
 from .loops import neutral
 from .reduce import ReduceMax, ReduceSum
@@ -127,7 +128,7 @@ def _conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         out_type=g.dtype(x),
     )
     shape = (n, filters, *(s.count for s in along))
-    out = g.emit(op, (x, w), shape, hint)
+    out = emit_rounded(g, op, (x, w), shape, hint)
     return [per_channel(g, Add, out, spec.inputs[2], hint)] if spec.has(2) else [out]
 
 
@@ -173,7 +174,7 @@ def _pool(
         fill=fill,
         **extra,
     )
-    return g.emit(op, (x,), (n, channels, *(s.count for s in along)), spec.outputs[0])
+    return emit_rounded(g, op, (x,), (n, channels, *(s.count for s in along)), spec.outputs[0])
 
 
 def _max_pool(g: GraphBuilder, spec: Spec) -> Sequence[str]:
