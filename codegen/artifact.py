@@ -110,12 +110,17 @@ class Artifact:
 
     def constants(self) -> dict[str, Array]:
         """The constants' values, of all entries; none in a plan."""
-        if "weights.json" not in self.files:
-            return {}
-        names: Any = self.json("weights.json")
+        return self._arrays("weights") if "weights.json" in self.files else {}
+
+    def _arrays(self, folder: str) -> dict[str, Array]:
+        names: Any = self.json(f"{folder}.json")
         if not isinstance(names, list):
-            raise InvalidArtifact("weights.json is no list")
-        return {str(n): self.array(f"weights/{i}.npy") for i, n in enumerate(cast(list[Any], names))}
+            raise InvalidArtifact(f"{folder}.json is no list")
+        return {str(n): self.array(f"{folder}/{i}.npy") for i, n in enumerate(cast(list[Any], names))}
+
+    def values(self) -> dict[str, Array]:
+        """The values of inputs that became constants."""
+        return self._arrays("values") if "values.json" in self.files else {}
 
     def phases(self, entry: str | None = None) -> dict[str, str]:
         """Each phase's text, of an entry (None: the first one)."""
@@ -216,10 +221,18 @@ def describe(plans: Plan | Mapping[str, Plan], phases: Mapping[str, Mapping[str,
 
 def weights(plans: Plan | Mapping[str, Plan]) -> dict[str, bytes | Array]:
     """The files that hold the constants laid by the plans."""
-    constants = constants_of(by_entry(plans))
-    names = sorted(constants)
-    out = {f"weights/{i}.npy": constants[n] for i, n in enumerate(names)}
-    return {"weights.json": dumps(names), **out}
+    return _named_arrays("weights", constants_of(by_entry(plans)))
+
+
+def bound(values: Mapping[str, Array]) -> dict[str, bytes | Array]:
+    """The files that hold the values of inputs that became constants; none without such."""
+    return _named_arrays("values", values) if values else {}
+
+
+def _named_arrays(folder: str, arrays: Mapping[str, Array]) -> dict[str, bytes | Array]:
+    names = sorted(arrays)
+    out = {f"{folder}/{i}.npy": arrays[n] for i, n in enumerate(names)}
+    return {f"{folder}.json": dumps(names), **out}
 
 
 def write(path: str | Path, manifest: Mapping[str, Any], files: Mapping[str, bytes | Array]) -> None:

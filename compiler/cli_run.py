@@ -56,7 +56,7 @@ def run(
 
     saved = Saved(program, entry)
     loaded = saved.program(threads, guard)
-    feeds = feeding.calls(loaded.entries[saved.entry].inputs, loaded.state_inputs)
+    feeds = feeding.calls(loaded.entries[saved.entry].inputs, loaded.state_inputs, loaded.values)
     results, milliseconds = _timed(console, loaded, saved.entry, feeds, threads)
     if output is not None:
         write_npz(output, _stacked(results, feeding.steps is not None))
@@ -198,7 +198,7 @@ def verify(
     reference = golden(golden_name, source, threads)
     if feeding.seed is None:
         feeding = replace(feeding, seed=0)
-    feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs)
+    feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs, loaded.values)
     rule = Rule(rtol, atol)
     found = compare(loaded, reference, feeds, rule, threads, console.progress)
     console.say(f"against {reference.name}, {plural(len(feeds), 'call')}; passes when")
@@ -243,7 +243,7 @@ def _program(
         from ..runtime.load import prepare
 
         compiled = options.compile(source, console)
-        return prepare(compiled.plans, threads, guard)
+        return prepare(compiled.plans, threads, guard, compiled.values)
     from .load import digest
     from .saved import Saved
 

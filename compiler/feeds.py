@@ -32,19 +32,22 @@ class Feeding:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     steps: str | None = None
 
-    def calls(self, ports: Sequence[Port], states: Collection[str] = ()) -> list[Feed]:
-        """One feed per call of a program with inputs `ports`; `states` only where a file gives them.
+    def calls(
+        self, ports: Sequence[Port], states: Collection[str] = (), constants: Collection[str] = ()
+    ) -> list[Feed]:
+        """One feed per call of a program with inputs `ports`; `states`, and inputs that are `constants` of
+        it, only where a file gives them.
 
         Raises UsageError for an unknown name or inputs that do not match, InvalidInput for a damaged file.
         """
-        names = [p.name for p in ports]
+        names = [*(p.name for p in ports), *constants]
         for name in [*self.files, *self.ranges]:
             _known(name, names)
         given: Feed = {}
         if self.archive is not None:
             given |= _archive(self.archive, names)
         for name, path in self.files.items():
-            given[name] = _load(path)
+            given[name] = load_array(path)
         stepped = {} if self.steps is None else _archive(self.steps, names)
         wanted = [p for p in ports if p.name not in states]
         return [self._call(wanted, {**given, **one}, i) for i, one in enumerate(_calls(stepped))]
@@ -127,7 +130,8 @@ def _entry(loaded: Any, name: str, path: str) -> Array:
         raise InvalidInput(f"{quoted(path)}: array {quoted(name)} is damaged: {shown(str(e))}") from None
 
 
-def _load(path: str) -> Array:
+def load_array(path: str) -> Array:
+    """The array in a .npy file. Raises OSError, InvalidInput."""
     loaded = _open(path)
     if isinstance(loaded, np.lib.npyio.NpzFile):
         loaded.close()

@@ -137,13 +137,15 @@ def merged(a: Comparison, b: Comparison) -> Comparison:
 class Streaming:
     """A golden runtime with the states that a program keeps: each output goes back in as the next input.
 
-    length: of the program's caches, which grow in the golden runtime.
+    length: of the program's caches, which grow in the golden runtime. values: of inputs that are constants
+    of the program.
     """
 
     golden: Golden
     ports: Sequence[Port]
     states: Sequence[tuple[str, str]]
     length: Length | None = None
+    values: Mapping[str, Array] = field(default_factory=dict[str, Array])
     _kept: Feed = field(default_factory=dict[str, Array])
     _held: int = 0
 
@@ -159,7 +161,7 @@ class Streaming:
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         if self.length is not None:
             self._held += self.length.added
-        whole = {**self._kept, **self._filled(feed, self._held)}
+        whole = {**self.values, **self._kept, **self._filled(feed, self._held)}
         out = self.golden.run({name: whole[name] for name in self.golden.inputs if name in whole})
         self._kept = {past: out[present] for past, present in self.states}
         return out
@@ -183,8 +185,9 @@ def verify(
 
     Raises InputError for inputs that the program does not take, UnsupportedModel where golden cannot.
     """
-    streaming = Streaming(golden, program.ports.inputs, program.ports.states, program.ports.length)
-    kept = {present for _, present in program.ports.states} - {p.name for p in program.ports.outputs}
+    ports = program.ports
+    streaming = Streaming(golden, ports.inputs, ports.states, ports.length, program.values)
+    kept = {present for _, present in ports.states} - {p.name for p in ports.outputs}
     found: dict[str, Comparison] = {}
     for number, feed in enumerate(feeds):
         progress("verify", number / len(feeds))

@@ -366,7 +366,7 @@ def _reverse_sequence(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 def _compress(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     data, hint = spec.inputs[0], spec.outputs[0]
-    chosen = np.flatnonzero(g.known(spec.inputs[1], "Compress's condition"))
+    chosen = np.flatnonzero(g.fixed(spec.inputs[1], "Compress's condition"))
     if spec.attribute("axis") is None:
         return [take(g, reshape(g, data, [product(g.shape(data))], hint), chosen, 0, hint)]
     return [take(g, data, chosen, normal_axis(spec.attribute("axis"), len(g.shape(data))), hint)]

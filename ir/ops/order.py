@@ -272,7 +272,7 @@ def _top_k(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 # -- what gives its own shape: of constants only ----------------------------------------------------
 def _unique(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """Unsorted, in order of first occurrence."""
-    x = g.known(spec.inputs[0], "Unique's result's shape")
+    x = g.fixed(spec.inputs[0], "Unique's result's shape")
     along = spec.attribute("axis")
     found = np.unique(x, return_index=True, return_inverse=True, return_counts=True, axis=along)
     values, first, inverse, counts = (np.asarray(f) for f in found)
@@ -286,7 +286,7 @@ def _unique(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 
 def _non_zero(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    x = g.known(spec.inputs[0], "NonZero's result's shape")
+    x = g.fixed(spec.inputs[0], "NonZero's result's shape")
     return [g.constant(np.asarray(np.nonzero(np.atleast_1d(x)), np.int64), spec.outputs[0])]
 
 
