@@ -117,11 +117,18 @@ def scaled(g: GraphBuilder, name: str, factor: float) -> str:
 
 
 def product_of(
-    g: GraphBuilder, a: str, b: str, a_read: Sequence[str], b_read: Sequence[str], hint: str
+    g: GraphBuilder,
+    a: str,
+    b: str,
+    a_read: Sequence[str],
+    b_read: Sequence[str],
+    hint: str,
+    out_type: DType | None = None,
 ) -> str:
     """a * b summed over "k": MatMul on operands whose last two dimensions are named "m", "n", "k".
 
-    A 1-D operand is ["k"]; dimensions before the named ones are a batch and broadcast.
+    A 1-D operand is ["k"]; dimensions before the named ones are a batch and broadcast. out_type: by default
+    that of `a`.
     """
     sizes: dict[str, int] = {}
     for t, names in ((a, a_read), (b, b_read)):
@@ -144,18 +151,23 @@ def product_of(
         reads=(read(batches[0], a_read), read(batches[1], b_read)),
         write=tuple(axis(name) for name, _ in kept),
         in_types=(g.dtype(a), g.dtype(b)),
-        out_type=g.dtype(a),
+        out_type=out_type or g.dtype(a),
     )
     return emit_rounded(g, op, (a, b), [n for _, n in kept], hint)
 
 
-def _matmul(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    a, b = spec.inputs
+def matrix_product(g: GraphBuilder, a: str, b: str, hint: str, out_type: DType | None = None) -> str:
+    """a * b as MatMul has it."""
     if not g.shape(a) or not g.shape(b):
         raise InvalidModel("MatMul of a scalar")
     a_read = ["m", "k"] if len(g.shape(a)) > 1 else ["k"]
     b_read = ["k", "n"] if len(g.shape(b)) > 1 else ["k"]
-    return [product_of(g, a, b, a_read, b_read, spec.outputs[0])]
+    return product_of(g, a, b, a_read, b_read, hint, out_type)
+
+
+def _matmul(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    a, b = spec.inputs
+    return [matrix_product(g, a, b, spec.outputs[0])]
 
 
 def _gemm(g: GraphBuilder, spec: Spec) -> Sequence[str]:

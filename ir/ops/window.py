@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..affine import Affine, axis
+from ..dtypes import DType
 from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
 from ..op import Array, identity
 from .contract import Contract, transposed
@@ -96,13 +97,13 @@ def _window(along: Sequence[Slide]) -> tuple[Affine, ...]:
 
 
 # -- convolution --------------------------------------------------------------------
-def _conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    x, w, hint = spec.inputs[0], spec.inputs[1], spec.outputs[0]
+def convolution(g: GraphBuilder, spec: Spec, x: str, w: str, out_type: DType) -> str:
+    """`x` convolved with `w` as the attributes of Conv say, without a bias."""
     (n, channels, *sizes), (filters, depth, *kernel) = g.shape(x), g.shape(w)
     group = int(spec.attribute("group", 1))
     named = spec.attribute("kernel_shape")
     if channels != depth * group or filters % group or (named and list(named) != kernel):
-        raise InvalidModel(f"Conv of {g.tensors[x]} with {g.tensors[w]} in {group} groups")
+        raise InvalidModel(f"{spec.op_type} of {g.tensors[x]} with {g.tensors[w]} in {group} groups")
     along = slides(spec, sizes, kernel)
     each = filters // group
     groups = [("g", group)] if group > 1 else []
@@ -125,10 +126,14 @@ def _conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         reads=((axis("n"), channel("c", depth, bool(inputs)), *_window(along)), w_read),
         write=(axis("n"), filter_read, *(axis(a) for a, _ in _places(along))),
         in_types=(g.dtype(x), g.dtype(w)),
-        out_type=g.dtype(x),
+        out_type=out_type,
     )
-    shape = (n, filters, *(s.count for s in along))
-    out = emit_rounded(g, op, (x, w), shape, hint)
+    return emit_rounded(g, op, (x, w), (n, filters, *(s.count for s in along)), spec.outputs[0])
+
+
+def _conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    x, w, hint = spec.inputs[0], spec.inputs[1], spec.outputs[0]
+    out = convolution(g, spec, x, w, g.dtype(x))
     return [per_channel(g, Add, out, spec.inputs[2], hint)] if spec.has(2) else [out]
 
 
