@@ -419,7 +419,6 @@ def test_contradictions_name_the_node(bad: onnx.ModelProto, message: str) -> Non
     [
         (model("Reshape", [normal(6), ints(2, 3)]), "needs --value x1="),
         (model("Cast", [normal(2)], to=14), "element type 14"),
-        (model("Dropout", [normal(2), None, flags(1)[0]], opset=13), "training_mode"),
         (recurrent("LSTM", clip=1.0).proto(), "clip"),
         (recurrent("LSTM", activations=["Relu", "Tanh", "Tanh"]).proto(), "activations"),
     ],

@@ -224,15 +224,6 @@ def _build_identity(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [spec.inputs[0]]
 
 
-def _build_dropout(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    """Inference: the input itself. The mask, if asked for, is all true (false before opset 10)."""
-    if spec.has(2) and bool(g.known(spec.inputs[2], "Dropout's training_mode")):
-        raise Unsupported("Dropout in training mode")
-    if len(spec.outputs) < 2 or not spec.outputs[1]:
-        return [spec.inputs[0]]
-    return [spec.inputs[0], g.constant(np.ones(g.shape(spec.inputs[0]), np.bool_), spec.outputs[1])]
-
-
 register("Cast", _build_cast)
 register("CastLike", _build_cast, 15)
 register("BitCast", _build_bit_cast, 26)
@@ -243,4 +234,3 @@ register("Sum", _variadic(Add), 6)
 register("Mean", _build_mean, 6)
 register("Clip", _build_clip, 6)
 register("Identity", _build_identity, 1)
-register("Dropout", _build_dropout, 7)
