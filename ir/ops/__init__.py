@@ -2,6 +2,7 @@
 
 from . import (
     activation,
+    batch,
     contract,
     conversion,
     determinant,
@@ -31,6 +32,7 @@ from . import (
 
 __all__ = [
     "activation",
+    "batch",
     "contract",
     "conversion",
     "determinant",
