@@ -290,7 +290,7 @@ class GraphBuilder:
     def emit(self, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str = "t") -> str:
         """Adds `op` with a new result of `shape`; returns the result's name."""
         empty = 0 in op.size.values()  # no iteration: the same whatever the operands hold
-        if empty or all(t in self.constants for t in inputs):
+        if empty or (op.folds and all(t in self.constants for t in inputs)):
             operands = [
                 np.zeros(self.shape(t), self.dtype(t).numpy) if empty else self.constants[t] for t in inputs
             ]

@@ -51,7 +51,8 @@ class Contract(Op):
         for x, read, dtype in zip(operands, self.reads, self.in_types, strict=True):
             used = [(a, n) for a, n in self.axes if a in access_axes(read)]
             wide = widen(x, dtype)
-            wide = wide if self.accumulate.is_float else wide.astype(self.accumulate.numpy)
+            floats = self.accumulate.is_float and dtype.is_float
+            wide = wide if floats else wide.astype(self.accumulate.numpy)
             terms.append("".join(letter[a] for a, _ in used))
             factors.append(gather(wide, read, used, self.fill))
         result = "".join(letter[a] for a, _ in kept if a in seen)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..absent import lacking
 from ..affine import Access, axis
 from ..builder import Arithmetic, Value
 from ..dtypes import F32, F64, I8, I16, I32, SUB_BYTE, U8, DType
@@ -60,6 +61,11 @@ class Dequantize(Elementwise):
     exact = True
     arity = 3
     stored = True
+
+    @property
+    def folds(self) -> bool:
+        """Matrices are left: a fourth of their bytes would become all of them. See `quantised`."""
+        return sum(n > 1 for _, n in self.axes) < 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         between = F32 if self.in_types[0].is_float else I32
@@ -200,18 +206,23 @@ def _dequantize(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 def _not_zero(g: GraphBuilder, zero: str) -> bool:
     """Whether a zero point may differ from 0."""
     value = g.value(zero)
-    return value is None or bool(np.asarray(value).astype(np.float32).any())
+    return value is None or lacking([value]) is not None or bool(value.astype(np.float32).any())
 
 
 def _centred(g: GraphBuilder, x: str, zero: str, shape: Sequence[int] | None, hint: str) -> str:
-    """`x` less its zero points, as they are or in another shape; in one byte where one holds it."""
+    """`x` less its zero points, as they are or in another shape."""
     if not zero or not _not_zero(g, zero):
         return x
     out = apply(g, Centred, [x, reshape(g, zero, tuple(shape), hint) if shape is not None else zero], hint)
     value = g.value(out)
-    if value is not None and value.size and I8.limits[0] <= value.min() and value.max() <= I8.limits[1]:
-        return g.constant(value.astype(np.int8), hint)
-    return out
+    return out if value is None or lacking([value]) else g.constant(in_least_bytes(value), hint)
+
+
+def in_least_bytes(centred: Array) -> Array:
+    """Numbers less their zero points in one byte each, where one holds them all."""
+    low, high = I8.limits
+    short = centred.size and low <= centred.min() and centred.max() <= high
+    return centred.astype(np.int8) if short else centred
 
 
 def _rows(g: GraphBuilder, t: str, rank: int) -> tuple[int, ...] | None:
