@@ -117,9 +117,11 @@ def _stacked(results: list[dict[str, Array]], many: bool) -> dict[str, Array]:
 
 def _values(outputs: dict[str, Array]) -> list[str]:
     """One line per output: type, shape and the first values."""
+    from ..ir.dtypes import is_float
+
     lines: list[str] = []
     for name, a in outputs.items():
-        some = " ".join(f"{v:.6g}" if a.dtype.kind == "f" else str(v) for v in a.ravel()[:6].tolist())
+        some = " ".join(f"{v:.6g}" if is_float(a.dtype) else str(v) for v in a.ravel()[:6].tolist())
         text = f"{shown(name, 32)}  {a.dtype}{list(a.shape)}  {some}{' ...' if a.size > 6 else ''}"
         lines.append(text if len(text) <= 80 else text[:76].rstrip() + " ...")
     return lines

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.dtypes import is_float, of_numpy
 from ..ir.op import Array
 from ..runtime.program import Port
 from .errors import InvalidInput, UsageError, quoted, shown
@@ -58,7 +59,14 @@ class Feeding:
             p = missing[0]
             what = f"{quoted(p.name)}, {p.dtype}{list(p.shape)}"
             raise UsageError(f"no value for input {what}; give --input, --inputs, --steps or --random 0")
-        return given | random_feed(missing, [self.seed or 0, number], self.ranges)
+        typed = {p.name: _typed(given[p.name], p) for p in wanted if p.name in given}
+        return given | typed | random_feed(missing, [self.seed or 0, number], self.ranges)
+
+
+def _typed(array: Array, port: Port) -> Array:
+    """What a file of NumPy's holds for a type that NumPy lacks, bytes, as that type."""
+    bare = array.dtype == np.dtype(f"V{port.dtype.itemsize}")
+    return array.view(port.dtype) if bare else array
 
 
 def random_feed(
@@ -84,7 +92,7 @@ def _calls(stepped: Feed) -> Sequence[Feed]:
 
 
 def _random(port: Port, rng: np.random.Generator, limits: tuple[float, float] | None) -> Array:
-    floating = port.dtype.kind == "f"
+    floating = is_float(port.dtype)
     drawn: Any
     if limits is None:
         drawn = rng.standard_normal(port.shape) if floating else rng.integers(0, 2, port.shape)
@@ -100,12 +108,12 @@ def _random(port: Port, rng: np.random.Generator, limits: tuple[float, float] | 
 
 
 def _span(port: Port) -> tuple[int, int]:
-    info = np.iinfo(port.dtype)
-    return int(info.min), int(info.max)
+    least, most = of_numpy(port.dtype).limits
+    return int(least), int(most)
 
 
 def _wide(port: Port) -> type[np.int64] | type[np.uint64]:
-    return np.uint64 if port.dtype.kind == "u" else np.int64
+    return np.uint64 if of_numpy(port.dtype).kind == "u" else np.int64
 
 
 def _known(name: str, names: Sequence[str]) -> None:

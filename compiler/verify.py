@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.dtypes import is_float
 from ..ir.graph import Length
 from ..ir.op import Array
 from ..runtime.program import Port, Program
@@ -70,7 +71,7 @@ def compare(output: str, ours: Array, golden: Array, rule: Rule, call: int = 0) 
     if ours.dtype != golden.dtype or ours.shape != golden.shape:
         problem = f"{ours.dtype}{list(ours.shape)} instead of {golden.dtype}{list(golden.shape)}"
         return Comparison(output, 0, np.nan, np.nan, None, np.nan, 0, (), problem)
-    floating = golden.dtype.kind == "f"
+    floating = is_float(golden.dtype)
     exact: Any = np.longdouble if golden.dtype.itemsize == 8 else np.float64
     a, b = ours.astype(exact), golden.astype(exact)
     finite = np.isfinite(a) & np.isfinite(b)
@@ -101,7 +102,7 @@ def compare(output: str, ours: Array, golden: Array, rule: Rule, call: int = 0) 
 
 def _ulp(a: Array, b: Array) -> float:
     """The most representable values that lie between neighbours in `a` and `b`."""
-    integer = {2: np.int16, 4: np.int32, 8: np.int64}[a.dtype.itemsize]
+    integer = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}[a.dtype.itemsize]
     least = np.iinfo(integer).min
 
     def rank(x: Array) -> Array:

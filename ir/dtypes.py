@@ -129,6 +129,12 @@ def of_numpy(dtype: np.dtype[np.generic]) -> DType:
     return _BY_NUMPY[np.dtype(dtype)]
 
 
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether NumPy's `dtype` is a float that a core can store; NumPy itself knows only its own."""
+    found = _BY_NUMPY.get(dtype)
+    return found is not None and found.is_float
+
+
 # TensorProto.DataType numbers of the ONNX standard (onnx.proto).
 _BY_ONNX = {
     1: F32,
