@@ -37,6 +37,10 @@ def ints(*values: int) -> Array:
     return np.array(values, np.int64)
 
 
+def floats(*values: float) -> Array:
+    return np.array(values, np.float32)
+
+
 SPECIAL = np.array([0.0, -0.0, 1.5, -2.5, np.inf, -np.inf, np.nan, 3.0e38, 1e-40], np.float32)
 
 
