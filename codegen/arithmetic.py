@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import wraps
+from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
 
 from ..ir.builder import Compare, Value
-from ..ir.dtypes import BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, DType, stored_as
+from ..ir.dtypes import BOOL, F16, F32, F64, SIGNED, DType, stored_as
+from ..ir.minifloats import KINDS, narrowed, odd_f32, widened
 
 I1_TYPE, I8_TYPE, I32_TYPE, I64_TYPE = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER = ir.PointerType()
 _FLOATS = {2: ir.HalfType(), 4: ir.FloatType(), 8: ir.DoubleType()}
-_SIGNED = {1: I8, 2: I16, 4: I32, 8: I64}
 _SYMBOL = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
@@ -34,8 +35,8 @@ class LLVMValue:
 
 
 def element_type(dtype: DType) -> ir.Type:
-    """The LLVM type of one element in a register. BF16's are bits: llvmlite.ir has no such float."""
-    if dtype.is_float and dtype != BF16:
+    """The LLVM type of one element in a register. Types that are only stored are bits."""
+    if dtype.is_float and dtype not in KINDS:
         return _FLOATS[dtype.bytes]
     return I1_TYPE if dtype == BOOL else ir.IntType(8 * dtype.bytes)
 
@@ -62,6 +63,21 @@ def _no_float(value: Value) -> Value:
     if value.dtype.is_float:
         raise TypeError(f"an operation on the bits of {value.dtype}; see `bits`")
     return value
+
+
+def _in_computed(method: Callable[..., Value]) -> Callable[..., Value]:
+    """An operation on types that are only stored: on what they are computed in, the result rounded."""
+
+    @wraps(method)
+    def wrapped(self: LLVMArithmetic, *given: Any) -> Value:
+        dtype: DType = given[-1].dtype
+        if dtype.computed == dtype:
+            return method(self, *given)
+        wide = [x if isinstance(x, str) else self.cast(x, dtype.computed) for x in given]
+        out = method(self, *wide)
+        return self.cast(out, dtype) if out.dtype == dtype.computed else out
+
+    return wrapped
 
 
 class LLVMArithmetic:
@@ -133,9 +149,11 @@ class LLVMArithmetic:
 
     # -- values ------------------------------------------------------------------
     def const(self, value: float | int | bool, dtype: DType) -> Value:
-        if dtype == BF16:
-            bits16 = int(stored_as(np.asarray(value, np.float32), BF16))
-            return LLVMValue(dtype, ir.Constant(element_type(dtype), bits16), self.entry)
+        if dtype in KINDS:
+            number = np.asarray(value)
+            kept = stored_as(number, dtype) if dtype.is_float else number.astype(np.int8).astype(dtype.numpy)
+            bits = int(kept.view(f"u{dtype.bytes}"))
+            return LLVMValue(dtype, ir.Constant(element_type(dtype), bits), self.entry)
         with np.errstate(over="ignore"):
             stored: object = dtype.numpy.type(value).item() if dtype.is_float or dtype == BOOL else int(value)
         if dtype.kind in "iu":
@@ -151,18 +169,22 @@ class LLVMArithmetic:
         return LLVMValue(v.dtype, self.vector_of(v.ir, v.block), v.block, self.lanes)
 
     # -- arithmetic --------------------------------------------------------------
+    @_in_computed
     def add(self, a: Value, b: Value) -> Value:
         e = self.builder
         return self._binary(a, b, e.fadd if a.dtype.is_float else e.or_ if a.dtype == BOOL else e.add)
 
+    @_in_computed
     def sub(self, a: Value, b: Value) -> Value:
         e = self.builder
         return self._binary(a, b, e.fsub if a.dtype.is_float else e.sub)
 
+    @_in_computed
     def mul(self, a: Value, b: Value) -> Value:
         e = self.builder
         return self._binary(a, b, e.fmul if a.dtype.is_float else e.and_ if a.dtype == BOOL else e.mul)
 
+    @_in_computed
     def div(self, a: Value, b: Value) -> Value:
         if a.dtype.is_float:
             return self._binary(a, b, self.builder.fdiv)
@@ -172,6 +194,7 @@ class LLVMArithmetic:
         out = (e.sdiv if x.dtype.kind == "i" else e.udiv)(x.ir, safe)
         return self.make(x.dtype, e.select(zero, self._constant(0, x), out), lanes)
 
+    @_in_computed
     def rem(self, a: Value, b: Value) -> Value:
         if a.dtype == F16:
             return self.cast(self.rem(self.cast(a, F32), self.cast(b, F32)), F16)
@@ -196,17 +219,20 @@ class LLVMArithmetic:
             bad = e.or_(zero, e.and_(lowest, minus))
         return e.select(bad, self._constant(1, y), y.ir), zero
 
+    @_in_computed
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         if a.dtype == F16:  # the exact product fits f64, and x86 has no f16 form
             return self.cast(self.fma(*(self.cast(v, F64) for v in (a, b, c))), F16)
         return self._float_intrinsic("fma", a, b, c)
 
+    @_in_computed
     def neg(self, a: Value) -> Value:
         v = cast(LLVMValue, a)
         if v.dtype.is_float:
             return self.make(v.dtype, self.builder.fneg(v.ir), v.lanes)
         return self.make(v.dtype, self.builder.sub(self._constant(0, v), v.ir), v.lanes)
 
+    @_in_computed
     def abs(self, a: Value) -> Value:
         if a.dtype.is_float:
             return self._float_intrinsic("fabs", a)
@@ -220,6 +246,7 @@ class LLVMArithmetic:
     def max(self, a: Value, b: Value) -> Value:
         return self._extreme("gt", a, b)
 
+    @_in_computed
     def _extreme(self, kind: Compare, a: Value, b: Value) -> Value:
         """`a kind b ? a : b` is one x86 instruction and returns `b` when either is NaN."""
         if isinstance(cast(LLVMValue, b).ir, ir.Constant):
@@ -232,19 +259,24 @@ class LLVMArithmetic:
             return picked
         return self.select(self.compare("ne", a, a), a, picked)
 
+    @_in_computed
     def sqrt(self, a: Value) -> Value:
         return self._float_intrinsic("sqrt", a)
 
+    @_in_computed
     def floor(self, a: Value) -> Value:
         return self._float_intrinsic("floor", a) if a.dtype.is_float else a
 
+    @_in_computed
     def ceil(self, a: Value) -> Value:
         return self._float_intrinsic("ceil", a) if a.dtype.is_float else a
 
+    @_in_computed
     def round(self, a: Value) -> Value:
         return self._float_intrinsic("roundeven", a) if a.dtype.is_float else a
 
     # -- comparison, bits ----------------------------------------------------------
+    @_in_computed
     def compare(self, kind: Compare, a: Value, b: Value) -> Value:
         e, symbol = self.builder, _SYMBOL[kind]
 
@@ -299,7 +331,7 @@ class LLVMArithmetic:
 
     # -- conversion ----------------------------------------------------------------
     def bits(self, a: Value) -> Value:
-        v, to = cast(LLVMValue, a), _SIGNED[a.dtype.bytes]
+        v, to = cast(LLVMValue, a), SIGNED[a.dtype.bytes]
         return self.make(to, self.builder.bitcast(v.ir, type_of(to, v.lanes)), v.lanes)
 
     def from_bits(self, a: Value, dtype: DType) -> Value:
@@ -310,19 +342,16 @@ class LLVMArithmetic:
         source = a.dtype
         if source == dtype:
             return a
-        if source == BF16:
-            v = cast(LLVMValue, a)
-            word = self.builder.zext(v.ir, type_of(I32, v.lanes))
-            high = self.builder.shl(word, self._constant(16, self.make(I32, word, v.lanes)))
-            return self.cast(self.from_bits(self.make(I32, high, v.lanes), F32), dtype)
-        if dtype == BF16:
-            return self._bf16(self.cast(a, F32))
+        if source in KINDS:
+            return self.cast(widened(self, a), dtype)
+        if dtype in KINDS:
+            return narrowed(self, a, dtype)
         if dtype == BOOL:
             return self.compare("ne", a, self.const(0, source))
         if source == F16 and dtype != F32:  # LLVM would call compiler-rt, which a process may lack
             return self.cast(self.cast(a, F32), dtype)
         if dtype == F16 and source == F64:
-            return self.cast(self._odd_f32(a), F16)
+            return self.cast(odd_f32(self, a), F16)
         if dtype == F16 and source != F32:  # what f32 rounds is past f16's range in any case
             return self.cast(self.cast(a, F32), F16)
         v = cast(LLVMValue, a)
@@ -340,28 +369,3 @@ class LLVMArithmetic:
         if source != BOOL and source.bytes >= dtype.bytes:
             return v.ir if source.bytes == dtype.bytes else e.trunc(v.ir, to)
         return (e.sext if source.kind == "i" else e.zext)(v.ir, to)
-
-    def _bf16(self, a: Value) -> Value:
-        """An f32 rounded to nearest, ties to even; see `dtypes.stored_as`."""
-        bits, half = self.bits(a), self.const(16, I32)
-        odd = self.bit_and(self.shift_right(bits, half), self.const(1, I32))
-        near = self.add(bits, self.add(odd, self.const(0x7FFF, I32)))
-        quiet = self.bit_or(bits, self.const(1 << 22, I32))
-        chosen = self.select(self.compare("ne", a, a), quiet, near)
-        v = cast(LLVMValue, self.shift_right(chosen, half))
-        return self.make(BF16, self.builder.trunc(v.ir, type_of(BF16, v.lanes)), v.lanes)
-
-    def _odd_f32(self, a: Value) -> Value:
-        """An f64 as f32 rounded to odd, from which rounding to f16 is as if done once.
-
-        Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008.
-        """
-        near = self.cast(a, F32)
-        back, bits = self.cast(near, F64), self.bits(near)
-        even = self.compare("eq", self.bit_and(bits, self.const(1, I32)), self.const(0, I32))
-        less, more = (self.compare(k, self.abs(back), self.abs(a)) for k in ("lt", "gt"))
-        step = self.select(
-            less, self.const(1, I32), self.select(more, self.const(-1, I32), self.const(0, I32))
-        )
-        odd = self.select(even, self.add(bits, step), bits)
-        return self.from_bits(odd, F32)

@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..ir.dtypes import BF16, SMALL
 from ..ir.op import Array
 
 if TYPE_CHECKING:
@@ -37,9 +38,11 @@ MAIN = "main"  # the entry of a program that has one
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")  # of an entry: a folder in the artifact
 
 # The one form of .npy that `npy` writes: format 1.0, C order, plain numbers. Nothing of it is evaluated.
+# Types that NumPy itself lacks go by their names.
+_NAMED = {t.numpy.name for t in (BF16, *SMALL)}
 HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00(..)(\{'descr': '([<|][fiub][1248])', 'fortran_order': False, "
-    rb"'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n)",
+    rb"\x93NUMPY\x01\x00(..)(\{'descr': '([<|][fiub][1248]|%s)', 'fortran_order': False, "
+    rb"'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n)" % "|".join(sorted(_NAMED)).encode(),
     re.DOTALL,
 )
 
@@ -107,12 +110,17 @@ class Artifact:
 
     def constants(self) -> dict[str, Array]:
         """The constants' values, of all entries; none in a plan."""
-        if "weights.json" not in self.files:
-            return {}
-        names: Any = self.json("weights.json")
+        return self._arrays("weights") if "weights.json" in self.files else {}
+
+    def _arrays(self, folder: str) -> dict[str, Array]:
+        names: Any = self.json(f"{folder}.json")
         if not isinstance(names, list):
-            raise InvalidArtifact("weights.json is no list")
-        return {str(n): self.array(f"weights/{i}.npy") for i, n in enumerate(cast(list[Any], names))}
+            raise InvalidArtifact(f"{folder}.json is no list")
+        return {str(n): self.array(f"{folder}/{i}.npy") for i, n in enumerate(cast(list[Any], names))}
+
+    def values(self) -> dict[str, Array]:
+        """The values of inputs that became constants."""
+        return self._arrays("values") if "values.json" in self.files else {}
 
     def phases(self, entry: str | None = None) -> dict[str, str]:
         """Each phase's text, of an entry (None: the first one)."""
@@ -168,7 +176,10 @@ def _npy_parts(array: Any) -> tuple[bytes, Any]:
     """A file's header, and the array's elements as bytes: where they are, if they are in C order."""
     whole = np.asarray(array, order="C")
     head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(whole))
+    header = np.lib.format.header_data_from_array_1_0(whole)
+    if whole.dtype.name in _NAMED:
+        header["descr"] = whole.dtype.name
+    np.lib.format.write_array_header_1_0(head, header)
     return head.getvalue(), whole.reshape(-1).view(np.uint8)
 
 
@@ -210,10 +221,18 @@ def describe(plans: Plan | Mapping[str, Plan], phases: Mapping[str, Mapping[str,
 
 def weights(plans: Plan | Mapping[str, Plan]) -> dict[str, bytes | Array]:
     """The files that hold the constants laid by the plans."""
-    constants = constants_of(by_entry(plans))
-    names = sorted(constants)
-    out = {f"weights/{i}.npy": constants[n] for i, n in enumerate(names)}
-    return {"weights.json": dumps(names), **out}
+    return _named_arrays("weights", constants_of(by_entry(plans)))
+
+
+def bound(values: Mapping[str, Array]) -> dict[str, bytes | Array]:
+    """The files that hold the values of inputs that became constants; none without such."""
+    return _named_arrays("values", values) if values else {}
+
+
+def _named_arrays(folder: str, arrays: Mapping[str, Array]) -> dict[str, bytes | Array]:
+    names = sorted(arrays)
+    out = {f"{folder}/{i}.npy": arrays[n] for i, n in enumerate(names)}
+    return {f"{folder}.json": dumps(names), **out}
 
 
 def write(path: str | Path, manifest: Mapping[str, Any], files: Mapping[str, bytes | Array]) -> None:

@@ -23,6 +23,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from ..ir.graph import Length
+from ..ir.op import Array
 from ..runtime.ports import Port, Ports
 from ..runtime.program import Program
 from .errors import WafercError, shown
@@ -92,7 +93,7 @@ def measure(
     failed: dict[str, str] = {}
     with ExitStack() as started:
         for name in peers:
-            peer = Peer(name, model, threads, program.ports, ranges or {}, seed, limit)
+            peer = Peer(name, model, threads, program.ports, ranges or {}, seed, limit, program.values)
             try:
                 runs[name] = started.enter_context(peer.started()).measure
                 runs[name](0, 1)
@@ -141,7 +142,7 @@ def timed(run: Callable[[Feed], Any], given: Sequence[Feed], calls: int) -> floa
 class Peer:
     """Another runtime in a process of its own, stopped except while it is asked.
 
-    limit: seconds for an answer.
+    limit: seconds for an answer. values: of inputs that are constants of our program.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Peer:
         ranges: Ranges,
         seed: int = 0,
         limit: float | None = None,
+        values: Mapping[str, Array] | None = None,
     ) -> None:
         self._name, self._limit = name, limit
         self._first = {
@@ -164,6 +166,7 @@ class Peer:
             "length": None if ports.length is None else astuple(ports.length),
             "ranges": {n: list(r) for n, r in ranges.items()},
             "seed": seed,
+            "values": [[n, v.dtype.name, v.tolist()] for n, v in (values or {}).items()],
         }
         self._process: Any = None
 
@@ -223,7 +226,8 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     try:
         runtime = load_peer(first["peer"], first["model"], first["threads"], ports)
         length = None if first["length"] is None else Length(*first["length"])
-        streaming = Streaming(runtime, ports, states, length)
+        values = {n: np.array(v, t) for n, t, v in first["values"]}
+        streaming = Streaming(runtime, ports, states, length, values)
         answer({})
         fresh = [p for p in ports if p.name not in {past for past, _ in states}]
         for line in requests:

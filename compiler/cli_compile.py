@@ -36,6 +36,7 @@ def check(
     wafer: str,
     dims: tuple[tuple[str, int], ...],
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    values: tuple[tuple[str, Any], ...],
     states: tuple[tuple[str, str], ...],
     capacity: int | None,
 ) -> None:
@@ -46,8 +47,10 @@ def check(
     No code is made.
     """
     from .importer import survey
+    from .inputs import Binding
 
-    rows = survey(model, unique("--dim", dims), unique("--shape", shapes))
+    given = Binding(unique("--dim", dims), unique("--shape", shapes), unique("--value", values))
+    rows = survey(model, given)
     operators = [
         {"operator": _kind(r), "count": r.count, "where": r.status, "reason": r.reason} for r in rows
     ]
@@ -55,12 +58,15 @@ def check(
     for line in table(["operator", "count", "where", "reason"], shown_rows):
         console.say(line)
     refused = sorted({_kind(r) for r in rows if r.status == "unsupported"})
-    data: dict[str, Any] = {"model": model, "operators": operators, "supported": not refused}
+    supported = not refused and all(r.status != "unbound" for r in rows)
+    data: dict[str, Any] = {"model": model, "operators": operators, "supported": supported}
     if refused:
         console.result(data)
         some = ", ".join(shown(kind) for kind in refused[:8]) + (", ..." if len(refused) > 8 else "")
         raise UnsupportedModel(f"unsupported operators: {some}; the table says why")
-    options = Compiling(wafer, dims, shapes, "2", "f32", None, "latency", 0, states, capacity, (), None)
+    options = Compiling(
+        wafer, dims, shapes, values, "2", "f32", None, "latency", 0, states, capacity, (), None
+    )
     try:
         compiled = options.compile(model, console, until="plan")
     except DoesNotFit as e:

@@ -56,7 +56,7 @@ def run(
 
     saved = Saved(program, entry)
     loaded = saved.program(threads, guard)
-    feeds = feeding.calls(loaded.entries[saved.entry].inputs, loaded.state_inputs)
+    feeds = feeding.calls(loaded.entries[saved.entry].inputs, loaded.state_inputs, loaded.values)
     results, milliseconds = _timed(console, loaded, saved.entry, feeds, threads)
     if output is not None:
         write_npz(output, _stacked(results, feeding.steps is not None))
@@ -117,9 +117,11 @@ def _stacked(results: list[dict[str, Array]], many: bool) -> dict[str, Array]:
 
 def _values(outputs: dict[str, Array]) -> list[str]:
     """One line per output: type, shape and the first values."""
+    from ..ir.dtypes import is_float
+
     lines: list[str] = []
     for name, a in outputs.items():
-        some = " ".join(f"{v:.6g}" if a.dtype.kind == "f" else str(v) for v in a.ravel()[:6].tolist())
+        some = " ".join(f"{v:.6g}" if is_float(a.dtype) else str(v) for v in a.ravel()[:6].tolist())
         text = f"{shown(name, 32)}  {a.dtype}{list(a.shape)}  {some}{' ...' if a.size > 6 else ''}"
         lines.append(text if len(text) <= 80 else text[:76].rstrip() + " ...")
     return lines
@@ -198,7 +200,7 @@ def verify(
     reference = golden(golden_name, source, threads)
     if feeding.seed is None:
         feeding = replace(feeding, seed=0)
-    feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs)
+    feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs, loaded.values)
     rule = Rule(rtol, atol)
     found = compare(loaded, reference, feeds, rule, threads, console.progress)
     console.say(f"against {reference.name}, {plural(len(feeds), 'call')}; passes when")
@@ -243,7 +245,7 @@ def _program(
         from ..runtime.load import prepare
 
         compiled = options.compile(source, console)
-        return prepare(compiled.plans, threads, guard)
+        return prepare(compiled.plans, threads, guard, compiled.values)
     from .load import digest
     from .saved import Saved
 

@@ -28,6 +28,14 @@ class InvalidInput(WafercError):
     exit_code = 3
 
 
+class InputUnbound(InvalidInput):
+    """Operators ask for values of inputs that are not bound. `inputs`: their names."""
+
+    def __init__(self, refusals: Sequence[Refusal]) -> None:
+        self.inputs = tuple(dict.fromkeys(name for r in refusals for name in r.unbound))
+        super().__init__("; ".join(map(str, refusals)))
+
+
 class UnsupportedModel(WafercError):
     """Valid, but waferc does not do it."""
 
@@ -61,13 +69,17 @@ class VerificationFailed(WafercError):
 
 @dataclass(frozen=True)
 class Refusal:
-    """An operator that cannot be compiled: how often, why, and the first node."""
+    """An operator that cannot be compiled: how often, why, and the first node.
+
+    unbound: inputs of the model with whose values it could be.
+    """
 
     op_type: str
     domain: str
     count: int
     reason: str
     node: str
+    unbound: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         kind = f"{self.domain}.{self.op_type}" if self.domain else self.op_type

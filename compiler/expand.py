@@ -11,7 +11,17 @@ from onnx import helper
 
 from ..ir.absent import ValuesNeeded, lacking
 from ..ir.dtypes import by_onnx
-from ..ir.graph import REGISTRY, Graph, GraphBuilder, InvalidModel, Node, Spec, Tensor, Unsupported
+from ..ir.graph import (
+    REGISTRY,
+    DependsOnData,
+    Graph,
+    GraphBuilder,
+    InvalidModel,
+    Node,
+    Spec,
+    Tensor,
+    Unsupported,
+)
 from ..ir.op import Array, InvalidOp, identity
 from ..ir.ops.rearrange import make_copy
 from .errors import InvalidInput, Refusal, UnsupportedModel, UsageError, quoted, shown
@@ -19,6 +29,15 @@ from .functions import body_of
 from .load import array_of, attribute_value, dense, type_name
 
 DEPTH_LIMIT = 64  # functions within functions: a body that calls itself would never end
+
+
+class Unfinished(Unsupported):
+    """A function's body holds refused nodes. `unbound`: the inputs with whose values they would not be."""
+
+    def __init__(self, refusals: Sequence[Refusal]) -> None:
+        reasons = [f"{r.op_type}: {r.reason}" for r in refusals]
+        super().__init__("its function body needs " + "; ".join(dict.fromkeys(reasons)))
+        self.unbound = tuple(dict.fromkeys(name for r in refusals for name in r.unbound))
 
 
 @dataclass
@@ -40,6 +59,7 @@ class Builder:
     # value -> why no core can store it
     unusable: dict[str, str] = field(default_factory=dict[str, str])
     depth: int = 0
+    first: int = 0  # of the graph's nodes, the first that the outermost function has added
 
     # -- inputs and constants -----------------------------------------------------------
     def add_initializers(self, graph: onnx.GraphProto, known: dict[str, Array] | None = None) -> None:
@@ -56,6 +76,9 @@ class Builder:
                 self.unusable[t.name] = str(e)
         for s in graph.sparse_initializer:
             self.names[s.values.name] = self.graph.constant(dense(s), s.values.name)
+
+    def add_constant(self, name: str, value: Array) -> None:
+        self.names[name] = self.graph.constant(value, name)
 
     def add_input(self, name: str, shape: Sequence[int], elem_type: int) -> None:
         dtype = by_onnx(elem_type)
@@ -89,7 +112,7 @@ class Builder:
         try:
             results = self._results(node, domain)
         except (Unsupported, ValuesNeeded) as e:
-            self.refusals.append(Refusal(node.op_type, domain, 1, shown(str(e), 200), source[0]))
+            self.refusals.append(self._refusal(node.op_type, domain, e, source[0]))
             return
         except InvalidModel as e:
             raise InvalidInput(f"{where}: {shown(str(e), 300)}") from None
@@ -98,6 +121,34 @@ class Builder:
                 self.names[name] = tensor
         if len(self.graph.nodes) == before:
             self.folded[node.op_type, domain] = self.folded.get((node.op_type, domain), 0) + 1
+
+    def _refusal(self, op_type: str, domain: str, e: Exception, node: str) -> Refusal:
+        reason, unbound = str(e), tuple[str, ...]()
+        if isinstance(e, Unfinished):
+            unbound = e.unbound
+        elif isinstance(e, DependsOnData) and (unbound := self._inputs_behind(e.tensor)):
+            flags = " ".join(f"--value {shown(name)}=..." for name in unbound)
+            reason = f"needs {flags}: {e.what} depends on it"
+        return Refusal(op_type, domain, 1, shown(reason, 200), node, unbound)
+
+    def _inputs_behind(self, tensor: str) -> tuple[str, ...]:
+        """The model's inputs that a node takes a tensor from, if that is all that it takes it from.
+
+        Looks through what a function has made of them, not through other nodes: those compute it from data.
+        """
+        made: dict[str, list[str]] = {}
+        for n in self.graph.nodes[self.first :] if self.depth else []:
+            made.setdefault(n.output, []).extend(n.inputs)
+        found, left = dict[str, None](), [tensor]
+        while left:
+            t = left.pop()
+            if t in self.inputs:
+                found[t] = None
+            elif t in made:
+                left += made.pop(t)
+            elif t not in self.graph.constants:
+                return ()
+        return tuple(found)
 
     def _results(self, node: onnx.NodeProto, domain: str) -> Sequence[str]:
         """The tensors that the node's outputs are."""
@@ -149,6 +200,7 @@ class Builder:
             names={"": "", **dict(zip(function.input, arguments, strict=True))},
             folded={},
             depth=self.depth + 1,
+            first=self.first if self.depth else len(self.graph.nodes),
         )
         refused = len(self.refusals)
         source = self.graph.source
@@ -156,9 +208,9 @@ class Builder:
             inner._add(_with_attributes(body_node, {**defaults, **given}))
         self.graph.source = source
         if len(self.refusals) > refused:
-            reasons = [f"{r.op_type}: {r.reason}" for r in self.refusals[refused:]]
+            inside = self.refusals[refused:]
             del self.refusals[refused:]
-            raise Unsupported("its function body needs " + "; ".join(dict.fromkeys(reasons)))
+            raise Unfinished(inside)
         return [inner.names.get(o, "") for o in function.output]
 
     def _standard_function(self, node: onnx.NodeProto, domain: str, opset: int) -> onnx.FunctionProto:

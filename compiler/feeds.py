@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.dtypes import is_float, of_numpy
 from ..ir.op import Array
 from ..runtime.program import Port
 from .errors import InvalidInput, UsageError, quoted, shown
@@ -32,19 +33,22 @@ class Feeding:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     steps: str | None = None
 
-    def calls(self, ports: Sequence[Port], states: Collection[str] = ()) -> list[Feed]:
-        """One feed per call of a program with inputs `ports`; `states` only where a file gives them.
+    def calls(
+        self, ports: Sequence[Port], states: Collection[str] = (), constants: Collection[str] = ()
+    ) -> list[Feed]:
+        """One feed per call of a program with inputs `ports`; `states`, and inputs that are `constants` of
+        it, only where a file gives them.
 
         Raises UsageError for an unknown name or inputs that do not match, InvalidInput for a damaged file.
         """
-        names = [p.name for p in ports]
+        names = [*(p.name for p in ports), *constants]
         for name in [*self.files, *self.ranges]:
             _known(name, names)
         given: Feed = {}
         if self.archive is not None:
             given |= _archive(self.archive, names)
         for name, path in self.files.items():
-            given[name] = _load(path)
+            given[name] = load_array(path)
         stepped = {} if self.steps is None else _archive(self.steps, names)
         wanted = [p for p in ports if p.name not in states]
         return [self._call(wanted, {**given, **one}, i) for i, one in enumerate(_calls(stepped))]
@@ -55,7 +59,14 @@ class Feeding:
             p = missing[0]
             what = f"{quoted(p.name)}, {p.dtype}{list(p.shape)}"
             raise UsageError(f"no value for input {what}; give --input, --inputs, --steps or --random 0")
-        return given | random_feed(missing, [self.seed or 0, number], self.ranges)
+        typed = {p.name: _typed(given[p.name], p) for p in wanted if p.name in given}
+        return given | typed | random_feed(missing, [self.seed or 0, number], self.ranges)
+
+
+def _typed(array: Array, port: Port) -> Array:
+    """What a file of NumPy's holds for a type that NumPy lacks, bytes, as that type."""
+    bare = array.dtype == np.dtype(f"V{port.dtype.itemsize}")
+    return array.view(port.dtype) if bare else array
 
 
 def random_feed(
@@ -81,7 +92,7 @@ def _calls(stepped: Feed) -> Sequence[Feed]:
 
 
 def _random(port: Port, rng: np.random.Generator, limits: tuple[float, float] | None) -> Array:
-    floating = port.dtype.kind == "f"
+    floating = is_float(port.dtype)
     drawn: Any
     if limits is None:
         drawn = rng.standard_normal(port.shape) if floating else rng.integers(0, 2, port.shape)
@@ -97,12 +108,12 @@ def _random(port: Port, rng: np.random.Generator, limits: tuple[float, float] | 
 
 
 def _span(port: Port) -> tuple[int, int]:
-    info = np.iinfo(port.dtype)
-    return int(info.min), int(info.max)
+    least, most = of_numpy(port.dtype).limits
+    return int(least), int(most)
 
 
 def _wide(port: Port) -> type[np.int64] | type[np.uint64]:
-    return np.uint64 if port.dtype.kind == "u" else np.int64
+    return np.uint64 if of_numpy(port.dtype).kind == "u" else np.int64
 
 
 def _known(name: str, names: Sequence[str]) -> None:
@@ -127,7 +138,8 @@ def _entry(loaded: Any, name: str, path: str) -> Array:
         raise InvalidInput(f"{quoted(path)}: array {quoted(name)} is damaged: {shown(str(e))}") from None
 
 
-def _load(path: str) -> Array:
+def load_array(path: str) -> Array:
+    """The array in a .npy file. Raises OSError, InvalidInput."""
     loaded = _open(path)
     if isinstance(loaded, np.lib.npyio.NpzFile):
         loaded.close()

@@ -59,10 +59,19 @@ def need_folder(path: str | Path) -> None:
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, Array]) -> None:
-    """As numpy.savez, but atomic and without the time of day. Raises OSError."""
+    """As numpy.savez, but atomic and without the time of day. Raises OSError.
+
+    Types that NumPy lacks are written as bytes of their size.
+    """
     with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", EPOCH)
             entry.external_attr = 0o644 << 16
             with archive.open(entry, "w", force_zip64=True) as sink:
-                np.lib.format.write_array(sink, np.asanyarray(array), allow_pickle=False)
+                np.lib.format.write_array(sink, _known(np.asanyarray(array)), allow_pickle=False)
+
+
+def _known(array: Array) -> Array:
+    """The array, or its bytes where NumPy could not read the type's name again."""
+    foreign = array.dtype.isbuiltin == 2  # ml_dtypes'
+    return array.view(f"V{array.dtype.itemsize}") if foreign else array

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import checker, helper, version_converter
@@ -20,9 +21,19 @@ from ..ir import ops
 from ..ir.graph import REGISTRY, Graph
 from ..ir.op import Array
 from . import caches
-from .errors import InvalidInput, Refusal, UnsupportedModel, UnsupportedOperator, UsageError, quoted, shown
+from .errors import (
+    InputUnbound,
+    InvalidInput,
+    Refusal,
+    UnsupportedModel,
+    UnsupportedOperator,
+    UsageError,
+    quoted,
+    shown,
+)
 from .expand import Builder
 from .functions import has_body
+from .inputs import Binding, add_inputs
 from .load import load_model, without_weights
 
 OLDEST_OPSET = 6
@@ -33,8 +44,16 @@ assert ops.__all__  # importing the package is what registers the rules
 
 
 @dataclass(frozen=True)
+class Imported:
+    """A model's graphs by entry, and the values of inputs that became constants."""
+
+    graphs: Mapping[str, Graph]
+    values: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
 class Row:
-    """One line of `waferc check`. status: "wafer", "host" or "unsupported"."""
+    """One line of `waferc check`. status: "wafer", "unbound" (an input needs a value) or "unsupported"."""
 
     op_type: str
     domain: str
@@ -50,29 +69,29 @@ def import_model(
     states: Sequence[tuple[str, str]] = (),
     capacity: int | None = None,
     weights: bool = True,
+    values: Mapping[str, Any] | None = None,
 ) -> Graph:
     """The model as a checked Graph: `import_entries` of one."""
-    (graph,) = import_entries(model, [dims or {}], shapes, states, capacity, weights)
+    given = Binding(dims or {}, shapes or {}, values or {})
+    (graph,) = import_entries(model, {"": given}, states, capacity, weights).graphs.values()
     return graph
 
 
 def import_entries(
     model: str | Path | bytes | onnx.ModelProto,
-    entries: Sequence[Mapping[str, int]],
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    entries: Mapping[str, Binding],
     states: Sequence[tuple[str, str]] = (),
     capacity: int | None = None,
     weights: bool = True,
-) -> list[Graph]:
+) -> Imported:
     """The model as a checked Graph for each of `entries`, with its initializers read once.
 
-    entries: values of symbolic dimensions. shapes: whole shapes of inputs, which win over them.
     states: pairs (input, output) whose value stays on the wafer between calls. capacity: positions of
     states that grow in the model (caches; those with the usual names need not be listed). weights: False
     takes constants in external files as shapes, `Absent`.
 
-    Raises InputOutput, InvalidInput, UsageError, UnsupportedOperator (which lists every
-    refused operator) or UnsupportedModel.
+    Raises InputOutput, InvalidInput, InputUnbound where only the values of inputs are missing, UsageError,
+    UnsupportedOperator (which lists every refused operator) or UnsupportedModel.
     """
     proto = load_model(model, weights)
     _check_opsets(proto)
@@ -80,26 +99,35 @@ def import_entries(
     if not refused:
         _check(proto)
     name = proto.graph.name or "model"
+    stored: dict[str, Array] = {}
     values: dict[str, Array] = {}
 
-    def built(sizes: Mapping[str, int]) -> Builder:
-        builder = _build(proto, sizes, shapes or {}, keep_going=bool(refused), values=values)
+    def built(given: Binding) -> Builder:
+        builder = _build(proto, given, keep_going=bool(refused), stored=stored)
         if found := _merge(refused, builder.refusals if builder else []):
+            if all(r.unbound for r in found):
+                raise InputUnbound(found)
             raise UnsupportedOperator(found)
         assert builder is not None
+        values.update({n: builder.graph.constants[n] for n in given.values})
         return builder
 
-    if capacity is None:
-        return [caches.in_place(built(dims).finish(name, states)) for dims in entries]
     pairs = [*states, *(p for p in caches.named_pairs(proto.graph) if p not in states)]
-    return [_with_capacity(proto.graph, name, built, dims, pairs, capacity) for dims in entries]
+
+    def imported(given: Binding) -> Graph:
+        if capacity is None:
+            return caches.in_place(built(given).finish(name, states))
+        return _with_capacity(proto.graph, name, built, given, pairs, capacity)
+
+    graphs = {entry: imported(given) for entry, given in entries.items()}
+    return Imported(graphs, values)
 
 
 def _with_capacity(
     graph: onnx.GraphProto,
     name: str,
-    built: Callable[[Mapping[str, int]], Builder],
-    dims: Mapping[str, int],
+    built: Callable[[Binding], Builder],
+    given: Binding,
     pairs: Sequence[tuple[str, str]],
     capacity: int,
 ) -> Graph:
@@ -107,20 +135,22 @@ def _with_capacity(
     call adds, then for one that fills the capacity with them."""
     if not pairs:
         raise UsageError("--capacity: the model has no caches; name them with --state PAST=PRESENT")
+    dims = given.dims
     symbol = caches.growing(graph, pairs, dims)
     short, others = None, list[tuple[str, int]]()
     sizes = dict(dims)
     if symbol:
         total, others = caches.totals(graph, symbol, dims)
         rows = caches.new_rows(graph, dims) if total else 0
-        short = built({**dims, symbol: 1, **dict.fromkeys(total, 1 + rows)}).finish(name, pairs, grow=True)
+        one = {**dims, symbol: 1, **dict.fromkeys(total, 1 + rows)}
+        short = built(replace(given, dims=one)).finish(name, pairs, grow=True)
         added = caches.added(short, pairs)
         if capacity <= added:
             raise UsageError(
                 f"--capacity {capacity}: a call adds {added} positions; it must hold {added + 1} at least"
             )
         sizes |= {symbol: capacity - added, **dict.fromkeys(total, capacity)}
-    whole = built(sizes).finish(name, pairs, grow=True)
+    whole = built(replace(given, dims=sizes)).finish(name, pairs, grow=True)
     if short is not None:
         caches.judge_positions(short, whole)
     grown = [(a, b) for a, b in whole.states if whole.tensors[a].shape != whole.tensors[b].shape]
@@ -130,8 +160,7 @@ def _with_capacity(
 
 def survey(
     model: str | Path | bytes | onnx.ModelProto,
-    dims: Mapping[str, int] | None = None,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    given: Binding | None = None,
 ) -> list[Row]:
     """Every operator of the model, supported or not. Raises only for what is no model at all."""
     proto = load_model(model)
@@ -139,13 +168,14 @@ def survey(
     refused = _unknown_operators(proto)
     if not refused:
         _check(proto)
-    builder = _build(proto, dims or {}, shapes or {}, keep_going=True)
+    builder = _build(proto, given or Binding(), keep_going=True)
     refusals = _merge(refused, builder.refusals if builder else [])
     rows: list[Row] = []
     for (op_type, domain), count in _operators(proto).items():
         of_kind = [r for r in refusals if (r.op_type, r.domain) == (op_type, domain)]
         bad = sum(r.count for r in of_kind)
-        rows += [Row(op_type, domain, r.count, "unsupported", r.reason) for r in of_kind]
+        for r in of_kind:
+            rows.append(Row(op_type, domain, r.count, "unbound" if r.unbound else "unsupported", r.reason))
         folded = min(builder.folded.get((op_type, domain), 0), count - bad) if builder else 0
         if folded:
             rows.append(Row(op_type, domain, folded, "wafer", "no work: a constant or a renaming"))
@@ -271,20 +301,19 @@ def _with_slopes_of_channels(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _build(
     proto: onnx.ModelProto,
-    dims: Mapping[str, int],
-    shapes: Mapping[str, tuple[int, ...]],
+    given: Binding,
     keep_going: bool,
-    values: dict[str, Array] | None = None,
+    stored: dict[str, Array] | None = None,
 ) -> Builder | None:
     """Runs every rule. With `keep_going`, None where the model is too broken to get to an end.
 
-    values: initializers that were read before; those read now are added.
+    stored: initializers that were read before; those read now are added.
     """
     try:
         ready = _converted(proto)
         builder = Builder(_opsets(ready), {(_domain(f.domain), f.name): f for f in ready.functions})
-        builder.add_initializers(ready.graph, values)
-        _add_inputs(builder, ready.graph, dims, shapes)
+        builder.add_initializers(ready.graph, stored)
+        add_inputs(builder, ready.graph, given)
         builder.add_nodes(ready.graph.node)
         builder.set_outputs([o.name for o in ready.graph.output])
         return builder
@@ -306,78 +335,8 @@ def _merge(*lists: Sequence[Refusal]) -> list[Refusal]:
                 continue
             key = (r.op_type, r.domain, r.reason)
             seen = merged.get(key)
-            merged[key] = Refusal(*key[:2], r.count + (seen.count if seen else 0), r.reason, (seen or r).node)
+            both = tuple(dict.fromkeys((*(seen.unbound if seen else ()), *r.unbound)))
+            count = r.count + (seen.count if seen else 0)
+            merged[key] = Refusal(*key[:2], count, r.reason, (seen or r).node, both)
         known |= {(r.op_type, r.domain) for r in refusals}
     return list(merged.values())
-
-
-# -- inputs -----------------------------------------------------------------------------
-
-
-def _add_inputs(
-    builder: Builder,
-    graph: onnx.GraphProto,
-    dims: Mapping[str, int],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> None:
-    """Declares the graph's inputs with static shapes."""
-    inputs = [v for v in graph.input if v.name not in builder.names]
-    listed = ", ".join(quoted(v.name) for v in inputs) or "none"
-    for name in shapes:
-        if name not in {v.name for v in inputs}:
-            raise UsageError(f"--shape {quoted(name)}: no such input; the inputs are {listed}")
-    symbols = sorted({d.dim_param for v in inputs for d in v.type.tensor_type.shape.dim if d.dim_param})
-    for name, size in dims.items():
-        if name not in symbols:
-            known = ", ".join(map(quoted, symbols)) or "none"
-            raise UsageError(f"--dim {quoted(name)}: no such dimension; the model's are {known}")
-        if size < 1:
-            raise UsageError(f"--dim {shown(name)}={size}: a dimension is at least 1")
-    bound = dict(dims)
-    for v in inputs:
-        if v.name in shapes:
-            _bind(v, tuple(shapes[v.name]), bound)
-    for v in inputs:
-        if not v.type.HasField("tensor_type"):
-            kind = v.type.WhichOneof("value") or "nothing"
-            raise UnsupportedModel(f"input {quoted(v.name)} is a {kind.removesuffix('_type')}, not a tensor")
-        shape = shapes.get(v.name) or _static_shape(v, bound)
-        builder.add_input(v.name, shape, v.type.tensor_type.elem_type)
-
-
-def _bind(value: onnx.ValueInfoProto, shape: tuple[int, ...], bound: dict[str, int]) -> None:
-    """Checks a --shape against the declared one and learns the dimensions that it names."""
-    declared = value.type.tensor_type.shape.dim
-    text = ",".join(map(str, shape))
-    if value.type.tensor_type.HasField("shape") and len(declared) != len(shape):
-        raise UsageError(f"--shape {shown(value.name)}={text}: the input has {len(declared)} dimensions")
-    for d, n in zip(declared, shape, strict=False):
-        if n < 1:
-            raise UsageError(f"--shape {shown(value.name)}={text}: a dimension is at least 1")
-        if d.HasField("dim_value") and d.dim_value != n:
-            raise UsageError(f"--shape {shown(value.name)}={text}: the model says {d.dim_value}, not {n}")
-        if d.dim_param and bound.setdefault(d.dim_param, n) != n:
-            was = bound[d.dim_param]
-            raise UsageError(
-                f"--shape {shown(value.name)}={text}: {quoted(d.dim_param)} is {was} elsewhere, not {n}"
-            )
-
-
-def _static_shape(value: onnx.ValueInfoProto, bound: Mapping[str, int]) -> tuple[int, ...]:
-    name = shown(value.name)
-    if not value.type.tensor_type.HasField("shape"):
-        raise InvalidInput(f"input '{name}' has no shape: give it with --shape {name}=1,2,3")
-    shape: list[int] = []
-    for i, d in enumerate(value.type.tensor_type.shape.dim):
-        if d.HasField("dim_value"):
-            shape.append(d.dim_value)
-        elif d.dim_param in bound:
-            shape.append(bound[d.dim_param])
-        elif d.dim_param:
-            symbol = shown(d.dim_param)
-            raise InvalidInput(f"input '{name}': dimension '{symbol}' is not bound; add --dim {symbol}=N")
-        else:
-            raise InvalidInput(
-                f"input '{name}': dimension {i} has no size; give the shape with --shape {name}=..."
-            )
-    return tuple(shape)

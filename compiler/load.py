@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from ..ir.absent import absent
+from ..ir.dtypes import by_onnx
 from ..ir.graph import Unsupported
 from ..ir.op import Array
 from .errors import InputOutput, InvalidInput, quoted, shown
@@ -138,8 +139,7 @@ def array_of(tensor: TensorProto) -> Array:
     Unsupported for an element type that a core cannot store.
     """
     kind = tensor.data_type
-    known = kind in _STORED
-    if not known:
+    if by_onnx(kind) is None:
         raise Unsupported(f"element type {type_name(kind)}")
     if tensor.data_location == TensorProto.EXTERNAL:
         if any(n < 0 for n in tensor.dims):
@@ -149,22 +149,6 @@ def array_of(tensor: TensorProto) -> Array:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as e:
         raise InvalidInput(f"tensor {quoted(tensor.name)}: {shown(str(e), 120)}") from None
-
-
-_STORED = {
-    TensorProto.FLOAT,
-    TensorProto.FLOAT16,
-    TensorProto.DOUBLE,
-    TensorProto.BOOL,
-    TensorProto.INT8,
-    TensorProto.INT16,
-    TensorProto.INT32,
-    TensorProto.INT64,
-    TensorProto.UINT8,
-    TensorProto.UINT16,
-    TensorProto.UINT32,
-    TensorProto.UINT64,
-}
 
 
 def type_name(number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,15 @@ from onnx import helper
 from onnx.backend.base import Backend, BackendRep
 
 from ..ir.op import Array
-from .errors import DoesNotFit, UsageError, quoted
+from .errors import DoesNotFit, InputUnbound, UsageError, quoted
 from .pipeline import Compiled, compile_model
 
 WAFERS = ("8x8", "16x16", "32x32", "64x64", "128x128")  # the first that a model fits on
 
 
 class WaferRep(BackendRep):
-    """A model, compiled once for each set of shapes that it is run with.
+    """A model, compiled once for each set of shapes that it is run with, and of the values that it must know
+    when compiling: axes, shapes and the like.
 
     runs_on: "wafer", "host", or "mixed" where the host has a share; no program has a host step yet.
     """
@@ -31,9 +33,11 @@ class WaferRep(BackendRep):
         self._model = model
         self._inputs = [v for v in model.graph.input if v.name not in stored]
         self._outputs = [v.name for v in model.graph.output]
-        self._compiled: dict[tuple[tuple[int, ...], ...], Compiled] = {}
+        self._bound = dict[str, None]()  # the inputs whose values were asked for
+        self._compiled: dict[Any, Compiled] = {}
         if not any(map(_open, self._inputs)):
-            self._fitted({})
+            with suppress(InputUnbound):  # then the first run compiles
+                self._fitted({}, {})
 
     def run(self, inputs: Sequence[Any] | Mapping[str, Any], **kwargs: Any) -> tuple[Array, ...]:
         """The outputs in the model's order, for inputs by name or in the model's order.
@@ -49,19 +53,29 @@ class WaferRep(BackendRep):
             raise UsageError(f"input {quoted(missing[0])} is missing")
         shapes = {v.name: np.shape(inputs[v.name]) for v in self._inputs if _open(v)}
         # One thread: a small wafer's model is done before a second one is awake.
-        outputs = self._fitted(shapes).run(inputs, threads=1)
+        outputs = self._fitted(shapes, inputs).run(inputs, threads=1)
         return tuple(outputs[name] for name in self._outputs)
 
-    def _fitted(self, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:
-        """The program for these shapes, on the smallest wafer that it fits on."""
-        key = tuple(shapes.values())
+    def _fitted(self, shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Any]) -> Compiled:
+        """The program for these shapes and inputs, on the smallest wafer that it fits on."""
+        while True:
+            values = {name: np.asarray(inputs[name]) for name in self._bound if name in inputs}
+            try:
+                return self._known_or_made(shapes, values)
+            except InputUnbound as e:
+                if not set(e.inputs) <= inputs.keys():
+                    raise
+                self._bound |= dict.fromkeys(e.inputs)
+
+    def _known_or_made(self, shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Array]) -> Compiled:
+        key = tuple(shapes.values()), tuple((n, v.shape, v.tobytes()) for n, v in values.items())
         if key not in self._compiled:
             model = onnx.ModelProto()
             model.CopyFrom(self._model)
             for value in (v for v in model.graph.input if v.name in shapes):
                 dims = [onnx.TensorShapeProto.Dimension(dim_value=n) for n in shapes[value.name]]
                 value.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto(dim=dims))
-            self._compiled[key] = _compile(model.SerializeToString())
+            self._compiled[key] = _compile(model.SerializeToString(), values)
         return self._compiled[key]
 
 
@@ -74,7 +88,7 @@ class WaferBackend(Backend):
 
     @classmethod
     def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> WaferRep:
-        """The model ready to run: compiled, unless it leaves shapes open.
+        """The model ready to run: compiled, unless it leaves shapes open or its inputs' values are asked for.
 
         Raises the errors of `compiler.errors`.
         """
@@ -120,10 +134,10 @@ def _open(value: onnx.ValueInfoProto) -> bool:
     )
 
 
-def _compile(model: bytes) -> Compiled:
+def _compile(model: bytes, values: Mapping[str, Array]) -> Compiled:
     for wafer in WAFERS[:-1]:
         try:
-            return compile_model(model, wafer=wafer)
+            return compile_model(model, wafer=wafer, values=values)
         except DoesNotFit:
             pass  # on this one
-    return compile_model(model, wafer=WAFERS[-1])
+    return compile_model(model, wafer=WAFERS[-1], values=values)

@@ -44,6 +44,20 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(int(n) for n in text.split(","))
 
 
+def _value(text: str) -> Any:
+    """The array of a .npy file, or what JSON says."""
+    if text.endswith(".npy"):
+        from .feeds import load_array
+
+        return load_array(text)
+    import json
+
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(text) from None
+
+
 def _range(text: str) -> tuple[float, float]:
     low, _, high = text.partition(":")
     pair = float(low), float(high)
@@ -100,6 +114,7 @@ class Compiling:
     wafer: str
     dims: tuple[tuple[str, int], ...]
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    values: tuple[tuple[str, Any], ...]
     level: str
     weights: Literal["f32", "f16", "bf16"]
     activations: Literal["f32", "bf16"] | None
@@ -121,6 +136,7 @@ class Compiling:
             wafer=self.wafer,
             dims=unique("--dim", self.dims),
             shapes=unique("--shape", self.shapes),
+            values=unique("--value", self.values),
             optimize=self.optimize,
             seed=self.seed,
             states=self.states,
@@ -153,7 +169,7 @@ def _stack(function: Function, options: list[Callable[[Function], Function]]) ->
 
 
 def binding(function: Function) -> Function:
-    """--wafer, --dim, --shape, --state, --capacity."""
+    """--wafer, --dim, --shape, --value, --state, --capacity."""
     return _stack(
         function,
         [
@@ -177,6 +193,13 @@ def binding(function: Function) -> Function:
                 multiple=True,
                 type=Pair("INPUT=1,3,...", _shape),
                 help="Give an input's whole shape; may be repeated.",
+            ),
+            click.option(
+                "--value",
+                "values",
+                multiple=True,
+                type=Pair("INPUT=JSON|FILE.npy", _value, first=True),
+                help="Make an input a constant, such as axes=[0,1]; may be repeated.",
             ),
             click.option(
                 "--state",

@@ -16,6 +16,7 @@ from .compose import full_box, into_reader, into_writer, leaves
 from .fuse import drop_unit_axes, embed_scalars, fuse_elementwise
 from .halves import merge_halves
 from .maxima import local_maxima
+from .quantised import keep_quantised
 from .scales import cut_caches_freely, scale_results
 from .spread import spread_normalisations
 
@@ -37,7 +38,7 @@ def simplify(graph: Graph, fuse: bool = True) -> Graph:
         lambda g: absorb_into_readers(g, splits=True),
         eliminate_dead,
     )
-    graph = drop_unit_axes(_until_stable(graph, steps))
+    graph = drop_unit_axes(eliminate_dead(keep_quantised(_until_stable(graph, steps))))
     graph.check()
     if not fuse:
         return graph

@@ -30,7 +30,8 @@ from . import plan_cache
 from .errors import DoesNotFit, InvalidInput, UnsupportedModel, UsageError, quoted
 from .figures import Figures
 from .fuse import fuse_elementwise
-from .importer import import_entries
+from .importer import Imported, import_entries
+from .inputs import Binding
 from .load import digest
 from .passes import simplify
 from .show import figures
@@ -44,7 +45,8 @@ Timed = Callable[[str, Callable[[], Any]], Any]  # (phase, its work) -> what the
 class Compiled:
     """A compiled model: graphs, plans and predicted timing by entry, and the program, made when first needed.
 
-    What is asked of one entry, and does not say of which, is asked of the first.
+    What is asked of one entry, and does not say of which, is asked of the first. values: of inputs that
+    are constants.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class Compiled:
         manifest: Mapping[str, Any],
         phases: Mapping[str, Mapping[str, str]],
         seconds: dict[str, float],
+        values: Mapping[str, Array],
     ) -> None:
-        self.graphs, self.plans, self.manifest = graphs, plans, manifest
+        self.graphs, self.plans, self.manifest, self.values = graphs, plans, manifest, values
         self.phases, self.seconds = phases, seconds
 
     @property
@@ -82,7 +85,7 @@ class Compiled:
 
     @cached_property
     def program(self) -> Program:
-        return prepare(self.plans)
+        return prepare(self.plans, values=self.values)
 
     def run(
         self, inputs: Mapping[str, Any], threads: int | None = None, entry: str | None = None
@@ -108,7 +111,7 @@ class Compiled:
         start = time.perf_counter()
         parts: dict[str, bytes | Array] = {**(beside or {}), **artifact.describe(self.plans, self.phases)}
         if until == "program":
-            parts |= artifact.weights(self.plans) | files(self.plans)
+            parts |= artifact.weights(self.plans) | artifact.bound(self.values) | files(self.plans)
         totals = {name: asdict(self.figures_of(name)) for name in self.plans}
         artifact.write(path, {**self.manifest, "entries": list(self.plans), "figures": totals}, parts)
         self.seconds["codegen"] = time.perf_counter() - start
@@ -120,6 +123,7 @@ def compile_model(
     wafer: str | Wafer = "wse3",
     dims: Mapping[str, int] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    values: Mapping[str, Any] | None = None,
     optimize: str = "latency",
     seed: int = 0,
     states: Sequence[tuple[str, str]] = (),
@@ -135,12 +139,14 @@ def compile_model(
 ) -> Compiled:
     """Compiles an ONNX model for a wafer.
 
-    dims binds symbolic dimensions, shapes whole inputs; states are (input, output) pairs that stay on
-    the wafer, capacity is that of the caches among them, which grow in the model. entries: by name, what they
-    bind besides `dims`; they share weights and states. level 0 skips the graph's simplification. weights:
-    what the constants of products and look-up tables are stored as; sums are f32 all the same. activations:
-    what is multiplied with bf16 weights is rounded to bf16 unless this is "f32". no_weights: external data is
-    not looked at, the plan can be shown but not run. Raises the errors of `compiler.errors`.
+    dims binds symbolic dimensions, shapes whole inputs. values makes inputs constants, which a run may give
+    only as they are: arrays of the input's type, or Python numbers and lists of them. states are (input,
+    output) pairs that stay on the wafer, capacity is that of the caches among them, which grow in the model.
+    entries: by name, what they bind besides `dims`; they share weights and states. level 0 skips the graph's
+    simplification. weights: what the constants of products and look-up tables are stored as; sums are f32
+    all the same. activations: what is multiplied with bf16 weights is rounded to bf16 unless this is "f32".
+    no_weights: external data is not looked at, the plan can be shown but not run. Raises the errors of
+    `compiler.errors`.
     """
     if no_weights and until == "program":
         raise UsageError("--no-weights makes a plan (--compile-to plan), no program")
@@ -155,14 +161,15 @@ def compile_model(
         return out
 
     machine, factors = _wafer(wafer), rounded_activations(weights, activations)
-    wanted = {name: {**(dims or {}), **own} for name, own in (entries or {artifact.MAIN: {}}).items()}
-    imported: list[Graph] = timed(
+    wanted = {
+        name: Binding({**(dims or {}), **own}, shapes or {}, values or {})
+        for name, own in (entries or {artifact.MAIN: {}}).items()
+    }
+    imported: Imported = timed(
         "import",
-        lambda: import_entries(
-            model, list(wanted.values()), shapes, tuple(states), capacity, weights=not no_weights
-        ),
+        lambda: import_entries(model, wanted, tuple(states), capacity, weights=not no_weights),
     )
-    graphs = dict(zip(wanted, imported, strict=True))
+    graphs = dict(imported.graphs)
     phases: dict[str, dict[str, str]] = {name: {} for name in graphs}
 
     def each(phase: str, change: Callable[[Graph], Graph]) -> None:
@@ -196,6 +203,7 @@ def compile_model(
         "model": digest(model, weights=not no_weights),
         "dims": dict(sorted((dims or {}).items())),
         "shapes": {k: list(v) for k, v in sorted((shapes or {}).items())},
+        "values": {k: v.tolist() for k, v in sorted(imported.values.items())},
         "states": [list(s) for s in graph.states],
         "capacity": capacity,
         "entry_dims": {name: dict(sorted(own.items())) for name, own in (entries or {}).items()},
@@ -207,7 +215,7 @@ def compile_model(
         "no_weights": no_weights,
         "activations": factors,
     }
-    return Compiled(graphs, plans, manifest, phases, seconds)
+    return Compiled(graphs, plans, manifest, phases, seconds, imported.values)
 
 
 def _iterations(graph: Graph) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.dtypes import is_float
 from ..ir.graph import Length
 from ..ir.op import Array
 from ..runtime.program import Port, Program
@@ -70,7 +71,7 @@ def compare(output: str, ours: Array, golden: Array, rule: Rule, call: int = 0) 
     if ours.dtype != golden.dtype or ours.shape != golden.shape:
         problem = f"{ours.dtype}{list(ours.shape)} instead of {golden.dtype}{list(golden.shape)}"
         return Comparison(output, 0, np.nan, np.nan, None, np.nan, 0, (), problem)
-    floating = golden.dtype.kind == "f"
+    floating = is_float(golden.dtype)
     exact: Any = np.longdouble if golden.dtype.itemsize == 8 else np.float64
     a, b = ours.astype(exact), golden.astype(exact)
     finite = np.isfinite(a) & np.isfinite(b)
@@ -101,7 +102,7 @@ def compare(output: str, ours: Array, golden: Array, rule: Rule, call: int = 0) 
 
 def _ulp(a: Array, b: Array) -> float:
     """The most representable values that lie between neighbours in `a` and `b`."""
-    integer = {2: np.int16, 4: np.int32, 8: np.int64}[a.dtype.itemsize]
+    integer = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}[a.dtype.itemsize]
     least = np.iinfo(integer).min
 
     def rank(x: Array) -> Array:
@@ -137,13 +138,15 @@ def merged(a: Comparison, b: Comparison) -> Comparison:
 class Streaming:
     """A golden runtime with the states that a program keeps: each output goes back in as the next input.
 
-    length: of the program's caches, which grow in the golden runtime.
+    length: of the program's caches, which grow in the golden runtime. values: of inputs that are constants
+    of the program.
     """
 
     golden: Golden
     ports: Sequence[Port]
     states: Sequence[tuple[str, str]]
     length: Length | None = None
+    values: Mapping[str, Array] = field(default_factory=dict[str, Array])
     _kept: Feed = field(default_factory=dict[str, Array])
     _held: int = 0
 
@@ -159,7 +162,7 @@ class Streaming:
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         if self.length is not None:
             self._held += self.length.added
-        whole = {**self._kept, **self._filled(feed, self._held)}
+        whole = {**self.values, **self._kept, **self._filled(feed, self._held)}
         out = self.golden.run({name: whole[name] for name in self.golden.inputs if name in whole})
         self._kept = {past: out[present] for past, present in self.states}
         return out
@@ -183,8 +186,9 @@ def verify(
 
     Raises InputError for inputs that the program does not take, UnsupportedModel where golden cannot.
     """
-    streaming = Streaming(golden, program.ports.inputs, program.ports.states, program.ports.length)
-    kept = {present for _, present in program.ports.states} - {p.name for p in program.ports.outputs}
+    ports = program.ports
+    streaming = Streaming(golden, ports.inputs, ports.states, ports.length, program.values)
+    kept = {present for _, present in ports.states} - {p.name for p in ports.outputs}
     found: dict[str, Comparison] = {}
     for number, feed in enumerate(feeds):
         progress("verify", number / len(feeds))

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .builder import Compare, Value
-from .dtypes import BOOL, I8, I16, I32, I64, DType
-
-_SIGNED = {1: I8, 2: I16, 4: I32, 8: I64}
+from .dtypes import BF16, BOOL, SIGNED, DType
+from .minifloats import KINDS, narrowed, widened
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,8 @@ class _Counted:
 class Counter:
     """An `Arithmetic` that computes nothing and counts each instruction once.
 
-    A cast between equal types and a reinterpretation of bits are free.
+    A cast between equal types and a reinterpretation of bits are free. A core converts bf16, and types that
+    it computes in; other conversions are what `minifloats` makes of them.
     """
 
     def __init__(self) -> None:
@@ -51,12 +51,16 @@ class Counter:
         return self._one(a)
 
     def cast(self, a: Value, dtype: DType) -> Value:
+        if a.dtype in KINDS and BF16 not in (a.dtype, dtype):
+            return self.cast(widened(self, a), dtype) if a.dtype != dtype else a
+        if dtype in KINDS and BF16 not in (a.dtype, dtype):
+            return narrowed(self, a, dtype)
         if dtype != a.dtype:
             self.count += 1
         return _Counted(dtype)
 
     def bits(self, a: Value) -> Value:
-        return _Counted(_SIGNED[a.dtype.bytes])
+        return _Counted(SIGNED[a.dtype.bytes])
 
     def from_bits(self, a: Value, dtype: DType) -> Value:
         return _Counted(dtype)

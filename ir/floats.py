@@ -8,7 +8,7 @@ from functools import wraps
 
 from . import polynomials as fitted
 from .builder import Arithmetic, Value
-from .dtypes import F16, F32, F64, I32, I64, DType
+from .dtypes import F32, F64, I32, I64, DType
 
 PI = 3.141592653589793
 LN2 = 0.6931471805599453
@@ -73,11 +73,11 @@ def format_of(x: Value) -> Format:
 
 
 def in_f32(function: Function) -> Function:
-    """Computes f16 in f32."""
+    """Computes f16 and bf16 in f32."""
 
     @wraps(function)
     def wrapped(b: Arithmetic, x: Value) -> Value:
-        return b.cast(function(b, b.cast(x, F32)), F16) if x.dtype == F16 else function(b, x)
+        return b.cast(function(b, b.cast(x, F32)), x.dtype) if x.dtype.bytes == 2 else function(b, x)
 
     return wrapped
 

@@ -22,6 +22,14 @@ class Unsupported(ValueError):
     """The model is valid ONNX but asks for something that waferc does not do."""
 
 
+class DependsOnData(Unsupported):
+    """A value is asked for when compiling that only a run has. `tensor`: whose."""
+
+    def __init__(self, what: str, tensor: str) -> None:
+        super().__init__(f"{what} depends on data ({tensor!r} is computed at run time)")
+        self.what, self.tensor = what, tensor
+
+
 class InvalidModel(ValueError):
     """The model contradicts itself or the standard."""
 
@@ -263,16 +271,26 @@ class GraphBuilder:
         return self.constants.get(name)
 
     def known(self, name: str, what: str) -> Array:
-        """The constant's value; Unsupported, naming `what`, where it depends on data."""
+        """The constant's value; DependsOnData, naming `what`, for what is computed at run time.
+
+        For parameters: of an input of the model, the compiler's user may be asked to bind it.
+        """
         value = self.constants.get(name)
         if value is None:
-            raise Unsupported(f"{what} depends on data ({name!r} is computed at run time)")
+            raise DependsOnData(what, name)
+        return value
+
+    def fixed(self, name: str, what: str) -> Array:
+        """As `known`, of data: Unsupported where it is computed at run time, an input of the model or not."""
+        value = self.constants.get(name)
+        if value is None:
+            raise Unsupported(f"{what} depends on data")
         return value
 
     def emit(self, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str = "t") -> str:
         """Adds `op` with a new result of `shape`; returns the result's name."""
         empty = 0 in op.size.values()  # no iteration: the same whatever the operands hold
-        if empty or all(t in self.constants for t in inputs):
+        if empty or (op.folds and all(t in self.constants for t in inputs)):
             operands = [
                 np.zeros(self.shape(t), self.dtype(t).numpy) if empty else self.constants[t] for t in inputs
             ]

@@ -111,6 +111,11 @@ class Op:
         return False
 
     @property
+    def folds(self) -> bool:
+        """Whether the op is done when compiling where all its operands are constants."""
+        return True
+
+    @property
     def updates(self) -> int | None:
         """The operand whose memory the result is: the op changes it where it lies. None: a result apart."""
         return None

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..codegen.artifact import InvalidArtifact
 from ..codegen.records import Base, Calls, GroupWords, Placed, Resident, SweepWords
-from ..ir.dtypes import ALL
+from ..ir.dtypes import ALL, SMALL
 from ..ir.op import Array
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 1 << 40  # of an arena
 MOST_DIMENSIONS = 64  # of a NumPy array
-TYPES = frozenset(str(t.numpy) for t in ALL)
+TYPES = frozenset(str(t.numpy) for t in (*ALL, *SMALL))
 MODES = 3  # of a call: resume, start afresh, join
 POINTERS: dict[int, Base] = {
     SweepWords.KERNEL: Base.KERNEL,

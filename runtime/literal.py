@@ -138,7 +138,8 @@ class _Entry:
             self._point(("output", name), array)
         self._section(self._tables.steps)
         self._section(self._tables.reading)
-        return out
+        fixed = {n: np.array(self._constants[n]) for n in out if n in self._constants}  # on no core
+        return {**out, **fixed}
 
     def _point(self, buffer: tuple[Any, str], array: Array) -> None:
         """The native side finds the host's buffer at `array`, which must outlive the section that uses it."""

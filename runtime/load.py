@@ -32,10 +32,10 @@ def load(source: str | Path | Artifact, threads: int | None = None, guard: bool 
     if not artifact.runnable:
         raise InvalidArtifact("a plan without kernels cannot run; compile the model to a program (.wafer)")
     if guard:
-        return prepare(artifact.plans(), threads, guard=True)
+        return prepare(artifact.plans(), threads, guard=True, values=artifact.values())
     image = decode(artifact)
     if image.dot2 not in (None, host_dot2()):  # made on another kind of host
-        return prepare(artifact.plan(), threads)
+        return prepare(artifact.plans(), threads, values=artifact.values())
     constants = artifact.constants()
     judge_constants(image.resident, constants)
     try:
@@ -44,18 +44,24 @@ def load(source: str | Path | Artifact, threads: int | None = None, guard: bool 
         raise InvalidArtifact(f"kernels.bc: {e}") from None
     if missing := code.missing(("call", *image.symbols)):
         raise InvalidArtifact(f"kernels.bc: no function {missing!r}")
-    return _program(image, code, constants, threads)
+    return _program(image, code, constants, threads, artifact.values())
 
 
-def prepare(plans: Plan | Mapping[str, Plan], threads: int | None = None, guard: bool = False) -> Program:
+def prepare(
+    plans: Plan | Mapping[str, Plan],
+    threads: int | None = None,
+    guard: bool = False,
+    values: Mapping[str, Array] | None = None,
+) -> Program:
     """The program of a plan whose constants have values, or of several by entry. Raises as `load` with guard.
 
-    Constants and states of one name must be the same in all plans (see `ir.entries`).
+    values: of inputs that are constants. Constants and states of one name must be the same in all plans (see
+    `ir.entries`).
     """
     named = by_entry(plans)
     if not guard:
         image, native = _lowered(named)
-        return _program(image, Code(native), constants_of(named), threads)
+        return _program(image, Code(native), constants_of(named), threads, values or {})
     from ..codegen.executor import make_executor
     from ..codegen.kernels import make_module
     from ..codegen.tables import make_tables
@@ -69,7 +75,7 @@ def prepare(plans: Plan | Mapping[str, Plan], threads: int | None = None, guard:
     kernels = [k for made in lowered.values() for k in made.kernels]
     code = Code(bitcode(make_executor(tuple(pulls)), make_module(kernels)))
     ports = {name: ports_of(plan.graph) for name, plan in named.items()}
-    return Program(ports, Literal(named, lowered, code), threads)
+    return Program(ports, Literal(named, lowered, code), threads, values or {})
 
 
 def files(plans: Plan | Mapping[str, Plan]) -> dict[str, bytes]:
@@ -78,9 +84,15 @@ def files(plans: Plan | Mapping[str, Plan]) -> dict[str, bytes]:
     return {**encode(image), "kernels.bc": native}
 
 
-def _program(image: Image, code: Code, constants: Mapping[str, Array], threads: int | None) -> Program:
+def _program(
+    image: Image,
+    code: Code,
+    constants: Mapping[str, Array],
+    threads: int | None,
+    values: Mapping[str, Array],
+) -> Program:
     ports = {name: entry.ports for name, entry in image.entries.items()}
-    return Program(ports, Homes(image, code, constants), threads)
+    return Program(ports, Homes(image, code, constants), threads, values)
 
 
 def _lowered(plans: Mapping[str, Plan]) -> tuple[Image, bytes]:

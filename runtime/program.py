@@ -36,11 +36,19 @@ class Program:
 
     entries: what goes in and out of each entry, by its name; states of one name are one state, and how far
     the caches are filled is the same for all. threads: host threads, of a call that does not say; None: as
-    many as there are processors. Results do not depend on it. Calls from several threads take turns.
+    many as there are processors. Results do not depend on it. values: of inputs that are constants: a call
+    may give them as they are, or leave them out. Calls from several threads take turns.
     """
 
-    def __init__(self, entries: Mapping[str, Ports], machine: Machine, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, Ports],
+        machine: Machine,
+        threads: int | None = None,
+        values: Mapping[str, Array] | None = None,
+    ) -> None:
         self.entries, self._machine = dict(entries), machine
+        self.values = dict(values or {})
         self.threads = _limited(threads or usable())
         self._lock = threading.Lock()
         self.length = 0  # positions that the caches hold
@@ -72,7 +80,7 @@ class Program:
         with self._lock:
             name = self._named(entry)
             ports = self.entries[name]
-            given = _accepted(ports, inputs)
+            given = _accepted(ports, _open(self.values, inputs))
             at = ports.length
             if at is not None:
                 if self.length + at.added > at.capacity:
@@ -108,6 +116,23 @@ class Program:
         if entry not in self.entries:
             raise InputError(f"no entry {entry!r}; entries are {', '.join(map(repr, self.entries))}")
         return entry
+
+
+def _open(values: Mapping[str, Array], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs without those that are constants, which must have their value."""
+    for name in values.keys() & inputs.keys():
+        ours, given = values[name], np.asarray(inputs[name])
+        if (ours.shape, ours.dtype) != (given.shape, given.dtype) or ours.tobytes() != given.tobytes():
+            raise InputError(
+                f"input {name!r} is {_text(ours)} in this program, not {_text(given)}; "
+                "compile it again with another --value"
+            )
+    return {name: value for name, value in inputs.items() if name not in values}
+
+
+def _text(array: Array) -> str:
+    some = array.reshape(-1)[:4].tolist()
+    return f"{array.dtype}{list(array.shape)} {' '.join(map(str, some))}{' ...' if array.size > 4 else ''}"
 
 
 def _accepted(ports: Ports, inputs: Mapping[str, Any]) -> dict[str, Array]:

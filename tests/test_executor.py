@@ -27,7 +27,7 @@ def moved(dtype: DType, shape: tuple[int, int]) -> Graph:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 17), (2, 301), (40, 5), (128, 33)], ids=str)
-@pytest.mark.parametrize("dtype", dtypes.ALL, ids=str)
+@pytest.mark.parametrize("dtype", [*dtypes.ALL, *dtypes.SMALL], ids=str)
 def test_every_type_is_moved_bit_by_bit(dtype: DType, shape: tuple[int, int]) -> None:
     raw = np.random.default_rng(0).integers(0, 256, (*shape, dtype.bytes), np.uint8)
     x = (raw[..., 0] > 127) if dtype == dtypes.BOOL else raw.view(dtype.numpy)[..., 0]

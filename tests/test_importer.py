@@ -352,8 +352,8 @@ def test_all_refusals_at_once() -> None:
     assert e.value.exit_code == 4
     assert [(r.op_type, r.domain, r.count, r.node) for r in e.value.refusals] == [
         ("Fancy", "com.example", 2, "f1"),
-        ("NonZero", "", 1, "nz"),
         ("Nonsense", "", 1, "ns"),
+        ("NonZero", "", 1, "nz"),
     ]
     assert "com.example.Fancy (2 nodes), first at node 'f1'" in str(e.value)
 

@@ -16,7 +16,7 @@ ORDER = ("ir", "placement", "codegen", "runtime", "compiler")
 FILES = sorted(p for package in ORDER for p in (ROOT / package).rglob("*.py"))
 PLOTTING = {"matplotlib", "PIL", "plotly"}
 MAY_PLOT = {"compiler/drawing.py"}
-PURE = {"numpy", *sys.stdlib_module_names}  # all that ir may import besides itself
+PURE = {"ml_dtypes", "numpy", *sys.stdlib_module_names}  # all that ir may import besides itself
 
 
 def imports(source: str, path: str) -> Iterator[str]:

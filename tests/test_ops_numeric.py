@@ -246,9 +246,12 @@ def test_reductions_of_every_type(kind: Combine, dtype: dtypes.DType) -> None:
         g = GraphBuilder()
         reduce_over(g, REDUCTIONS[kind], g.tensor("x", x.shape, dtype), over, "y", keep=False)
         op = g.nodes[0].op
-        theirs = REDUCTIONS[kind].ufunc.reduce(x, axis=tuple(over), dtype=None if dtype.is_float else x.dtype)
+        wide = x.astype(dtype.computed.numpy)  # sums of bf16 are rounded by a conversion of their own
+        theirs = REDUCTIONS[kind].ufunc.reduce(
+            wide, axis=tuple(over), dtype=None if dtype.is_float else x.dtype
+        )
         with np.errstate(over="ignore"):
-            close(jit.run(op, [x]), np.asarray(theirs), x.dtype.name)
+            close(jit.run(op, [x]), np.asarray(theirs), wide.dtype.name)
     g = GraphBuilder()
     empty = reduce_over(g, REDUCTIONS[kind], g.tensor("x", (3, 0), dtype), [1], "y", keep=False)
     assert not g.nodes
@@ -329,18 +332,11 @@ def test_a_reduced_axis_may_be_cut() -> None:
         (conv((1, 4, 5, 5), (4, 3, 3, 3)), 1, InvalidModel, "1 groups"),
         (conv((1, 3, 5, 5), (4, 3, 3, 3), strides=[1]), 1, InvalidModel, "do not fit 2 dimensions"),
         (conv((1, 3, 2, 2), (4, 3, 3, 3)), 1, InvalidModel, "a window of 3 over 2"),
-        (
-            Case("ConvTranspose", [(1, 1, 4), (1, 1, 2)], {"strides": [2], "dilations": [2]}),
-            1,
-            Unsupported,
-            "share a factor",
-        ),
         (Case("ConvTranspose", [(1, 2, 4), (1, 1, 2)]), 1, InvalidModel, "1 groups"),
         (Case("ConvTranspose", [(1, 1, 1), (1, 1, 2)], {"pads": [1, 1]}), 1, InvalidModel, "padding 1"),
-        (Case("MaxPool", [(1, 1, 4)], {"kernel_shape": [2]}), 2, Unsupported, "indices"),
         (Case("ReduceSum", [(3, 4)], {"axes": [2]}, opset=11), 1, InvalidModel, "2 dimensions"),
         (Case("ReduceSum", [(3, 4), (1,)], dtype="int64"), 1, Unsupported, "axes depends on data"),
-        (Case("BatchNormalization", [(3, 4), *[(4,)] * 4], {"training_mode": 1}), 1, Unsupported, "training"),
+        (Case("BatchNormalization", [(3, 4), *[(4,)] * 4], {"spatial": 0}, 7), 1, Unsupported, "spatial"),
         (Case("BatchNormalization", [(3, 4), *[(3,)] * 4]), 1, InvalidModel, "each channel"),
         (Case("Einsum", [(3, 4)], {"equation": "ijk"}), 1, InvalidModel, "'ijk' for 2 dimensions"),
         (Case("Einsum", [(3, 4)], {"equation": "ij->k"}), 1, InvalidModel, "do not give"),

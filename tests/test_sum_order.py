@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waferc.ir.affine import Affine, axis, constant
 from waferc.ir.builder import FRESH, JOIN, RESUME
-from waferc.ir.dtypes import BF16, F16, F32, I32, I64, DType, f32_of, stored_as
+from waferc.ir.dtypes import BF16, F16, F32, I32, I64, DType, stored_as
 from waferc.ir.op import Array, Op, identity
 from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.index import Gather
@@ -109,7 +109,7 @@ def test_pairs_of_bf16_are_chains_of_single_products(
     """By the host's instruction and without it, from odd places on, to the bits of f32 products."""
     a, b = (stored_as(numbers(F32, *shape), BF16) for shape in ((m, k), (k, n)))
     a = np.asfortranarray(a) if turned else a
-    wide = [f32_of(x, BF16) for x in (a, b)]
+    wide = [x.astype(np.float32) for x in (a, b)]
     part = "k" if chunk else ""
     right = jit.run(gemm(m, n, k), wide, lanes=lanes, lane_axis="n", part=part, chunk=chunk)
     native = [False, jit.host_dot2() and lanes == jit.host_lanes()]
@@ -276,18 +276,18 @@ def test_a_gather_leaves_every_bit_of_what_it_joins() -> None:
 
     def gather(rows: int, data: Array, origin: int) -> Array:
         op = Gather(
-            axes=(("i0", 3), ("d1", 3), ("v", rows)),
-            reads=(identity(["v", "d1"]), identity(["i0"])),
+            axes=(("i0", 3), ("d1", 3), ("v0", rows)),
+            reads=(identity(["v0", "d1"]), identity(["i0"])),
             write=identity(["i0", "d1"]),
             in_types=(F32, I64),
             out_type=F32,
-            size_of_axis=2,
+            sizes=(2,),
         )
         out = np.full((3, 3), np.nan, np.float32)
         steps = jit.axis_strides(op, [data, at, out])
         kernel = jit.kernel_for(op, "d1", jit.stride_kinds(op, steps, "d1"), jit.host_lanes())
         starts = [data.ctypes.data, at.ctypes.data, out.ctypes.data]
-        jit.call(kernel, [data, at, out], starts, steps, op.size, {"v": origin})
+        jit.call(kernel, [data, at, out], starts, steps, op.size, {"v0": origin})
         return out
 
     parts = [gather(1, data[:1], 0), gather(1, data[1:], 1)]

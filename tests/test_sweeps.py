@@ -67,6 +67,8 @@ def same(ours: Array, theirs: Array) -> None:
     """Equal bits; any NaN is as good as another."""
     assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
     if ours.tobytes() != theirs.tobytes():
+        if ours.dtype == dtypes.BF16.numpy:
+            ours, theirs = ours.astype(np.float32), theirs.astype(np.float32)
         np.testing.assert_array_equal(ours, theirs)
         np.testing.assert_array_equal(np.signbit(ours), np.signbit(theirs))
 
@@ -479,13 +481,14 @@ def close(dtype: DType, ours: Array, right: Array, error: float) -> None:
     if not dtype.is_float:
         np.testing.assert_array_equal(ours, right)
         return
+    ours = ours.astype(right.dtype)
     finite = np.isfinite(right) & np.isfinite(ours)
     largest = float(np.abs(right[finite]).max(initial=1))
     np.testing.assert_allclose(ours[finite], right[finite], rtol=0, atol=error * largest)
 
 
-ERRORS = {dtypes.F16: 0.1, dtypes.F32: 1e-4, dtypes.F64: 1e-12}  # of the largest value
-KINDS = [dtypes.F32, dtypes.F16, dtypes.F64, dtypes.I32, dtypes.BOOL]
+ERRORS = {dtypes.F16: 0.1, dtypes.F32: 1e-4, dtypes.F64: 1e-12, dtypes.BF16: 0.5}  # of the largest value
+KINDS = [dtypes.F32, dtypes.F16, dtypes.BF16, dtypes.F64, dtypes.I32, dtypes.BOOL]
 
 
 @pytest.mark.parametrize("dtype", KINDS, ids=str)

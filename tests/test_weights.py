@@ -13,7 +13,7 @@ from waferc.compiler import compile_model
 from waferc.compiler.errors import UsageError
 from waferc.compiler.golden import OnnxRuntime
 from waferc.compiler.verify import Rule, compare
-from waferc.ir.dtypes import BF16, F16, F32, DType, f32_of, stored_as
+from waferc.ir.dtypes import BF16, F16, F32, DType, stored_as
 from waferc.ir.evaluate import evaluate
 from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.conversion import Cast
@@ -83,7 +83,7 @@ def rounded(proto: onnx.ModelProto, dtype: DType) -> bytes:
     for t in out.graph.initializer:
         value = numpy_helper.to_array(t)
         if value.ndim > 1:
-            value = f32_of(stored_as(value, dtype), dtype)
+            value = stored_as(value, dtype).astype(np.float32)
             t.CopyFrom(numpy_helper.from_array(value, t.name))
     return out.SerializeToString()
 
@@ -195,11 +195,11 @@ def test_what_f16_cannot_hold_is_refused() -> None:
 def test_bf16_rounds_to_nearest_even() -> None:
     values = np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -np.inf, 3.4e38, 1e-40, -0.0])
     expected = [0x3F80, 0x3F80, 0x3F82, 0x3F81, 0xFF80, 0x7F80, 0x0001, 0x8000]
-    assert stored_as(values.astype(np.float32), BF16).tolist() == expected
+    assert stored_as(values.astype(np.float32), BF16).view(np.uint16).tolist() == expected
     nan = np.array([0x7F800001, 0xFFFFFFFF], np.uint32).view(np.float32)
-    assert np.isnan(f32_of(stored_as(nan, BF16), BF16)).all()
-    every = np.arange(1 << 16, dtype=np.uint16)
-    numbers = f32_of(every, BF16)
+    assert np.isnan(stored_as(nan, BF16).astype(np.float32)).all()
+    every = np.arange(1 << 16, dtype=np.uint16).view(BF16.numpy)
+    numbers = every.astype(np.float32)
     back = stored_as(numbers, BF16)
     assert np.array_equal(back[~np.isnan(numbers)], every[~np.isnan(numbers)])
     # Against the nearest of all bf16 numbers, found by search.
@@ -207,4 +207,4 @@ def test_bf16_rounds_to_nearest_even() -> None:
     some = np.concatenate([normal(500), normal(500) * np.float32(1e30)]).astype(np.float32)
     above = np.searchsorted(finite, some)
     nearest = np.minimum(abs(finite[above - 1] - some), abs(finite[above] - some))
-    assert np.array_equal(abs(f32_of(stored_as(some, BF16), BF16).astype(np.float64) - some), nearest)
+    assert np.array_equal(abs(stored_as(some, BF16).astype(np.float64) - some), nearest)

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import math
 from ..builder import Arithmetic, Value
+from ..dtypes import F16, F32, F64
 from ..op import Array
 from .elementwise import Elementwise
 
@@ -288,3 +289,23 @@ class Gelu(Elementwise):
         else:
             gate = _erf(x[0] * sqrt(0.5))
         return 0.5 * x[0] * (1 + gate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shrink(Elementwise):
+    """x moved towards 0 by `bias` where it is further than `lambd` from it, else 0."""
+
+    onnx = "Shrink"
+    since = 9
+    bias: float = 0.0
+    lambd: float = 0.5
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        wide = F64 if x[0].dtype.bytes > F16.bytes and x[0].dtype != F32 else F32
+        value, bias, limit = b.cast(x[0], wide), b.const(self.bias, wide), b.const(self.lambd, wide)
+        low = b.select(b.compare("lt", value, b.neg(limit)), b.add(value, bias), b.const(0, wide))
+        return b.cast(b.select(b.compare("gt", value, limit), b.sub(value, bias), low), self.out_type)
+
+    def numpy(self, *x: Array) -> Array:
+        low = np.where(x[0] < -self.lambd, x[0] + self.bias, 0)
+        return np.where(x[0] > self.lambd, x[0] - self.bias, low).astype(x[0].dtype)

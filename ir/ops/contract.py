@@ -13,6 +13,7 @@ from ..builder import KernelBuilder
 from ..dtypes import BF16, F32, DType
 from ..graph import GraphBuilder, InvalidModel, Spec, register
 from ..op import CLOSED, Array, Extents, Op, Work, assemble, broadcast_access, gather, product
+from .conversion import emit_rounded
 from .elementwise import Add, Mul, apply
 from .loops import LONG, WIDE, accumulator, cheapest_lane_axis, longest, widen
 from .products import Products
@@ -50,7 +51,8 @@ class Contract(Op):
         for x, read, dtype in zip(operands, self.reads, self.in_types, strict=True):
             used = [(a, n) for a, n in self.axes if a in access_axes(read)]
             wide = widen(x, dtype)
-            wide = wide if self.accumulate.is_float else wide.astype(self.accumulate.numpy)
+            floats = self.accumulate.is_float and dtype.is_float
+            wide = wide if floats else wide.astype(self.accumulate.numpy)
             terms.append("".join(letter[a] for a, _ in used))
             factors.append(gather(wide, read, used, self.fill))
         result = "".join(letter[a] for a, _ in kept if a in seen)
@@ -116,11 +118,18 @@ def scaled(g: GraphBuilder, name: str, factor: float) -> str:
 
 
 def product_of(
-    g: GraphBuilder, a: str, b: str, a_read: Sequence[str], b_read: Sequence[str], hint: str
+    g: GraphBuilder,
+    a: str,
+    b: str,
+    a_read: Sequence[str],
+    b_read: Sequence[str],
+    hint: str,
+    out_type: DType | None = None,
 ) -> str:
     """a * b summed over "k": MatMul on operands whose last two dimensions are named "m", "n", "k".
 
-    A 1-D operand is ["k"]; dimensions before the named ones are a batch and broadcast.
+    A 1-D operand is ["k"]; dimensions before the named ones are a batch and broadcast. out_type: by default
+    that of `a`.
     """
     sizes: dict[str, int] = {}
     for t, names in ((a, a_read), (b, b_read)):
@@ -143,18 +152,23 @@ def product_of(
         reads=(read(batches[0], a_read), read(batches[1], b_read)),
         write=tuple(axis(name) for name, _ in kept),
         in_types=(g.dtype(a), g.dtype(b)),
-        out_type=g.dtype(a),
+        out_type=out_type or g.dtype(a),
     )
-    return g.emit(op, (a, b), [n for _, n in kept], hint)
+    return emit_rounded(g, op, (a, b), [n for _, n in kept], hint)
 
 
-def _matmul(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    a, b = spec.inputs
+def matrix_product(g: GraphBuilder, a: str, b: str, hint: str, out_type: DType | None = None) -> str:
+    """a * b as MatMul has it."""
     if not g.shape(a) or not g.shape(b):
         raise InvalidModel("MatMul of a scalar")
     a_read = ["m", "k"] if len(g.shape(a)) > 1 else ["k"]
     b_read = ["k", "n"] if len(g.shape(b)) > 1 else ["k"]
-    return [product_of(g, a, b, a_read, b_read, spec.outputs[0])]
+    return product_of(g, a, b, a_read, b_read, hint, out_type)
+
+
+def _matmul(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    a, b = spec.inputs
+    return [matrix_product(g, a, b, spec.outputs[0])]
 
 
 def _gemm(g: GraphBuilder, spec: Spec) -> Sequence[str]:

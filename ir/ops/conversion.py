@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ..builder import Arithmetic, Value
-from ..dtypes import BF16, F64, DType, by_onnx, stored_as
-from ..graph import GraphBuilder, Rule, Spec, Unsupported, register
-from ..op import Array
+from ..dtypes import BOOL, F8E8M0, F32, F64, I8, MINIFLOATS, SUB_BYTE, DType, by_onnx, stored_as
+from ..graph import GraphBuilder, InvalidModel, Rule, Spec, Unsupported, register
+from ..minifloats import narrowed
+from ..op import Array, Op
 from .elementwise import Add, Clip, Elementwise, Max, Min, Mul, Pow, Reciprocal, Sqrt, apply, scalar_constant
 
 POW_ERROR = 2.0**-41  # relative, of `math.pow` in f64 (2^-42) and a little more
@@ -18,6 +21,7 @@ POW_ERROR = 2.0**-41  # relative, of `math.pow` in f64 (2^-42) and a little more
 class Where(Elementwise):
     onnx = "Where"
     exact = True
+    stored = True
     arity = 3
     since = 9
 
@@ -32,25 +36,74 @@ class Where(Elementwise):
         return np.where(x[0], x[1], x[2])
 
 
+@dataclass(frozen=True, kw_only=True)
 class Cast(Elementwise):
-    """Conversion between types (not from bf16); `out_type` says to which. See `Arithmetic.cast`."""
+    """Conversion between types; `out_type` says to which. See `Arithmetic.cast`, `minifloats.narrowed`.
+
+    A float that an integer type does not hold, of which the standard says nothing, becomes the nearest that
+    it does hold, NaN 0; types of fewer than eight bits have the lowest ones of what an i32 holds.
+    """
 
     exact = True
+    stored = True
+    saturate: int = 1
+    round_mode: str = "up"
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
-        return b.cast(x[0], self.out_type)
+        if self.out_type not in MINIFLOATS or self.in_types[0] == self.out_type:
+            return b.cast(x[0], self.out_type)
+        value = b.cast(x[0], self.in_types[0].computed)
+        return narrowed(b, value, self.out_type, bool(self.saturate), self.round_mode)
 
     def numpy(self, *x: Array) -> Array:
-        if self.out_type == BF16:
-            return stored_as(x[0].astype(np.float32), BF16)
-        to = self.out_type.numpy
-        if self.out_type.kind not in "iu" or not np.issubdtype(x[0].dtype, np.floating):
-            return x[0].astype(to)
-        limits = np.iinfo(to.name)
-        low, high = float(limits.min), float(limits.max)  # `high` may round up, hence >=
-        whole = np.nan_to_num(np.trunc(x[0].astype(np.float64)), nan=0.0)
-        inside = np.clip(whole, low, np.nextafter(high, 0.0)).astype(to)
-        return np.where(whole >= high, np.asarray(limits.max, to), inside)
+        values = x[0].astype(self.in_types[0].computed.numpy, copy=False)
+        if self.out_type in SUB_BYTE:
+            return _whole(values, np.dtype(np.int32)).astype(np.int8).astype(self.out_type.numpy)
+        if self.out_type == F8E8M0:
+            return _powers(stored_as(values, F32), bool(self.saturate), self.round_mode)
+        if self.out_type.computed == self.out_type:
+            return _whole(values, self.out_type.numpy)
+        if self.saturate and self.out_type in MINIFLOATS:
+            low, high = self.out_type.limits
+            return np.clip(stored_as(values, F32), low, high).astype(self.out_type.numpy)
+        return stored_as(values, self.out_type)
+
+
+def _whole(values: Array, to: np.dtype[np.generic]) -> Array:
+    """Values as another type: floats as the nearest integer towards 0, inside its range; NaN is 0."""
+    if to.kind not in "iu" or values.dtype.kind != "f":
+        return values.astype(to)
+    limits = np.iinfo(to.name)
+    low, high = float(limits.min), float(limits.max)  # `high` may round up, hence >=
+    whole = np.nan_to_num(np.trunc(values.astype(np.float64)), nan=0.0)
+    inside = np.clip(whole, low, np.nextafter(high, 0.0)).astype(to)
+    return np.where(whole >= high, np.asarray(limits.max, to), inside)
+
+
+def _powers(values: Array, saturate: bool, round_mode: str) -> Array:
+    """The powers of two nearest to f32 values, or next above or below them."""
+    mantissa, exponent = np.frexp(np.abs(np.where(np.isfinite(values), values, 1)).astype(np.float64))
+    more = mantissa > 0.5 if round_mode == "up" else (mantissa >= 0.75) & (round_mode == "nearest")
+    code = np.where(mantissa == 0, -1, exponent - 1 + more + 127)
+    code = np.where(np.isinf(values), 255, code)
+    below = (np.abs(values) < 2.0**-127) & (not saturate)
+    code = np.where(np.isnan(values) | below, 255, np.clip(code, 0, 254 if saturate else 255))
+    return code.astype(np.uint8).view(np.dtype(F8E8M0.numpy))
+
+
+class BitCast(Elementwise):
+    """The same bits as another type of as many."""
+
+    exact = True
+    stored = True
+
+    def scalar(self, b: Arithmetic, *x: Value) -> Value:
+        bits = b.cast(x[0], I8) if self.in_types[0] == BOOL else b.bits(x[0])
+        return b.cast(bits, BOOL) if self.out_type == BOOL else b.from_bits(bits, self.out_type)
+
+    def numpy(self, *x: Array) -> Array:
+        bits = np.asarray(x[0], order="C").view(f"u{self.out_type.bytes}")
+        return bits != 0 if self.out_type == BOOL else bits.view(self.out_type.numpy)
 
 
 class NearWhole(Elementwise):
@@ -71,20 +124,40 @@ class NearWhole(Elementwise):
 # -- rules that are more than one op ----------------------------------------------------
 
 
-def cast(g: GraphBuilder, tensor: str, dtype: DType, hint: str = "cast") -> str:
-    """`tensor` as `dtype`; itself where it has that type."""
-    return tensor if g.dtype(tensor) == dtype else apply(g, Cast, [tensor], hint, out_type=dtype)
+def cast(g: GraphBuilder, tensor: str, dtype: DType, hint: str = "cast", **own: Any) -> str:
+    """`tensor` as `dtype`; itself where it has that type. own: fields of `Cast`."""
+    return tensor if g.dtype(tensor) == dtype else apply(g, Cast, [tensor], hint, out_type=dtype, **own)
+
+
+def emit_rounded(g: GraphBuilder, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str) -> str:
+    """Adds a sum or product whose result, where its type is only stored, is rounded once: parts that
+    are combined later, however the op is cut, stay in the type that they are computed in."""
+    wide = op.out_type.computed
+    if wide == op.out_type:
+        return g.emit(op, inputs, shape, hint)
+    return cast(g, g.emit(replace(op, out_type=wide), inputs, shape, hint), op.out_type, hint)
+
+
+def dtype_attribute(spec: Spec, name: str) -> DType:
+    """The element type that an attribute names."""
+    number = spec.attribute(name)
+    dtype = by_onnx(number)
+    if dtype is None:
+        raise Unsupported(f"{spec.op_type} to ONNX element type {number}")
+    return dtype
 
 
 def _build_cast(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    dtype = by_onnx(spec.attribute("to"))
-    if dtype is None:
-        raise Unsupported(f"Cast to ONNX element type {spec.attribute('to')}")
-    return [cast(g, spec.inputs[0], dtype, spec.outputs[0])]
+    to = dtype_attribute(spec, "to") if spec.op_type == "Cast" else g.dtype(spec.inputs[1])
+    own = {name: spec.attributes[name] for name in ("saturate", "round_mode") if name in spec.attributes}
+    return [cast(g, spec.inputs[0], to, spec.outputs[0], **own)]
 
 
-def _build_cast_like(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    return [cast(g, spec.inputs[0], g.dtype(spec.inputs[1]), spec.outputs[0])]
+def _build_bit_cast(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    x, to = spec.inputs[0], dtype_attribute(spec, "to")
+    if g.dtype(x).bits != to.bits:
+        raise InvalidModel(f"BitCast of {g.dtype(x)} to {to}, which has not as many bits")
+    return [apply(g, BitCast, [x], spec.outputs[0], out_type=to)]
 
 
 def _build_pow(g: GraphBuilder, spec: Spec) -> Sequence[str]:
@@ -151,17 +224,9 @@ def _build_identity(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [spec.inputs[0]]
 
 
-def _build_dropout(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    """Inference: the input itself. The mask, if asked for, is all true (false before opset 10)."""
-    if spec.has(2) and bool(g.known(spec.inputs[2], "Dropout's training_mode")):
-        raise Unsupported("Dropout in training mode")
-    if len(spec.outputs) < 2 or not spec.outputs[1]:
-        return [spec.inputs[0]]
-    return [spec.inputs[0], g.constant(np.ones(g.shape(spec.inputs[0]), np.bool_), spec.outputs[1])]
-
-
 register("Cast", _build_cast)
-register("CastLike", _build_cast_like, 15)
+register("CastLike", _build_cast, 15)
+register("BitCast", _build_bit_cast, 26)
 register("Pow", _build_pow, 7)
 register("Min", _variadic(Min), 6)
 register("Max", _variadic(Max), 6)
@@ -169,4 +234,3 @@ register("Sum", _variadic(Add), 6)
 register("Mean", _build_mean, 6)
 register("Clip", _build_clip, 6)
 register("Identity", _build_identity, 1)
-register("Dropout", _build_dropout, 7)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..affine import Affine, axis
 from ..graph import GraphBuilder, InvalidModel, Spec, register
 from .contract import Contract
+from .conversion import emit_rounded
 from .reduce import ReduceSum
 
 Labels = tuple[str, ...]  # one per dimension: a letter, or ".0", ".1", ... for those of an ellipsis
@@ -66,7 +67,7 @@ def sum_of_products(
         in_types=tuple(g.dtype(t) for t in operands),
         out_type=g.dtype(operands[0]),
     )
-    return g.emit(op, operands, [sizes[a] for a in result], hint)
+    return emit_rounded(g, op, operands, [sizes[a] for a in result], hint)
 
 
 def _einsum(g: GraphBuilder, spec: Spec) -> Sequence[str]:

@@ -6,8 +6,9 @@ A new operator is one class: see `Sqrt`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from .. import math
 from ..affine import axis
 from ..builder import Arithmetic, Carried, KernelBuilder, Value
 from ..count import instructions
-from ..dtypes import DType
+from ..dtypes import DType, stored_as
 from ..graph import GraphBuilder, InvalidModel, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, broadcast_access, gather, product
 
@@ -32,6 +33,7 @@ class Elementwise(Op):
     arity: ClassVar[int] = 1
     onnx: ClassVar[str] = ""
     since: ClassVar[int] = 7
+    stored: ClassVar[bool] = False  # is given elements as they are stored, not as they are computed with
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
@@ -52,6 +54,30 @@ class Elementwise(Op):
         return x[0]
 
     # -- what the family derives --------------------------------------------------
+    @cached_property
+    def _computed(self) -> Self:
+        """The op in the types that its own are computed in."""
+        inner = tuple(t.computed for t in self.in_types), self.out_type.computed
+        if self.stored or inner == (self.in_types, self.out_type):
+            return self
+        return replace(self, in_types=inner[0], out_type=inner[1])
+
+    def element(self, b: Arithmetic, *x: Value) -> Value:
+        """The result of one element, rounded once where types are only stored."""
+        inner = self._computed
+        if inner is self:
+            return self.scalar(b, *x)
+        wide = [b.cast(v, t) for v, t in zip(x, inner.in_types, strict=True)]
+        return b.cast(inner.scalar(b, *wide), self.out_type)
+
+    def elements(self, *x: Array) -> Array:
+        """The same in NumPy."""
+        inner = self._computed
+        if inner is self:
+            return self.numpy(*x)
+        out = inner.numpy(*(v.astype(t.numpy, copy=False) for v, t in zip(x, inner.in_types, strict=True)))
+        return stored_as(out, self.out_type) if inner.out_type != self.out_type else out
+
     @classmethod
     def build(cls, g: GraphBuilder, spec: Spec) -> Sequence[str]:
         inputs = [t for t in spec.inputs if t]
@@ -69,7 +95,7 @@ class Elementwise(Op):
             gather(x, access, self.axes, self.fill) for x, access in zip(operands, self.reads, strict=True)
         ]
         with np.errstate(all="ignore"):
-            out = np.broadcast_to(self.numpy(*views), tuple(n for _, n in self.axes))
+            out = np.broadcast_to(self.elements(*views), tuple(n for _, n in self.axes))
         return assemble(out, self.write, self.axes)
 
     def body(self, k: KernelBuilder) -> None:
@@ -88,7 +114,7 @@ class Elementwise(Op):
             def lanes(i: Value, carried: Carried) -> Carried:
                 at = {**index, k.lane_axis: i} if k.lane_axis else index
                 x = [k.load_lanes(j, at, other=1) for j in range(len(self.reads))]
-                k.store_lanes(self.scalar(k, *x), at)
+                k.store_lanes(self.element(k, *x), at)
                 return carried
 
             k.lane_loop(lanes)
@@ -101,7 +127,7 @@ class Elementwise(Op):
 
     def work(self, extents: Extents) -> tuple[Work, ...]:
         n = product([extents[a] for a, _ in self.axes])
-        ops = instructions(self.scalar, self.in_types)
+        ops = instructions(self.element, self.in_types)
         return (Work("fma", ops, ops * n),) if ops else (Work("copy", 1, n),)
 
 

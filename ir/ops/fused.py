@@ -50,6 +50,7 @@ class Step:
 class Fused(Elementwise):
     """The last of `steps`, each computed from operands, constants and earlier steps."""
 
+    stored = True
     steps: tuple[Step, ...]
 
     @property
@@ -71,7 +72,7 @@ class Fused(Elementwise):
                     operands.append(b.const(s.value, s.dtype))
                 else:
                     operands.append(x[s.number] if isinstance(s, Operand) else values[s.number])
-            values.append(step.op.scalar(b, *operands))
+            values.append(step.op.element(b, *operands))
         return values[-1]
 
     def numpy(self, *x: Array) -> Array:
@@ -83,7 +84,7 @@ class Fused(Elementwise):
                     operands.append(np.asarray(s.value, s.dtype.numpy))
                 else:
                     operands.append(x[s.number] if isinstance(s, Operand) else values[s.number])
-            values.append(step.op.numpy(*operands))
+            values.append(step.op.elements(*operands))
         return values[-1]
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..affine import access_axes, axis
+from ..affine import Access, access_axes, axis, constant
 from ..builder import FRESH, Carried, KernelBuilder, Value
-from ..dtypes import BOOL, I64, U8, f32_of
-from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
-from ..op import Array, Extents, Op, Work, assemble, gather, product
+from ..dtypes import BOOL, I64, U8
+from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..op import Array, Extents, Op, Work, assemble, gather, identity, product
 from .conversion import Where, cast
-from .elementwise import apply
-from .logic import Equal
-from .loops import Index, each, longest, untouched
+from .elementwise import Sub, apply
+from .logic import Equal, Less
+from .loops import Index, at_lane, each, longest, untouched
 from .rearrange import Cut, integers, join, normal_axis, pick, reshape, slice_box
 
 SPELLED_OUT = 8  # a Gather with at most so many constant indices is that many slices
@@ -23,89 +23,111 @@ SPELLED_OUT = 8  # a Gather with at most so many constant indices is that many s
 
 @dataclass(frozen=True, kw_only=True)
 class Gather(Op):
-    """out[pre, i, post] = data[pre, indices[i], post].
+    """out[...] = data[...] with some of its positions given by further operands, the coordinates.
 
-    The gathered axis `v` is reduced: whoever holds the row answers with it, all others
-    with zeros, and the sum of the partial results is the answer: for floats with -0.0, which
-    leaves every bit of what it is added to. A negative index counts from the end; one outside
-    yields these zeros. 16-bit data may give an f32 result.
+    Coordinate number j stands for the axis `v{j}`, which only the data have. These axes are reduced:
+    whoever holds the element answers with it, all others with zeros, and the sum of the partial results
+    is the answer: for floats with -0.0, which leaves every bit of what it is added to. An element outside
+    the data yields these zeros. 16-bit data may give an f32 result.
 
-    size: rows of `data`.
+    sizes: of the data along `v0`, `v1`, ... . wraps: a negative coordinate counts from the end.
     """
 
-    size_of_axis: int
+    sizes: tuple[int, ...]
+    wraps: bool = True
 
     combine = "add"
     exact = True
 
     def key(self) -> tuple[object, ...]:
-        return (self.name, self.size_of_axis, self._index_axes)
+        return (self.name, self.sizes, self.wraps, self._chosen_by)
 
     @property
-    def _index_axes(self) -> tuple[str, ...]:
-        return tuple(a for a in access_axes(self.write) if a[0] == "i")
+    def _chosen_by(self) -> tuple[str, ...]:
+        """The axes of the result on which a coordinate depends."""
+        seen = {a for read in self.reads[1:] for a in access_axes(read)}
+        return tuple(a for a in access_axes(self.write) if a in seen)
+
+    @property
+    def _along(self) -> tuple[str, ...]:
+        """The other axes of the result: a run of elements that one choice is for."""
+        return tuple(a for a in access_axes(self.write) if a not in self._chosen_by)
 
     def lane_axis(self, extents: Mapping[str, int]) -> str:
-        """A data axis: along one of the indices each lane would read another row."""
-        kept = [a for a in access_axes(self.write) if a[0] != "i"]
-        wide = [a for a in kept if extents[a] > 1]
-        return wide[-1] if wide else kept[-1] if kept else ""
+        """An axis of the run: along any other each lane would read elsewhere."""
+        wide = [a for a in self._along if extents[a] > 1]
+        return wide[-1] if wide else self._along[-1] if self._along else ""
 
     def reference(self, *operands: Array) -> Array:
-        data, indices = operands
+        data, *coordinates = operands
         if self.in_types[0] != self.out_type:
-            data = f32_of(data, self.in_types[0])
-        row = gather(indices, self.reads[1], self.axes, 0).astype(np.int64)
-        row = np.where(row < 0, row + self.size_of_axis, row)
-        held = (row >= 0) & (row < self.size_of_axis)
-        axes = tuple((a, 1 if a == "v" else n) for a, n in self.axes)
-        chosen = {"v": np.where(held, row, 0)}
+            data = data.astype(self.out_type.numpy)
+        axes = tuple((a, 1 if a in self.reduced else n) for a, n in self.axes)
+        chosen: dict[str, Array] = {}
+        held: Array = np.ones((), np.bool_)
+        for j, (at, size) in enumerate(zip(coordinates, self.sizes, strict=True)):
+            place = gather(at, self.reads[1 + j], axes, 0).astype(np.int64)
+            if self.wraps:
+                place = np.where(place < 0, place + size, place)
+            inside = (place >= 0) & (place < size)
+            chosen[f"v{j}"], held = np.where(inside, place, 0), held & inside
         values = gather(data, self.reads[0], axes, self.fill, chosen)
         values = np.where(held, values, np.zeros((), data.dtype))
-        number = [a for a, _ in axes].index("v")
-        kept = tuple(x for x in axes if x[0] != "v")
-        values = np.broadcast_to(values, [n for _, n in axes]).squeeze(number)
+        kept = tuple(x for x in axes if x[0] not in self.reduced)
+        gone = tuple(d for d, (a, _) in enumerate(axes) if a in self.reduced)
+        values = np.broadcast_to(values, [n for _, n in axes]).squeeze(gone)
         return assemble(values, self.write, kept)
 
     def body(self, k: KernelBuilder) -> None:
-        order = [*self._index_axes, *(a for a in access_axes(self.write) if a[0] != "i")]
         zero = k.const(untouched("add", self.out_type), self.out_type)
+        rest = [a for a in self._along if a != k.lane_axis]
 
-        def nest(rest: list[str], index: dict[str, Value], row: Value | None, held: Value | None) -> None:
-            if rest and (row is not None or rest[0][0] == "i"):
+        def choose(index: Index) -> None:
+            source, held = coordinates(k, index, 1, self._places, self.wraps)
 
-                def step(i: Value, carried: Carried) -> Carried:
-                    nest(rest[1:], {**index, rest[0]: i}, row, held)
-                    return carried
-
-                k.loop(k.extent(rest[0]), step)
-                return
-            if row is None or held is None:
-                at = k.cast(k.load(1, index), I64)
-                at = k.select(
-                    k.compare("lt", at, k.const(0, I64)), k.add(at, k.const(self.size_of_axis, I64)), at
-                )
-                at = k.sub(at, k.origin("v"))
-                ours = k.bit_and(k.compare("ge", at, k.const(0, I64)), k.compare("lt", at, k.extent("v")))
-                safe = k.select(ours, at, k.const(0, I64))
-                nest(rest, index, safe, ours)
-                return
-
-            def lanes(i: Value, carried: Carried) -> Carried:
-                here = {**index, k.lane_axis: i} if k.lane_axis else index
-                value = k.cast(k.load_lanes(0, {**here, "v": row}), self.out_type)
+            def lanes(i: Value, carried: Carried, at: Index) -> Carried:
+                here = at_lane(k, at, i)
+                value = k.cast(k.load_lanes(0, {**here, **source}), self.out_type)
                 k.store_lanes(k.select(held, value, zero), here)
                 return carried
 
-            # A later step of the same core has nothing to add where another step held the row.
-            k.where(k.bit_or(k.in_mode(FRESH), held), lambda: _run(k, lanes))
+            def run(at: Index) -> None:
+                k.lane_loop(lambda i, c: lanes(i, c, at))
 
-        nest([a for a in order if a != k.lane_axis], {}, None, None)
+            # A later step of the same core has nothing to add where another step held the element.
+            k.where(k.bit_or(k.in_mode(FRESH), held), lambda: each(k, rest, index, run))
+
+        each(k, self._chosen_by, {}, choose)
+
+    @property
+    def _places(self) -> list[tuple[str, int]]:
+        return [(f"v{j}", n) for j, n in enumerate(self.sizes)]
 
     def work(self, extents: Extents) -> tuple[Work, ...]:
-        rows = product([extents[a] for a in self._index_axes])
-        row = product([extents[a] for a, _ in self.axes if a[0] == "d"])
-        return (Work("copy", rows, rows * row),)
+        choices = product([extents[a] for a in self._chosen_by])
+        return (Work("copy", choices, choices * product([extents[a] for a in self._along])),)
+
+
+def coordinates(
+    k: KernelBuilder, index: Index, first: int, places: Sequence[tuple[str, int]], wraps: bool
+) -> tuple[Index, Value]:
+    """Where the coordinates in the operands from `first` on point in this tile, and whether it is inside.
+
+    places: the axis that each stands for, and the size of the whole tensor along it. A position outside
+    the tile is given as 0, which may be read.
+    """
+    source: dict[str, Value] = {}
+    held: Value | None = None
+    zero = k.const(0, I64)
+    for j, (name, size) in enumerate(places):
+        at = k.cast(k.load(first + j, index), I64)
+        if wraps:
+            at = k.select(k.compare("lt", at, zero), k.add(at, k.const(size, I64)), at)
+        at = k.sub(at, k.origin(name))
+        inside = k.bit_and(k.compare("ge", at, zero), k.compare("lt", at, k.extent(name)))
+        source[name] = k.select(inside, at, zero)
+        held = inside if held is None else k.bit_and(held, inside)
+    return source, k.const(True, BOOL) if held is None else held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,62 +245,56 @@ def emit_scatter(
     return g.emit(op, [past, new, position], shape, hint)
 
 
-def _tensor_scatter(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    past, new = spec.inputs[:2]
-    shape, rows = g.shape(past), g.shape(new)
-    dim = normal_axis(spec.attribute("axis", -2), len(shape))
-    if dim == 0:
-        raise InvalidModel("TensorScatter along axis 0, which is the batch")
-    if [n for d, n in enumerate(shape) if d != dim] != [n for d, n in enumerate(rows) if d != dim]:
-        raise InvalidModel(f"TensorScatter of {g.tensors[new]} into {g.tensors[past]}")
-    if spec.attribute("mode", "linear") != "linear":
-        raise Unsupported("mode 'circular'")
-    position = spec.inputs[2] if spec.has(2) else g.constant(np.zeros((shape[0],), np.int64))
-    return [emit_scatter(g, past, new, position, dim, spec.outputs[0])]
+def emit_gather(
+    g: GraphBuilder,
+    data: str,
+    dims: Sequence[str],
+    at: Sequence[tuple[str, Access]],
+    kept: Sequence[tuple[str, int]],
+    hint: str,
+    wraps: bool = True,
+) -> str:
+    """A result with the axes `kept`: data[dims] at the coordinates `at`, each a tensor and its access.
 
-
-def _run(k: KernelBuilder, lanes: object) -> None:
-    k.lane_loop(lanes)  # pyright: ignore[reportArgumentType]
-
-
-def emit_gather(g: GraphBuilder, data: str, indices: str, dim: int, hint: str) -> str:
-    """data taken along `dim` at run-time `indices`."""
+    dims: for each dimension of `data` the result's axis that runs along it, or `v0`, `v1`, ... for one that
+    coordinate 0, 1, ... gives.
+    """
     if g.dtype(data) == BOOL:  # partial results are summed, which booleans cannot be
-        return cast(g, emit_gather(g, cast(g, data, U8), indices, dim, hint), BOOL, hint)
-    shape, at = g.shape(data), g.shape(indices)
-    index_axes = tuple((f"i{j}", n) for j, n in enumerate(at))
-    before = tuple((f"d{j}", n) for j, n in enumerate(shape[:dim]))
-    after = tuple((f"d{j}", n) for j, n in enumerate(shape[dim + 1 :], dim + 1))
-    kept = before + index_axes + after
-    if 0 in (out_shape := [n for _, n in kept]):
-        return g.constant(np.zeros(out_shape, g.dtype(data).numpy), hint)
+        return cast(g, emit_gather(g, cast(g, data, U8), dims, at, kept, hint, wraps), BOOL, hint)
+    shape = [n for _, n in kept]
+    if 0 in shape or 0 in g.shape(data):
+        return g.constant(np.zeros(shape, g.dtype(data).numpy), hint)
+    found = [(f"v{j}", g.shape(data)[list(dims).index(f"v{j}")]) for j in range(len(at))]
     op = Gather(
-        axes=(*kept, ("v", shape[dim])),
-        reads=(
-            tuple(axis(a) for a, _ in (*before, ("v", 0), *after)),
-            tuple(axis(a) for a, _ in index_axes),
-        ),
-        write=tuple(axis(a) for a, _ in kept),
-        in_types=(g.dtype(data), g.dtype(indices)),
+        axes=(*kept, *found),
+        reads=(identity(dims), *(access for _, access in at)),
+        write=identity([a for a, _ in kept]),
+        in_types=(g.dtype(data), *(g.dtype(t) for t, _ in at)),
         out_type=g.dtype(data),
-        size_of_axis=shape[dim],
+        sizes=tuple(n for _, n in found),
+        wraps=wraps,
     )
-    return g.emit(op, [data, indices], out_shape, hint)
+    return g.emit(op, [data, *(t for t, _ in at)], shape, hint)
 
 
-def _gather(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    """Constant indices of run-time data are slices where that is not more work."""
-    data, indices = spec.inputs
-    hint, shape = spec.outputs[0], g.shape(data)
-    dim = normal_axis(spec.attribute("axis", 0), len(shape))
-    known = g.value(indices)
-    if known is None or g.value(data) is not None or known.size == 0:
-        return [emit_gather(g, data, indices, dim, hint)]
+def gather_along(g: GraphBuilder, data: str, indices: str, dim: int, hint: str) -> str:
+    """data taken along `dim` at run-time `indices`, whose dimensions take its place."""
+    shape, at = g.shape(data), g.shape(indices)
+    chosen = [(f"i{j}", n) for j, n in enumerate(at)]
+    whole = [(f"d{j}", n) for j, n in enumerate(shape)]
+    dims = ["v0" if j == dim else a for j, (a, _) in enumerate(whole)]
+    kept = [*whole[:dim], *chosen, *whole[dim + 1 :]]
+    return emit_gather(g, data, dims, [(indices, identity([a for a, _ in chosen]))], kept, hint)
+
+
+def take(g: GraphBuilder, data: str, known: Array, dim: int, hint: str) -> str:
+    """data taken along `dim` at constant indices: slices where that is not more work."""
+    shape = g.shape(data)
     at = [i + shape[dim] if i < 0 else i for i in integers(known)]
-    if not all(0 <= i < shape[dim] for i in at):
-        return [emit_gather(g, data, indices, dim, hint)]
+    if g.value(data) is not None or not at or not all(0 <= i < shape[dim] for i in at):
+        return gather_along(g, data, g.constant(known), dim, hint)
     if known.ndim == 0:
-        return [pick(g, data, dim, at[0], hint)]
+        return pick(g, data, dim, at[0], hint)
     step = at[1] - at[0] if len(at) > 1 else 1
     whole = [Cut(0, 1, n) for n in shape]
 
@@ -290,8 +306,70 @@ def _gather(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     elif len(at) <= SPELLED_OUT:
         taken = join(g, [(data, cut(i, 1, 1)) for i in at], dim, hint)
     else:
-        return [emit_gather(g, data, indices, dim, hint)]
-    return [reshape(g, taken, [*shape[:dim], *known.shape, *shape[dim + 1 :]], hint)]
+        return gather_along(g, data, g.constant(known), dim, hint)
+    return reshape(g, taken, [*shape[:dim], *known.shape, *shape[dim + 1 :]], hint)
+
+
+def _gather(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    data, indices = spec.inputs
+    dim = normal_axis(spec.attribute("axis", 0), len(g.shape(data)))
+    known = g.value(indices)
+    if known is None:
+        return [gather_along(g, data, indices, dim, spec.outputs[0])]
+    return [take(g, data, known, dim, spec.outputs[0])]
+
+
+def _gather_elements(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    data, indices = spec.inputs
+    shape, at = g.shape(data), g.shape(indices)
+    dim = normal_axis(spec.attribute("axis", 0), len(shape))
+    if len(shape) != len(at) or any(
+        n > m for d, (n, m) in enumerate(zip(at, shape, strict=True)) if d != dim
+    ):
+        raise InvalidModel(f"GatherElements of {g.tensors[data]} at {g.tensors[indices]}")
+    kept = [(f"d{j}", n) for j, n in enumerate(at)]
+    dims = ["v0" if j == dim else a for j, (a, _) in enumerate(kept)]
+    return [emit_gather(g, data, dims, [(indices, identity([a for a, _ in kept]))], kept, spec.outputs[0])]
+
+
+def _gather_nd(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """The last dimension of the indices holds one coordinate for each dimension after the batch."""
+    data, indices = spec.inputs
+    (*outer, depth), shape = g.shape(indices), g.shape(data)
+    batch = int(spec.attribute("batch_dims", 0))
+    if batch + depth > len(shape) or batch > len(outer) or tuple(outer[:batch]) != shape[:batch]:
+        raise InvalidModel(f"GatherND of {g.tensors[data]} at {g.tensors[indices]} with {batch} batch dims")
+    chosen = [(f"i{j}", n) for j, n in enumerate(outer)]
+    rest = [(f"d{j}", n) for j, n in enumerate(shape) if j >= batch + depth]
+    dims = [*(a for a, _ in chosen[:batch]), *(f"v{j}" for j in range(depth)), *(a for a, _ in rest)]
+    outer_access = identity([a for a, _ in chosen])
+    at = [(indices, (*outer_access, constant(j))) for j in range(depth)]
+    return [emit_gather(g, data, dims, at, [*chosen, *rest], spec.outputs[0])]
+
+
+def _reverse_sequence(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """The first `length` steps backwards, the others as they are: taken at a step for each of a batch."""
+    data, hint = spec.inputs[0], spec.outputs[0]
+    lengths, shape = cast(g, spec.inputs[1], I64), g.shape(data)
+    batch, time = (int(spec.attribute(*a)) for a in (("batch_axis", 1), ("time_axis", 0)))
+    if sorted((batch, time)) != [0, 1] or g.shape(lengths) != (shape[batch],):
+        raise InvalidModel(f"ReverseSequence of {g.tensors[data]} by {g.tensors[lengths]}")
+    step = g.constant(np.arange(shape[time]), hint)
+    length = reshape(g, lengths, [shape[batch], 1], hint)
+    last = apply(g, Sub, [length, g.constant(np.ones((), np.int64))], hint)
+    back = apply(g, Sub, [last, step], hint)
+    at = apply(g, Where, [apply(g, Less, [step, length], hint), back, step], hint)
+    kept = [(f"d{j}", n) for j, n in enumerate(shape)]
+    dims = ["v0" if j == time else a for j, (a, _) in enumerate(kept)]
+    return [emit_gather(g, data, dims, [(at, identity([f"d{batch}", f"d{time}"]))], kept, hint)]
+
+
+def _compress(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    data, hint = spec.inputs[0], spec.outputs[0]
+    chosen = np.flatnonzero(g.fixed(spec.inputs[1], "Compress's condition"))
+    if spec.attribute("axis") is None:
+        return [take(g, reshape(g, data, [product(g.shape(data))], hint), chosen, 0, hint)]
+    return [take(g, data, chosen, normal_axis(spec.attribute("axis"), len(g.shape(data))), hint)]
 
 
 def _one_hot(g: GraphBuilder, spec: Spec) -> Sequence[str]:
@@ -312,4 +390,7 @@ def _one_hot(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 register("Gather", _gather, 1)
 register("OneHot", _one_hot, 9)
-register("TensorScatter", _tensor_scatter, 24)
+register("GatherElements", _gather_elements, 11)
+register("GatherND", _gather_nd, 11)
+register("ReverseSequence", _reverse_sequence, 10)
+register("Compress", _compress, 9)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..affine import Access, access_axes
 from ..builder import FRESH, RESULT, Carried, Combine, KernelBuilder, Value
-from ..dtypes import BF16, BOOL, F16, F32, I64, U8, DType, f32_of
+from ..dtypes import BOOL, F16, F32, I64, U8, DType
 from ..op import Array, Op, gather, product
 
 LANES = 16  # the vector that `cheapest_lane_axis` reckons with, whatever the host's
@@ -23,13 +23,11 @@ Index = Mapping[str, Value]
 # -- types ------------------------------------------------------------------------
 def accumulator(dtype: DType) -> DType:
     """The type that sums, maxima and products of `dtype` are kept in: at least f32 for floats."""
-    return {F16: F32, BF16: F32, BOOL: U8}.get(dtype, dtype)
+    return {F16: F32, BOOL: U8}.get(dtype, dtype.computed)
 
 
 def widen(array: Array, dtype: DType) -> Array:
     """`array` in the accumulator of `dtype`; a float wider than that stays as it is."""
-    if dtype == BF16:
-        return f32_of(array, dtype)
     wide = accumulator(dtype)
     return array if dtype.is_float and array.dtype.itemsize >= wide.bytes else array.astype(wide.numpy)
 
@@ -48,8 +46,7 @@ def neutral(kind: Combine, dtype: DType) -> float | int:
         return float("inf") if kind == "min" else float("-inf")
     if dtype == BOOL:
         return int(kind == "min")
-    limits = np.iinfo(dtype.numpy.name)
-    return int(limits.max if kind == "min" else limits.min)
+    return dtype.limits[kind == "min"]
 
 
 def untouched(kind: Combine, dtype: DType) -> float | int:

@@ -11,11 +11,11 @@ from .. import math
 from ..affine import Access, Affine, axis
 from ..builder import RESULT, Carried, Combine, KernelBuilder, Value
 from ..count import instructions
-from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
+from ..graph import GraphBuilder, InvalidModel, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, broadcast_access, identity, product
 from .contract import Contract
 from .conversion import cast
-from .elementwise import Add, Div, Mul, Reciprocal, Sqrt, Sub, apply, scalar_constant
+from .elementwise import Add, Mul, Reciprocal, Sqrt, Sub, apply, scalar_constant
 from .loops import (
     WIDE,
     Index,
@@ -33,7 +33,6 @@ from .loops import (
 )
 from .rearrange import normal_axis
 from .reduce import ReduceSum, reduce_over
-from .window import per_channel
 
 VECTORS = 2  # vectors per pass of a row: two chains hide the latency of a polynomial
 
@@ -360,25 +359,9 @@ def _group_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [_emit_norm(g, [x, scale, bias], axes, [read, factor, factor], [a for a, _ in row], spec)]
 
 
-def _batch_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    """Inference: one scale and one shift for each channel."""
-    if spec.attribute("training_mode", 0) or any(spec.outputs[1:]):
-        raise Unsupported("BatchNormalization in training mode")
-    if spec.attribute("spatial", 1) != 1:
-        raise Unsupported("BatchNormalization with spatial=0")
-    x, scale, bias, mean, variance = spec.inputs
-    hint = spec.outputs[0]
-    epsilon = scalar_constant(g, spec.attribute("epsilon", 1e-5), g.dtype(variance))
-    deviation = apply(g, Sqrt, [apply(g, Add, [variance, epsilon], hint)], hint)
-    factor = apply(g, Div, [scale, deviation], hint)
-    shift = apply(g, Sub, [bias, apply(g, Mul, [mean, factor], hint)], hint)
-    return [per_channel(g, Add, per_channel(g, Mul, x, factor, hint), shift, hint)]
-
-
 register("Softmax", _softmax)
 register("LogSoftmax", _softmax)
 register("LayerNormalization", _layer_norm, since=17)
 register("RMSNormalization", _layer_norm, since=23)
 register("InstanceNormalization", _group_norm)
 register("GroupNormalization", _group_norm, since=18)
-register("BatchNormalization", _batch_norm)

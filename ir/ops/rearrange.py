@@ -28,6 +28,7 @@ class Copy(Elementwise):
     """out[write] = in[read], `fill` where the read passes the operand's ends."""
 
     exact = True
+    stored = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return x[0]

@@ -14,6 +14,7 @@ from ..graph import GraphBuilder, Rule, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, product
 from .activation import Exp, Log
 from .contract import Contract
+from .conversion import emit_rounded
 from .elementwise import Abs, Add, Clip, Div, Elementwise, Sqrt, Sub, apply, scalar_constant
 from .loops import (
     LONG,
@@ -267,7 +268,7 @@ def reduce_over(
         **fields,
     )
     sizes = [1 if i in over else n for i, n in enumerate(shape) if keep or i in kept]
-    return g.emit(op, (x,) * reads, sizes, hint)
+    return emit_rounded(g, op, (x,) * reads, sizes, hint)
 
 
 def dimensions(g: GraphBuilder, spec: Spec) -> list[int]:
@@ -291,7 +292,7 @@ def _mean(g: GraphBuilder, x: str, over: Sequence[int], hint: str, keep: bool) -
 
 def _log_sum_exp(g: GraphBuilder, x: str, over: Sequence[int], hint: str, keep: bool) -> str:
     """max + log(sum(exp(x - max))), with max kept finite so that no inf - inf arises."""
-    limit = float(np.finfo(g.dtype(x).numpy.name).max)
+    limit = g.dtype(x).limits[1]
     top = apply(g, Clip, [reduce_over(g, ReduceMax, x, over, hint)], hint, low=-limit, high=limit)
     powers = apply(g, Exp, [apply(g, Sub, [x, top], hint)], hint)
     total = apply(g, Log, [reduce_over(g, ReduceSum, powers, over, hint, keep)], hint)

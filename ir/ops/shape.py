@@ -179,6 +179,19 @@ def _pad(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [x]
 
 
+def _center_crop_pad(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """As much cut off or added before as after; of an odd number one more after."""
+    x, rank = spec.inputs[0], len(g.shape(spec.inputs[0]))
+    axes = spec.attribute("axes") or range(rank)
+    before, after = [0] * rank, [0] * rank
+    for a, n in zip(axes, integers(g.known(spec.inputs[1], "CenterCropPad's shape")), strict=True):
+        d = normal_axis(a, rank)
+        more = n - g.shape(x)[d]
+        before[d] = abs(more) // 2 * (1 if more > 0 else -1)
+        after[d] = more - before[d]
+    return [pad(g, x, before, after, 0.0, spec.outputs[0])]
+
+
 def _expand(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     wanted = integers(g.known(spec.inputs[1], "Expand's shape"))
     shape = broadcast(g.shape(spec.inputs[0]), tuple(wanted))
@@ -289,6 +302,7 @@ register("Slice", _slice, 1)
 register("Concat", _concat, 4)
 register("Split", _split, 2)
 register("Pad", _pad, 2)
+register("CenterCropPad", _center_crop_pad, 18)
 register("Expand", _expand, 8)
 register("Tile", _tile, 6)
 register("DepthToSpace", _depth_to_space, 1)

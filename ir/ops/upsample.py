@@ -1,4 +1,4 @@
-"""Transposed convolution, as a convolution for each phase of its stride.
+"""Transposed convolution and Col2Im: a contraction or a sum for each phase of their stride.
 
 The result at `o = q*s + phase` adds `x[i] * w[r]` over all `i*s + r*d - pad = o`. For one
 phase the taps r lie `s / gcd(s, d)` apart and i is affine in q and the tap's number: an
@@ -7,16 +7,22 @@ ordinary contraction. The phases stand side by side in one tensor, which reshape
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product as combinations
 from math import gcd
 
-from ..affine import Affine, axis, constant
-from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
+import numpy as np
+
+from ..affine import Access, Affine, axis, constant
+from ..dtypes import DType
+from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..op import Op, identity, product
 from .contract import Contract, transposed
+from .conversion import cast
 from .elementwise import Add
-from .rearrange import pad, reshape, slice_axis
+from .rearrange import integers, make_copy, reshape, slice_axis
+from .reduce import ReduceSum
 from .window import per_channel
 
 
@@ -41,14 +47,23 @@ class Spread:
         """Results of one phase; the last ones of some phases lie past the result."""
         return -(-self.count // self.stride)
 
-    def first_tap(self, phase: int) -> int:
-        """The first tap that reaches `phase`; Unsupported where none can."""
-        for r in range(self.apart):
-            if (phase + self.before - r * self.dilation) % self.stride == 0:
-                return r
-        raise Unsupported(
-            f"ConvTranspose whose stride {self.stride} and dilation {self.dilation} share a factor"
-        )
+    def phase(self, number: int, place: str, tap: str) -> Phase | None:
+        """What phase `number` adds up at axis `place`, over the axis `tap`; None where no tap reaches it."""
+        for r in range(min(self.apart, self.kernel)):
+            start, rest = divmod(number + self.before - r * self.dilation, self.stride)
+            if rest == 0:
+                image = axis(place, 1, start).plus(axis(tap, -(self.dilation * self.apart // self.stride)))
+                return Phase(-(-(self.kernel - r) // self.apart), axis(tap, self.apart, r), image)
+        return None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """`count` taps and, for one of them, its place in the window and what it sees of the input."""
+
+    count: int
+    tap: Affine
+    image: Affine
 
 
 def spreads(spec: Spec, sizes: Sequence[int], kernel: Sequence[int]) -> list[Spread]:
@@ -78,61 +93,108 @@ def spreads(spec: Spec, sizes: Sequence[int], kernel: Sequence[int]) -> list[Spr
     return out
 
 
+Part = Callable[[Sequence[Phase], Sequence[tuple[str, int]], Access], tuple[Op, Sequence[str]]]
+"""The op of one phase in each dimension, from these, the axes of the places and the write of all of them."""
+
+
+def _in_phases(
+    g: GraphBuilder, along: Sequence[Spread], outer: Sequence[int], part: Part, dtype: DType, hint: str
+) -> str:
+    """The result, [*outer, *spatial], each phase by its own op; zeros where no tap reaches it."""
+    places = [(f"y{i}", s.places) for i, s in enumerate(along)]
+    parts: list[tuple[Op, Sequence[str]]] = []
+    for numbers in combinations(*(range(s.stride) for s in along)):
+        found = [s.phase(n, f"y{i}", f"r{i}") for i, (s, n) in enumerate(zip(along, numbers, strict=True))]
+        write = tuple(e for (a, _), n in zip(places, numbers, strict=True) for e in (axis(a), constant(n)))
+        phases = [p for p in found if p]
+        if len(phases) == len(along):
+            parts.append(part(phases, places, write))
+            continue
+        axes = (*((f"o{i}", n) for i, n in enumerate(outer)), *places)
+        zero = g.constant(np.zeros((), dtype.numpy))
+        whole = (*identity([a for a, _ in axes[: len(outer)]]), *write)
+        parts.append((make_copy(g, zero, axes, (), whole), [zero]))
+    out = g.emit_parts(parts, [*outer, *(n for s in along for n in (s.places, s.stride))], dtype, hint)
+    out = reshape(g, out, [*outer, *(s.places * s.stride for s in along)], hint)
+    for i, s in enumerate(along):
+        out = slice_axis(g, out, len(outer) + i, 0, s.count, hint)
+    return out
+
+
 def _conv_transpose(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    x, w, hint = spec.inputs[0], spec.inputs[1], spec.outputs[0]
-    (n, channels, *sizes), (given, each, *kernel) = g.shape(x), g.shape(w)
+    hint, given, dtype = spec.outputs[0], g.dtype(spec.inputs[0]), g.dtype(spec.inputs[0]).computed
+    x, w, *bias = (cast(g, t, dtype) for t in spec.inputs if t)
+    (n, channels, *sizes), (depth, each, *kernel) = g.shape(x), g.shape(w)
     group = int(spec.attribute("group", 1))
-    if channels != given or channels % group:
+    if channels != depth or channels % group:
         raise InvalidModel(f"ConvTranspose of {g.tensors[x]} with {g.tensors[w]} in {group} groups")
     along = spreads(spec, sizes, kernel)
-    rank = len(along)
-    # Every phase needs a tap: a kernel shorter than the stride gets taps of weight 0.
-    short = [max(0, s.apart - s.kernel) for s in along]
-    w = pad(g, w, [0] * (rank + 2), [0, 0, *short], 0.0, hint)
-    taps = [k + more for k, more in zip(kernel, short, strict=True)]
-    turned = transposed(g, w, (0, *range(2, rank + 2), 1))
-
+    turned = transposed(g, w, (0, *range(2, len(along) + 2), 1))
     # One filter for each group needs no axis.
     f = axis("f") if group == 1 or each > 1 else Affine()
 
-    def part(phases: Sequence[int]) -> tuple[Contract, list[str]]:
-        """The contraction that computes one phase in every dimension."""
-        first = [s.first_tap(p) for s, p in zip(along, phases, strict=True)]
-        counts = [-(-(k - r) // s.apart) for s, k, r in zip(along, taps, first, strict=True)]
-        image: list[Affine] = []
-        tap: list[Affine] = []
-        write: list[Affine] = [axis("n"), axis("g", each).plus(f)]
-        for i, (s, phase, r) in enumerate(zip(along, phases, first, strict=True)):
-            back = -(s.dilation * s.apart // s.stride)
-            at = axis(f"y{i}", 1, (phase + s.before - r * s.dilation) // s.stride)
-            image.append(at.plus(axis(f"r{i}", back)))
-            tap.append(axis(f"r{i}", s.apart, r))
-            write += [axis(f"y{i}"), constant(phase)]
+    def part(
+        phases: Sequence[Phase], places: Sequence[tuple[str, int]], write: Access
+    ) -> tuple[Op, list[str]]:
         channel = axis("g", channels // group).plus(axis("c"))
+        tap = [p.tap for p in phases]
         op = Contract(
             axes=(
-                *(("n", n), ("g", group), *((a, each) for a in f.axes)),
-                *((f"y{i}", s.places) for i, s in enumerate(along)),
-                ("c", channels // group),
-                *((f"r{i}", c) for i, c in enumerate(counts)),
+                *(("n", n), ("g", group), *((a, each) for a in f.axes), *places, ("c", channels // group)),
+                *((f"r{i}", p.count) for i, p in enumerate(phases)),
             ),
             reads=(
-                (axis("n"), channel, *image),
+                (axis("n"), channel, *(p.image for p in phases)),
                 (channel, *tap, f) if turned else (channel, f, *tap),
             ),
-            write=tuple(write),
-            in_types=(g.dtype(x), g.dtype(w)),
-            out_type=g.dtype(x),
+            write=(axis("n"), axis("g", each).plus(f), *write),
+            in_types=(dtype, dtype),
+            out_type=dtype,
         )
         return op, [x, turned or w]
 
-    parts = [part(phases) for phases in combinations(*(range(s.stride) for s in along))]
-    shape = [n, each * group, *(size for s in along for size in (s.places, s.stride))]
-    out = g.emit_parts(parts, shape, g.dtype(x), hint)
-    out = reshape(g, out, [n, each * group, *(s.places * s.stride for s in along)], hint)
-    for i, s in enumerate(along):
-        out = slice_axis(g, out, i + 2, 0, s.count, hint)
-    return [per_channel(g, Add, out, spec.inputs[2], hint)] if spec.has(2) else [out]
+    out = _in_phases(g, along, [n, each * group], part, dtype, hint)
+    return [cast(g, per_channel(g, Add, out, bias[0], hint) if bias else out, given, hint)]
 
 
+def _col2im(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """Blocks, the columns of [n, channels * block, blocks], added up where they lie in the image."""
+    hint, given, dtype = spec.outputs[0], g.dtype(spec.inputs[0]), g.dtype(spec.inputs[0]).computed
+    sizes, kernel = (
+        integers(g.known(t, f"Col2Im's {name}"))
+        for t, name in zip(spec.inputs[1:], ("image_shape", "block_shape"), strict=True)
+    )
+    x, rank = cast(g, spec.inputs[0], dtype), len(sizes)
+    strides, dilations = (spec.attribute(name) or [1] * rank for name in ("strides", "dilations"))
+    pads = spec.attribute("pads") or [0] * 2 * rank
+    along: list[Spread] = []
+    for i, (size, k, s, d) in enumerate(zip(sizes, kernel, strides, dilations, strict=True)):
+        blocks = (size + pads[i] + pads[rank + i] - d * (k - 1) - 1) // s + 1
+        along.append(Spread(blocks, k, s, d, pads[i], size))
+    n, columns, count = g.shape(x)
+    channels, rest = divmod(columns, product(kernel))
+    if rest or count != product([s.size for s in along]):
+        raise InvalidModel(f"Col2Im of {g.tensors[x]} to {sizes} in blocks of {kernel}")
+    x = reshape(g, x, [n, channels, *kernel, *(s.size for s in along)], hint)
+
+    def part(
+        phases: Sequence[Phase], places: Sequence[tuple[str, int]], write: Access
+    ) -> tuple[Op, list[str]]:
+        outer = (axis("n"), axis("c"))
+        op = ReduceSum(
+            axes=(
+                *(("n", n), ("c", channels), *places),
+                *((f"r{i}", p.count) for i, p in enumerate(phases)),
+            ),
+            reads=((*outer, *(p.tap for p in phases), *(p.image for p in phases)),),
+            write=(*outer, *write),
+            in_types=(dtype,),
+            out_type=dtype,
+        )
+        return op, [x]
+
+    return [cast(g, _in_phases(g, along, [n, channels], part, dtype, hint), given, hint)]
+
+
+register("Col2Im", _col2im, 18)
 register("ConvTranspose", _conv_transpose)

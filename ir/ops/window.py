@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..affine import Affine, axis
-from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
+from ..dtypes import DType
+from ..graph import GraphBuilder, InvalidModel, Spec, register
 from ..op import Array, identity
 from .contract import Contract, transposed
-from .elementwise import Add, Mul, apply
-from .loops import neutral
-from .reduce import ReduceMax, ReduceSum
+from .conversion import emit_rounded
+from .elementwise import Add, Mul
 
 
 @dataclass(frozen=True)
@@ -82,26 +82,26 @@ def slides(spec: Spec, sizes: Sequence[int], kernel: Sequence[int]) -> list[Slid
     return out
 
 
-def _places(along: Sequence[Slide]) -> list[tuple[str, int]]:
+def place_axes(along: Sequence[Slide]) -> list[tuple[str, int]]:
     return [(f"y{i}", s.count) for i, s in enumerate(along)]
 
 
-def _taps(along: Sequence[Slide]) -> list[tuple[str, int]]:
+def tap_axes(along: Sequence[Slide]) -> list[tuple[str, int]]:
     return [(f"r{i}", s.kernel) for i, s in enumerate(along) if s.kernel > 1]
 
 
-def _window(along: Sequence[Slide]) -> tuple[Affine, ...]:
+def window_read(along: Sequence[Slide]) -> tuple[Affine, ...]:
     return tuple(s.read(f"y{i}", f"r{i}") for i, s in enumerate(along))
 
 
 # -- convolution --------------------------------------------------------------------
-def _conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    x, w, hint = spec.inputs[0], spec.inputs[1], spec.outputs[0]
+def convolution(g: GraphBuilder, spec: Spec, x: str, w: str, out_type: DType) -> str:
+    """`x` convolved with `w` as the attributes of Conv say, without a bias."""
     (n, channels, *sizes), (filters, depth, *kernel) = g.shape(x), g.shape(w)
     group = int(spec.attribute("group", 1))
     named = spec.attribute("kernel_shape")
     if channels != depth * group or filters % group or (named and list(named) != kernel):
-        raise InvalidModel(f"Conv of {g.tensors[x]} with {g.tensors[w]} in {group} groups")
+        raise InvalidModel(f"{spec.op_type} of {g.tensors[x]} with {g.tensors[w]} in {group} groups")
     along = slides(spec, sizes, kernel)
     each = filters // group
     groups = [("g", group)] if group > 1 else []
@@ -120,14 +120,18 @@ def _conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     if turned := transposed(g, w, (*range(1, len(w_read)), 0)):
         w, w_read = turned, (*w_read[1:], w_read[0])
     op = Contract(
-        axes=(("n", n), *groups, *outputs, *_places(along), *inputs, *_taps(along)),
-        reads=((axis("n"), channel("c", depth, bool(inputs)), *_window(along)), w_read),
-        write=(axis("n"), filter_read, *(axis(a) for a, _ in _places(along))),
+        axes=(("n", n), *groups, *outputs, *place_axes(along), *inputs, *tap_axes(along)),
+        reads=((axis("n"), channel("c", depth, bool(inputs)), *window_read(along)), w_read),
+        write=(axis("n"), filter_read, *(axis(a) for a, _ in place_axes(along))),
         in_types=(g.dtype(x), g.dtype(w)),
-        out_type=g.dtype(x),
+        out_type=out_type,
     )
-    shape = (n, filters, *(s.count for s in along))
-    out = g.emit(op, (x, w), shape, hint)
+    return emit_rounded(g, op, (x, w), (n, filters, *(s.count for s in along)), spec.outputs[0])
+
+
+def _conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    x, w, hint = spec.inputs[0], spec.inputs[1], spec.outputs[0]
+    out = convolution(g, spec, x, w, g.dtype(x))
     return [per_channel(g, Add, out, spec.inputs[2], hint)] if spec.has(2) else [out]
 
 
@@ -148,58 +152,4 @@ def per_channel(g: GraphBuilder, kind: type[Add] | type[Mul], x: str, c: str, hi
     return g.emit(op, (x, c), shape, hint)
 
 
-# -- pooling ------------------------------------------------------------------------
-class MaxPool(ReduceMax):
-    """The greatest element that a window sees."""
-
-
-class AveragePool(ReduceSum):
-    """The sum of what a window sees, times `scale`."""
-
-
-def _pool(
-    g: GraphBuilder, spec: Spec, kind: type[MaxPool] | type[AveragePool], along: list[Slide], scale: float
-) -> str:
-    x = spec.inputs[0]
-    n, channels, *_ = g.shape(x)
-    fill = float(neutral("max", g.dtype(x))) if kind is MaxPool else 0.0
-    extra = {"scale": scale} if kind is AveragePool else {}
-    op = kind(
-        axes=(("n", n), ("c", channels), *_places(along), *_taps(along)),
-        reads=((axis("n"), axis("c"), *_window(along)),),
-        write=(axis("n"), axis("c"), *(axis(a) for a, _ in _places(along))),
-        in_types=(g.dtype(x),),
-        out_type=g.dtype(x),
-        fill=fill,
-        **extra,
-    )
-    return g.emit(op, (x,), (n, channels, *(s.count for s in along)), spec.outputs[0])
-
-
-def _max_pool(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    if len(spec.outputs) > 1 and spec.outputs[1]:
-        raise Unsupported("MaxPool's second output (the indices of the maxima)")
-    along = slides(spec, g.shape(spec.inputs[0])[2:], spec.attribute("kernel_shape"))
-    return [_pool(g, spec, MaxPool, along, 1.0)]
-
-
-def _average_pool(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    x, hint = spec.inputs[0], spec.outputs[0]
-    along = slides(spec, g.shape(x)[2:], spec.attribute("kernel_shape"))
-    counted = bool(spec.attribute("count_include_pad", 0))
-    area = np.ones((), np.float64)
-    for s in along:
-        area = area[..., None] * s.taps(counted)
-    scale = 1 / float(area.flat[0])
-    if (area == area.flat[0]).all():
-        return [_pool(g, spec, AveragePool, along, scale)]
-    # Windows at the border average over fewer elements. The sum is scaled by the largest
-    # area first: it stays in the range of f16 where the average does.
-    scale = 1 / float(area.max())
-    rest = g.constant((area.max() / area)[None, None].astype(g.dtype(x).numpy), hint)
-    return [apply(g, Mul, [_pool(g, spec, AveragePool, along, scale), rest], hint)]
-
-
 register("Conv", _conv)
-register("MaxPool", _max_pool)
-register("AveragePool", _average_pool)
