@@ -135,3 +135,21 @@ def test_the_command_line_reads_and_writes_them(dtype: int, tmp_path: Path) -> N
             with np.load(out) as found:
                 assert found["y"].tobytes() == np.ascontiguousarray(value.T).tobytes()
                 assert found["z"].view(kind).astype(np.float32).tolist() == np.ones((5, 3)).tolist()
+
+
+def test_equal_bytes_of_two_types_are_two_constants() -> None:
+    raw = np.arange(1, 8, dtype=np.uint8)
+    kinds = {"a": TensorProto.FLOAT8E4M3FN, "b": TensorProto.FLOAT8E5M2FNUZ}
+    values = {n: raw.view(helper.tensor_dtype_to_np_dtype(t)) for n, t in kinds.items()}
+    at = helper.make_tensor_value_info("at", TensorProto.INT64, (7,))
+    nodes, outputs = [], []
+    for n in kinds:
+        nodes.append(helper.make_node("Gather", [n, "at"], [f"{n}_picked"]))
+        nodes.append(helper.make_node("Cast", [f"{n}_picked"], [f"{n}_out"], to=TensorProto.FLOAT))
+        outputs.append(helper.make_tensor_value_info(f"{n}_out", TensorProto.FLOAT, (7,)))
+    constants = [numpy_helper.from_array(v, n) for n, v in values.items()]
+    graph = helper.make_graph(nodes, "alike", [at], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)], ir_version=11)
+    found = compile_model(model.SerializeToString(), wafer="8x8").run({"at": np.arange(7)})
+    for n in kinds:
+        assert found[f"{n}_out"].tolist() == values[n].astype(np.float32).tolist()
