@@ -109,7 +109,7 @@ def _sample(value: Array) -> tuple[object, ...]:
     if lack := lacking([value]):
         return (lack,)
     some = value.reshape(-1)[:: max(1, value.size // 256)]
-    return value.dtype.str, value.shape, some.tobytes()
+    return value.dtype, value.shape, some.tobytes()
 
 
 def _same_bytes(a: Array, b: Array) -> bool:

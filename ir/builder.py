@@ -28,7 +28,8 @@ class Arithmetic(Protocol):
     """Primitive operations on values. Operands of one call have one dtype.
 
     A call may mix vectors and single elements: the element is broadcast.
-    Nothing is fast-math; only `fma` fuses.
+    Nothing is fast-math; only `fma` fuses. Floats that are only stored (`DType.computed`) are
+    widened for each call and its result is rounded.
     """
 
     def const(self, value: float | int | bool, dtype: DType) -> Value: ...
@@ -89,11 +90,11 @@ class Arithmetic(Protocol):
         ...
 
     def bits(self, a: Value) -> Value:
-        """A float's bits as the signed integer of its size."""
+        """The bits of a value as the signed integer of its size."""
         ...
 
     def from_bits(self, a: Value, dtype: DType) -> Value:
-        """The float whose bits are the integer `a`."""
+        """The value whose bits are the integer `a`."""
         ...
 
 

@@ -91,6 +91,19 @@ SAMPLE = [
         )
         for mode, n in (("avg", 16), ("avg", 10), ("max", 16))
     ),
+    *(
+        case(
+            "RoiAlign",
+            normal(2, 3, 6, 7),
+            floats(0, 0, 4, 3, -9, 1, 2.5, 9, 1, 1, 1.5, 1.2, -31, -41, 52, 63).reshape(4, 4),
+            ints(0, 1, 1, 0),
+            opset=n,
+            output_height=2,
+            output_width=3,
+            spatial_scale=0.7,
+        )
+        for n in (10, 16)
+    ),
     case(
         "DeformConv",
         normal(2, 4, 6, 7),
@@ -265,7 +278,7 @@ def test_mel_weights_are_triangles() -> None:
         (resize([1, 1, 2, 2], coordinate_transformation_mode="none"), InvalidInput, "mode 'none'"),
         (case("GridSample", normal(1, 2, 3, 3), normal(1, 2, 2, 3), opset=20), InvalidInput, "GridSample of"),
         (
-            case("RoiAlign", normal(1, 2, 3, 3), normal(1, 4), ints(0), opset=16),
+            case("RoiAlign", normal(1, 2, 3, 3), normal(1, 4), ints(0), opset=16, mode="max"),
             UnsupportedOperator,
             "sampling_ratio 0",
         ),

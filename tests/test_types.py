@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -61,6 +62,53 @@ def test_a_network_in_bf16(tmp_path: Path) -> None:
         assert load(path, guard=guard).run({"x": x})["y"].tobytes() == y.tobytes()
 
 
+FAMILIES: list[tuple[str, list[Array], dict[str, Any]]] = [
+    ("TopK", [normal(3, 20), np.array([4])], {}),
+    ("CumSum", [normal(3, 20), np.array(1)], {}),
+    ("LSTM", [normal(4, 2, 3), normal(1, 20, 3), normal(1, 20, 5)], {"hidden_size": 5}),
+    ("ScatterND", [normal(6, 4), np.array([[1], [3]]), normal(2, 4)], {"reduction": "add"}),
+    ("AveragePool", [normal(1, 2, 8, 8)], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+    ("MaxPool", [normal(1, 2, 8, 8)], {"kernel_shape": [3, 3]}),
+    ("ConvTranspose", [normal(1, 3, 5, 5), normal(3, 2, 3, 3)], {"strides": [2, 2]}),
+    ("InstanceNormalization", [normal(2, 3, 9), normal(3), normal(3)], {}),
+    ("ReduceLogSumExp", [normal(3, 9)], {}),
+    ("ReduceProd", [normal(3, 9)], {}),
+    ("Mod", [normal(3, 9), normal(3, 9)], {"fmod": 1}),
+    ("Tan", [normal(3, 9)], {}),
+    ("LogSoftmax", [normal(3, 9)], {}),
+    ("Einsum", [normal(3, 4), normal(4, 5), normal(5, 2)], {"equation": "ab,bc,cd->ad"}),
+    ("GridSample", [normal(1, 2, 5, 5), normal(1, 3, 3, 2)], {}),
+    ("Pad", [normal(3, 9), np.array([1, 1, 1, 1])], {}),
+]
+
+
+@pytest.mark.parametrize(("op_type", "inputs", "attributes"), FAMILIES, ids=[f[0] for f in FAMILIES])
+def test_every_family_takes_bf16(op_type: str, inputs: list[Array], attributes: dict[str, Any]) -> None:
+    """Near to the same in f32, where inputs are equal."""
+    given = [x.astype(dtypes.BF16.numpy) if x.dtype == np.float32 else x for x in inputs]
+
+    def first(arrays: list[Array]) -> Array:
+        names = [f"x{i}" for i in range(len(arrays))]
+        infos, fixed = [], []
+        for name, x in zip(names, arrays, strict=True):
+            if x.dtype == np.int64:
+                fixed.append(numpy_helper.from_array(x, name))
+            else:
+                kind = helper.np_dtype_to_tensor_dtype(x.dtype)
+                infos.append(helper.make_tensor_value_info(name, kind, x.shape))
+        node = helper.make_node(op_type, names, ["y", "z"] if op_type == "TopK" else ["y"], **attributes)
+        results = [onnx.ValueInfoProto(name=n) for n in node.output]
+        graph = helper.make_graph([node], "one", infos, results, fixed)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+        compiled = compile_model(onnx.shape_inference.infer_shapes(model).SerializeToString(), wafer="8x8")
+        return compiled.run({i.name: arrays[int(i.name[1:])] for i in infos})["y"]
+
+    ours, exact = first(given), first([x.astype(np.float32) if x.dtype.kind == "V" else x for x in given])
+    assert ours.dtype == dtypes.BF16.numpy
+    largest = float(np.abs(exact).max())
+    np.testing.assert_allclose(ours.astype(np.float32), exact, rtol=0, atol=0.02 * largest)
+
+
 @pytest.mark.parametrize(
     "dtype", [TensorProto.BFLOAT16, TensorProto.FLOAT8E5M2, TensorProto.FLOAT4E2M1, TensorProto.INT4]
 )
@@ -87,3 +135,21 @@ def test_the_command_line_reads_and_writes_them(dtype: int, tmp_path: Path) -> N
             with np.load(out) as found:
                 assert found["y"].tobytes() == np.ascontiguousarray(value.T).tobytes()
                 assert found["z"].view(kind).astype(np.float32).tolist() == np.ones((5, 3)).tolist()
+
+
+def test_equal_bytes_of_two_types_are_two_constants() -> None:
+    raw = np.arange(1, 8, dtype=np.uint8)
+    kinds = {"a": TensorProto.FLOAT8E4M3FN, "b": TensorProto.FLOAT8E5M2FNUZ}
+    values = {n: raw.view(helper.tensor_dtype_to_np_dtype(t)) for n, t in kinds.items()}
+    at = helper.make_tensor_value_info("at", TensorProto.INT64, (7,))
+    nodes, outputs = [], []
+    for n in kinds:
+        nodes.append(helper.make_node("Gather", [n, "at"], [f"{n}_picked"]))
+        nodes.append(helper.make_node("Cast", [f"{n}_picked"], [f"{n}_out"], to=TensorProto.FLOAT))
+        outputs.append(helper.make_tensor_value_info(f"{n}_out", TensorProto.FLOAT, (7,)))
+    constants = [numpy_helper.from_array(v, n) for n, v in values.items()]
+    graph = helper.make_graph(nodes, "alike", [at], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)], ir_version=11)
+    found = compile_model(model.SerializeToString(), wafer="8x8").run({"at": np.arange(7)})
+    for n in kinds:
+        assert found[f"{n}_out"].tolist() == values[n].astype(np.float32).tolist()

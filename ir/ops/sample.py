@@ -1,4 +1,4 @@
-"""Sampling an image between its elements at run-time places: GridSample, RoiAlign, DeformConv.
+"""Sampling an image between its elements at run-time places: GridSample and DeformConv.
 
 A place along one dimension becomes the elements around it, its taps, and their weights. The taps are
 gathered and then contracted with the weights, one dimension after the other.
@@ -15,14 +15,13 @@ import numpy as np
 from ..affine import Access, Affine, axis
 from ..builder import Arithmetic, Value
 from ..dtypes import F32, F64, I64, DType
-from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
+from ..graph import GraphBuilder, InvalidModel, Spec, register
 from ..op import Array, identity, product
 from .contract import Contract
 from .conversion import cast
-from .elementwise import Add, Clip, Elementwise, Max, Mul, Sub, apply, scalar_constant
+from .elementwise import Add, Elementwise, Mul, apply, scalar_constant
 from .index import emit_gather
 from .rearrange import pick, reshape
-from .reduce import ReduceMax, reduce_over
 from .window import per_channel, slides
 
 Padding = Literal["zeros", "border", "reflection"]
@@ -253,76 +252,6 @@ def _grid_sample(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [cast(g, sampled(g, x, dims, [], along, kept, hint), given, hint)]
 
 
-# -- RoiAlign -----------------------------------------------------------------------------------
-@dataclass(frozen=True, kw_only=True)
-class InReach(Elementwise):
-    """The weight `x[0]` of a sample at place `x[1]`, 0 further than one element outside."""
-
-    arity = 2
-    border: Border
-
-    def scalar(self, b: Arithmetic, *x: Value) -> Value:
-        low, high = b.const(-1, self.out_type), b.const(self.border.elements, self.out_type)
-        inside = b.bit_and(b.compare("ge", x[1], low), b.compare("le", x[1], high))
-        return b.select(inside, x[0], b.const(0, self.out_type))
-
-    def numpy(self, *x: Array) -> Array:
-        return np.where((x[1] >= -1) & (x[1] <= self.border.elements), x[0], np.zeros((), x[0].dtype))
-
-
-def _roi_align(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    """Samples in each bin of each region; their mean, or the greatest weighted element around them."""
-    x, rois, batch = spec.inputs
-    hint, given, mode = spec.outputs[0], g.dtype(x), spec.attribute("mode", "avg")
-    wide = computed_in(given)
-    x, rois = cast(g, x, wide), cast(g, rois, wide)
-    bins = [int(spec.attribute(f"output_{name}", 1)) for name in ("height", "width")]
-    along = [_bins(g, spec, rois, i, count, g.shape(x)[2 + i]) for i, count in enumerate(bins)]
-    kept = [("r", g.shape(rois)[0]), ("c", g.shape(x)[1]), ("y0", bins[0]), ("y1", bins[1])]
-    dims, first = ["v0", "c", "v1", "v2"], [(batch, identity(["r"]))]
-    if mode == "avg":
-        return [cast(g, sampled(g, x, dims, first, along, kept, hint), given, hint)]
-    # [r, c, y0, y1, s0, t0, s1, t1], each element with its weight
-    unweighted = [Taps(t.index, "", t.axes, t.inner) for t in along]
-    out = sampled(g, x, dims, first, unweighted, kept, hint)
-    for i, t in enumerate(along):
-        r, y, s, n = g.shape(t.weight)
-        shape = [r, 1, *((y, 1), (1, y))[i], *((s, n, 1, 1), (1, 1, s, n))[i]]
-        out = apply(g, Mul, [out, reshape(g, t.weight, shape, hint)], hint)
-    return [cast(g, reduce_over(g, ReduceMax, out, range(4, 8), hint, keep=False), given, hint)]
-
-
-def _bins(g: GraphBuilder, spec: Spec, rois: str, dim: int, count: int, size: int) -> Taps:
-    """The taps of the samples in the bins along height (dim 0) or width, for each region.
-
-    Weights of a mean have the share of a sample in them.
-    """
-    hint, dtype = spec.outputs[0], g.dtype(rois)
-    samples = int(spec.attribute("sampling_ratio", 0))
-    if samples < 1:
-        raise Unsupported("RoiAlign with sampling_ratio 0: how many samples there are depends on data")
-    half = spec.opset >= 16 and spec.attribute("coordinate_transformation_mode", "half_pixel") == "half_pixel"
-    scale = scalar_constant(g, spec.attribute("spatial_scale", 1.0), dtype)
-    offset = scalar_constant(g, 0.5 if half else 0.0, dtype)
-    ends = [pick(g, rois, 1, 1 - dim + side, hint) for side in (0, 2)]
-    first, last = (apply(g, Sub, [apply(g, Mul, [e, scale], hint), offset], hint) for e in ends)
-    length = apply(g, Sub, [last, first], hint)
-    if not half:
-        length = apply(g, Max, [length, scalar_constant(g, 1, dtype)], hint)
-    steps = np.arange(count)[:, None] + (np.arange(samples) + 0.5) / samples
-    part = g.constant((steps / count).astype(dtype.numpy), hint)
-    first, length = (reshape(g, t, [g.shape(rois)[0], 1, 1], hint) for t in (first, length))
-    place = apply(g, Add, [first, apply(g, Mul, [length, part], hint)], hint)
-    border = Border(size, padding="border")
-    inside = apply(g, Clip, [place], hint, low=0.0, high=size - 1.0)
-    taps = taps_of(g, inside, ["r", f"y{dim}"], [f"s{dim}", f"t{dim}"], border, hint)
-    place = reshape(g, place, [*g.shape(place), 1], hint)
-    weight = apply(g, InReach, [taps.weight, place], hint, border=border)
-    if spec.attribute("mode", "avg") == "avg":
-        weight = apply(g, Mul, [weight, scalar_constant(g, 1 / samples, dtype)], hint)
-    return replace(taps, weight=weight)
-
-
 # -- DeformConv ---------------------------------------------------------------------------------
 def _deform_conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """A convolution whose taps each have an offset of their own at every place, and maybe a factor."""
@@ -378,5 +307,4 @@ def _deform_conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 
 register("GridSample", _grid_sample, 16)
-register("RoiAlign", _roi_align, 10)
 register("DeformConv", _deform_conv, 19)
