@@ -26,7 +26,7 @@ from .scales import MOST_ROWS
 from .spread import Writer
 
 BLOCK = 8  # positions that share a maximum: about what a core holds of a long cache
-SHORT = 128  # positions of a cache that is too short to gain
+SHORT = 2048  # positions of a cache that is too short to gain: fewer cores share it
 
 
 def local_maxima(graph: Graph) -> Graph:

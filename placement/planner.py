@@ -46,7 +46,7 @@ STACKS, WEIGHED = (
 ATTEMPTS = 4  # plans made where memory is tight
 MORE = 1.25  # of what a plan is over budget, taken from the next one's: choices come in steps
 RESIDENT_ROLES = ("constant", "state")
-KEPT = 0.82  # of SRAM: where what lasts must end, if other entries want room for what comes and goes
+KEPT = 0.8  # of SRAM: where what lasts must end, if other entries want room for what comes and goes
 SMALL = 256  # bytes that any op may keep resident: a few numbers of a bias are no reason to move it
 
 

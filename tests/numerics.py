@@ -98,6 +98,7 @@ REFERENCE: dict[str, Callable[..., Array]] = {
     "atanh": np.arctanh,
     "sqrt": np.sqrt,
     "pow": np.power,
+    "weight": np.exp,
 }
 F16_STATED = 0.51  # ULP of what is computed in f32
 # ULP in f32 and f64, as the docstrings state
@@ -123,6 +124,7 @@ STATED: dict[str, tuple[float, float]] = {
     "atanh": (1, 4),
     "sqrt": (0.5, 0.5),
     "pow": (1, 2.0**10),
+    "weight": (1, 1),
 }
 EDGES = [
     0.0,
@@ -156,6 +158,8 @@ def patterns(name: str, dtype: DType, count: int) -> Array:
 
 
 def _in_range(name: str, x: Array) -> Array:
+    if name == "weight":  # of a softmax: down to where the power is no normal number
+        return x[~(x > 0) & ~(x < np.log(np.finfo(max(x.dtype, np.dtype(np.float32))).tiny))]
     if name not in PERIODIC:
         return x
     with np.errstate(invalid="ignore"):
@@ -231,7 +235,8 @@ table; `tests/test_math.py` keeps it honest with a part of its arguments.
 Arguments are all 65,536 f16 numbers, 2^24 f32 and 2^21 f64 bit patterns at equal distances (so every binade
 alike, denormals and infinities too), as many random ones between -100 and 100, and the usual edge cases; for
 `pow` as many pairs. The exact results are NumPy's in f64 for f16 and f32, in x87's 80 bits for f64. `sin`,
-`cos` and `tan` are measured below 2^38, where their reduction modulo pi ends to hold.
+`cos` and `tan` are measured below 2^38, where their reduction modulo pi ends to hold; `weight`, the
+exponential of a softmax, up to 0 and down to where it is no normal number any more and returns 0.
 
 f16 and bf16 are computed in f32 and rounded once. Two bounds are promised: for f32, and for f64.
 """

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from waferc.codegen.artifact import InvalidArtifact, npy, read, write
 from waferc.compiler.errors import UnsupportedModel, UsageError
-from waferc.compiler.maxima import BLOCK
+from waferc.compiler.maxima import BLOCK, SHORT
 from waferc.compiler.pipeline import Compiled, compile_model
 from waferc.ir.op import Array
 from waferc.placement.check import IllegalPlan
@@ -127,7 +127,7 @@ def test_positions_that_hold_nothing_count_for_nothing(wafer: str, level: int) -
 
 def test_a_long_cache_is_attended_to_in_blocks() -> None:
     """Blocks of positions with maxima of their own: also those in which nothing is visible yet."""
-    made = compile_model(attention(), wafer="8x8", capacity=20 * BLOCK)
+    made = compile_model(attention(), wafer="8x8", capacity=SHORT)
     assert any("k.block" in n.op.size for n in made.graph.nodes)
     program, guarded = made.program, prepare(made.plan, guard=True)
     # The blocks' maxima are far apart.
