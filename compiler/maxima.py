@@ -26,7 +26,8 @@ from .scales import MOST_ROWS
 from .spread import Writer
 
 BLOCK = 8  # positions that share a maximum: about what a core holds of a long cache
-SHORT = 2048  # positions of a cache that is too short to gain: fewer cores share it
+SHORT = 2048  # positions of the shortest cache that gains: fewer cores know their maximum soon
+LAYERS = 2  # that read such caches: those of a stack are weighed together, which so many small ops need
 
 
 def local_maxima(graph: Graph) -> Graph:
@@ -41,8 +42,10 @@ def local_maxima(graph: Graph) -> Graph:
     tensors, constants = dict(graph.tensors), dict(graph.constants)
     makers, readers = graph.writers(), graph.readers()
     nodes: list[Node] = []
-    for node in graph.nodes:
-        found = _weighed(graph, node, makers)
+    weighed = [_weighed(graph, node, makers) for node in graph.nodes]
+    if sum(w is not None for w in weighed) < LAYERS:
+        return graph
+    for node, found in zip(graph.nodes, weighed, strict=True):
         if found is None:
             nodes.append(node)
             continue

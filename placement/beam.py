@@ -182,38 +182,34 @@ class Beam:
         return sorted(best.values(), key=lambda w: w.score)[:WIDTH]
 
 
-LAYERS = 3  # that are weighed together; the others are split as the best of them would be again and again
+LAYERS = 2  # that are weighed together
+AGAIN = 3  # layers split alike, the last of which shows what one takes that comes after others
 
 
 def along_layers(beam: Beam, layers: Layers) -> tuple[dict[int, Choice], float]:
     """The choices for the nodes of all layers, on regions of one size, and for those like them beside.
 
-    And the cycles of a layer among others, infinite where there are no choices. The second and the third
-    layer of each way are candidates: what counts is how long a layer takes that comes after one like it.
+    And the cycles of a layer among others, infinite where there are no choices. The last layer of each way is
+    a candidate: what counts is how long it takes after layers like it.
     """
-    some = min(layers.count, LAYERS)
-    place = {layers.start + i: i for i in range(some * layers.period)}
+    start, period = layers.start, layers.period
+    last = start + (min(layers.count, LAYERS) - 1) * period
     found: dict[tuple[Choice, ...], dict[int, Choice]] = {}
-    for way in beam.run(list(place)):
-        chosen = way.choices()
-        for number in range(min(1, some - 1), some):
-            first = layers.start + number * layers.period
-            one = {i - first: c for i, c in chosen.items() if first <= i < first + layers.period}
-            found.setdefault(tuple(one.values()), one)
+    for way in beam.run(range(start, last + period)):
+        one = {i - last: c for i, c in way.choices().items() if i >= last}
+        found.setdefault(tuple(one.values()), one)
     best, least = dict[int, Choice](), np.inf
+    again = min(layers.count, AGAIN)
     for one in found.values():
-        known = {i: one[p % layers.period] for i, p in place.items() if p % layers.period in one}
-        ends = [
-            beam.run(range(layers.start, layers.start + n * layers.period), known) for n in (some - 1, some)
-        ]
-        cycles = ends[1][0].end - (ends[0][0].end if ends[0] else 0.0)
-        if cycles < least:
-            best, least = one, cycles
+        known = {start + n * period + i: c for n in range(again) for i, c in one.items()}
+        before, after = (beam.run(range(start, start + n * period), known)[0].end for n in (again - 1, again))
+        if after - before < least:
+            best, least = one, after - before
     nodes = beam.graph.nodes
     out: dict[int, Choice] = {}
     # A layer cut short before the first one or after the last takes part where its ops are the same.
-    for i in range(max(0, layers.start - layers.period), min(len(nodes), layers.end + layers.period)):
-        like = (i - layers.start) % layers.period
-        if like in best and nodes[i].op == nodes[layers.start + like].op:
+    for i in range(max(0, start - period), min(len(nodes), layers.end + period)):
+        like = (i - start) % period
+        if like in best and nodes[i].op == nodes[start + like].op:
             out[i] = best[like]
     return out, least

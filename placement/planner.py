@@ -43,6 +43,7 @@ STACKS, WEIGHED = (
     2,
     2,
 )  # times that sizes of regions are tried until layers that are alike fit; sizes each time
+ONE_LAYER = 80  # nodes of a decoder whose splits are all weighed together
 ATTEMPTS = 4  # plans made where memory is tight
 MORE = 1.25  # of what a plan is over budget, taken from the next one's: choices come in steps
 RESIDENT_ROLES = ("constant", "state")
@@ -230,10 +231,13 @@ def plan(
     elif len(search.best.regions) == 1:
         (region,) = search.best.regions
         largest = region.columns * region.rows
+        a = Assignment((0,) * len(graph.nodes), ((name, region.columns, region.rows),))
         if few:
             # Each op by itself: where its result goes next is an estimate, and may mislead.
-            a = Assignment((0,) * len(graph.nodes), ((name, region.columns, region.rows),))
             search.build(estimator, a, looks_ahead=False)
+        if graph.length is not None and len(graph.nodes) <= ONE_LAYER:
+            # A token at a time: a long path through small ops.
+            search.build(estimator, a, pinned=search.together(estimator, a))
     # Regions apart pay in a pipeline, or where together nothing fits; none larger than all together.
     smaller = [s for s in sizes if s[0] * s[1] <= largest]
     useful = len(groups) > 1 and (search.best is None or objective == "throughput")
@@ -254,7 +258,7 @@ def _hurried(plan: Plan) -> Plan:
     producer = {s.number: s for s in plan.steps}
     urgent = {
         (s.node, j)
-        for leg in critical_path(plan, simulate(plan))
+        for leg in critical_path(plan, simulate(plan, links=False))
         for s in (producer[leg.step],)
         if leg.after >= 0
         for j, o in enumerate(s.operands)
@@ -333,6 +337,13 @@ class _Search:
         self.excess = 0  # bytes by which the last plan built is over budget
         self._least_excess = 0
         self._cores = 0
+
+    def together(self, estimator: Estimator, a: Assignment) -> dict[int, Choice]:
+        """Choices for all nodes of one region, weighed together."""
+        nodes = range(len(self.graph.nodes))
+        _, columns, rows = a.sizes[0]
+        beam = Beam(self.graph, self.wafer, columns, rows, estimator.limits(nodes), self.ahead)
+        return next((way.choices() for way in beam.run(nodes)), {})
 
     def along(self, estimator: Estimator, a: Assignment, alike: Layers) -> tuple[dict[int, Choice], float]:
         """Choices for all nodes of layers that are alike, weighed together, and the cycles of one layer."""

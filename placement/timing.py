@@ -77,8 +77,8 @@ def held(step: Step) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return ok
 
 
-def simulate(plan: Plan) -> Timing:
-    """Replays the plan: each step's times on each core, and what each link carries."""
+def simulate(plan: Plan, links: bool = True) -> Timing:
+    """Replays the plan: each step's times on each core, and what each link carries. links: else nothing."""
     starts: list[Floats] = []
     ends: list[Floats] = []
     busy, ops = np.zeros(plan.wafer.cores), np.zeros(plan.wafer.cores)
@@ -91,7 +91,8 @@ def simulate(plan: Plan) -> Timing:
             busy[r.core] += r.work
             ops[r.core] += r.active
     shape = (plan.wafer.height, plan.wafer.width)
-    return Timing(total, starts, ends, busy.reshape(shape), link_bytes(plan), ops.reshape(shape))
+    carried = link_bytes(plan) if links else np.zeros((4, *shape))
+    return Timing(total, starts, ends, busy.reshape(shape), carried, ops.reshape(shape))
 
 
 def cycles_of(plan: Plan) -> float:

@@ -14,8 +14,8 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from waferc.codegen.artifact import InvalidArtifact, npy, read, write
+from waferc.compiler import maxima
 from waferc.compiler.errors import UnsupportedModel, UsageError
-from waferc.compiler.maxima import BLOCK, SHORT
 from waferc.compiler.pipeline import Compiled, compile_model
 from waferc.ir.op import Array
 from waferc.placement.check import IllegalPlan
@@ -125,16 +125,17 @@ def test_positions_that_hold_nothing_count_for_nothing(wafer: str, level: int) -
     assert program.length == program.capacity == CAPACITY
 
 
-def test_a_long_cache_is_attended_to_in_blocks() -> None:
+def test_a_long_cache_is_attended_to_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of positions with maxima of their own: also those in which nothing is visible yet."""
-    made = compile_model(attention(), wafer="8x8", capacity=SHORT)
+    monkeypatch.setattr(maxima, "LAYERS", 1)
+    made = compile_model(attention(), wafer="8x8", capacity=maxima.SHORT)
     assert any("k.block" in n.op.size for n in made.graph.nodes)
     program, guarded = made.program, prepare(made.plan, guard=True)
     # The blocks' maxima are far apart.
-    for number, (feed, right) in enumerate(attended(3 * BLOCK + 1, scale=20)):
+    for number, (feed, right) in enumerate(attended(3 * maxima.BLOCK + 1, scale=20)):
         ours = program.run(feed)["mixed"]
         np.testing.assert_allclose(ours, right, atol=1e-5)
-        if number < BLOCK + 2:
+        if number < maxima.BLOCK + 2:
             assert guarded.run(feed)["mixed"].tobytes() == ours.tobytes()
 
 
