@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 # Children see the same environment as without make.
 unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES PYTHON ARGS PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test conformance models smollm2 test-models lint bench clean
+.PHONY: help setup demo test conformance operators models smollm2 test-models lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-19s %s\n' "$$t" "$$d"; done
@@ -37,6 +37,9 @@ test: $(STAMP) ## the tests that need no download
 
 conformance: $(STAMP) ## ONNX's own backend tests, all of them, into build/conformance.json
 	$(BIN)/python tests/conformance.py $(ARGS)
+
+operators: $(STAMP) ## write docs/operators.md anew
+	$(BIN)/python tests/operators.py
 
 models: $(STAMP) ## fetch the three larger models into build/models
 	$(BIN)/python examples/fetch_models.py

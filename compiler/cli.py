@@ -7,8 +7,9 @@ import click
 from .cli_bench import bench
 from .cli_compile import check, compile_verb
 from .cli_generate import generate
-from .cli_run import run, verify
+from .cli_run import run
 from .cli_show import heatmap, inspect, operators, report, wafers
+from .cli_verify import verify
 from .command import SETTINGS, Waferc
 
 ORDER = (check, compile_verb, run, generate, verify, heatmap, report, inspect, bench, wafers, operators)

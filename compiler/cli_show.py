@@ -111,7 +111,7 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
         console.say(line)
     console.say()
     titles = ["step", "rides", "op", "node", "split", "grid", "tiles", "start", "end", "bytes"]
-    for line in table(titles, [[s[t] for t in titles] for s in steps], wrap="split"):
+    for line in table(titles, [[s[t] for t in titles] for s in steps], wrap=["split"]):
         console.say(line)
     console.say("rides: on the step whose task, and wavefront, it is part of. start, end: cycles.")
     console.say("bytes: what the step reads, holds and writes on one core.")
@@ -224,28 +224,42 @@ def _mark(assumed: bool) -> str:
 
 
 @click.command("ops", cls=Verb)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.pass_obj
-def operators(console: Console) -> None:
-    """List the ONNX operators that run on the wafer.
+def operators(console: Console, names: tuple[str, ...]) -> None:
+    """List the ONNX operators and how each is carried out.
 
-    Operators that the ONNX standard defines by a body of others are expanded, and
-    need no line here.
+    All of the installed onnx, or those with NAME in their name: where they run, the
+    opsets that brought the versions known, the element types of their tensors, and
+    what is left out.
     """
-    from ..ir import ops
-    from ..ir.graph import REGISTRY
+    from .catalogue import TERMS, summary
+    from .catalogue import operators as standard
 
-    assert ops.__all__  # importing the package is what registers the rules
-    rows = [
-        {
-            "operator": r.op_type,
-            "domain": r.domain or "ai.onnx",
-            "since": r.since,
-            "family": r.rule.__module__.rpartition(".")[2],
-        }
-        for r in sorted(REGISTRY.values(), key=lambda r: (r.domain, r.op_type))
-    ]
-    titles = ["operator", "domain", "since", "family"]
-    for line in table(titles, [[r[t] for t in titles] for r in rows]):
+    every = standard()
+    found = [o for o in every if not names or any(n.lower() in o.name.lower() for n in names)]
+    if not found:
+        raise UsageError(f"no operator of ONNX has {' or '.join(map(quoted, names))} in its name")
+    titles = ["operator", "where", "opsets", "types", "limits"]
+    rows = [[o.full_name, o.where, o.opsets, o.typed, o.limits] for o in found if names or not o.domain]
+    for line in table(titles, rows, wrap=["opsets", "types", "limits"]):
         console.say(line)
-    console.say(f"{len(rows)} operators; since: the first opset whose form is known without conversion.")
-    console.result({"operators": rows})
+    console.say()
+    for line in summary(found):
+        console.say(line)
+    console.say()
+    for line in facts(TERMS):
+        console.say(line)
+    entries = [
+        {
+            "operator": o.name,
+            "domain": o.domain or "ai.onnx",
+            "where": o.place,
+            "opsets": o.versions,
+            "converted": o.converted,
+            "types": {parameter: [t.name for t in types] for parameter, types in o.types},
+            "limits": o.limits,
+        }
+        for o in found
+    ]
+    console.result({"operators": entries})

@@ -10,7 +10,7 @@ import textwrap
 import threading
 import time
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ import click
 SCHEMA = 1  # of every verb's JSON
 PATIENCE = 1.0  # seconds before a progress bar appears
 BAR = 24  # characters
+NARROW = 12  # characters below which a text that goes on in the next line is not narrowed
 
 
 @dataclass
@@ -149,17 +150,20 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {first}{'' if n == 1 else 's'}{' ' + rest if rest else ''}"
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 80, wrap: str = "") -> list[str]:
+def table(
+    titles: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 80, wrap: Collection[str] = ()
+) -> list[str]:
     """Rows under titles, at most `width` wide: numbers to the right, the widest texts cut short.
 
-    Those of the column titled `wrap` go on in the next line instead.
+    Those of the columns titled `wrap` go on in the next line instead, and are the first to be narrowed.
     """
     cells = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in rows]
     number = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(titles))]
     widths = [max([len(t), *(len(row[i]) for row in cells)]) for i, t in enumerate(titles)]
     texts = [i for i in range(len(widths)) if not number[i]]
     while sum(widths) + 2 * (len(widths) - 1) > width and texts:
-        widest = max(texts, key=lambda i: widths[i])
+        folded = [i for i in texts if titles[i] in wrap and widths[i] > NARROW]
+        widest = max(folded or texts, key=lambda i: widths[i])
         if widths[widest] <= 6:
             break
         widths[widest] -= 1
@@ -167,7 +171,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 80,
     def lines(row: Sequence[str]) -> list[str]:
         parts = [
             textwrap.wrap(text, size) or [""]
-            if title == wrap
+            if title in wrap
             else [text if len(text) <= size else text[: size - 2] + ".."]
             for title, text, size in zip(titles, row, widths, strict=True)
         ]

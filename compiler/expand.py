@@ -28,6 +28,7 @@ from .errors import InvalidInput, Refusal, UnsupportedModel, UsageError, quoted,
 from .functions import body_of
 from .load import array_of, attribute_value, dense, type_name
 
+LIMITS = {("", "If"): "condition known"}  # of operators without a rule; as `Registered.limits`
 DEPTH_LIMIT = 64  # functions within functions: a body that calls itself would never end
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 from onnx import checker, helper, version_converter
@@ -35,6 +35,8 @@ from .expand import Builder
 from .functions import has_body
 from .inputs import Binding, add_inputs
 from .load import load_model, without_weights
+
+Place = Literal["wafer", "host", "unsupported"]
 
 OLDEST_OPSET = 6
 OLDEST_DIRECT_OPSET = 7  # opset 6 differs in how operands broadcast: onnx's converter rewrites it
@@ -233,18 +235,19 @@ def _unknown_operators(proto: onnx.ModelProto) -> list[Refusal]:
     found: dict[tuple[str, str], list[str]] = {}
     for node in proto.graph.node:
         key = (_domain(node.domain), node.op_type)
-        if (
-            key in REGISTRY
-            or key in local
-            or key == ("", "If")
-            or has_body(node.op_type, key[0], opsets.get(key[0], 1))
-        ):
+        if key in local or place(node.op_type, key[0], opsets.get(key[0], 1)) != "unsupported":
             continue
         found.setdefault(key, []).append(node.name or (node.output[0] if node.output else ""))
     return [
         Refusal(op_type, domain, len(nodes), _why_unknown(op_type, domain, opsets.get(domain, 1)), nodes[0])
         for (domain, op_type), nodes in found.items()
     ]
+
+
+def place(op_type: str, domain: str, opset: int) -> Place:
+    """Where an operator of the standard runs: by a rule of its own, or by the standard's body for it."""
+    ruled = (domain, op_type) in REGISTRY or (domain, op_type) == ("", "If")
+    return "wafer" if ruled or has_body(op_type, domain, opset) else "unsupported"
 
 
 def _why_unknown(op_type: str, domain: str, version: int) -> str:

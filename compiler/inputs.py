@@ -41,7 +41,7 @@ def add_inputs(builder: Builder, graph: onnx.GraphProto, given: Binding) -> None
         for name in names:
             if name not in {v.name for v in inputs}:
                 raise UsageError(f"{flag} {quoted(name)}: no such input; the inputs are {listed}")
-    symbols = sorted({d.dim_param for v in inputs for d in v.type.tensor_type.shape.dim if d.dim_param})
+    symbols = sorted({s for v in inputs for d in v.type.tensor_type.shape.dim if (s := _symbol(d))})
     for name, size in given.dims.items():
         if name not in symbols:
             known = ", ".join(map(quoted, symbols)) or "none"
@@ -104,11 +104,20 @@ def _bind(value: onnx.ValueInfoProto, shape: tuple[int, ...], bound: dict[str, i
     if value.type.tensor_type.HasField("shape") and len(declared) != len(shape):
         raise UsageError(f"{flag}: the input has {len(declared)} dimensions")
     for d, n in zip(declared, shape, strict=False):
-        if d.HasField("dim_value") and d.dim_value != n:
+        if _fixed(d) and d.dim_value != n:
             raise UsageError(f"{flag}: the model says {d.dim_value}, not {n}")
-        if d.dim_param and bound.setdefault(d.dim_param, n) != n:
-            was = bound[d.dim_param]
-            raise UsageError(f"{flag}: {quoted(d.dim_param)} is {was} elsewhere, not {n}")
+        if (symbol := _symbol(d)) and bound.setdefault(symbol, n) != n:
+            raise UsageError(f"{flag}: {quoted(symbol)} is {bound[symbol]} elsewhere, not {n}")
+
+
+def _fixed(dim: onnx.TensorShapeProto.Dimension) -> bool:
+    """Whether the model gives a size; some exporters write -1 for an open one."""
+    return dim.HasField("dim_value") and dim.dim_value >= 0
+
+
+def _symbol(dim: onnx.TensorShapeProto.Dimension) -> str:
+    """The name that ties dimensions of one size; "?" is what some exporters write for want of one."""
+    return "" if dim.dim_param == "?" else dim.dim_param
 
 
 def _static_shape(value: onnx.ValueInfoProto, bound: Mapping[str, int]) -> tuple[int, ...]:
@@ -117,12 +126,12 @@ def _static_shape(value: onnx.ValueInfoProto, bound: Mapping[str, int]) -> tuple
         raise InvalidInput(f"input '{name}' has no shape: give it with --shape {name}=1,2,3")
     shape: list[int] = []
     for i, d in enumerate(value.type.tensor_type.shape.dim):
-        if d.HasField("dim_value"):
+        if _fixed(d):
             shape.append(d.dim_value)
-        elif d.dim_param in bound:
-            shape.append(bound[d.dim_param])
-        elif d.dim_param:
-            symbol = shown(d.dim_param)
+        elif (symbol := _symbol(d)) in bound:
+            shape.append(bound[symbol])
+        elif symbol:
+            symbol = shown(symbol)
             raise InvalidInput(f"input '{name}': dimension '{symbol}' is not bound; add --dim {symbol}=N")
         else:
             raise InvalidInput(

@@ -331,15 +331,19 @@ Rule = Callable[[GraphBuilder, Spec], Sequence[str]]
 
 @dataclass(frozen=True)
 class Registered:
+    """The rule of one ONNX operator, from opset `since` on. limits: what of it the rule leaves out, in a few
+    words for docs/operators.md; "known" there is what `GraphBuilder.known` gives."""
+
     op_type: str
     rule: Rule
     since: int
     domain: str = ""
+    limits: str = ""
 
 
 REGISTRY: dict[tuple[str, str], Registered] = {}
 
 
-def register(op_type: str, rule: Rule, since: int = 6, domain: str = "") -> None:
-    """Makes the importer use `rule` for ONNX operator `op_type`."""
-    REGISTRY[domain, op_type] = Registered(op_type, rule, since, domain)
+def register(op_type: str, rule: Rule, since: int = 6, domain: str = "", limits: str = "") -> None:
+    """Makes the importer use `rule` for ONNX operator `op_type`. See `Registered`."""
+    REGISTRY[domain, op_type] = Registered(op_type, rule, since, domain, limits)

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import click.testing
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from waferc.compiler import compile_model, console, importer
@@ -587,10 +586,14 @@ def test_colours_only_when_asked_for(program: str) -> None:
     assert "\x1b[31m" in waferc("inspect", program, "--core", "9,9", "--color").stderr
 
 
-def test_ops_lists_what_the_importer_knows() -> None:
-    listed = {r["operator"] for r in json.loads(good("ops", "--json", "-"))["operators"]}
-    assert {"Conv", "MatMul", "Softmax", "LSTM"} <= listed
-    assert all(onnx.defs.has(name) for name in listed)
+def test_ops_lists_the_standard_and_filters_by_name() -> None:
+    listed = {r["operator"]: r for r in json.loads(good("ops", "--json", "-"))["operators"]}
+    assert all(listed[name]["where"] == "wafer" for name in ("Conv", "MatMul", "Softmax", "LSTM"))
+    assert listed["Reshape"]["limits"] == "shape known" and listed["Add"]["converted"] == [6]
+    out = good("ops", "logsoft", "scaler")
+    assert re.search(r"^LogSoftmax +wafer  1 11 13  floats$", out, re.M) and "ai.onnx.ml.Scaler" in out
+    done = waferc("ops", "Softmaxx")
+    assert done.exit_code == 2 and "no operator of ONNX has 'Softmaxx' in its name" in done.stderr
 
 
 def test_wafers_marks_what_is_assumed() -> None:

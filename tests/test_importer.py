@@ -134,6 +134,14 @@ def test_dimensions_bind() -> None:
     assert import_model(symbolic(a=None), {}, {"x": (5,)}).tensors["x"].shape == (5,)
 
 
+@pytest.mark.parametrize("size", [-1, "?"])
+def test_what_exporters_write_for_a_dimension_without_name_or_size(size: int | str) -> None:
+    proto = symbolic(a=size, b=size, c=3)
+    assert import_model(proto, {}, {"x": (5, 4, 3)}).tensors["x"].shape == (5, 4, 3)
+    with pytest.raises(InvalidInput, match="dimension 0 has no size"):
+        import_model(proto)
+
+
 def test_a_shape_binds_the_dimension_for_other_inputs() -> None:
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n"]) for n in ("a", "b", "y")]
     graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["y"])], "g", values[:2], values[2:])

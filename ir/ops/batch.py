@@ -57,4 +57,4 @@ def _moved(g: GraphBuilder, old: str, new: str, momentum: float, hint: str) -> s
     return apply(g, Add, parts, hint)
 
 
-register("BatchNormalization", _batch_norm)
+register("BatchNormalization", _batch_norm, limits="no saved statistics, no spatial=0")

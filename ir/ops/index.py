@@ -389,8 +389,8 @@ def _one_hot(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 
 register("Gather", _gather, 1)
-register("OneHot", _one_hot, 9)
+register("OneHot", _one_hot, 9, limits="depth known")
 register("GatherElements", _gather_elements, 11)
 register("GatherND", _gather_nd, 11)
 register("ReverseSequence", _reverse_sequence, 10)
-register("Compress", _compress, 9)
+register("Compress", _compress, 9, limits="condition constant")

@@ -113,7 +113,7 @@ def _dropout(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 
 for _op_type in ("RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike"):
-    register(_op_type, _build, 1)
-register("Bernoulli", _bernoulli, 15)
-register("Multinomial", _multinomial, 7)
-register("Dropout", _dropout, 7)
+    register(_op_type, _build, 1, limits="drawn when compiling")
+register("Bernoulli", _bernoulli, 15, limits="drawn when compiling")
+register("Multinomial", _multinomial, 7, limits="drawn when compiling")
+register("Dropout", _dropout, 7, limits="in training drawn when compiling")

@@ -177,4 +177,4 @@ def _counted(g: GraphBuilder, spec: Spec, rois: str, dim: int, count: int, size:
     )
 
 
-register("RoiAlign", _roi_align, 10)
+register("RoiAlign", _roi_align, 10, limits="mode max with sampling_ratio above 0")

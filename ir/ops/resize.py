@@ -283,5 +283,5 @@ def _resize(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [x]
 
 
-register("Resize", _resize, 10)
-register("Upsample", _resize, 7)
+register("Resize", _resize, 10, limits="scales, sizes and region known")
+register("Upsample", _resize, 7, limits="scales known")

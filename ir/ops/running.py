@@ -147,5 +147,5 @@ def _cumulative(kind: type[Running]) -> Rule:
     return build
 
 
-register("CumSum", _cumulative(RunningSum), 11)
-register("CumProd", _cumulative(RunningProduct), 26)
+register("CumSum", _cumulative(RunningSum), 11, limits="axis known")
+register("CumProd", _cumulative(RunningProduct), 26, limits="axis known")

@@ -202,6 +202,6 @@ def _mel_weights(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [g.constant(out.astype(dtype.numpy), spec.outputs[0])]
 
 
-register("DFT", _dft, 17)
-register("STFT", _stft, 17)
-register("MelWeightMatrix", _mel_weights, 17)
+register("DFT", _dft, 17, limits="length and axis known")
+register("STFT", _stft, 17, limits="frame step and length known")
+register("MelWeightMatrix", _mel_weights, 17, limits="all inputs known")

@@ -196,5 +196,5 @@ def _col2im(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [cast(g, _in_phases(g, along, [n, channels], part, dtype, hint), given, hint)]
 
 
-register("Col2Im", _col2im, 18)
+register("Col2Im", _col2im, 18, limits="image_shape and block_shape known")
 register("ConvTranspose", _conv_transpose)

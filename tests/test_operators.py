@@ -1,0 +1,48 @@
+"""The table of operators: derived from the rules and the schemas, and never stale."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+from operators import PATH, table
+from waferc.compiler.catalogue import Operator, operators
+from waferc.ir.dtypes import I64
+from waferc.ir.graph import REGISTRY
+
+EVERY = {(o.domain, o.name): o for o in operators()}
+
+
+def of(name: str) -> Operator:
+    return EVERY["", name]
+
+
+def test_the_document_is_what_the_code_says() -> None:
+    text = PATH.read_text(encoding="utf-8")
+    if f"onnx {onnx.__version__} " not in text:
+        pytest.skip("written with another onnx")
+    assert text == table(), "make operators writes it anew"
+
+
+def test_every_rule_is_in_it_and_every_row_is_in_the_standard() -> None:
+    assert REGISTRY.keys() <= EVERY.keys()
+    assert all(onnx.defs.has(name, domain=domain) for domain, name in EVERY)
+    assert all(bool(o.versions) == (o.place != "unsupported") for o in EVERY.values())
+
+
+def test_versions_are_those_in_force_from_opset_6_on() -> None:
+    assert of("Add").opsets == "6* 7 13 14"  # 1 ended before opset 6; the rule is of 7
+    assert of("MatMul").opsets == "1 9 13"  # 1 holds in opset 7, too
+    assert of("Scatter").opsets == "9"  # taken back in 11
+    assert of("StringConcat").opsets == ""
+
+
+def test_types_are_the_standards_by_parameter() -> None:
+    assert of("Relu").typed == "floats, i8, i16, i32, i64"
+    assert of("TopK").typed == "T: floats, integers; I: i64"
+    assert of("And").typed == "bool"  # T and T1 alike
+    assert of("Shape").types[-1] == ("T1", (I64,))
+    assert of("Cast").typed.endswith("f6e2m3, f6e3m2, f4e2m1, short integers")
+
+
+def test_a_body_of_sequences_does_not_run_on_the_wafer() -> None:
+    assert of("SequenceMap").place != "wafer" and of("Attention").place == "wafer"
