@@ -343,7 +343,8 @@ class _Search:
         nodes = range(len(self.graph.nodes))
         _, columns, rows = a.sizes[0]
         beam = Beam(self.graph, self.wafer, columns, rows, estimator.limits(nodes), self.ahead)
-        return next((way.choices() for way in beam.run(nodes)), {})
+        ways = beam.run(nodes)
+        return ways[0].choices() if ways else {}
 
     def along(self, estimator: Estimator, a: Assignment, alike: Layers) -> tuple[dict[int, Choice], float]:
         """Choices for all nodes of layers that are alike, weighed together, and the cycles of one layer."""

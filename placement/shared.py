@@ -33,16 +33,22 @@ def shared_splits(
         if len(nodes) < 2 or nodes & out.keys() or len(nodes) < len(places):
             continue
         if graph.tensors[tensor].bytes >= LEAST * columns * rows:
-            out |= _one_split(graph, places, columns, rows, limits[min(nodes)], wafer)
+            out |= _one_split(graph, places, columns, rows, limits, wafer)
     return out
 
 
 def _one_split(
-    graph: Graph, places: Sequence[tuple[int, int]], columns: int, rows: int, limits: Limits, wafer: Wafer
+    graph: Graph,
+    places: Sequence[tuple[int, int]],
+    columns: int,
+    rows: int,
+    given: Mapping[int, Limits],
+    wafer: Wafer,
 ) -> dict[int, Choice]:
     """The best split, within the limits, of the reader with the most work that all others can follow."""
     main, operand = max(places, key=lambda p: _iterations(graph.nodes[p[0]].op))
     op = graph.nodes[main].op
+    limits = given[min(i for i, _ in places)]  # the first reader keeps it
     anywhere = Source(Grid(1, 1), Split(), (), (), -1, 0.0)
     sources = [None if t in graph.resident else anywhere for t in graph.nodes[main].inputs]
     weighed = shortlist(op, sources, columns, rows, limits, wafer, WEIGHED)
@@ -54,9 +60,16 @@ def _one_split(
         held = Source(c.grid, c.split, op.reads[operand], op.axes, 0, 0.0)
         found = {i: follow(graph.nodes[i].op, j, held) for i, j in places if i != main}
         others = {i: _fixed(graph.nodes[i].op, *f) for i, f in found.items() if f is not None}
-        if len(others) == len(found) and all(o.grid == c.grid for o in others.values()):
+        if len(others) < len(found) or any(o.grid != c.grid for o in others.values()):
+            continue
+        if all(_has_room(graph.nodes[i].op, o.split, given[i], limits) for i, o in others.items()):
             return {main: _fixed(op, c.split, c.grid), **others}
     return {}
+
+
+def _has_room(op: Op, split: Split, own: Limits, limits: Limits) -> bool:
+    """Whether what the op of another entry that is split alike takes is within the limits."""
+    return float(own.in_use(op, split.extents(op.axes), 0)) <= limits.working
 
 
 def _fixed(op: Op, split: Split, grid: Grid) -> Choice:
