@@ -80,7 +80,7 @@ def verify(
     reference = golden(golden_name, source, threads)
     if feeding.seed is None:
         feeding = replace(feeding, seed=0)
-    feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs, loaded.values)
+    feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs, loaded.values, loaded.others)
     rule = Rule(rtol, atol)
     found = compare(loaded, reference, feeds, rule, threads, console.progress)
     console.say(f"against {reference.name}, {plural(len(feeds), 'call')}; passes when")
@@ -122,10 +122,7 @@ def _program(
 ) -> Program:
     """The given program, which must be of this model, or one compiled now."""
     if program_path is None:
-        from ..runtime.load import prepare
-
-        compiled = options.compile(source, console)
-        return prepare(compiled.plans, threads, guard, compiled.values)
+        return options.compile(source, console).prepared(threads, guard)
     from .load import digest
     from .saved import Saved
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import onnx
@@ -56,7 +56,7 @@ class OnnxRuntime:
             values = self._session.run(None, dict(feed))
         except Exception as e:
             raise _refused(self.name, e) from None
-        return {n: np.asarray(v) for n, v in zip(self.outputs, values, strict=True)}
+        return {n: _plain(v) for n, v in zip(self.outputs, values, strict=True)}
 
 
 class Reference:
@@ -81,7 +81,14 @@ class Reference:
             values = self._evaluator.run(None, dict(feed))
         except Exception as e:
             raise _refused(self.name, e) from None
-        return {n: np.asarray(v) for n, v in zip(self.outputs, values, strict=True)}
+        return {n: _plain(v) for n, v in zip(self.outputs, values, strict=True)}
+
+
+def _plain(value: Any) -> Any:
+    """An output as our programs give it: sequences and empty optionals as they are."""
+    if value is None or isinstance(value, list):
+        return cast(Any, value)
+    return np.asarray(value)
 
 
 def _refused(name: str, e: Exception) -> UnsupportedModel:

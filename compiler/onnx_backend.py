@@ -22,10 +22,10 @@ class WaferRep(BackendRep):
     """A model, compiled once for each set of shapes that it is run with, and of the values that it must know
     when compiling: axes, shapes and the like.
 
-    runs_on: "wafer", "host", or "mixed" where the host has a share; no program has a host step yet.
+    runs_on: "wafer", "host", or "mixed" where the host has a share: of the last run.
     """
 
-    runs_on = "wafer"
+    runs_on: str = "wafer"
 
     def __init__(self, model: onnx.ModelProto) -> None:
         stored = {t.name for t in model.graph.initializer}
@@ -53,7 +53,9 @@ class WaferRep(BackendRep):
             raise UsageError(f"input {quoted(missing[0])} is missing")
         shapes = {v.name: np.shape(inputs[v.name]) for v in self._inputs if _open(v)}
         # One thread: a small wafer's model is done before a second one is awake.
-        outputs = self._fitted(shapes, inputs).run(inputs, threads=1)
+        compiled = self._fitted(shapes, inputs)
+        self.runs_on = compiled.runs_on
+        outputs = compiled.run(inputs, threads=1)
         return tuple(outputs[name] for name in self._outputs)
 
     def _fitted(self, shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Any]) -> Compiled:
