@@ -12,10 +12,9 @@ from onnx import helper
 from onnx.backend.base import Backend, BackendRep
 
 from ..ir.op import Array
-from .errors import DoesNotFit, InputUnbound, UsageError, quoted
+from .errors import InputUnbound, UsageError, quoted
 from .pipeline import Compiled, compile_model
-
-WAFERS = ("8x8", "16x16", "32x32", "64x64", "128x128")  # the first that a model fits on
+from .small_wafers import on_smallest
 
 
 class WaferRep(BackendRep):
@@ -77,7 +76,8 @@ class WaferRep(BackendRep):
             for value in (v for v in model.graph.input if v.name in shapes):
                 dims = [onnx.TensorShapeProto.Dimension(dim_value=n) for n in shapes[value.name]]
                 value.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto(dim=dims))
-            self._compiled[key] = _compile(model.SerializeToString(), values)
+            content = model.SerializeToString()
+            self._compiled[key] = on_smallest(lambda w: compile_model(content, wafer=w, values=values))
         return self._compiled[key]
 
 
@@ -85,7 +85,7 @@ class WaferBackend(Backend):
     """Compiles for a small wafer and runs there.
 
     What waferc cannot do raises UnsupportedOperator, which names the operators, or another
-    UnsupportedModel; a model too large for the largest of `WAFERS` raises DoesNotFit.
+    UnsupportedModel; a model too large for the largest of `small_wafers.WAFERS` raises DoesNotFit.
     """
 
     @classmethod
@@ -134,12 +134,3 @@ def _open(value: onnx.ValueInfoProto) -> bool:
     return value.type.HasField("tensor_type") and not (
         tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim)
     )
-
-
-def _compile(model: bytes, values: Mapping[str, Array]) -> Compiled:
-    for wafer in WAFERS[:-1]:
-        try:
-            return compile_model(model, wafer=wafer, values=values)
-        except DoesNotFit:
-            pass  # on this one
-    return compile_model(model, wafer=WAFERS[-1], values=values)

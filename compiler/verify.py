@@ -13,6 +13,7 @@ from ..ir.dtypes import is_float
 from ..ir.graph import Length
 from ..ir.op import Array
 from ..runtime.program import Port, Program
+from .errors import quoted
 from .feeds import Feed
 from .golden import Golden
 
@@ -65,6 +66,12 @@ class Comparison:
     @property
     def passed(self) -> bool:
         return not self.problem and not self.wrong
+
+    @property
+    def verdict(self) -> str:
+        """What is wrong, of one that has not passed."""
+        differ = f"{self.wrong:,} of {self.values:,} values differ too much, by up to {self.max_abs:.3g}"
+        return f"output {quoted(self.output)}: {self.problem or differ}"
 
 
 def compare(output: str, ours: Any, golden: Any, rule: Rule, call: int = 0) -> Comparison:
