@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..ir.graph import Graph, GraphBuilder, Node
-from ..runtime.script import Script, Stage, WaferStage
+from ..runtime.script import NONE, Script, Stage, WaferStage
 
 Key = tuple[str, str]
 """A value: ("tensor", its name in the graph), or ("held", number) for one that only the host holds."""
@@ -22,6 +22,11 @@ class Step:
     stage: Callable[[Mapping[Key, int]], Stage]
 
 
+def numbers(keys: Sequence[Key | None], number_of: Mapping[Key, int]) -> tuple[int, ...]:
+    """The values' numbers; NONE for one that is not there, or that nobody asks for."""
+    return tuple(NONE if key is None else number_of.get(key, NONE) for key in keys)
+
+
 def leveled(
     g: GraphBuilder,
     steps: Sequence[Step],
@@ -32,9 +37,9 @@ def leveled(
     """The script of a graph. entry: adds the graph of a stage to the program and gives its entry's name."""
     nodes, live = _needed(g, steps, outputs)
     of_tensor, of_step = _levels(g, nodes, steps, live)
-    numbers: dict[Key, int] = {}
+    number_of: dict[Key, int] = {}
     for key in (*inputs, *(k for i in live for k in (*steps[i].reads, *steps[i].makes) if k is not None)):
-        numbers.setdefault(key, len(numbers))
+        number_of.setdefault(key, len(number_of))
     asked = {t for i in live for kind, t in steps[i].reads if kind == "tensor"}
     asked |= {t for kind, t in outputs if kind == "tensor"}
     asked |= {t for n in nodes for t in n.inputs if of_tensor.get(n.output) != of_tensor.get(t)}
@@ -45,18 +50,18 @@ def leveled(
             graph = _stage(g, mine, asked)
             name = entry(graph)
             ports = [
-                tuple((t, numbers.setdefault(("tensor", t), len(numbers))) for t in ends)
+                tuple((t, number_of.setdefault(("tensor", t), len(number_of))) for t in ends)
                 for ends in (graph.inputs, graph.outputs)
             ]
             stages.append(WaferStage(name, *ports))
-        stages += [steps[i].stage(numbers) for i in live if of_step[i] == level]
-    results = tuple(numbers.setdefault(key, len(numbers)) for key in outputs)
+        stages += [steps[i].stage(number_of) for i in live if of_step[i] == level]
+    results = tuple(number_of.setdefault(key, len(number_of)) for key in outputs)
     constants = tuple(
         (number, g.constants[t])
-        for (kind, t), number in numbers.items()
+        for (kind, t), number in number_of.items()
         if kind == "tensor" and t in g.constants
     )
-    return Script(tuple(numbers[key] for key in inputs), results, tuple(stages), constants)
+    return Script(tuple(number_of[key] for key in inputs), results, tuple(stages), constants)
 
 
 def _needed(g: GraphBuilder, steps: Sequence[Step], outputs: Sequence[Key]) -> tuple[list[Node], list[int]]:

@@ -21,19 +21,17 @@ from ..ir.dtypes import by_onnx
 from ..ir.graph import REGISTRY, Graph
 from ..ir.op import Array
 from ..runtime.ports import Port, Ports
-from ..runtime.script import NONE, Body, Branch, HostStage, Loop, Play, Scan, Script
+from ..runtime.script import HostStage, Play, Script
 from . import host
+from .bodies import CONTROL, free_in_bodies, step_of
 from .errors import InvalidInput, Refusal, UnsupportedModel, quoted
 from .expand import Builder
 from .functions import has_body, why_unknown
 from .inputs import Binding, add_inputs
-from .kinds import either, empty_of, scalar, slice_of, stacked_of, static, types_of, why_held
-from .levels import Key, Step, leveled
-from .load import attribute_value
+from .kinds import static, types_of, why_held
+from .levels import Key, Step, leveled, numbers
 
 MOST_STAGES = 256  # on the wafer: each is planned
-CONTROL = {"If", "Loop", "Scan"}
-
 
 Place = Literal["wafer", "host", "unsupported"]
 
@@ -98,6 +96,10 @@ class Scope:
     steps: list[Step] = field(default_factory=list[Step])
     _count: int = 0
 
+    def beside(self) -> Scope:
+        """A scope of a body."""
+        return Scope(self.found, self.builder.beside())
+
     # -- values -------------------------------------------------------------------------
     def add_constants(self, graph: onnx.GraphProto) -> None:
         self.builder.add_initializers(graph)
@@ -138,7 +140,7 @@ class Scope:
         for i, node in enumerate(nodes):
             name = node.name or f"{node.op_type}_{i}"
             domain = "" if node.domain == "ai.onnx" else node.domain
-            needs = [t for t in (*node.input, *_free_in_bodies(node)) if t]
+            needs = [t for t in (*node.input, *free_in_bodies(node)) if t]
             if any(t in self.lost for t in needs):
                 self.lost |= {*node.output}
                 self._judge_lost(node, domain, name)
@@ -203,7 +205,7 @@ class Scope:
     def _on_host(self, node: onnx.NodeProto, domain: str, reason: str, name: str) -> None:
         inputs: dict[str, onnx.TypeProto] = {}
         constants: dict[str, Array | TensorProto] = {}
-        for t in dict.fromkeys(t for t in (*node.input, *_free_in_bodies(node)) if t):
+        for t in dict.fromkeys(t for t in (*node.input, *free_in_bodies(node)) if t):
             value = self.builder.graph.value(self.builder.names.get(t, ""))
             if t in self.texts:
                 constants[t] = self.texts[t]
@@ -228,161 +230,24 @@ class Scope:
         self.found.hosts.append(Refusal(node.op_type, domain, 1, reason, name))
 
         def stage(number_of: Mapping[Key, int]) -> HostStage:
-            return HostStage(number, _numbers(reads, number_of), _numbers(made, number_of))
+            return HostStage(number, numbers(reads, number_of), numbers(made, number_of))
 
         self.steps.append(Step(at, reads, made, stage))
 
-    # -- control ------------------------------------------------------------------------
     def _controlled(self, node: onnx.NodeProto, name: str, reason: str) -> bool:
         """Makes the host decide what the node's bodies do; False where the node must run there as one."""
-        at, mark = len(self.builder.graph.nodes), self.found.mark()
+        mark = self.found.mark()
         because = f"{reason}: only the decision is the host's"
         self.found.hosts.append(Refusal(node.op_type, "", 1, because, name))
-        given = {a.name: a for a in node.attribute}
-        before = self.found.mark()[3]
-        if node.op_type == "If":
-            step = self._if(node, given, at)
-        elif node.op_type == "Loop":
-            step = self._loop(node, given["body"].g, at)
-        elif self.builder.opsets.get("", 1) >= 9:
-            step = self._scan(node, given, at)
-        else:
-            step = None
+        refused = len(self.found.refusals)
+        step = step_of(self, node)
         if step is None:
             self.found.back_to(mark)
             return False
-        if len(self.found.refusals) > before:
+        if len(self.found.refusals) > refused:
             self.lost |= {*node.output}
         self.steps.append(step)
         return True
-
-    def _if(self, node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto], at: int) -> Step:
-        condition = self.key(node.input[0])
-        made: list[tuple[Inside, list[onnx.TypeProto]]] = []
-        for which in ("then_branch", "else_branch"):
-            inside = self._inside(given[which].g, [])
-            made.append((inside, [inside.scope.kind(o.name) for o in given[which].g.output]))
-        (then, mine), (otherwise, yours) = made
-        kinds = [either(a, b) for a, b in zip(mine, yours, strict=True)]
-        outputs = tuple(self.enter(o, k) if o else None for o, k in zip(node.output, kinds, strict=False))
-        scripts = then.finished(), otherwise.finished()
-        reads = (condition, *then.outer, *otherwise.outer)
-
-        def stage(number_of: Mapping[Key, int]) -> Branch:
-            inside = zip(scripts, (then, otherwise), strict=True)
-            one, other = (Body(script, _numbers(of.outer, number_of)) for script, of in inside)
-            return Branch(number_of[condition], one, other, _numbers(outputs, number_of))
-
-        return Step(at, reads, outputs, stage)
-
-    def _loop(self, node: onnx.NodeProto, body: onnx.GraphProto, at: int) -> Step:
-        given = [*node.input, "", ""][: max(2, len(node.input))]
-        count, condition = (self.key(t) if t else None for t in given[:2])
-        carried = tuple(map(self.key, given[2:]))
-        first = [scalar(TensorProto.INT64), scalar(TensorProto.BOOL)]
-        inside, kinds = self._steady(body, first, [self.kind(t) for t in given[2:]], [])
-        rows = [inside.scope.kind(o.name) for o in body.output[1 + len(carried) :]]
-        stacked = [stacked_of(row, 0, self._iterations(given, inside, body)) for row in rows]
-        results = zip(node.output, [*kinds, *stacked], strict=False)
-        outputs = tuple(self.enter(o, kind) if o else None for o, kind in results)
-        empty = tuple(empty_of(row) for row in rows)
-        script = inside.finished()
-        reads = (*(k for k in (count, condition) if k is not None), *carried, *inside.outer)
-
-        def stage(number_of: Mapping[Key, int]) -> Loop:
-            times, go = _numbers((count, condition), number_of)
-            held = Body(script, _numbers(inside.outer, number_of))
-            return Loop(times, go, _numbers(carried, number_of), held, _numbers(outputs, number_of), empty)
-
-        return Step(at, reads, outputs, stage)
-
-    def _iterations(self, given: Sequence[str], inside: Inside, body: onnx.GraphProto) -> int | None:
-        """How often a loop runs, where that is known."""
-        count, condition = (
-            self.builder.graph.value(self.builder.names.get(t, "")) if t else None for t in given[:2]
-        )
-        inner = inside.scope.builder
-        goes_on = inner.graph.value(inner.names.get(body.output[0].name, ""))
-        if count is None or goes_on is None or not goes_on.all():
-            return None
-        return (
-            int(count.reshape(-1)[0]) if not given[1] or (condition is not None and condition.all()) else None
-        )
-
-    def _scan(self, node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto], at: int) -> Step:
-        values = {name: attribute_value(a) for name, a in given.items()}
-        body, over = given["body"].g, int(values["num_scan_inputs"])
-        first = len(node.input) - over
-        names, made = [*node.input], len(body.output) - first
-        axes = values.get("scan_input_axes") or [0] * over
-        back = values.get("scan_input_directions") or [0] * over
-        axes_out = values.get("scan_output_axes") or [0] * made
-        back_out = values.get("scan_output_directions") or [0] * made
-        carried = tuple(map(self.key, names[:first]))
-        scanned = tuple(map(self.key, names[first:]))
-        slices = [slice_of(self.kind(t), a) for t, a in zip(names[first:], axes, strict=True)]
-        inside, kinds = self._steady(body, [], [self.kind(t) for t in names[:first]], slices)
-        shape = static(self.kind(names[first]))
-        length = None if shape is None else shape[axes[0]]
-        rows = [inside.scope.kind(o.name) for o in body.output[first:]]
-        stacked = [stacked_of(row, axis, length) for row, axis in zip(rows, axes_out, strict=True)]
-        results = zip(node.output, [*kinds, *stacked], strict=False)
-        outputs = tuple(self.enter(o, kind) if o else None for o, kind in results)
-        script = inside.finished()
-        reads = (*carried, *scanned, *inside.outer)
-
-        def stage(number_of: Mapping[Key, int]) -> Scan:
-            sources = zip(_numbers(scanned, number_of), axes, back, strict=True)
-            return Scan(
-                _numbers(carried, number_of),
-                tuple((n, int(a), bool(b)) for n, a, b in sources),
-                Body(script, _numbers(inside.outer, number_of)),
-                _numbers(outputs, number_of),
-                tuple((int(a), bool(b)) for a, b in zip(axes_out, back_out, strict=True)),
-            )
-
-        return Step(at, reads, outputs, stage)
-
-    def _steady(
-        self,
-        body: onnx.GraphProto,
-        before: Sequence[onnx.TypeProto],
-        carried: Sequence[onnx.TypeProto],
-        after: Sequence[onnx.TypeProto],
-    ) -> tuple[Inside, list[onnx.TypeProto]]:
-        """A body whose carried values have the same types in every iteration, and these types."""
-        kinds, skipped = list(carried), int(bool(before))
-        while True:
-            mark = self.found.mark()
-            inside = self._inside(body, [*before, *kinds, *after])
-            given = [inside.scope.kind(o.name) for o in body.output[skipped : skipped + len(kinds)]]
-            wider = [either(a, b) for a, b in zip(kinds, given, strict=True)]
-            if wider == kinds:
-                return inside, kinds
-            self.found.back_to(mark)
-            kinds = wider
-
-    def _inside(self, body: onnx.GraphProto, kinds: Sequence[onnx.TypeProto]) -> Inside:
-        """A body's nodes in a scope of its own, for inputs of these types."""
-        scope = Scope(self.found, self.builder.beside())
-        outer: list[Key] = []
-        captured: list[Key] = []
-        for name in free_names(body):
-            value = self.builder.graph.value(self.builder.names.get(name, ""))
-            if name in self.texts:
-                scope.texts[name] = self.texts[name]
-            elif value is not None:
-                scope.builder.add_constant(name, value)
-            else:
-                outer.append(self.key(name))
-                captured.append(scope.enter(name, self.kind(name)))
-        inputs = [
-            scope.enter(v.name, kind if kind.WhichOneof("value") else v.type)
-            for v, kind in zip(body.input, kinds, strict=True)
-        ]
-        scope.add_constants(body)
-        scope.walk(body.node)
-        return Inside(scope, (*inputs, *captured), tuple(o.name for o in body.output), tuple(outer))
 
     def finish(self, inputs: Sequence[Key], outputs: Sequence[str]) -> Script:
         """The graph's script; its stages' graphs are added to what was found."""
@@ -427,36 +292,3 @@ def split_model(proto: onnx.ModelProto, given: Binding) -> Split:
     play = Play(script, Ports(ports, (), ()), tuple(v.name for v in inputs), outputs, operators)
     values = {name: scope.builder.graph.constants[name] for name in given.values}
     return Split(scope.found, play, values, scope.builder)
-
-
-@dataclass(frozen=True)
-class Inside:
-    """A body's scope, its inputs and outputs. outer: the values that it captures, its last inputs."""
-
-    scope: Scope
-    inputs: tuple[Key, ...]
-    outputs: tuple[str, ...]
-    outer: tuple[Key, ...]
-
-    def finished(self) -> Script:
-        return self.scope.finish(self.inputs, self.outputs)
-
-
-def _numbers(keys: Sequence[Key | None], number_of: Mapping[Key, int]) -> tuple[int, ...]:
-    """The values' numbers; NONE for one that is not there, or that nobody asks for."""
-    return tuple(NONE if key is None else number_of.get(key, NONE) for key in keys)
-
-
-def _free_in_bodies(node: onnx.NodeProto) -> list[str]:
-    return [name for a in node.attribute if a.HasField("g") for name in free_names(a.g)]
-
-
-def free_names(graph: onnx.GraphProto) -> list[str]:
-    """The outer values that a body reads, in order."""
-    own = {*(v.name for v in graph.input), *(t.name for t in graph.initializer)}
-    own |= {t.values.name for t in graph.sparse_initializer}
-    found: dict[str, None] = {}
-    for node in graph.node:
-        found |= dict.fromkeys(t for t in (*node.input, *_free_in_bodies(node)) if t and t not in own)
-        own |= {*node.output}
-    return [*found, *(o.name for o in graph.output if o.name not in own and o.name not in found)]

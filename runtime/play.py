@@ -106,6 +106,8 @@ class Player:
             carried = results[: len(carried)]
             for rows, row in zip(stacked, results[len(carried) :], strict=True):
                 rows.append(row)
+        if stage.stacked and not all(stacked):
+            raise HostError("a scan over nothing, whose results have no shape")
         out = [
             np.stack(rows[:: -1 if back else 1], axis)
             for rows, (axis, back) in zip(stacked, stage.stacked, strict=True)

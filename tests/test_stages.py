@@ -227,6 +227,46 @@ def test_names_inside_bodies_are_their_own() -> None:
         agrees(proto, compiled(proto), {"x": X, "c": np.array(c)})
 
 
+def test_bodies_within_bodies_capture_from_all_around() -> None:
+    """Each iteration adds x where the sum of h is below k, else subtracts it; k, x and h are outer values."""
+    branches = {
+        "then_branch": body([helper.make_node("Add", ["h", "x"], ["a"])], [], [value("a")]),
+        "else_branch": body([helper.make_node("Sub", ["h", "x"], ["b"])], [], [value("b")]),
+    }
+    inner = [
+        helper.make_node("Identity", ["go"], ["on"]),
+        helper.make_node("ReduceSum", ["h"], ["sum"], keepdims=0),
+        helper.make_node("Less", ["sum", "k"], ["below"]),
+        helper.make_node("If", ["below"], ["h2"], **branches),
+    ]
+    ends = [value("i", N, ()), value("go", B, ()), value("h")], [value("on", B, ()), value("h2")]
+    loop = helper.make_node("Loop", ["n", "", "x"], ["y"], "loop", body=body(inner, *ends))
+    proto = model([loop], [value("x"), value("k", F, ()), value("n", N, ())], [value("y")])
+    for k in (-9, 5):
+        feed = {"x": X, "k": np.array(k, np.float32), "n": np.array(4)}
+        agrees(proto, compiled(proto), feed)
+
+
+def test_the_host_may_work_in_a_branch_that_is_known() -> None:
+    nodes = [
+        helper.make_node("NonZero", ["h"], ["at"], "where"),
+        helper.make_node("Size", ["at"], ["t"], "count"),
+    ]
+    taken = body(nodes, [], [value("t", N, ())])
+    other = body([constant("e", np.int64(0))], [], [value("e", N, ())])
+    whole = [
+        constant("yes", np.array(True)),
+        helper.make_node("Relu", ["x"], ["h"], "relu"),
+        helper.make_node("If", ["yes"], ["n"], "known", then_branch=taken, else_branch=other),
+        helper.make_node("Neg", ["n"], ["y"], "neg"),
+    ]
+    proto = model(whole, [value("x")], [value("y", N, ())])
+    made = compiled(proto)
+    agrees(proto, made, {"x": X})
+    assert stages(made) == [WaferStage, HostStage, HostStage, WaferStage]
+    assert [r.op_type for r in made.hosts] == ["NonZero", "Size"]
+
+
 def test_what_nothing_runs_is_refused_all_at_once() -> None:
     nodes = [
         helper.make_node("NonZero", ["x"], ["a"], "fine"),
