@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 import onnx
 from onnx import helper, numpy_helper
@@ -13,16 +14,14 @@ from ..ir.dtypes import of_numpy
 from ..ir.op import Array
 from ..runtime.program import Program
 from .errors import UnsupportedOperator, WafercError, quoted, shown
+from .host import DRAWING
+from .partition import free_names
 
 Build = Callable[[bytes, int], Program]
 """The program of a serialised model whose tensors have so many bytes. Raises WafercError."""
 
 KEPT = 64  # programs: equal nodes are mostly near one another
 
-# What no other runtime draws alike.
-DRAWING = {
-    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial",
-}  # fmt: skip
 TRAINING = 2  # Dropout's input that makes it draw
 
 
@@ -55,17 +54,8 @@ def steps_of(graph: onnx.GraphProto) -> list[Step]:
 
 def _read(node: onnx.NodeProto) -> Iterator[str]:
     yield from filter(None, node.input)
-    for graph in _bodies(node):
-        own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-        for inner in graph.node:
-            yield from (name for name in _read(inner) if name not in own)
-            own |= set(inner.output)
-        yield from (v.name for v in graph.output if v.name not in own)
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     for a in node.attribute:
-        yield from [a.g] if a.HasField("g") else a.graphs
+        yield from free_names(a.g)
 
 
 def constants_of(steps: Sequence[Step], known: Mapping[str, Array], values: Mapping[str, Array]) -> set[str]:
@@ -112,10 +102,10 @@ def model_of(
 def _declared(name: str, values: Mapping[str, Array]) -> onnx.ValueInfoProto:
     if name not in values:
         raise NotChecked(f"the type of {quoted(name)} is not known")
-    value = values[name]
+    value: Any = values[name]
     try:
         of_numpy(value.dtype)
-    except KeyError:
+    except (AttributeError, KeyError):  # a sequence or nothing; text
         raise NotChecked(f"{quoted(name)} is no tensor of numbers") from None
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
 
@@ -164,7 +154,7 @@ class Programs:
 
 def _renamed(step: Step) -> tuple[Step, dict[str, str]]:
     """The node with names by position, and those names. With bodies, which read by name, it keeps its own."""
-    if any(_bodies(step.node)):
+    if any(a.HasField("g") for a in step.node.attribute):
         return step, {n: n for n in (*step.inputs, *step.outputs)}
     names = {n: f"i{i}" for i, n in enumerate(step.inputs)}
     names |= {n: f"o{i}" for i, n in enumerate(step.outputs)}

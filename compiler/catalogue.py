@@ -43,6 +43,7 @@ TERMS = (
     ("*", "a model with this version goes through onnx's version converter first."),
     ("types", "what the standard allows, as far as a core can store it, by type parameter."),
     *((name, ", ".join(t.name for t in types)) for name, types in GROUPS.items()),
+    ("limits", "of what runs on the wafer; what is beyond them the host does."),
     ("known", "a constant, what folds to one (such as shapes), or an input bound with --value."),
 )
 

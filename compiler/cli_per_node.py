@@ -65,7 +65,6 @@ class PerNode:
 
 def check_per_node(console: Console, how: PerNode) -> Found:
     """Runs every node and says what came of it. Raises UsageError, and what the golden runtime raises."""
-    from ..runtime.load import prepare
     from .files import need_folder
     from .golden import exposed, golden
     from .inputs import Binding
@@ -86,9 +85,8 @@ def check_per_node(console: Console, how: PerNode) -> Found:
     say_rule(console, reference.name, len(feeds), how.rule)
 
     def build(node: bytes, bytes_held: int) -> Program:
-        compiled = how.compiled(node, bytes_held)
         # Of one thread, if nobody wants more: a single node is done before a second one is awake.
-        return prepare(compiled.plans, how.threads or 1, how.guard)
+        return how.compiled(node, bytes_held).prepared(how.threads or 1, how.guard)
 
     found = check_nodes(how.model, reference, inputs, feeds, o.states, how.rule, build, console.progress)
     _say(console, found)
@@ -150,7 +148,7 @@ def _write(how: PerNode, departure: Departure) -> str:
     from .files import replacing, write_npz
 
     content, held = departure.model.SerializeToString(), sum(v.nbytes for v in departure.feed.values())
-    command = how.command(how.compiled(content, len(content) + held).plan.wafer.name)
+    command = how.command(how.compiled(content, len(content) + held).manifest["wafer"])
     with replacing(how.output) as part:
         part.write_bytes(content)
         write_npz(how.inputs, departure.feed)

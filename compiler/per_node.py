@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from ..ir.op import Array
 from ..runtime.ports import Port
@@ -20,7 +21,7 @@ from .expand import Builder
 from .feeds import Feed
 from .golden import Golden
 from .inputs import Binding, add_inputs
-from .load import array_of, dense, load_model
+from .load import dense, load_model
 from .verify import Comparison, Rule, compare
 
 Report = Callable[[str, float], None]
@@ -69,7 +70,7 @@ class Found:
 def inputs_of(model: str | Path, given: Binding) -> Inputs:
     """The model's inputs with static shapes. Raises UsageError, InvalidInput, UnsupportedModel."""
     proto = load_model(model)
-    known = {t.name: array_of(t) for t in proto.graph.initializer}
+    known = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
     known |= {s.values.name: dense(s) for s in proto.graph.sparse_initializer}
     builder = Builder({}, {}, names=dict.fromkeys(("", *known), ""))
     add_inputs(builder, proto.graph, given)

@@ -205,6 +205,21 @@ def test_refused_and_drawing_nodes_are_not_checked_and_those_behind_them_are(her
     assert found.first is None
 
 
+def test_nodes_of_the_host_are_checked_and_sequences_are_not(here: Path) -> None:
+    rows = nodes(
+        ("split", "SplitToSequence", "x", "parts"),
+        ("one", "SequenceAt", "parts at", "p"),
+        ("where", "NonZero", "p", "places"),
+        ("sum", "ReduceSum", "p", "y"),
+    )
+    outputs = {"places": TensorProto.INT64, "y": TensorProto.FLOAT}
+    save(here / "m.onnx", rows, {"x": [4, 3]}, outputs, {"at": np.array(1)})
+    done = verify("m.onnx", "--wafer", "4x4", "--per-node")
+    assert done.exit_code == 0, done.stderr
+    assert "2 of 4 nodes agree" in done.stdout and "PASS: 2 outputs" in done.stdout
+    assert re.search(r"^  split \(SplitToSequence\) +", done.stdout, re.M)
+
+
 def test_equal_nodes_are_compiled_once(here: Path) -> None:
     rows = nodes(*((f"n{i}", "Tanh", f"t{i}", f"t{i + 1}") for i in range(5)), ("last", "Add", "t5 w", "y"))
     weights = {"w": np.ones(3, np.float32)}
