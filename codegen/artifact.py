@@ -30,10 +30,12 @@ from ..ir.op import Array
 if TYPE_CHECKING:
     from ..ir.graph import Graph
     from ..placement.plan import Plan
+    from ..placement.wafer import Wafer
 
 FORMAT = 3
 EPOCH = (1980, 1, 1, 0, 0, 0)
 MOST_BYTES = 1 << 36  # an artifact larger than this is refused
+SCRIPT = "script.json"  # of a program that runs on the host, too; see `runtime.script`
 MAIN = "main"  # the entry of a program that has one
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")  # of an entry: a folder in the artifact
 
@@ -62,8 +64,10 @@ class Artifact:
     def entries(self) -> tuple[str, ...]:
         """The names of the entries, in order; the first one is called where none is named."""
         names: Any = self.manifest.get("entries")
-        if not isinstance(names, list) or not names or not all(map(is_name, cast(list[Any], names))):
+        if not isinstance(names, list) or not all(map(is_name, cast(list[Any], names))):
             raise InvalidArtifact("manifest.json: entries without a proper name")
+        if not names and SCRIPT not in self.files:
+            raise InvalidArtifact("manifest.json: no entries")
         if len(set(cast(list[str], names))) < len(cast(list[str], names)):
             raise InvalidArtifact("manifest.json: two entries of one name")
         return tuple(cast(list[str], names))
@@ -85,6 +89,8 @@ class Artifact:
 
     def plans(self) -> dict[str, Plan]:
         """The plans of all entries."""
+        if not self.entries:
+            return {}
         first = self._first_plan()
         others = {name: self._plan(name, beside=first) for name in self.entries[1:]}
         return {self.entries[0]: first, **others}
@@ -132,13 +138,15 @@ class Artifact:
             raise InvalidArtifact(f"a phase's text: {e}") from None
 
     def _known(self, entry: str | None) -> str:
+        if not self.entries:
+            raise InvalidArtifact("nothing of this program runs on the wafer")
         if entry is not None and entry not in self.entries:
             raise InvalidArtifact(f"no entry {entry!r}; entries are {', '.join(self.entries)}")
         return entry or self.entries[0]
 
     @property
     def runnable(self) -> bool:
-        return "kernels.bc" in self.files
+        return "kernels.bc" in self.files or not self.entries
 
     def array(self, name: str, dtype: Any = None, rank: int | None = None) -> Array:
         """The array in a file, read-only, of that type and rank where given."""
@@ -204,13 +212,18 @@ def constants_of(plans: Mapping[str, Plan]) -> dict[str, Array]:
     return constants_together({name: plan.graph for name, plan in plans.items()})
 
 
-def describe(plans: Plan | Mapping[str, Plan], phases: Mapping[str, Mapping[str, str]]) -> dict[str, bytes]:
-    """The files of any artifact: what the plans are made from, and each phase's text, by entry."""
+def describe(
+    plans: Plan | Mapping[str, Plan], phases: Mapping[str, Mapping[str, str]], wafer: Wafer | None = None
+) -> dict[str, bytes]:
+    """The files of any artifact: what the plans are made from, and each phase's text, by entry.
+
+    wafer: of a program without entries.
+    """
     from ..placement import written
     from .encode import encode, encode_graph
 
     named = by_entry(plans)
-    out = {"wafer.json": dumps(encode(next(iter(named.values())).wafer))}
+    out = {"wafer.json": dumps(encode(next((p.wafer for p in named.values()), wafer)))}
     for entry, plan in named.items():
         out[f"{entry}/graph.json"] = dumps(encode_graph(plan.graph))
         out[f"{entry}/placement.json"] = dumps(written.write(plan))

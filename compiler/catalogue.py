@@ -24,7 +24,9 @@ from ..ir.dtypes import (
 )
 from ..ir.graph import REGISTRY
 from .expand import LIMITS
-from .importer import OLDEST_DIRECT_OPSET, OLDEST_OPSET, Place, place
+from .functions import OLDEST_OPSET
+from .importer import OLDEST_DIRECT_OPSET
+from .partition import Place, place
 
 # What the table calls types that come together.
 GROUPS = {
@@ -41,6 +43,7 @@ TERMS = (
     ("*", "a model with this version goes through onnx's version converter first."),
     ("types", "what the standard allows, as far as a core can store it, by type parameter."),
     *((name, ", ".join(t.name for t in types)) for name, types in GROUPS.items()),
+    ("limits", "of what runs on the wafer; what is beyond them the host does."),
     ("known", "a constant, what folds to one (such as shapes), or an input bound with --value."),
 )
 
@@ -141,13 +144,13 @@ def _operator(history: Sequence[Any]) -> Operator:
 def _place(schema: Any, opset: int) -> Place:
     """Where a version of an operator runs, in the last opset that has it.
 
-    The standard's body for an operator of sequences or strings alone has nothing that a core could hold.
+    The standard's body for an operator of sequences or strings has values that only the host can hold.
     """
     found = place(schema.name, schema.domain, opset)
     if found != "wafer":
         return found
     kinds = [t.type_str for t in (*schema.inputs, *schema.outputs)]
-    return found if all(_storable(schema, kind) for kind in kinds) else "unsupported"
+    return found if all(_storable(schema, kind) for kind in kinds) else "host"
 
 
 def _storable(schema: Any, kind: str) -> bool:

@@ -81,6 +81,7 @@ def bench(
     from statistics import median
 
     from .bench import measure
+    from .figures import totals
     from .peers import FIRST, available
 
     installed = available()
@@ -121,15 +122,17 @@ def bench(
                 "rounds_ms": {"waferc": found.ours, **found.peers},
             }
         )
-    console.say(f"on {shown(compiled.plan.wafer.name)} itself {compiled.plan.cycles:,.0f} cycles")
+    staged = program.staged
+    f = compiled.figures if staged is None else totals(compiled.figures_of, staged.ran)
+    console.say(f"on {shown(compiled.wafer.name)} itself {f.cycles:,.0f} cycles")
     console.result(
         {
             "model": model,
-            "wafer": compiled.plan.wafer.name,
+            "wafer": compiled.wafer.name,
             "pairs": pairs,
             "runs": runs,
-            "wafer_cycles": compiled.plan.cycles,
-            "tasks": compiled.plan.tasks,
+            "wafer_cycles": f.cycles,
+            "tasks": f.tasks,
             "seconds": compiled.seconds,
         }
     )

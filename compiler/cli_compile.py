@@ -17,7 +17,7 @@ from .errors import (
     quoted,
     shown,
 )
-from .options import Compiling, binding, compiling, unique
+from .options import Compiling, binding, compiling, no_host, unique
 
 if TYPE_CHECKING:
     from .importer import Row
@@ -29,6 +29,7 @@ PHASES = ("graph", "plan", "program")
 @click.command(cls=Verb)
 @click.argument("model")
 @binding
+@no_host
 @click.pass_obj
 def check(
     console: Console,
@@ -39,6 +40,7 @@ def check(
     values: tuple[tuple[str, Any], ...],
     states: tuple[tuple[str, str], ...],
     capacity: int | None,
+    no_host: bool,
 ) -> None:
     """List a model's operators, and whether it fits.
 
@@ -65,7 +67,7 @@ def check(
         some = ", ".join(shown(kind) for kind in refused[:8]) + (", ..." if len(refused) > 8 else "")
         raise UnsupportedModel(f"unsupported operators: {some}; the table says why")
     options = Compiling(
-        wafer, dims, shapes, values, "2", "f32", None, "latency", 0, states, capacity, (), None
+        wafer, dims, shapes, values, "2", "f32", None, "latency", 0, states, capacity, (), None, no_host
     )
     try:
         compiled = options.compile(model, console, until="plan")
@@ -78,7 +80,12 @@ def check(
             _say_largest(console, data["largest"])
         console.result(data)
         raise
-    data |= {"fits": True, **_say_fit(console, compiled)}
+    if compiled.plans:
+        data |= {"fits": True, **_say_fit(console, compiled)}
+    else:
+        console.say()
+        console.say("nothing of the model runs on the wafer")
+        data |= {"fits": True}
     console.result(data)
 
 
@@ -200,6 +207,8 @@ def compile_verb(
                 console.say(f"entry {name}")
             for line in facts(summary(plan, compiled.figures_of(name))):
                 console.say(line)
+        for r in compiled.hosts:
+            console.say(f"on the host   {shown(str(r), 200)}")
         if report_path is not None:
             from .report import write_report
             from .show import picture
@@ -208,7 +217,8 @@ def compile_verb(
                 write_report(picture(compiled.plan, compiled.timing), part)
         totals = {name: vars(compiled.figures_of(name)) for name in compiled.plans}
         data |= {
-            "figures": vars(compiled.figures),
+            "figures": vars(compiled.figures) if compiled.plans else None,
+            "host": [vars(r) for r in compiled.hosts],
             "entries": totals,
             "manifest": dict(compiled.manifest),
         }

@@ -102,6 +102,9 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
         console.say(f"entry {saved.entry} of {', '.join(saved.entries)}")
     for line in facts(summary(saved.plan, f)):
         console.say(line)
+    if saved.hosts:
+        some = ", ".join(shown(name) + (f" x {n}" if n > 1 else "") for name, n in saved.hosts.items())
+        console.say(f"on the host, between the entries: {some}")
     console.say()
     rows = [
         [r["region"], r["place"], len(r["nodes"]), shown(r["nodes"][0]) if r["nodes"] else r["name"]]
@@ -126,6 +129,7 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
         "program": saved.path,
         "entries": list(saved.entries),
         "entry": saved.entry,
+        "host": saved.hosts,
         "figures": vars(f),
         "regions": regions,
         "steps": steps,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from .cli_per_node import FIRST_WRONG, PerNode, blame, check_per_node, plain_nodes, say_rule
 from .command import Verb
 from .console import Console, plural, table
 from .errors import ArtifactError, UsageError, VerificationFailed, quoted, shown
@@ -46,7 +47,14 @@ TOLERANCE = click.FloatRange(min=0)
 @click.option(
     "--per-node",
     is_flag=True,
-    help="Compile with every node's result as an output; name the first wrong one.",
+    help="First run every node by itself, and name the first wrong one.",
+)
+@click.option(
+    "-o",
+    "output",
+    metavar="FILE.onnx",
+    help="With --per-node: the model that shows the wrong node; its inputs are written next to it, as "
+    f"FILE.npz.  [default: {FIRST_WRONG}]",
 )
 @click.pass_obj
 def verify(
@@ -61,59 +69,65 @@ def verify(
     atol: float,
     golden_name: str,
     per_node: bool,
+    output: str | None,
 ) -> None:
     """Compare a program's outputs with another runtime's.
 
     Runs the ONNX file MODEL on the wafer's program and on a golden runtime, with the
     same inputs (--random 0 if none are given), and exits with 8 if they differ.
+
+    --per-node compiles each node for a small wafer before that, and runs it twice:
+    alone, on the golden runtime's values, and along the chain, on what our nodes
+    before it made. It names the first that departs in each way. Where that is why the
+    model is wrong, it writes a model that shows it, of as few nodes as do.
     """
     from dataclasses import replace
 
-    from .golden import exposed, golden
+    from .golden import golden
     from .verify import Rule
     from .verify import verify as compare
 
     if per_node and program_path:
         raise UsageError("--per-node compiles the model anew; leave --program out")
-    source, makers = exposed(model) if per_node else (model, dict[str, str]())
-    loaded = _program(console, source, model, program_path, options, threads, guard)
-    reference = golden(golden_name, source, threads)
+    if output is not None and not per_node:
+        raise UsageError("-o is for the model that --per-node writes")
+    rule = Rule(rtol, atol)
     if feeding.seed is None:
         feeding = replace(feeding, seed=0)
-    feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs, loaded.values)
-    rule = Rule(rtol, atol)
+    result: dict[str, Any] = {"model": model, "golden": golden_name, "rule": str(rule)}
+    result |= {"rtol": rtol, "atol": atol}
+    how = PerNode(model, options, feeding, threads, guard, golden_name, rule, output or FIRST_WRONG)
+    nodes = check_per_node(console, how) if per_node else None
+    if nodes is not None and nodes.alone:
+        blame(console, how, nodes, result)
+    loaded = _program(console, model, program_path, options, threads, guard)
+    reference = golden(golden_name, model, threads)
+    feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs, loaded.values, loaded.others)
     found = compare(loaded, reference, feeds, rule, threads, console.progress)
-    console.say(f"against {reference.name}, {plural(len(feeds), 'call')}; passes when")
-    for line in str(rule).split(", ", 1):
-        console.say(f"  {line}")
-    console.say()
+    if per_node:
+        console.say()
+    else:
+        say_rule(console, reference.name, len(feeds), rule)
     failed = [c for c in found if not c.passed]
-    _say_comparisons(console, found if not per_node else failed[:1] or found[-1:], makers)
-    console.result(
-        {
-            "model": model,
-            "golden": golden_name,
-            "calls": len(feeds),
-            "rule": str(rule),
-            "rtol": rtol,
-            "atol": atol,
-            "passed": not failed,
-            "outputs": [{**vars(c), "bad": [vars(b) for b in c.bad], "passed": c.passed} for c in found],
-        }
-    )
+    _say_comparisons(console, found)
+    if failed and nodes is not None and nodes.chain:
+        blame(console, how, nodes, result)
+    result |= {
+        "calls": len(feeds),
+        "passed": not failed,
+        "outputs": [{**vars(c), "bad": [vars(b) for b in c.bad], "passed": c.passed} for c in found],
+    }
+    console.result(result if nodes is None else {**result, "nodes": plain_nodes(nodes)})
     if not failed:
-        count = plural(len(found), "result of a node" if per_node else "output")
+        count = plural(len(found), "output")
         console.say(f"PASS: {count}, {sum(c.values for c in found):,} values", "green", bold=True)
         return
-    first = failed[0]
-    what = first.problem or f"{first.wrong:,} of {first.values:,} values differ too much"
-    where = f"node {quoted(makers[first.output])}, " if first.output in makers else ""
-    raise VerificationFailed(f"{where}output {quoted(first.output)}: {what}, by up to {first.max_abs:.3g}")
+    before = "every node agrees, the whole program does not: " if per_node else ""
+    raise VerificationFailed(before + failed[0].verdict)
 
 
 def _program(
     console: Console,
-    source: str | bytes,
     model: str,
     program_path: str | None,
     options: Compiling,
@@ -122,10 +136,7 @@ def _program(
 ) -> Program:
     """The given program, which must be of this model, or one compiled now."""
     if program_path is None:
-        from ..runtime.load import prepare
-
-        compiled = options.compile(source, console)
-        return prepare(compiled.plans, threads, guard, compiled.values)
+        return options.compile(model, console).prepared(threads, guard)
     from .load import digest
     from .saved import Saved
 
@@ -139,7 +150,7 @@ def _program(
     return saved.program(threads, guard)
 
 
-def _say_comparisons(console: Console, found: list[Comparison], makers: dict[str, str]) -> None:
+def _say_comparisons(console: Console, found: list[Comparison]) -> None:
     rows = [
         [
             shown(c.output),

@@ -120,9 +120,10 @@ def _of_ours(e: BaseException) -> int | None:
     from ..placement.planner import DoesNotFit
     from ..placement.route import Unroutable
     from ..placement.wafer import WaferError
+    from ..runtime.play import HostError
     from ..runtime.program import InputError
 
-    table = {InputError: 2, WaferError: 2, DoesNotFit: 5, Unroutable: 5, InvalidArtifact: 7}
+    table = {InputError: 2, HostError: 3, WaferError: 2, DoesNotFit: 5, Unroutable: 5, InvalidArtifact: 7}
     return next((code for kind, code in table.items() if isinstance(e, kind)), None)
 
 

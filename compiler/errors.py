@@ -90,9 +90,9 @@ class Refusal:
 class UnsupportedOperator(UnsupportedModel):
     """Every operator of a model that waferc does not do; `refusals` lists them."""
 
-    def __init__(self, refusals: Sequence[Refusal]) -> None:
+    def __init__(self, refusals: Sequence[Refusal], what: str = "unsupported") -> None:
         self.refusals = tuple(refusals)
-        super().__init__("unsupported: " + "; ".join(map(str, self.refusals)))
+        super().__init__(f"{what}: " + "; ".join(map(str, self.refusals)))
 
 
 def shown(name: str, limit: int = 80) -> str:

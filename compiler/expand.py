@@ -10,7 +10,7 @@ import onnx
 from onnx import helper
 
 from ..ir.absent import ValuesNeeded, lacking
-from ..ir.dtypes import by_onnx
+from ..ir.dtypes import DType
 from ..ir.graph import (
     REGISTRY,
     DependsOnData,
@@ -24,20 +24,25 @@ from ..ir.graph import (
 )
 from ..ir.op import Array, InvalidOp, identity
 from ..ir.ops.rearrange import make_copy
-from .errors import InvalidInput, Refusal, UnsupportedModel, UsageError, quoted, shown
-from .functions import body_of
-from .load import array_of, attribute_value, dense, type_name
+from . import unroll
+from .errors import InvalidInput, Refusal, UsageError, quoted, shown
+from .functions import DEPTH_LIMIT, body_of, why_unknown
+from .load import array_of, attribute_value, dense
 
-LIMITS = {("", "If"): "condition known"}  # of operators without a rule; as `Registered.limits`
-DEPTH_LIMIT = 64  # functions within functions: a body that calls itself would never end
+# Of operators without a rule; as `Registered.limits`.
+LIMITS = {
+    ("", "If"): "condition known, else the host decides",
+    ("", "Loop"): "64 iterations known, else the host decides",
+    ("", "Scan"): "64 iterations, else the host decides",
+}
 
 
 class Unfinished(Unsupported):
-    """A function's body holds refused nodes. `unbound`: the inputs with whose values they would not be."""
+    """A body holds refused nodes. `unbound`: the inputs with whose values they would not be."""
 
     def __init__(self, refusals: Sequence[Refusal]) -> None:
         reasons = [f"{r.op_type}: {r.reason}" for r in refusals]
-        super().__init__("its function body needs " + "; ".join(dict.fromkeys(reasons)))
+        super().__init__("its body needs " + "; ".join(dict.fromkeys(reasons)))
         self.unbound = tuple(dict.fromkeys(name for r in refusals for name in r.unbound))
 
 
@@ -81,10 +86,7 @@ class Builder:
     def add_constant(self, name: str, value: Array) -> None:
         self.names[name] = self.graph.constant(value, name)
 
-    def add_input(self, name: str, shape: Sequence[int], elem_type: int) -> None:
-        dtype = by_onnx(elem_type)
-        if dtype is None:
-            raise UnsupportedModel(f"input {quoted(name)} has element type {type_name(elem_type)}")
+    def add_input(self, name: str, shape: Sequence[int], dtype: DType) -> None:
         self.names[name] = self.graph.tensor(name, shape, dtype)
         self.inputs.append(self.names[name])
 
@@ -93,6 +95,17 @@ class Builder:
         for i, node in enumerate(nodes):
             self.graph.source = (node.name or f"{node.op_type}_{i}",)
             self._add(node)
+
+    def attempt(self, node: onnx.NodeProto, name: str) -> Refusal | None:
+        """Adds one node, or says why it cannot be."""
+        self.graph.source = (name,)
+        refused = len(self.refusals)
+        self._add(node)
+        return self.refusals.pop() if len(self.refusals) > refused else None
+
+    def beside(self) -> Builder:
+        """A builder of another graph of the same model."""
+        return Builder(self.opsets, self.functions)
 
     def _add(self, node: onnx.NodeProto) -> None:
         """One node; a refused one is recorded and its outputs stay unknown."""
@@ -113,6 +126,7 @@ class Builder:
         try:
             results = self._results(node, domain)
         except (Unsupported, ValuesNeeded) as e:
+            del self.graph.nodes[before:]
             self.refusals.append(self._refusal(node.op_type, domain, e, source[0]))
             return
         except InvalidModel as e:
@@ -153,9 +167,14 @@ class Builder:
 
     def _results(self, node: onnx.NodeProto, domain: str) -> Sequence[str]:
         """The tensors that the node's outputs are."""
-        if (domain, node.op_type) == ("", "If"):
-            return self._branch(node)
         key = (domain, node.op_type)
+        if key == ("", "If"):
+            return self._branch(node)
+        if key in (("", "Loop"), ("", "Scan")):
+            inputs = [self.names[t] for t in node.input]
+            if node.op_type == "Loop":
+                return unroll.loop(self.graph, node, inputs, self._inside)
+            return unroll.scan(self.graph, node, inputs, self._inside, self.opsets.get("", 1))
         if key in self.functions:
             return self._call(node, self.functions[key])
         registered = REGISTRY.get(key)
@@ -183,6 +202,20 @@ class Builder:
         self.add_nodes(body.node)
         results = [self.names.get(o.name, "") for o in body.output]
         self.names = outer
+        return results
+
+    def _inside(self, body: onnx.GraphProto, arguments: Sequence[str]) -> Sequence[str]:
+        """Adds a body's nodes; the tensors of its outputs. Raises Unfinished where one is refused."""
+        outer, refused = dict(self.names), len(self.refusals)
+        self.names |= {v.name: t for v, t in zip(body.input, arguments, strict=True)}
+        self.add_initializers(body)
+        self.add_nodes(body.node)
+        results = [self.names.get(o.name, "") for o in body.output]
+        self.names = outer
+        if len(self.refusals) > refused:
+            inside = self.refusals[refused:]
+            del self.refusals[refused:]
+            raise Unfinished(inside)
         return results
 
     def _call(self, node: onnx.NodeProto, function: onnx.FunctionProto) -> Sequence[str]:
@@ -216,13 +249,13 @@ class Builder:
 
     def _standard_function(self, node: onnx.NodeProto, domain: str, opset: int) -> onnx.FunctionProto:
         """The body that the ONNX standard gives for the node's operator."""
-        types = [self._type_of(t).SerializeToString() for t in node.input]
+        types = [self.type_of(t).SerializeToString() for t in node.input]
         body = body_of(node, domain, opset, types)
         if body is None:
-            raise Unsupported(f"not done yet in opset {opset}")
+            raise Unsupported(why_unknown(node.op_type, domain, opset))
         return body
 
-    def _type_of(self, value: str) -> onnx.TypeProto:
+    def type_of(self, value: str) -> onnx.TypeProto:
         if not value:
             return onnx.TypeProto()
         t = self.graph.tensors[self.names[value]]

@@ -34,14 +34,18 @@ class Feeding:
     steps: str | None = None
 
     def calls(
-        self, ports: Sequence[Port], states: Collection[str] = (), constants: Collection[str] = ()
+        self,
+        ports: Sequence[Port],
+        states: Collection[str] = (),
+        constants: Collection[str] = (),
+        others: Collection[str] = (),
     ) -> list[Feed]:
         """One feed per call of a program with inputs `ports`; `states`, and inputs that are `constants` of
-        it, only where a file gives them.
+        it, only where a file gives them. others: inputs that no seed makes, such as of str.
 
         Raises UsageError for an unknown name or inputs that do not match, InvalidInput for a damaged file.
         """
-        names = [*(p.name for p in ports), *constants]
+        names = [*(p.name for p in ports), *constants, *others]
         for name in [*self.files, *self.ranges]:
             _known(name, names)
         given: Feed = {}
@@ -50,6 +54,9 @@ class Feeding:
         for name, path in self.files.items():
             given[name] = load_array(path)
         stepped = {} if self.steps is None else _archive(self.steps, names)
+        for name in others:
+            if name not in {**given, **stepped}:
+                raise UsageError(f"no value for input {quoted(name)}, which no seed makes; give --input")
         wanted = [p for p in ports if p.name not in states]
         return [self._call(wanted, {**given, **one}, i) for i, one in enumerate(_calls(stepped))]
 

@@ -5,6 +5,7 @@ Free of the planner: a program's figures are shown without it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,36 @@ class Figures:
         for name in ("cycles", "cycles_at_f32", "microseconds", "host_cycles"):
             values[name] = float(data[name])
         return Figures(**values)
+
+
+def totals(of: Callable[[str], Figures], ran: Mapping[str, int]) -> Figures:
+    """The figures of a call that ran some entries, each so often: its cycles and bytes are their sums."""
+    each = {name: of(name) for name in ran}
+    if not each:
+        return Figures(0, 0, 0, 0, 0.0, 0.0, 0.0, (0, 0), 0, None, 0, 0, 0, 0.0, ())
+
+    def summed(value: Callable[[Figures], Any]) -> Any:
+        return sum(value(f) * ran[name] for name, f in each.items())
+
+    fullest = max(each.values(), key=lambda f: f.fullest_core_bytes)
+    link = max(each.values(), key=lambda f: f.fullest_link_bytes)
+    return Figures(
+        max(f.cores_used for f in each.values()),
+        max(f.regions for f in each.values()),
+        summed(lambda f: f.wavefronts),
+        summed(lambda f: f.tasks),
+        summed(lambda f: f.cycles),
+        summed(lambda f: f.cycles_at_f32),
+        summed(lambda f: f.microseconds),
+        fullest.fullest_core,
+        fullest.fullest_core_bytes,
+        link.fullest_link,
+        link.fullest_link_bytes,
+        summed(lambda f: f.bytes_in),
+        summed(lambda f: f.bytes_out),
+        summed(lambda f: f.host_cycles),
+        tuple(dict.fromkeys(a for f in each.values() for a in f.assumed)),
+    )
 
 
 def host_line(f: Figures, wafer: Wafer) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import onnx
@@ -56,7 +56,7 @@ class OnnxRuntime:
             values = self._session.run(None, dict(feed))
         except Exception as e:
             raise _refused(self.name, e) from None
-        return {n: np.asarray(v) for n, v in zip(self.outputs, values, strict=True)}
+        return {n: _plain(v) for n, v in zip(self.outputs, values, strict=True)}
 
 
 class Reference:
@@ -81,7 +81,14 @@ class Reference:
             values = self._evaluator.run(None, dict(feed))
         except Exception as e:
             raise _refused(self.name, e) from None
-        return {n: np.asarray(v) for n, v in zip(self.outputs, values, strict=True)}
+        return {n: _plain(v) for n, v in zip(self.outputs, values, strict=True)}
+
+
+def _plain(value: Any) -> Any:
+    """An output as our programs give it: sequences and empty optionals as they are."""
+    if value is None or isinstance(value, list):
+        return cast(Any, value)
+    return np.asarray(value)
 
 
 def _refused(name: str, e: Exception) -> UnsupportedModel:
@@ -95,8 +102,8 @@ def golden(name: str, model: str | Path | bytes, threads: int | None = None) -> 
     return OnnxRuntime(model, threads) if name == "onnxruntime" else Reference(model)
 
 
-def exposed(model: str | Path) -> tuple[bytes, dict[str, str]]:
-    """The model with every node's results as outputs, and the node that makes each of them.
+def exposed(model: str | Path) -> bytes:
+    """The model with every node's results as outputs.
 
     Results whose type shape inference does not tell stay hidden. Outputs come in node order.
     """
@@ -104,13 +111,11 @@ def exposed(model: str | Path) -> tuple[bytes, dict[str, str]]:
     graph = proto.graph
     known = {v.name: v for v in graph.value_info if v.type.tensor_type.elem_type}
     known |= {o.name: o for o in graph.output}
-    maker: dict[str, str] = {}
-    for i, node in enumerate(graph.node):
-        maker |= {t: node.name or f"{node.op_type}_{i}" for t in node.output if t in known}
-    wanted: list[onnx.ValueInfoProto] = [known[name] for name in maker]
+    made = dict.fromkeys(name for node in graph.node for name in node.output if name in known)
+    wanted: list[onnx.ValueInfoProto] = [known[name] for name in made]
     # An output that no node makes (an input, a constant) stays one.
-    wanted += [o for o in graph.output if o.name not in maker]
+    wanted += [o for o in graph.output if o.name not in made]
     outputs = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in wanted]
     del graph.output[:]
     graph.output.extend(outputs)
-    return proto.SerializeToString(), maker
+    return proto.SerializeToString()

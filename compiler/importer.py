@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 from onnx import checker, helper, version_converter
@@ -20,25 +20,25 @@ from onnx import checker, helper, version_converter
 from ..ir import ops
 from ..ir.graph import REGISTRY, Graph
 from ..ir.op import Array
+from ..runtime.script import Play
 from . import caches
 from .errors import (
+    DoesNotFit,
     InputUnbound,
     InvalidInput,
     Refusal,
     UnsupportedModel,
     UnsupportedOperator,
     UsageError,
-    quoted,
     shown,
 )
 from .expand import Builder
-from .functions import has_body
+from .functions import OLDEST_OPSET, raised, why_unknown, written_out
 from .inputs import Binding, add_inputs
 from .load import load_model, without_weights
+from .partition import Split, place, split_model
 
-Place = Literal["wafer", "host", "unsupported"]
-
-OLDEST_OPSET = 6
+MOST_NODES = 1_000_000  # with functions expanded
 OLDEST_DIRECT_OPSET = 7  # opset 6 differs in how operands broadcast: onnx's converter rewrites it
 
 __all__ = ["Row", "import_model", "survey"]
@@ -47,15 +47,22 @@ assert ops.__all__  # importing the package is what registers the rules
 
 @dataclass(frozen=True)
 class Imported:
-    """A model's graphs by entry, and the values of inputs that became constants."""
+    """A model's graphs by entry, and the values of inputs that became constants.
+
+    play: what calls the entries, with the host's operators between them; None where the wafer does it all.
+    operators: the latter, as models of one node; hosts: why they are not the wafer's.
+    """
 
     graphs: Mapping[str, Graph]
     values: Mapping[str, Array]
+    play: Play | None = None
+    operators: Sequence[bytes] = ()
+    hosts: Sequence[Refusal] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `waferc check`. status: "wafer", "unbound" (an input needs a value) or "unsupported"."""
+    """One line of `waferc check`. status: "wafer", "host", "unbound" (by --value), "unsupported"."""
 
     op_type: str
     domain: str
@@ -73,10 +80,10 @@ def import_model(
     weights: bool = True,
     values: Mapping[str, Any] | None = None,
 ) -> Graph:
-    """The model as a checked Graph: `import_entries` of one."""
+    """The model as a checked Graph: `import_entries` of one, without the host."""
     given = Binding(dims or {}, shapes or {}, values or {})
-    (graph,) = import_entries(model, {"": given}, states, capacity, weights).graphs.values()
-    return graph
+    imported = import_entries(model, {"": given}, states, capacity, weights, host=False)
+    return imported.graphs[""]
 
 
 def import_entries(
@@ -85,18 +92,19 @@ def import_entries(
     states: Sequence[tuple[str, str]] = (),
     capacity: int | None = None,
     weights: bool = True,
+    host: bool = True,
 ) -> Imported:
     """The model as a checked Graph for each of `entries`, with its initializers read once.
 
     states: pairs (input, output) whose value stays on the wafer between calls. capacity: positions of
     states that grow in the model (caches; those with the usual names need not be listed). weights: False
-    takes constants in external files as shapes, `Absent`.
+    takes constants in external files as shapes, `Absent`. host: whether what the wafer cannot do may run on
+    the host; then there is one entry for each stage on the wafer.
 
     Raises InputOutput, InvalidInput, InputUnbound where only the values of inputs are missing, UsageError,
     UnsupportedOperator (which lists every refused operator) or UnsupportedModel.
     """
-    proto = load_model(model, weights)
-    _check_opsets(proto)
+    proto = _loaded(model, weights)
     refused = _unknown_operators(proto)
     if not refused:
         _check(proto)
@@ -121,8 +129,30 @@ def import_entries(
             return caches.in_place(built(given).finish(name, states))
         return _with_capacity(proto.graph, name, built, given, pairs, capacity)
 
-    graphs = {entry: imported(given) for entry, given in entries.items()}
-    return Imported(graphs, values)
+    try:
+        return Imported({entry: imported(given) for entry, given in entries.items()}, values)
+    except UnsupportedModel as e:
+        if not (host and weights):
+            raise
+        if len(entries) > 1 or states or capacity is not None:
+            if isinstance(e, UnsupportedOperator):
+                what = "unsupported with --state, --capacity or --entry, which leave nothing to the host"
+                raise UnsupportedOperator(e.refusals, what) from None
+            raise
+    (given,) = entries.values()
+    split = _split(proto, given)
+    found = split.found
+    return Imported(found.graphs, split.values, split.play, found.operators, _merge(found.hosts))
+
+
+def _split(proto: onnx.ModelProto, given: Binding) -> Split:
+    """The model in stages on the wafer and on the host. Raises as `import_entries`."""
+    split = split_model(_converted(proto), given)
+    if found := _merge(split.found.refusals):
+        if all(r.unbound for r in found):
+            raise InputUnbound(found)
+        raise UnsupportedOperator(found)
+    return split
 
 
 def _with_capacity(
@@ -165,20 +195,27 @@ def survey(
     given: Binding | None = None,
 ) -> list[Row]:
     """Every operator of the model, supported or not. Raises only for what is no model at all."""
-    proto = load_model(model)
-    _check_opsets(proto)
+    proto = _loaded(model)
     refused = _unknown_operators(proto)
     if not refused:
         _check(proto)
     builder = _build(proto, given or Binding(), keep_going=True)
     refusals = _merge(refused, builder.refusals if builder else [])
+    hosts: list[Refusal] = []
+    if builder is None or refusals:
+        split = split_model(_converted(proto), given or Binding())
+        builder, refusals, hosts = split.builder, _merge(split.found.refusals), _merge(split.found.hosts)
     rows: list[Row] = []
     for (op_type, domain), count in _operators(proto).items():
-        of_kind = [r for r in refusals if (r.op_type, r.domain) == (op_type, domain)]
-        bad = sum(r.count for r in of_kind)
-        for r in of_kind:
-            rows.append(Row(op_type, domain, r.count, "unbound" if r.unbound else "unsupported", r.reason))
-        folded = min(builder.folded.get((op_type, domain), 0), count - bad) if builder else 0
+        of_kind = [
+            (r, "unbound" if r.unbound else status)
+            for listed, status in ((refusals, "unsupported"), (hosts, "host"))
+            for r in listed
+            if (r.op_type, r.domain) == (op_type, domain)
+        ]
+        bad = sum(r.count for r, _ in of_kind)
+        rows += [Row(op_type, domain, r.count, status, r.reason) for r, status in of_kind]
+        folded = min(builder.folded.get((op_type, domain), 0), count - bad)
         if folded:
             rows.append(Row(op_type, domain, folded, "wafer", "no work: a constant or a renaming"))
         if count > bad + folded:
@@ -197,11 +234,23 @@ def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _check_opsets(proto: onnx.ModelProto) -> None:
+def _loaded(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) -> onnx.ModelProto:
+    """The model, in an opset that we know. Raises UnsupportedModel, DoesNotFit."""
+    proto = load_model(model, weights)
     version = _opsets(proto).get("")
     newest = onnx.defs.onnx_opset_version()
+    if version is not None and version < OLDEST_OPSET:
+        proto = raised(proto) or proto
+        version = _opsets(proto)[""]
     if version is not None and not OLDEST_OPSET <= version <= newest:
         raise UnsupportedModel(f"opset {version}: waferc takes opsets {OLDEST_OPSET} to {newest}")
+    if (nodes := written_out(proto)) > MOST_NODES:
+        raise DoesNotFit(f"the model's functions stand for {_rounded(nodes)} nodes; at most {MOST_NODES:,}")
+    return proto
+
+
+def _rounded(n: int) -> str:
+    return f"{n:,}" if n < 10**12 else "more than 10^12"
 
 
 def _check(proto: onnx.ModelProto) -> None:
@@ -239,23 +288,9 @@ def _unknown_operators(proto: onnx.ModelProto) -> list[Refusal]:
             continue
         found.setdefault(key, []).append(node.name or (node.output[0] if node.output else ""))
     return [
-        Refusal(op_type, domain, len(nodes), _why_unknown(op_type, domain, opsets.get(domain, 1)), nodes[0])
+        Refusal(op_type, domain, len(nodes), why_unknown(op_type, domain, opsets.get(domain, 1)), nodes[0])
         for (domain, op_type), nodes in found.items()
     ]
-
-
-def place(op_type: str, domain: str, opset: int) -> Place:
-    """Where an operator of the standard runs: by a rule of its own, or by the standard's body for it."""
-    ruled = (domain, op_type) in REGISTRY or (domain, op_type) == ("", "If")
-    return "wafer" if ruled or has_body(op_type, domain, opset) else "unsupported"
-
-
-def _why_unknown(op_type: str, domain: str, version: int) -> str:
-    if domain:
-        return f"domain {quoted(domain)} is not known"
-    if not onnx.defs.has(op_type):
-        return f"no such operator in ONNX up to opset {onnx.defs.onnx_opset_version()}"
-    return "not done yet"
 
 
 def _converted(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..ir.dtypes import by_onnx
 from ..ir.op import Array
 from .errors import InvalidInput, UnsupportedModel, UsageError, quoted, shown
 from .expand import Builder
+from .kinds import why_held
 from .load import type_name
 
 
@@ -30,8 +31,15 @@ class Binding:
     values: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-def add_inputs(builder: Builder, graph: onnx.GraphProto, given: Binding) -> None:
-    """Declares the graph's inputs; those with a value as constants.
+def add_inputs(
+    builder: Builder,
+    graph: onnx.GraphProto,
+    given: Binding,
+    other: Callable[[onnx.ValueInfoProto], object] | None = None,
+) -> list[onnx.ValueInfoProto]:
+    """Declares the graph's inputs, those with a value as constants; gives the others.
+
+    other: what becomes of inputs that no core can hold; None raises UnsupportedModel for them.
 
     Raises UsageError where `given` does not suit the model, InvalidInput for a dimension left open.
     """
@@ -57,18 +65,21 @@ def add_inputs(builder: Builder, graph: onnx.GraphProto, given: Binding) -> None
                 raise UsageError(f"{flag}: a dimension is at least 1")
             _bind(v, shape, bound, flag)
     for v in inputs:
-        if not v.type.HasField("tensor_type"):
-            kind = v.type.WhichOneof("value") or "nothing"
-            raise UnsupportedModel(f"input {quoted(v.name)} is a {kind.removesuffix('_type')}, not a tensor")
+        if other is None and by_onnx(v.type.tensor_type.elem_type) is None:
+            raise UnsupportedModel(f"input {quoted(v.name)} {why_held(v.type)}")
         if v.name in given.values:
             value = value_of(v, given.values[v.name])
             flag = f"--value {shown(v.name)}: its shape is {list(value.shape)}"
             _bind(v, value.shape, bound, flag)
             builder.add_constant(v.name, value)
-    for v in inputs:
-        if v.name not in given.values:
-            shape = given.shapes.get(v.name) or _static_shape(v, bound)
-            builder.add_input(v.name, shape, v.type.tensor_type.elem_type)
+    rest = [v for v in inputs if v.name not in given.values]
+    for v in rest:
+        dtype = by_onnx(v.type.tensor_type.elem_type)
+        if dtype is not None:
+            builder.add_input(v.name, given.shapes.get(v.name) or _static_shape(v, bound), dtype)
+        elif other is not None:
+            other(v)
+    return rest
 
 
 def value_of(value: onnx.ValueInfoProto, given: Any) -> Array:

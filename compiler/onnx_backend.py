@@ -12,20 +12,19 @@ from onnx import helper
 from onnx.backend.base import Backend, BackendRep
 
 from ..ir.op import Array
-from .errors import DoesNotFit, InputUnbound, UsageError, quoted
+from .errors import InputUnbound, UsageError, quoted
 from .pipeline import Compiled, compile_model
-
-WAFERS = ("8x8", "16x16", "32x32", "64x64", "128x128")  # the first that a model fits on
+from .small_wafers import on_smallest
 
 
 class WaferRep(BackendRep):
     """A model, compiled once for each set of shapes that it is run with, and of the values that it must know
     when compiling: axes, shapes and the like.
 
-    runs_on: "wafer", "host", or "mixed" where the host has a share; no program has a host step yet.
+    runs_on: "wafer", "host", or "mixed" where the host has a share: of the last run.
     """
 
-    runs_on = "wafer"
+    runs_on: str = "wafer"
 
     def __init__(self, model: onnx.ModelProto) -> None:
         stored = {t.name for t in model.graph.initializer}
@@ -53,7 +52,9 @@ class WaferRep(BackendRep):
             raise UsageError(f"input {quoted(missing[0])} is missing")
         shapes = {v.name: np.shape(inputs[v.name]) for v in self._inputs if _open(v)}
         # One thread: a small wafer's model is done before a second one is awake.
-        outputs = self._fitted(shapes, inputs).run(inputs, threads=1)
+        compiled = self._fitted(shapes, inputs)
+        self.runs_on = compiled.runs_on
+        outputs = compiled.run(inputs, threads=1)
         return tuple(outputs[name] for name in self._outputs)
 
     def _fitted(self, shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, Any]) -> Compiled:
@@ -75,7 +76,8 @@ class WaferRep(BackendRep):
             for value in (v for v in model.graph.input if v.name in shapes):
                 dims = [onnx.TensorShapeProto.Dimension(dim_value=n) for n in shapes[value.name]]
                 value.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto(dim=dims))
-            self._compiled[key] = _compile(model.SerializeToString(), values)
+            content = model.SerializeToString()
+            self._compiled[key] = on_smallest(lambda w: compile_model(content, wafer=w, values=values))
         return self._compiled[key]
 
 
@@ -83,7 +85,7 @@ class WaferBackend(Backend):
     """Compiles for a small wafer and runs there.
 
     What waferc cannot do raises UnsupportedOperator, which names the operators, or another
-    UnsupportedModel; a model too large for the largest of `WAFERS` raises DoesNotFit.
+    UnsupportedModel; a model too large for the largest of `small_wafers.WAFERS` raises DoesNotFit.
     """
 
     @classmethod
@@ -132,12 +134,3 @@ def _open(value: onnx.ValueInfoProto) -> bool:
     return value.type.HasField("tensor_type") and not (
         tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim)
     )
-
-
-def _compile(model: bytes, values: Mapping[str, Array]) -> Compiled:
-    for wafer in WAFERS[:-1]:
-        try:
-            return compile_model(model, wafer=wafer, values=values)
-        except DoesNotFit:
-            pass  # on this one
-    return compile_model(model, wafer=WAFERS[-1], values=values)

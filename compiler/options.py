@@ -124,6 +124,7 @@ class Compiling:
     capacity: int | None
     entries: tuple[tuple[str, dict[str, int]], ...]
     constraints: str | None
+    no_host: bool
 
     def compile(
         self, model: str | bytes, console: Console, until: Until = "program", no_weights: bool = False
@@ -146,6 +147,7 @@ class Compiling:
             level=int(self.level),
             weights=self.weights,
             no_weights=no_weights,
+            no_host=self.no_host,
             activations=self.activations,
             until=until,
             report=console.progress,
@@ -219,12 +221,14 @@ def binding(function: Function) -> Function:
     )
 
 
+no_host = click.option("--no-host", is_flag=True, help="Refuse a model with operators that run on the host.")
+
+
 def compiling(function: Function) -> Function:
     """The options of `compile`, handed to the function as one `Compiling`, first of its options."""
 
     def collected(*args: Any, **values: Any) -> Any:
         own = {f.name: values.pop(f.name) for f in fields(Compiling)}
-        values.pop("no_host")
         return function(*args, options=Compiling(**own), **values)
 
     return binding(
@@ -258,11 +262,7 @@ def compiling(function: Function) -> Function:
                     type=click.Choice(["f32", "bf16"]),
                     help="What is multiplied with bf16 weights: rounded to bf16 (their default), or f32.",
                 ),
-                click.option(
-                    "--no-host",
-                    is_flag=True,
-                    help="Refuse operators that would run on the host; none does so far.",
-                ),
+                no_host,
                 click.option(
                     "--entry",
                     "entries",

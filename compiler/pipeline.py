@@ -25,9 +25,10 @@ from ..placement.timing import Timing, link_bytes, simulate
 from ..placement.wafer import Wafer, WaferError
 from ..placement.wafer import load as load_wafer
 from ..runtime.load import files, prepare
-from ..runtime.program import Program
-from . import plan_cache
-from .errors import DoesNotFit, InvalidInput, UnsupportedModel, UsageError, quoted
+from ..runtime.program import Program, Staged
+from ..runtime.saved_script import encode_play
+from . import host, plan_cache
+from .errors import DoesNotFit, InvalidInput, UnsupportedModel, UnsupportedOperator, UsageError, quoted
 from .figures import Figures
 from .fuse import fuse_elementwise
 from .importer import Imported, import_entries
@@ -46,7 +47,7 @@ class Compiled:
     """A compiled model: graphs, plans and predicted timing by entry, and the program, made when first needed.
 
     What is asked of one entry, and does not say of which, is asked of the first. values: of inputs that
-    are constants.
+    are constants. hosts: the operators that run on the host, and why.
     """
 
     def __init__(
@@ -56,9 +57,11 @@ class Compiled:
         manifest: Mapping[str, Any],
         phases: Mapping[str, Mapping[str, str]],
         seconds: dict[str, float],
-        values: Mapping[str, Array],
+        imported: Imported,
+        wafer: Wafer,
     ) -> None:
-        self.graphs, self.plans, self.manifest, self.values = graphs, plans, manifest, values
+        self.graphs, self.plans, self.manifest, self.wafer = graphs, plans, manifest, wafer
+        self.values, self.hosts, self._imported = imported.values, imported.hosts, imported
         self.phases, self.seconds = phases, seconds
 
     @property
@@ -67,6 +70,8 @@ class Compiled:
 
     @property
     def plan(self) -> Plan:
+        if not self.graphs:
+            raise UsageError("nothing of the model runs on the wafer; there is no plan")
         if not self.plans:
             raise UsageError("compiled to a graph only; there is no plan")
         return next(iter(self.plans.values()))
@@ -85,7 +90,21 @@ class Compiled:
 
     @cached_property
     def program(self) -> Program:
-        return prepare(self.plans, values=self.values)
+        return self.prepared()
+
+    def prepared(self, threads: int | None = None, guard: bool = False) -> Program:
+        """The program anew; see `runtime.load.prepare`."""
+        play, staged = self._imported.play, None
+        if play is not None:
+            staged = Staged(play, [host.operator(content) for content in self._imported.operators])
+        return prepare(self.plans, threads, guard, self.values, staged)
+
+    @property
+    def runs_on(self) -> Literal["wafer", "host", "mixed"]:
+        """Where a run takes place."""
+        if self._imported.play is None:
+            return "wafer"
+        return "mixed" if self.graphs else "host"
 
     def run(
         self, inputs: Mapping[str, Any], threads: int | None = None, entry: str | None = None
@@ -109,7 +128,11 @@ class Compiled:
         beside: more entries, which a run does not need.
         """
         start = time.perf_counter()
-        parts: dict[str, bytes | Array] = {**(beside or {}), **artifact.describe(self.plans, self.phases)}
+        described = artifact.describe(self.plans, self.phases, self.wafer)
+        parts: dict[str, bytes | Array] = {**(beside or {}), **described}
+        if (play := self._imported.play) is not None:
+            parts |= encode_play(play)
+            parts |= {f"host/{i}.onnx": content for i, content in enumerate(self._imported.operators)}
         if until == "program":
             parts |= artifact.weights(self.plans) | artifact.bound(self.values) | files(self.plans)
         totals = {name: asdict(self.figures_of(name)) for name in self.plans}
@@ -134,6 +157,7 @@ def compile_model(
     weights: Literal["f32", "f16", "bf16"] = "f32",
     activations: Literal["f32", "bf16"] | None = None,
     no_weights: bool = False,
+    no_host: bool = False,
     until: Until = "program",
     report: Report | None = None,
 ) -> Compiled:
@@ -145,8 +169,8 @@ def compile_model(
     entries: by name, what they bind besides `dims`; they share weights and states. level 0 skips the graph's
     simplification. weights: what the constants of products and look-up tables are stored as; sums are f32
     all the same. activations: what is multiplied with bf16 weights is rounded to bf16 unless this is "f32".
-    no_weights: external data is not looked at, the plan can be shown but not run. Raises the errors of
-    `compiler.errors`.
+    no_weights: external data is not looked at, the plan can be shown but not run. no_host: refuses a model
+    with operators that run on the host. Raises the errors of `compiler.errors`.
     """
     if no_weights and until == "program":
         raise UsageError("--no-weights makes a plan (--compile-to plan), no program")
@@ -169,6 +193,8 @@ def compile_model(
         "import",
         lambda: import_entries(model, wanted, tuple(states), capacity, weights=not no_weights),
     )
+    if no_host and imported.play is not None:
+        raise UnsupportedOperator(imported.hosts, "--no-host refuses what runs on the host")
     graphs = dict(imported.graphs)
     phases: dict[str, dict[str, str]] = {name: {} for name in graphs}
 
@@ -186,9 +212,11 @@ def compile_model(
         each("simplify", _simplified)
     if weights != "f32":
         each("weights", narrowed)
-    graphs = agreed(dict(sorted(graphs.items(), key=lambda item: _iterations(item[1]))))
+    # Of stages the one with most to do: the others must do with its region.
+    staged = imported.play is not None
+    graphs = agreed(dict(sorted(graphs.items(), key=lambda item: _iterations(item[1]), reverse=staged)))
     plans: dict[str, Plan] = {}
-    if until != "graph":
+    if until != "graph" and graphs:
         if constraints is None:
             plans = _best_plans(graphs, machine, optimize, seed, timed, say)
         elif len(graphs) > 1:
@@ -197,14 +225,13 @@ def compile_model(
             plans = {name: _constrained_plan(g, machine, constraints, timed) for name, g in graphs.items()}
         for name, plan in plans.items():
             phases[name]["plan"] = str(plan)
-    graph = next(iter(graphs.values()))
     manifest = {
         "waferc": version("waferc"),
         "model": digest(model, weights=not no_weights),
         "dims": dict(sorted((dims or {}).items())),
         "shapes": {k: list(v) for k, v in sorted((shapes or {}).items())},
         "values": {k: v.tolist() for k, v in sorted(imported.values.items())},
-        "states": [list(s) for s in graph.states],
+        "states": [list(s) for s in next((g.states for g in graphs.values()), ())],
         "capacity": capacity,
         "entry_dims": {name: dict(sorted(own.items())) for name, own in (entries or {}).items()},
         "wafer": machine.name,
@@ -214,8 +241,9 @@ def compile_model(
         "weights": weights,
         "no_weights": no_weights,
         "activations": factors,
+        "host": [[r.op_type, r.domain, r.count] for r in imported.hosts],
     }
-    return Compiled(graphs, plans, manifest, phases, seconds, imported.values)
+    return Compiled(graphs, plans, manifest, phases, seconds, imported, machine)
 
 
 def _iterations(graph: Graph) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..codegen.artifact import Artifact, InvalidArtifact, read
 from ..runtime.load import load
+from ..runtime.play import Operator
 from ..runtime.program import Program
-from .errors import ArtifactError, UsageError, quoted, shown
+from .errors import ArtifactError, UnsupportedModel, UsageError, quoted, shown
 from .figures import Figures
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 class Saved:
     """An artifact at `path`, and of it the entry that is called `entry`, or the first.
 
+    entry: "" where nothing runs on the wafer.
+
     Raises OSError; ArtifactError, naming the path, for what is wrong inside; UsageError for an entry that
     it does not have.
     """
@@ -31,9 +35,9 @@ class Saved:
         with self._named():
             self.artifact: Artifact = read(path)
             self.entries = self.artifact.entries
-        self.entry = entry or self.entries[0]
-        if self.entry not in self.entries:
-            names = ", ".join(map(quoted, self.entries))
+        self.entry = entry or next(iter(self.entries), "")
+        if self.entry not in (self.entries or ("",)):
+            names = ", ".join(map(quoted, self.entries)) or "no entries"
             raise UsageError(f"--entry {shown(self.entry)}: {quoted(path)} has {names}")
 
     @contextmanager
@@ -43,6 +47,10 @@ class Saved:
         except InvalidArtifact as e:
             reason = str(e).removeprefix(f"{self.path}: ")
             raise ArtifactError(f"{quoted(self.path)}: {shown(reason, 200)}") from None
+
+    def _need_entries(self) -> None:
+        if not self.entries:
+            raise UsageError(f"nothing of {quoted(self.path)} runs on the wafer: there is nothing to show")
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -55,6 +63,7 @@ class Saved:
 
     def figures_of(self, entry: str) -> Figures:
         """An entry's totals as `compile` found them: no plan is built for them."""
+        self._need_entries()
         with self._named():
             try:
                 return Figures.read(self.manifest["figures"][entry])
@@ -73,6 +82,7 @@ class Saved:
 
     @cached_property
     def plan(self) -> Plan:
+        self._need_entries()
         with self._named():
             return self.artifact.plan(self.entry)
 
@@ -82,6 +92,30 @@ class Saved:
 
         return simulate(self.plan)
 
+    @property
+    def hosts(self) -> dict[str, int]:
+        """The operators that run on the host, and how many nodes each stands for."""
+        with self._named():
+            try:
+                rows = [(str(kind), str(domain), int(n)) for kind, domain, n in self.manifest.get("host", [])]
+            except (KeyError, TypeError, ValueError) as e:
+                raise InvalidArtifact(f"manifest.json: host is not complete: {e!r}") from None
+        counts: Counter[str] = Counter()
+        for kind, domain, n in rows:
+            counts[f"{domain}.{kind}" if domain else kind] += n
+        return dict(counts)
+
     def program(self, threads: int | None = None, guard: bool = False) -> Program:
         with self._named():
-            return load(self.artifact, threads, guard)
+            return load(self.artifact, threads, guard, _operator)
+
+
+def _operator(content: bytes) -> Operator:
+    """An operator of a program on the host, which onnx carries out."""
+    try:
+        from .host import operator
+    except ImportError:
+        raise UnsupportedModel(
+            "the program has operators on the host, which onnx carries out; pip install onnx"
+        ) from None
+    return operator(content)

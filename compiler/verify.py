@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import reduce
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from ..ir.dtypes import is_float
 from ..ir.graph import Length
 from ..ir.op import Array
 from ..runtime.program import Port, Program
+from .errors import quoted
 from .feeds import Feed
 from .golden import Golden
 
@@ -65,9 +67,27 @@ class Comparison:
     def passed(self) -> bool:
         return not self.problem and not self.wrong
 
+    @property
+    def verdict(self) -> str:
+        """What is wrong, of one that has not passed."""
+        differ = f"{self.wrong:,} of {self.values:,} values differ too much, by up to {self.max_abs:.3g}"
+        return f"output {quoted(self.output)}: {self.problem or differ}"
 
-def compare(output: str, ours: Array, golden: Array, rule: Rule, call: int = 0) -> Comparison:
-    """One output of one call."""
+
+def compare(output: str, ours: Any, golden: Any, rule: Rule, call: int = 0) -> Comparison:
+    """One output of one call. Sequences agree if all of their elements do; str must be equal."""
+    if isinstance(golden, list):
+        theirs = cast(list[Any], golden)
+        mine = cast(list[Any], ours) if isinstance(ours, list) else []
+        if not isinstance(ours, list) or len(mine) != len(theirs):
+            problem = f"{len(mine)} elements instead of {len(theirs)}"
+            return Comparison(output, 0, np.nan, np.nan, None, np.nan, 0, (), problem)
+        each = [compare(output, a, b, rule, call) for a, b in zip(mine, theirs, strict=True)]
+        return reduce(merged, each) if each else Comparison(output, 0, 0.0, 0.0, None, 1.0, 0)
+    if golden is None or golden.dtype.kind in "OUST":
+        same = ours is None if golden is None else _text(ours) == _text(golden)
+        count = 0 if golden is None else int(golden.size)
+        return Comparison(output, count, 0.0, 0.0, None, 1.0, 0, (), "" if same else "another value")
     if ours.dtype != golden.dtype or ours.shape != golden.shape:
         problem = f"{ours.dtype}{list(ours.shape)} instead of {golden.dtype}{list(golden.shape)}"
         return Comparison(output, 0, np.nan, np.nan, None, np.nan, 0, (), problem)
@@ -98,6 +118,10 @@ def compare(output: str, ours: Array, golden: Array, rule: Rule, call: int = 0) 
         int(wrong.sum()),
         bad,
     )
+
+
+def _text(value: Any) -> Any:
+    return np.asarray(value).astype(str).tolist()
 
 
 def _ulp(a: Array, b: Array) -> float:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..codegen.artifact import Artifact, InvalidArtifact, by_entry, constants_of, read
+from ..codegen.artifact import SCRIPT, Artifact, InvalidArtifact, by_entry, constants_of, read
 from ..ir.op import Array
 from .cache import read_entry, sources_in, write_entry
 from .engine import Code, bitcode, host_dot2, host_lanes
 from .homes import Homes
 from .image import Entry, Image, decode, encode
 from .judge import judge_constants
+from .play import Operator
 from .ports import ports_of
-from .program import Program
+from .program import Idle, Program, Staged
+from .saved_script import decode_play
 
 if TYPE_CHECKING:
     from ..codegen.kernels import Kernel
     from ..placement.plan import Plan
 
 
-def load(source: str | Path | Artifact, threads: int | None = None, guard: bool = False) -> Program:
+def load(
+    source: str | Path | Artifact,
+    threads: int | None = None,
+    guard: bool = False,
+    host: Callable[[bytes], Operator] | None = None,
+) -> Program:
     """A program ready to run. With `guard`, its plans are run literally and checked.
+
+    host: makes operators on the host of what a program holds of them (`compiler.host.operator`).
 
     Raises InvalidArtifact, OSError; with guard GuardViolation, and NotEnoughMemory (a MemoryError)
     when the literal SRAM has no room.
@@ -31,11 +40,12 @@ def load(source: str | Path | Artifact, threads: int | None = None, guard: bool 
     artifact = source if isinstance(source, Artifact) else read(source)
     if not artifact.runnable:
         raise InvalidArtifact("a plan without kernels cannot run; compile the model to a program (.wafer)")
-    if guard:
-        return prepare(artifact.plans(), threads, guard=True, values=artifact.values())
+    values, staged = artifact.values(), _staged(artifact, host)
+    if guard or not artifact.entries:
+        return prepare(artifact.plans(), threads, guard, values, staged)
     image = decode(artifact)
     if image.dot2 not in (None, host_dot2()):  # made on another kind of host
-        return prepare(artifact.plans(), threads, values=artifact.values())
+        return prepare(artifact.plans(), threads, False, values, staged)
     constants = artifact.constants()
     judge_constants(image.resident, constants)
     try:
@@ -44,7 +54,20 @@ def load(source: str | Path | Artifact, threads: int | None = None, guard: bool 
         raise InvalidArtifact(f"kernels.bc: {e}") from None
     if missing := code.missing(("call", *image.symbols)):
         raise InvalidArtifact(f"kernels.bc: no function {missing!r}")
-    return _program(image, code, constants, threads, artifact.values())
+    return _program(image, code, constants, threads, values, staged)
+
+
+def _staged(artifact: Artifact, host: Callable[[bytes], Operator] | None) -> Staged | None:
+    """The program's script, if it has one."""
+    if SCRIPT not in artifact.files:
+        return None
+    play = decode_play(artifact)
+    if play.operators and host is None:
+        raise InvalidArtifact(
+            f"operators on the host ({', '.join(play.operators[:4])}): load it with host=, see compiler.host"
+        )
+    contents = [artifact.file(f"host/{i}.onnx") for i in range(len(play.operators))]
+    return Staged(play, [host(content) for content in contents] if host is not None else [])
 
 
 def prepare(
@@ -52,16 +75,19 @@ def prepare(
     threads: int | None = None,
     guard: bool = False,
     values: Mapping[str, Array] | None = None,
+    staged: Staged | None = None,
 ) -> Program:
     """The program of a plan whose constants have values, or of several by entry. Raises as `load` with guard.
 
-    values: of inputs that are constants. Constants and states of one name must be the same in all plans (see
-    `ir.entries`).
+    values: of inputs that are constants. staged: the script and its host's operators. Constants and states
+    of one name must be the same in all plans (see `ir.entries`).
     """
     named = by_entry(plans)
+    if not named:
+        return Program({}, Idle(), threads, values, staged)
     if not guard:
         image, native = _lowered(named)
-        return _program(image, Code(native), constants_of(named), threads, values or {})
+        return _program(image, Code(native), constants_of(named), threads, values or {}, staged)
     from ..codegen.executor import make_executor
     from ..codegen.kernels import make_module
     from ..codegen.tables import make_tables
@@ -75,11 +101,13 @@ def prepare(
     kernels = [k for made in lowered.values() for k in made.kernels]
     code = Code(bitcode(make_executor(tuple(pulls)), make_module(kernels)))
     ports = {name: ports_of(plan.graph) for name, plan in named.items()}
-    return Program(ports, Literal(named, lowered, code), threads, values or {})
+    return Program(ports, Literal(named, lowered, code), threads, values, staged)
 
 
 def files(plans: Plan | Mapping[str, Plan]) -> dict[str, bytes]:
     """What a run needs, as an artifact's files."""
+    if not by_entry(plans):
+        return {}
     image, native = _lowered(by_entry(plans))
     return {**encode(image), "kernels.bc": native}
 
@@ -90,9 +118,10 @@ def _program(
     constants: Mapping[str, Array],
     threads: int | None,
     values: Mapping[str, Array],
+    staged: Staged | None,
 ) -> Program:
     ports = {name: entry.ports for name, entry in image.entries.items()}
-    return Program(ports, Homes(image, code, constants), threads, values)
+    return Program(ports, Homes(image, code, constants), threads, values, staged)
 
 
 def _lowered(plans: Mapping[str, Plan]) -> tuple[Image, bytes]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..ir.op import Array
+from .play import Operator, Player, plain
 from .ports import Port, Ports
+from .script import Play
 from .workers import MOST_THREADS, usable
 
 __all__ = ["InputError", "Port", "Program"]
@@ -31,13 +35,36 @@ class Machine(Protocol):
         ...
 
 
+class Idle:
+    """The machine of a program whose every operator runs on the host."""
+
+    def lay(self, entry: str, given: Mapping[str, Array]) -> None:
+        raise AssertionError(entry)
+
+    def call(self, entry: str, threads: int) -> dict[str, Array]:
+        raise AssertionError(entry)
+
+
+@dataclass
+class Staged:
+    """A program's script and its operators on the host. ran, hosted: how often each entry and each operator
+    ran in the last call.
+    """
+
+    play: Play
+    operators: Sequence[Operator]
+    ran: Counter[str] = field(default_factory=Counter[str])
+    hosted: Counter[str] = field(default_factory=Counter[str])
+
+
 class Program:
     """A program in memory. `run` may be called any number of times; state stays between calls.
 
     entries: what goes in and out of each entry, by its name; states of one name are one state, and how far
     the caches are filled is the same for all. threads: host threads, of a call that does not say; None: as
     many as there are processors. Results do not depend on it. values: of inputs that are constants: a call
-    may give them as they are, or leave them out. Calls from several threads take turns.
+    may give them as they are, or leave them out. staged: what a call does that names no entry, where it is
+    more than the first entry. Calls from several threads take turns.
     """
 
     def __init__(
@@ -46,8 +73,9 @@ class Program:
         machine: Machine,
         threads: int | None = None,
         values: Mapping[str, Array] | None = None,
+        staged: Staged | None = None,
     ) -> None:
-        self.entries, self._machine = dict(entries), machine
+        self.entries, self._machine, self.staged = dict(entries), machine, staged
         self.values = dict(values or {})
         self.threads = _limited(threads or usable())
         self._lock = threading.Lock()
@@ -56,7 +84,7 @@ class Program:
 
     @property
     def ports(self) -> Ports:
-        """The first entry's."""
+        """Of a call that names no entry: the first one's, or the script's."""
         return self.entry_ports()
 
     @property
@@ -64,8 +92,16 @@ class Program:
         """What keeps its value between calls, of all entries."""
         return frozenset[str]().union(*(ports.kept for ports in self.entries.values()))
 
+    @property
+    def others(self) -> frozenset[str]:
+        """Inputs of a call that names no entry which have no port: of str, sequences, optionals."""
+        names = self.staged.play.inputs if self.staged is not None else ()
+        return frozenset(names) - self.ports.by_name.keys()
+
     def entry_ports(self, entry: str | None = None) -> Ports:
-        """An entry's; None: the first one's. Raises InputError for a name that is none's."""
+        """An entry's; None: of a call that names none. Raises InputError for a name that is none's."""
+        if entry is None and self.staged is not None:
+            return self.staged.play.ports
         return self.entries[self._named(entry)]
 
     def run(
@@ -73,11 +109,15 @@ class Program:
     ) -> dict[str, Array]:
         """Outputs by name for `inputs` by name. A state may be left out: it keeps its value.
 
-        entry: None calls the first one. Raises InputError for a missing or unknown name, a wrong shape or
+        entry: None calls the first one, or plays the program's script; then values are arrays, lists of them
+        for sequences, None for an empty optional, and HostError is raised where the host's part fails. Raises
+        InputError for a missing or unknown name, a wrong shape or
         type, or where the caches have no room for the positions that a call adds: nothing ran. With guard,
         raises GuardViolation if a rule was broken; states then hold what the run left.
         """
         with self._lock:
+            if entry is None and self.staged is not None:
+                return self._played(self.staged, inputs, threads)
             name = self._named(entry)
             ports = self.entries[name]
             given = _accepted(ports, _open(self.values, inputs))
@@ -93,6 +133,20 @@ class Program:
             outputs = self._machine.call(name, _limited(threads) if threads else self.threads)
             self.length += at.added if at is not None else 0
             return outputs
+
+    def _played(self, staged: Staged, inputs: Mapping[str, Any], threads: int | None) -> dict[str, Any]:
+        play = staged.play
+        given = _accepted(play.ports, _open(self.values, inputs), play.inputs)
+        used = _limited(threads) if threads else self.threads
+
+        def call(entry: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+            self._machine.lay(entry, arrays)
+            return self._machine.call(entry, used)
+
+        player = Player(self.entries, call, staged.operators, play.operators)
+        results = player.play(play.script, [given[name] for name in play.inputs])
+        staged.ran, staged.hosted = player.ran, player.hosted
+        return dict(zip(play.outputs, results, strict=True))
 
     @property
     def capacity(self) -> int | None:
@@ -135,12 +189,18 @@ def _text(array: Array) -> str:
     return f"{array.dtype}{list(array.shape)} {' '.join(map(str, some))}{' ...' if array.size > 4 else ''}"
 
 
-def _accepted(ports: Ports, inputs: Mapping[str, Any]) -> dict[str, Array]:
-    """The inputs as dense arrays of the right shape and type."""
+def _accepted(ports: Ports, inputs: Mapping[str, Any], others: Sequence[str] = ()) -> dict[str, Any]:
+    """The inputs as dense arrays of the right shape and type. others: names besides those of the ports."""
+    names = dict.fromkeys((*ports.by_name, *others))
     for name in inputs:
+        if name not in names:
+            raise InputError(f"no input {name!r}; inputs are {', '.join(map(repr, names))}")
+    given: dict[str, Any] = {}
+    for name in names:
         if name not in ports.by_name:
-            raise InputError(f"no input {name!r}; inputs are {', '.join(map(repr, ports.by_name))}")
-    given: dict[str, Array] = {}
+            if name not in inputs:
+                raise InputError(f"input {name!r} is missing")
+            given[name] = plain(inputs[name])
     for name, port in ports.by_name.items():
         if name not in inputs:
             if name in ports.kept:

@@ -22,9 +22,8 @@ What waferc does with every operator of the ONNX standard as onnx {onnx.__versio
 prints this table without the column of tests. It is derived from the code; `make operators` writes it anew.
 
 """
-TESTS = """* tests: how many pass of ONNX's own backend tests that hold the operator, or its body in its place, by
-  the list that `make conformance` keeps. Bernoulli's hold one draw of NumPy's generator: none of them
-  counts as a pass.
+TESTS = """* tests: of ONNX's own backend tests that hold the operator, or its body in its place, how many
+  pass by the list that `make conformance` keeps. Bernoulli's hold one draw of NumPy's generator: none counts.
 """
 
 
