@@ -120,6 +120,6 @@ def _stage(g: GraphBuilder, nodes: Sequence[Node], asked: set[str]) -> Graph:
     constants = {t: g.constants[t] for t in read if t in g.constants}
     inputs = tuple(t for t in read if t not in made and t not in constants)
     tensors = {t: g.tensors[t] for t in (*inputs, *constants, *made)}
-    graph = Graph("stage", tensors, tuple(nodes), constants, inputs, tuple(t for t in made if t in asked))
+    graph = Graph("", tensors, tuple(nodes), constants, inputs, tuple(t for t in made if t in asked))
     graph.check()
     return graph

@@ -9,7 +9,7 @@ that follow it, and so on, as few as dependences allow.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -66,7 +66,7 @@ class Found:
                 f"more than {MOST_STAGES} stages on the wafer, with the host's between them"
             )
         name = f"stage{len(self.graphs) + 1}"
-        self.graphs[name] = graph
+        self.graphs[name] = replace(graph, name=f"{self.proto.graph.name or 'model'}, {name}")
         return name
 
     def mark(self) -> tuple[int, ...]:

@@ -144,6 +144,7 @@ WORDS = np.array(["a", "b", "a", "b"], object)
 def test_the_wafer_works_before_and_behind_the_host() -> None:
     made = compiled(chosen())
     assert made.runs_on == "mixed"
+    assert [g.name for g in made.graphs.values()] == ["g, stage1", "g, stage2"]
     assert stages(made) == [WaferStage, HostStage, HostStage, WaferStage]
     out = made.run({"x": X, "words": WORDS})
     assert out["y"].tolist() == [4, 8] and out["z"].tolist() == [-2, 8, -6, 16]
