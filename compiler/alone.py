@@ -13,9 +13,9 @@ from onnx import helper, numpy_helper
 from ..ir.dtypes import of_numpy
 from ..ir.op import Array
 from ..runtime.program import Program
+from .bodies import free_names
 from .errors import UnsupportedOperator, WafercError, quoted, shown
 from .host import DRAWING
-from .partition import free_names
 
 Build = Callable[[bytes, int], Program]
 """The program of a serialised model whose tensors have so many bytes. Raises WafercError."""
