@@ -112,6 +112,8 @@ REARRANGE = [
     case("Slice", normal(7, 9), opset=9, starts=[2, 0], ends=[5, -1]),
     case("Concat", normal(2, 3), normal(2, 1), normal(2, 4), axis=1),
     case("Concat", normal(2, 3), axis=-1),
+    case("Concat", normal(0, 3), normal(0, 2), axis=1),
+    case("Concat", normal(2, 0), normal(2, 3), normal(2, 0), axis=1),
     case("Split", normal(6, 4), opset=13, outputs=3, axis=0),
     case("Split", normal(7, 4), ints(2, 5), constants=[1], outputs=2, axis=0),
     case("Split", normal(7, 4), outputs=3, axis=0, num_outputs=3),

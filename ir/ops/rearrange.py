@@ -278,12 +278,14 @@ def pick(g: GraphBuilder, tensor: str, dim: int, position: int, hint: str) -> st
 
 def join(g: GraphBuilder, pieces: Sequence[tuple[str, Sequence[Cut]]], dim: int, hint: str) -> str:
     """What the cuts take of each tensor, one after the other along `dim` (Concat, reflections)."""
-    pieces = [p for p in pieces if all(c.count for c in p[1])] or pieces[:1]
-    if len(pieces) == 1:
-        return slice_box(g, pieces[0][0], pieces[0][1], hint)
     dtype = g.dtype(pieces[0][0])
     shape = [c.count for c in pieces[0][1]]
     shape[dim] = sum(cuts[dim].count for _, cuts in pieces)
+    if 0 in shape:
+        return g.constant(np.zeros(shape, dtype.numpy), hint)
+    pieces = [p for p in pieces if p[1][dim].count]
+    if len(pieces) == 1:
+        return slice_box(g, pieces[0][0], pieces[0][1], hint)
     parts: list[tuple[Op, list[str]]] = []
     offset = 0
     for tensor, cuts in pieces:
