@@ -120,7 +120,7 @@ def test_a_decoder_of_shapes_is_measured() -> None:
     case = decoders.Case(lambda: generate.decode_layer(d), wafer, 64, layers=3, published=1000)
     layer = decoders.measured(case)
     assert layer["layer_cycles"] == layer["cycles"]
-    assert layer["ratio"] == round(layer["cycles"] / 1000, 2)
+    assert layer["ratio"] == pytest.approx(layer["cycles"] / 1000, abs=0.006)
     assert layer["tokens_per_second"] == pytest.approx(wafer.clock_hz / layer["cycles"] / 3, rel=1e-3)
     assert "vector.fma_mixed" in str(row["assumed"])
 
