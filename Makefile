@@ -41,11 +41,11 @@ conformance: $(STAMP) ## ONNX's own backend tests, all of them, into build/confo
 operators: $(STAMP) ## write docs/operators.md anew
 	$(BIN)/python tests/operators.py
 
-models: $(STAMP) ## fetch the three larger models into build/models
+models: $(STAMP) ## fetch the larger models into build/models
 	$(BIN)/python examples/fetch_models.py
 
 test-models: models ## compile, run and verify every model
-	$(BIN)/python -m pytest -m models $(ARGS)
+	$(BIN)/python -m pytest -n auto -m models $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and pyright
 	$(BIN)/ruff check .

