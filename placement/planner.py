@@ -38,6 +38,7 @@ from .wafer import Wafer
 Report = Callable[[str, float], None]  # (phase, share done)
 
 RESIDENT, WORKING = 0.62, 0.30  # of SRAM: what all constants may take, and one op's working set
+BESIDE = 0.8  # of that set, where another entry's op is split alike: two of its results may be alive
 ROOMY = 0.5  # of all SRAM: where constants take more, plans are made within budgets from the start
 STACKS, WEIGHED = (
     2,
@@ -142,7 +143,11 @@ class Estimator:
         resident, working = RESIDENT * self.wafer.sram_bytes, WORKING * self.wafer.sram_bytes
         return {
             i: Limits(
-                round(resident * c / total) + SMALL, working, False, uncut(graph, i), self._alike.get(i)
+                round(resident * c / total) + SMALL,
+                working * (BESIDE if i in self._alike else 1.0),
+                False,
+                uncut(graph, i),
+                self._alike.get(i),
             )
             for i, c in constants.items()
         }
