@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..ir.affine import Access, Affine, Interval
+from ..ir.affine import Access, Affine, Interval, access_axes
 from ..ir.op import Op, product
 from ..ir.ops.contract import Contract
 from ..ir.ops.elementwise import Elementwise
@@ -234,6 +234,8 @@ def into_writer(writer: Op, copy: Copy, splits: bool) -> Op | None:
     write = match.through(copy.write, copy.size)
     if write is None or match.outside:
         return None
+    if isinstance(writer, Normalize) and not set(writer.over) <= set(access_axes(write)):
+        return None  # a row of one element is still written along its axis
     ready = replace(match.split(writer), write=write)
     determined = {a for e in copy.reads[0] for a in e.axes}
     if any(n > 1 and a not in determined for a, n in copy.axes) or not dense(write, ready.size):

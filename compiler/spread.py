@@ -56,8 +56,8 @@ class Writer:
     def last(self, kind: type[Elementwise], operands: Sequence[tuple[str, Access]]) -> None:
         """The op that writes the node's own result."""
         op = self.node.op
-        axes = tuple(a for a in op.axes if a[0] not in op.reduced)
-        self._add(kind, operands, axes, op.write, self.node.output, {})
+        # all axes: one of size 1 may be missing from the write alone
+        self._add(kind, operands, op.axes, op.write, self.node.output, {})
 
     def _add(
         self,

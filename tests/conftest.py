@@ -8,6 +8,7 @@ from hypothesis import settings
 
 # The same examples in every run, and no failure because a shared machine was slow.
 settings.register_profile("waferc", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("many", deadline=None, print_blob=True, max_examples=3000)
 settings.load_profile("waferc")
 
 

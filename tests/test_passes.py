@@ -229,6 +229,12 @@ def test_reversed_results_are_dense() -> None:
     check(several(rows, {"x": (5, 2)}, ["b"], constants))
 
 
+@pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (3, 1), (1, 4)])
+def test_rows_that_are_written_without_a_dimension_of_one(kind: str, shape: tuple[int, ...]) -> None:
+    check(several([(kind, "x", "a"), ("Unsqueeze", "a d", "b")], {"x": shape}, ["b"], {"d": ints(0)}))
+
+
 # -- fusion -----------------------------------------------------------------------------
 
 
