@@ -56,8 +56,9 @@ class Writer:
     def last(self, kind: type[Elementwise], operands: Sequence[tuple[str, Access]]) -> None:
         """The op that writes the node's own result."""
         op = self.node.op
-        # all axes: one of size 1 may be missing from the write alone
-        self._add(kind, operands, op.axes, op.write, self.node.output, {})
+        # An axis of size 1 may be missing from the write alone.
+        axes = tuple((a, n) for a, n in op.axes if n == 1 or a not in op.reduced)
+        self._add(kind, operands, axes, op.write, self.node.output, {})
 
     def _add(
         self,

@@ -186,11 +186,10 @@ LAYERS = 2  # that are weighed together
 AGAIN = 3  # layers split alike, the last of which shows what one takes that comes after others
 
 
-def along_layers(beam: Beam, layers: Layers) -> tuple[dict[int, Choice], float]:
+def along_layers(beam: Beam, layers: Layers) -> dict[int, Choice]:
     """The choices for the nodes of all layers, on regions of one size, and for those like them beside.
 
-    And the cycles of a layer among others, infinite where there are no choices. The last layer of each way is
-    a candidate: what counts is how long it takes after layers like it.
+    The last layer of each way is a candidate: what counts is how long it takes after layers like it.
     """
     start, period = layers.start, layers.period
     last = start + (min(layers.count, LAYERS) - 1) * period
@@ -212,4 +211,4 @@ def along_layers(beam: Beam, layers: Layers) -> tuple[dict[int, Choice], float]:
         like = (i - start) % period
         if like in best and nodes[i].op == nodes[start + like].op:
             out[i] = best[like]
-    return out, least
+    return out

@@ -279,17 +279,12 @@ def _stack(search: _Search, estimator: Estimator, side: float, report: Report) -
     if found is None:
         return
     stacks = stacked(search.graph, found, search.wafer, side, RESIDENT)
-    for attempt in range(STACKS):
-        weighed: list[tuple[float, int, Assignment, dict[int, Choice]]] = []
-        for number, (region_of, sizes) in enumerate(islice(stacks, WEIGHED)):
-            report("plan", (attempt + number / WEIGHED) / STACKS)
-            a = Assignment(region_of, sizes)
-            chosen, cycles = search.along(estimator, a, found)
-            weighed.append((cycles, number, a, chosen))
-        for _, _, a, chosen in sorted(weighed, key=lambda w: w[:2]):
-            search.build(estimator, a, pinned=chosen)
-            if search.best is not None:
-                return
+    for attempt, (region_of, sizes) in enumerate(islice(stacks, STACKS)):
+        report("plan", attempt / STACKS)
+        a = Assignment(region_of, sizes)
+        search.build(estimator, a, pinned=search.along(estimator, a, found))
+        if search.best is not None:
+            return
 
 
 def _tighten(search: _Search, estimator: Estimator, report: Report) -> None:
@@ -351,8 +346,8 @@ class _Search:
         ways = beam.run(nodes)
         return ways[0].choices() if ways else {}
 
-    def along(self, estimator: Estimator, a: Assignment, alike: Layers) -> tuple[dict[int, Choice], float]:
-        """Choices for all nodes of layers that are alike, weighed together, and the cycles of one layer."""
+    def along(self, estimator: Estimator, a: Assignment, alike: Layers) -> dict[int, Choice]:
+        """Choices for all nodes of layers that are alike, weighed together."""
         inside = range(alike.start, alike.end)
         one = a.region_of[alike.start + alike.period]
         limits = estimator.limits([i for i in inside if a.region_of[i] == one])
@@ -360,8 +355,8 @@ class _Search:
         whole = {i: by_place[(i - alike.start) % alike.period] for i in inside}
         _, columns, rows = a.sizes[one]
         beam = Beam(self.graph, self.wafer, columns, rows, whole, self.ahead)
-        chosen, cycles = along_layers(beam, alike)
-        return {i: c for i, c in chosen.items() if a.sizes[a.region_of[i]][1:] == (columns, rows)}, cycles
+        chosen = along_layers(beam, alike)
+        return {i: c for i, c in chosen.items() if a.sizes[a.region_of[i]][1:] == (columns, rows)}
 
     def build(
         self,

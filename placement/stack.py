@@ -51,7 +51,8 @@ def stacked(
                 x, y = _even(columns), _even(rows)
                 off = abs(math.log(x * y / side**2)) + math.log(x / y) ** 2
                 found.append((off, columns, rows, each))
-    for _, columns, rows, each in sorted(found):
+    # Among equals the larger: fewer hand-overs.
+    for _, columns, rows, each in sorted(found, key=lambda f: (f[0], -f[1] * f[2])):
         count = -(-layers.count // each)
         across = wafer.width // columns
         spare = wafer.height - before - after - rows * -(-count // across)

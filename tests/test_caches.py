@@ -130,6 +130,7 @@ def test_a_long_cache_is_attended_to_in_blocks(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(maxima, "LAYERS", 1)
     made = compile_model(attention(), wafer="8x8", capacity=maxima.SHORT)
     assert any("k.block" in n.op.size for n in made.graph.nodes)
+    assert not {"k.block", "k.in"} & set(made.graph.nodes[-1].op.size)  # its result is computed once
     program, guarded = made.program, prepare(made.plan, guard=True)
     # The blocks' maxima are far apart.
     for number, (feed, right) in enumerate(attended(3 * maxima.BLOCK + 1, scale=20)):
