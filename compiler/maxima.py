@@ -51,14 +51,15 @@ def local_maxima(graph: Graph) -> Graph:
             continue
         operand, weights, scores = found
         (over,) = node.op.reduced
-        blocked, scores = _in_blocks(node.op, over), _cut(scores, over, _names(node.op, over))
-        node = replace(node, op=blocked)
-        rows = product([node.op.size[a] for a in access_axes(scores) if a not in _names(node.op, over)])
+        names = _names(over)
+        scores = _cut(scores, over, names)
+        node = replace(node, op=_in_blocks(node.op, over, names))
+        rows = product([node.op.size[a] for a in access_axes(scores) if a not in names])
         if rows > MOST_ROWS or len(readers[weights.output]) > 1 or weights.output in graph.results:
             nodes.append(node)
             continue
         w = Writer(node, tensors, constants)
-        _product(w, operand, (weights.inputs[0], scores), _names(node.op, over))
+        _product(w, operand, (weights.inputs[0], scores), names)
         nodes += w.nodes
     return replace(graph, nodes=tuple(nodes), tensors=tensors, constants=constants)
 
@@ -89,7 +90,7 @@ def _weighed(graph: Graph, node: Node, makers: dict[str, list[int]]) -> tuple[in
     return None
 
 
-def _names(op: Op, over: str) -> tuple[str, str]:
+def _names(over: str) -> tuple[str, str]:
     """Of the axes that `over` is cut into: the blocks, and the positions in a block."""
     return f"{over}.block", f"{over}.in"
 
@@ -99,9 +100,8 @@ def _cut(access: Access, over: str, names: tuple[str, str]) -> Access:
     return tuple(e.substitute(over, Affine(((block, BLOCK), (inside, 1)))) for e in access)
 
 
-def _in_blocks(op: Op, over: str) -> Op:
+def _in_blocks(op: Op, over: str, names: tuple[str, str]) -> Op:
     """The product with the axis `over` as blocks of positions."""
-    names = _names(op, over)
     axes: list[tuple[str, int]] = []
     for a, n in op.axes:
         axes += [(names[0], n // BLOCK), (names[1], BLOCK)] if a == over else [(a, n)]

@@ -89,7 +89,7 @@ def options(
     likely = _likely(found, sources, 0, columns, rows, limits, later, 0.0)
     out = [option(op, c, sources, limits, wafer, more) for _, _, _, _, more, c in likely]
     # What runs where an operand lies looks bad only beside operands that may have been there for long.
-    more = [c for c in found if c.fixed and all(c is not o.choice for o in out)]
+    more = [c for c in found if c.fixed and all(c != o.choice for o in out)]
     return out + [option(op, c, sources, limits, wafer, later(c)) for c in more]
 
 
