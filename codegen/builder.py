@@ -29,6 +29,11 @@ from .guard import Guard
 from .pairs import dot2, neighbours, only_first, packed
 from .squares import turned
 
+# Bytes ahead of a stream's reads that a processor is asked for, and into which of its caches (LLVM's
+# locality: 3 is the first level, 2 the second). Its own prefetching leaves some of the bandwidth idle.
+AHEAD = ((1024, 3), (3072, 2))
+CACHE_LINE = 64
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -324,6 +329,19 @@ class LLVMBuilder(LLVMArithmetic):
             )
 
         return self._loaded(dtype, self._read(number, pointer, self.lanes, access), self.lanes)
+
+    def prefetch(self, operand: int, places: Sequence[Mapping[str, Value]]) -> None:
+        number = self._operand(operand)
+        dense = self._lane_kind(number) in ("unit", "pairs")
+        if self._guard is not None or self._mask is not None or not dense:
+            return
+        size = self.lanes * self.signature.types[number].bytes * (1 + (self._lane_kind(number) == "pairs"))
+        read, data = ir.Constant(I32_TYPE, 0), ir.Constant(I32_TYPE, 1)
+        for ahead, level in AHEAD:
+            for index in places[:: max(1, CACHE_LINE // size)]:
+                at = self.builder.gep(self._at.pointer(number, index), [_word(ahead)], source_etype=I8_TYPE)
+                given = [at, read, ir.Constant(I32_TYPE, level), data]
+                self.intrinsic("llvm.prefetch.p0", ir.VoidType(), given)
 
     def load_square(self, operand: int, index: Mapping[str, Value], axis: str) -> Sequence[Value]:
         number = self._operand(operand)

@@ -6,7 +6,8 @@ between two calls.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from .share import share
 from .sweeps import Part, Sweep
 
 CALL = 3_000_000  # the work of a call that is worth more than one thread: some 30 microseconds
-
+RUN = 32  # sweeps between two meetings of the threads at most
 
 Homes = Mapping[int, Home]
 
@@ -49,13 +50,12 @@ def _calls(part: Part, homes: Homes, kernels: dict[Kernel, int], lanes: int, dot
     pool = Pool()
     groups: list[Entry] = []
     sweeps, found = part.sweeps, list[Ints]()
-    for i, s in enumerate(sweeps):
+    for s, barrier in zip(sweeps, barriers(sweeps, homes), strict=True):
         words = [0] * GroupWords.SIZE
         words[GroupWords.ITEMS] = len(s.boxes.items) - 1
         words[GroupWords.SWEEPS] = 1
         words[GroupWords.SHARED] = int(s.shared)
-        follows = i + 1 < len(sweeps)
-        words[GroupWords.BARRIER] = int(follows and (s.shared or sweeps[i + 1].shared))
+        words[GroupWords.BARRIER] = int(barrier)
         table = pool.table([_sweep(s, homes, pool, kernels, lanes, dot2, found)])
         groups.append(Entry(words, {int(GroupWords.TABLE): table}))
     section = pool.table(groups), len(groups)
@@ -70,6 +70,47 @@ def _calls(part: Part, homes: Homes, kernels: dict[Kernel, int], lanes: int, dot
         frozenset(lay.tensor for lay in (*part.inputs, *part.outputs) if homes[lay.home].bound),
         sum(s.work for s in sweeps if s.shared) >= CALL,
     )
+
+
+def barriers(sweeps: Sequence[Sweep], homes: Homes) -> list[bool]:
+    """Whether all threads meet after each sweep.
+
+    They do before one that touches the memory of an earlier one, if either is shared: sweeps that are not
+    are all the first thread's.
+    """
+    out = [False] * len(sweeps)
+    since: list[_Touched] = []
+    for i, s in enumerate(sweeps):
+        own = _touched(s, homes)
+        if len(since) == RUN or any(own.meets(other) for other in since):
+            out[i - 1] = True
+            since.clear()
+        since.append(own)
+    return out
+
+
+@dataclass(frozen=True)
+class _Touched:
+    """The memory of a sweep: (first byte, end) of the homes that it reads, but for constants, and writes."""
+
+    reads: tuple[tuple[int, int], ...]
+    writes: tuple[int, int]
+    shared: bool
+
+    def meets(self, other: _Touched) -> bool:
+        """Whether one writes what the other touches, and they may be different threads'."""
+        if not (self.shared or other.shared):
+            return False
+        pairs = [(self.writes, r) for r in (*other.reads, other.writes)]
+        pairs += [(other.writes, r) for r in self.reads]
+        return any(a[0] < b[1] and b[0] < a[1] for a, b in pairs)
+
+
+def _touched(s: Sweep, homes: Homes) -> _Touched:
+    *reads, writes = [homes[v.home] for v in s.views]
+    own = writes.offset, writes.offset + writes.bytes
+    others = {(h.offset, h.offset + h.bytes) for h in reads if h.kind != "constant"}
+    return _Touched(tuple(sorted(others)), own, s.shared)
 
 
 def _placed(lay: Lay, homes: Homes) -> Placed:

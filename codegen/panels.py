@@ -11,19 +11,23 @@ from math import prod
 from ..ir.op import Op
 from .homes import Lay, Panel, View
 
-ROWS_WIDTH, ROW_WIDTH = 2, 8  # vectors in a panel: for several rows of the result, for one
+ROWS_WIDTH = 2  # vectors in a panel for several rows of the result
+ROW_WIDTHS = (8, 6)  # and for one
 
 Axis = tuple[str, int]  # and its size
 
 
 def panel_width(op: Op, operands: Sequence[View], lane: str, lanes: int) -> int:
-    """Elements of a panel along the lane axis."""
+    """Elements of a panel along the lane axis; for one row as the slower of two threads has least to do."""
     rows = prod(
         n
         for a, n in op.axes
         if a not in op.reduced and a != lane and any(not v.strides.get(a) for v in operands)
     )
-    return (ROWS_WIDTH if rows > 1 else ROW_WIDTH) * lanes
+    if rows > 1:
+        return ROWS_WIDTH * lanes
+    panels = {width: -(-op.size[lane] // (width * lanes)) for width in ROW_WIDTHS}
+    return min(ROW_WIDTHS, key=lambda width: (panels[width] + 1) // 2 * width) * lanes
 
 
 def apart(op: Op, v: View, lane: str) -> tuple[list[Axis], list[Axis]]:

@@ -16,6 +16,7 @@ from ..ir.builder import FRESH, JOIN, RESUME
 from ..ir.op import Op
 from ..ir.ops.contract import Contract
 from ..ir.ops.index import Gather
+from ..ir.ops.loops import LONG
 from ..placement.layout import axis_indices
 from ..placement.plan import Step
 
@@ -48,9 +49,17 @@ def across(step: Step) -> str:
     Partial results of a few iterations each are summed in every lane of its own.
     """
     op = step.op
-    if step.part and not _any_order(op) and any(op.size[a] >= WIDE for a in access_axes(op.write)):
-        return ""
+    if step.part and not _any_order(op):
+        wide = any(op.size[a] >= WIDE for a in access_axes(op.write))
+        if wide or (step.part == op.across and _partial(step) < LONG):
+            return ""
     return op.across
+
+
+def _partial(step: Step) -> int:
+    """Iterations of the axis `part` in one partial result."""
+    a = step.part
+    return step.split.tile(a, step.op.size[a]) * step.split.time_ways(a)
 
 
 def lane_of(step: Step) -> str:
@@ -81,11 +90,7 @@ def orders(step: Step) -> tuple[Order, ...]:
     exact = op.out_type == op.accumulate if isinstance(op, Contract) else True
     if resumes and exact and timed in ([], [*op.reduced[:1]]):
         timed = []
-    parts = (
-        _chunks(op, step.part, split.tile(step.part, op.size[step.part]) * split.time_ways(step.part))
-        if step.part
-        else [(0, 0)]
-    )
+    parts = _chunks(op, step.part, _partial(step)) if step.part else [(0, 0)]
     if step.part and not timed and not across(step):
         chunk = parts[0][1]
         rest = prod(op.size[a] for a in op.reduced if a != step.part)

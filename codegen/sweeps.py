@@ -32,6 +32,7 @@ ONCE = Order((Stage({}, FRESH),))
 STRIDED = 8.0  # cost of an access to elements that are apart, against one to neighbours
 TURNED = 2.0  # of a copy's reads of such elements, which are turned in registers
 BOUND = 1 << 16  # bytes from which an input or output is used where the caller has it
+FETCH = 2  # elements that a vector instruction takes while a byte comes from memory
 REUSE = 4  # reads of an operand that pay for standing it in panels
 
 
@@ -50,7 +51,7 @@ class Sweep:
     part: str
     chunk: int
     boxes: Boxes
-    work: int  # elements that pass through vector instructions
+    work: int  # elements that pass through vector instructions, or that are fetched in the same time
     shared: bool  # whether that is worth more than one thread
     filled: tuple[str, int] = ("", 1)
 
@@ -457,12 +458,17 @@ class Sweeping:
         made: Boxes,
         filled: tuple[str, int] = ("", 1),
     ) -> None:
-        work = sum(int(w.elements) for w in op.work(op.size))
+        work = sum(int(w.elements) for w in op.work(op.size)) + FETCH * self._fetched(op, views)
         for v in views:
             self.stock.touch(v.home, self._number())
         self.sweeps.append(
             Sweep(name, op, lane, tuple(views), sums.part, sums.chunk, made, work, work >= LITTLE, filled)
         )
+
+    def _fetched(self, op: Op, views: Sequence[View]) -> int:
+        """Bytes of constants, which come from the host's main memory."""
+        homes = [(v, self.stock.homes[v.home]) for v in views]
+        return sum(elements_of(op, v) * h.dtype.bytes for v, h in homes if h.kind == "constant")
 
 
 def _starts_evenly(op: Op, sums: Order, names: Mapping[str, str]) -> bool:

@@ -185,6 +185,11 @@ class KernelBuilder(Arithmetic, Protocol):
         """A vector along `lane_axis`; lanes past the tile hold `other`. A zero stride broadcasts."""
         ...
 
+    def prefetch(self, operand: int, places: Sequence[Mapping[str, Value]]) -> None:
+        """Asks for what comes some time after the vectors at `places`, neighbours, of an operand that is read
+        once from its start to its end. This is no access: it may lie past the tensor."""
+        ...
+
     def load_square(self, operand: int, index: Mapping[str, Value], axis: str) -> Sequence[Value]:
         """As many vectors as they have lanes: number j is `load_lanes` at `index` and j further along `axis`.
 

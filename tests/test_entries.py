@@ -164,7 +164,7 @@ def test_products_of_several_rows_take_parts_of_the_panels_of_one() -> None:
     ((home, *one),) = widths["one"]
     ((same, *five),) = widths["five"]
     assert home == same
-    assert (one, five) == ([128, 128], [128, 32])
+    assert (one, five) == ([96, 96], [96, 32])
 
 
 def test_homes_of_entries_share_addresses_only_where_they_never_meet() -> None:

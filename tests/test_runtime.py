@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 from plans import GRAPHS, Model, all_shared, planned
+from waferc.codegen.calls import barriers
+from waferc.codegen.homes import View
 from waferc.codegen.share import share
 from waferc.ir import dtypes
 from waferc.ir.evaluate import evaluate
@@ -67,6 +70,37 @@ def test_the_bits_are_the_same_for_all_threads_and_repeats(
     for threads in (1, 2, 3, 2, 1, 3, None):
         program.reset()
         assert bits(program.run(inputs, threads)) == once
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_threads_meet_between_sweeps_that_touch_the_same_memory(name: str, shared: bool) -> None:
+    p = planned(name, "16x16")
+    with all_shared() if shared else nullcontext():
+        found = share({"main": p}, 16)
+    sweeps, homes = found.entries["main"].sweeps, found.homes
+    met = np.cumsum([0, *barriers(sweeps, homes)])  # how often before each sweep
+
+    def memory(v: View) -> set[int]:
+        home = homes[v.home]
+        return set(range(home.offset, home.offset + home.bytes, 4))
+
+    for j, after in enumerate(sweeps):
+        for i, before in enumerate(sweeps[:j]):
+            own, others = memory(after.views[-1]), memory(before.views[-1])
+            touched = [own & memory(v) for v in before.views] + [others & memory(v) for v in after.views]
+            if any(touched) and (before.shared or after.shared):
+                assert met[i] < met[j], (before.name, after.name)
+
+
+def test_threads_do_not_wait_between_sweeps_that_have_nothing_in_common() -> None:
+    m = Model()
+    x, y = m.tensor("x", (4, 64), dtypes.F32), m.tensor("y", (4, 64), dtypes.F32)
+    products = m.op("MatMul", x, m.normal(1, 64, 32)), m.op("MatMul", y, m.normal(2, 64, 48))
+    graph = m.graph("apart", [x, y], products)
+    with all_shared():
+        found = share({"main": plan(graph, preset("8x8"))}, 16)
+    assert barriers(found.entries["main"].sweeps, found.homes) == [False, False]
 
 
 def test_a_program_takes_as_many_threads_as_there_are_processors(monkeypatch: pytest.MonkeyPatch) -> None:

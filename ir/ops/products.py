@@ -37,14 +37,14 @@ class Shapes:
 # latency busy, and so do twelve. Two vectors to a row: a panel of weights is as wide. Eight and seven
 # rows leave no rest in most images (7, 14, 28, 56) and from 42 rows on in none.
 _PLAIN = {
-    32: Shapes((8, 7, 4, 2, 1), (2,), (8, 4, 2), (4, 1)),
-    16: Shapes((6, 5, 4, 2, 1), (2,), (8, 4, 2), (2, 1)),
+    32: Shapes((8, 7, 4, 2, 1), (2,), (8, 6, 4, 2), (4, 1)),
+    16: Shapes((6, 5, 4, 2, 1), (2,), (8, 6, 4, 2), (2, 1)),
     8: Shapes((2, 1), (2,), (4, 2), (1,)),
 }
 # In chunks, there is a total for each accumulator: fewer rows, so that both stay in registers.
 _CHUNKS = {
-    32: Shapes((6, 4, 2, 1), (2,), (8, 4, 2), ()),
-    16: Shapes((3, 2, 1), (2,), (4, 2), ()),
+    32: Shapes((6, 4, 2, 1), (2,), (8, 6, 4, 2), ()),
+    16: Shapes((3, 2, 1), (2,), (6, 4, 2), ()),
     8: Shapes((1,), (2,), (2,), ()),
 }
 _SMALL = Shapes((1,), (), (), (1,))
@@ -164,14 +164,27 @@ class Products:
         """sums + a * b over the reduced axes in their order."""
 
         def step(inner: Index, carried: Carried) -> Carried:
-            return self._multiply(k, [{**p, **inner} for p in places], carried)
+            at = [{**p, **inner} for p in places]
+            self._prefetch(k, at)
+            return self._multiply(k, at, carried)
 
         def pair(inner: Index, carried: Carried, alone: bool) -> Carried:
-            return self._multiply_pairs(k, [{**p, **inner} for p in places], carried, alone)
+            at = [{**p, **inner} for p in places]
+            self._prefetch(k, at)
+            return self._multiply_pairs(k, at, carried, alone)
 
         if self.paired:
             return fold_pairs(k, self.reduced, sums, pair, within)
         return fold(k, self.reduced, {}, sums, step, within)
+
+    def _prefetch(self, k: KernelBuilder, at: Sequence[Index]) -> None:
+        """Asks for what follows in an operand that is read once: the weights of a single row's product."""
+        kept = [a for a in self.kept if a != k.lane_axis and k.stride_kind(RESULT, a) != "zero"]
+        if not k.lane_axis or kept:
+            return
+        for operand in (0, 1):
+            if k.stride_kind(operand, k.lane_axis) != "zero":
+                k.prefetch(operand, at)
 
     # -- lanes along a reduced axis ---------------------------------------------------
     def _dots(self, k: KernelBuilder, kept: Sequence[str]) -> None:
