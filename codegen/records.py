@@ -147,7 +147,7 @@ class WatchWords(IntEnum):
 
 
 READ_FOREIGN = 4  # a violation besides those of `guard`: SRAM that is not, or no longer, its buffer's
-GRANULE = 16  # bytes of SRAM under one tag; buffers start at its multiples
+GRANULE = 4  # bytes of SRAM under one tag; buffers start at its multiples
 FREE, HOST_TAG = 0, -1  # tags: nobody's SRAM, the host's memory; buffers' are above (see `tags`)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from ..ir.graph import Graph
 from ..ir.op import Op
 from .estimate import cut_extents, estimate, joining_parts
+from .shared import Partner, followed, partners
 from .split import Candidates, Limits, dense, enumerate_cuts, uncut
 from .wafer import Wafer
 
@@ -24,6 +25,7 @@ WORKING = (0.015, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.6)
 PLACES = 8  # where the caches of different layers may lie, each on cores of its own
 SLACK = 1.001  # a choice may keep this much more than the one that its limits come from
 TIME_WAYS = (4, 16, 64, 256)  # cuts of one axis along time that are weighed
+SPARING = 1.25  # times the fewest bytes: what a constant with several readers may take
 PRICES = np.geomspace(1e-4, 1e4, 49)  # cycles per byte
 
 
@@ -42,16 +44,20 @@ class Offer:
 
 def offer(
     op: Op,
-    kept: Sequence[bool],
+    kept: Sequence[bool | None],
     uncut: tuple[str, ...],
     alike: Op | None,
+    others: Sequence[Partner],
     columns: int,
     rows: int,
     wafer: Wafer,
 ) -> Offer:
-    """What the splits of `op` on a region cost. kept: by operand, whether it is a constant of its own.
+    """What the splits of `op` on a region cost.
 
-    uncut, alike: see `Limits`.
+    kept: by operand, whether it is a constant of its own; None: it is another op's, which lies there anyway.
+
+    uncut, alike: see `Limits`. others: readers of the same constants: they are split in the same way, or each
+    keeps its own.
 
     Cuts along time are among them for ops that keep something: they make room for it.
     """
@@ -60,27 +66,51 @@ def offer(
     if any(kept):
         times += [{a: w} for a in c.axes for w in TIME_WAYS if w <= op.size[a]]
     limits = Limits(0, 0, True, uncut, alike)
-    figures = [_figures(op, c, t, kept, limits, wafer) for t in times]
-    cycles, resident, working, cores = np.concatenate(figures, axis=1)
-    share = np.maximum(resident * cores / (columns * rows), resident / PLACES) if uncut else resident
+    apart = [_figures(op, c, t, kept, limits, (), wafer) for t in times]
+    together = [_figures(op, c, {}, kept, limits, others, wafer)] if others else []
+    cycles, resident, working, cores = np.concatenate([*apart, *together], axis=1)
+    share = resident
+    if uncut:  # rectangles of more than half of the cores overlap
+        share = resident * np.where(
+            2 * cores <= columns * rows, np.maximum(cores / (columns * rows), 1 / PLACES), 1
+        )
+    if others:
+        alone = sum(f.shape[1] for f in apart)
+        share = share * np.where(np.arange(len(share)) < alone, 1 + len(others), 1)
     return Offer(cycles, resident, working, share)
 
 
 def _figures(
-    op: Op, c: Candidates, time: Mapping[str, int], kept: Sequence[bool], limits: Limits, wafer: Wafer
+    op: Op,
+    c: Candidates,
+    time: Mapping[str, int],
+    kept: Sequence[bool | None],
+    limits: Limits,
+    others: Sequence[Partner],
+    wafer: Wafer,
 ) -> Any:
-    """[4, legal splits]: cycles, bytes kept and in use, and cores, when cut along `time` besides."""
+    """[4, legal splits]: cycles, bytes kept and in use, and cores, when cut along `time` besides.
+
+    others: ops that must be able to follow.
+    """
     n = c.ways.shape[1]
     cut, tiles = cut_extents(op, c, time)
     held = {a: extent * time.get(a, 1) for a, extent in tiles.items()}
     space = {a: ways // time.get(a, 1) for a, ways in cut.items()}
-    received = {j: 0.0 for j, own in enumerate(kept) if not own}
+    received = {j: 0.0 for j, own in enumerate(kept) if own is False}
     joined = joining_parts(op, space, wafer)
     legal = np.broadcast_to(np.asarray(dense(op.write, tiles, cut)), (n,))
     legal = legal & np.all([cut[a] <= op.size[a] for a in time] or [np.ones(n, np.bool_)], axis=0)
     steps = int(np.prod(list(time.values())))
-    cycles, resident, working = estimate(op, tiles, held, steps, kept, received, joined, wafer)
-    figures = cycles, resident, limits.in_use(op, held, working), c.ways.prod((0, 2))
+    own = [k is True for k in kept]
+    cycles, resident, working = estimate(op, tiles, held, steps, own, received, joined, wafer)
+    working = limits.in_use(op, held, working)
+    if others:
+        resident = np.broadcast_to(np.asarray(resident, float), (n,))
+        sparing = legal & (resident <= SPARING * np.min(resident, initial=np.inf, where=legal))
+        least = followed(op, c, sparing, others, wafer)
+        legal, working = np.isfinite(least), np.maximum(working, least)
+    figures = cycles, resident, working, c.ways.prod((0, 2))
     return np.stack([np.broadcast_to(np.asarray(v, float), (n,))[legal] for v in figures])
 
 
@@ -164,21 +194,26 @@ def budget(
     own, seen = graph.in_place, set[str]()
     keys: dict[int, Any] = {}
     offers: dict[Any, Offer] = {}
+    with_others = partners(graph, columns, rows)
     for i in nodes:
         n = graph.nodes[i]
         if n.output in own:
             continue  # it runs where its cache is read
-        kept = tuple(t in graph.resident and t not in seen for t in n.inputs)
-        seen.update(n.inputs)
+        kept = tuple(None if t in seen else t in graph.resident for t in n.inputs)
+        seen.update(t for t in n.inputs if t in graph.resident)
         fixed, other = uncut(graph, i), (alike or {}).get(i)
-        keys[i] = (n.op, kept, fixed, other)
-        if keys[i] not in offers:
-            offers[keys[i]] = offer(n.op, kept, fixed, other, columns, rows, wafer)
+        others = with_others.get(i, ())
+        keys[i] = key = (n.op, kept, fixed, other, others)
+        if key not in offers:
+            offers[key] = offer(n.op, kept, fixed, other, others, columns, rows, wafer)
     return Budget(offers, keys, {i: b / (columns * rows) for i, b in _alive(graph, nodes).items()})
 
 
 def _alive(graph: Graph, nodes: Sequence[int]) -> dict[int, int]:
-    """Bytes of all run-time tensors, but for its own result, that are needed when a node runs or later."""
+    """Bytes of all run-time tensors, but for its own result, that are needed when a node runs or later.
+
+    Not of caches: what holds them is among what is kept.
+    """
     last = {t: i for i, n in enumerate(graph.nodes) for t in n.inputs}
     last |= dict.fromkeys((*graph.results, *(past for past, _ in graph.states)), len(graph.nodes))
     alive = set(graph.inputs) - {past for past, _ in graph.states}  # those are kept by who reads them
@@ -186,5 +221,5 @@ def _alive(graph: Graph, nodes: Sequence[int]) -> dict[int, int]:
     for i, n in enumerate(graph.nodes):
         alive = {t for t in alive if last.get(t, -1) >= i}
         out[i] = sum(graph.tensors[t].bytes for t in alive if t != n.output)
-        alive.add(n.output)
+        alive |= {n.output} - graph.in_place.keys()
     return {i: out[i] for i in nodes}

@@ -2,20 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..ir.graph import Graph
 from ..ir.op import Op
-from .follow import follow
+from .estimate import SIDES, estimate
+from .follow import follow, join_split
 from .layout import Grid, Split
 from .shortlist import shortlist
-from .split import Choice, Limits, Source, part_axis
+from .split import Candidates, Choice, Limits, Source, part_axis, tile_elements, to_split
 from .wafer import Wafer
 
 LEAST = 256  # bytes on each core: constants that take less may be kept twice
 WEIGHED = 512  # splits of the reader with the most work that the others may follow
+
+
+@dataclass(frozen=True)
+class Partner:
+    """Another reader of a constant: its op reads it as operand `operand`, the first reader as `first`.
+
+    constant: by operand of `op`, whether it is kept.
+    """
+
+    op: Op
+    operand: int
+    first: int
+    constant: tuple[bool, ...]
+
+
+def partners(graph: Graph, columns: int, rows: int) -> dict[int, tuple[Partner, ...]]:
+    """By the first reader of large constants with several readers: the others."""
+    out: dict[int, tuple[Partner, ...]] = {}
+    for _, places in _large(graph, columns, rows):
+        (first, j), *others = sorted(places)
+        for i, k in others:
+            kept = tuple(t in graph.resident for t in graph.nodes[i].inputs)
+            out[first] = (*out.get(first, ()), Partner(graph.nodes[i].op, k, j, kept))
+    return out
+
+
+def followed(op: Op, c: Candidates, which: Any, others: Sequence[Partner], wafer: Wafer) -> Any:
+    """[candidates]: bytes that the partners use when they run, split as `op` is; infinite where one cannot.
+
+    which: bools, the candidates that are looked at; the rest count as those that cannot.
+    """
+    out = np.full(c.ways.shape[1], np.inf)
+    for i in np.flatnonzero(which):
+        for cuts in dict.fromkeys(to_split(op, c.axes, c.ways[:, i], outer).cuts for outer in SIDES):
+            split = Split(cuts)
+            working = [_working(op, split, p, wafer) for p in others]
+            out[i] = min(out[i], max(working))
+    return out
+
+
+def _working(op: Op, split: Split, p: Partner, wafer: Wafer) -> float:
+    columns, rows, _ = split.grid
+    grid = Grid(columns, rows)
+    found = follow(p.op, p.operand, Source(grid, split, op.reads[p.first], op.axes, 0, 0.0))
+    if found is None or found[1] != grid:
+        return float("inf")
+    tiles = found[0].extents(p.op.axes)
+    received = {j: 0.0 for j, kept in enumerate(p.constant) if not kept}
+    working = float(estimate(p.op, tiles, tiles, 1, p.constant, received, lambda wavelets: 0.0, wafer)[2])
+    if part := part_axis(p.op, found[0]):
+        joined, _ = join_split(p.op, found[0], part, grid)  # partial results and the joined one at once
+        working += tile_elements(p.op.write, joined.extents(p.op.axes)) * p.op.out_type.bytes
+    return working
 
 
 def shared_splits(
@@ -26,15 +82,20 @@ def shared_splits(
     All nodes lie on one region of columns x rows. limits: the first reader's say what a core may keep.
     """
     out: dict[int, Choice] = {}
+    for nodes, places in _large(graph, columns, rows):
+        if not nodes & out.keys():
+            out |= _one_split(graph, places, columns, rows, limits, wafer)
+    return out
+
+
+def _large(graph: Graph, columns: int, rows: int) -> Iterator[tuple[set[int], Sequence[tuple[int, int]]]]:
+    """The readers of each large constant with several: (nodes, their (node, operand))."""
     readers = graph.readers()
     for tensor in graph.constants:
         places = readers.get(tensor, [])
         nodes = {i for i, _ in places}
-        if len(nodes) < 2 or nodes & out.keys() or len(nodes) < len(places):
-            continue
-        if graph.tensors[tensor].bytes >= LEAST * columns * rows:
-            out |= _one_split(graph, places, columns, rows, limits, wafer)
-    return out
+        if 2 <= len(nodes) == len(places) and graph.tensors[tensor].bytes >= LEAST * columns * rows:
+            yield nodes, places
 
 
 def _one_split(

@@ -21,6 +21,7 @@ MOST_AXES = 4  # axes considered for cutting, by size
 MOST_WAYS = 10  # cuts considered per axis and side
 MOST_PAIRED = 5  # of them where an axis of many is cut along both sides
 FINE_WAYS = 24  # as MOST_WAYS, where memory is tight: shares must be even
+FINE_CUTS = (5, 7, 10, 11, 13, 14, 15)  # tried besides divisors there: few cores of 2^n have no share
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,8 @@ def enumerate_cuts(
         options += [(w, 1) for w in useful_ways(size[a], columns, single)]
         options += [(1, w) for w in useful_ways(size[a], rows, single)]
         if (a not in reduced or fine) and not runs_backwards(op, a):
-            for i in useful_ways(size[a], columns, most):
+            more = [w for w in FINE_CUTS if w < min(size[a], columns) and most == FINE_WAYS]
+            for i in dict.fromkeys((*useful_ways(size[a], columns, most), *more)):
                 options += [(i, j) for j in useful_ways(-(-size[a] // i), rows, most)]
         ox = np.array([o[0] for o in options], np.int64)
         oy = np.array([o[1] for o in options], np.int64)

@@ -13,7 +13,7 @@ from .plan import Buffer
 
 ALIGNMENT = 16  # bytes; vector operations want aligned descriptors
 ALWAYS = 1 << 60  # a position that no schedule reaches
-DENSE = 8  # bytes; what every element needs, where room is short
+DENSE = 4  # bytes, or those of an element: where room is short
 TRIES = 4  # orders of buffers tried while some end above the limit
 
 
@@ -121,12 +121,13 @@ def _first_fit(
             clash[: len(alone)] = False
         lo, hi = table["lo"][:i][clash], table["hi"][:i][clash]
         nbytes = b.bytes
+        aligned = max(alignment, b.dtype.bytes)
         address = b.address
         if address < 0 and alone and lasts(b):
             # At the end: what comes and goes has the room behind what the first entry keeps to itself.
-            address = _last_gap(lo, hi, nbytes, code_bytes[b.region], alignment, limit)
+            address = _last_gap(lo, hi, nbytes, code_bytes[b.region], aligned, limit)
         if address < 0:
-            address = _first_gap(lo, hi, nbytes, code_bytes[b.region], alignment)
+            address = _first_gap(lo, hi, nbytes, code_bytes[b.region], aligned)
         if i >= len(alone):
             out[b.number] = replace(b, address=address)
         row = (b.region, x0, y0, x1, y1, b.grid.dx, b.grid.dy, *live, address, address + nbytes)

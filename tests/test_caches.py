@@ -18,8 +18,10 @@ from waferc.compiler import maxima
 from waferc.compiler.errors import UnsupportedModel, UsageError
 from waferc.compiler.pipeline import Compiled, compile_model
 from waferc.ir.op import Array
+from waferc.placement.budget import budget
 from waferc.placement.check import IllegalPlan
 from waferc.placement.plan import Plan
+from waferc.placement.wafer import preset
 from waferc.runtime.load import load, prepare
 from waferc.runtime.program import InputError, Program
 
@@ -65,6 +67,13 @@ def attention(**more: Any) -> bytes:
     outputs = {"mixed": (FLOAT, [1, 2, 1, 8]), **more.get("outputs", {})}
     presents = {f"present.{kind}": (FLOAT, [1, 2, "T", 8]) for kind in ("key", "value")}
     return model_of(nodes, {**new, **caches}, {**outputs, **presents}, **more.get("constants", {}))
+
+
+def test_caches_are_no_load_besides_what_keeps_them() -> None:
+    graph = compile_model(attention(), wafer="8x8", capacity=CAPACITY, until="plan").graph
+    caches = sum(graph.tensors[past].bytes for past, _ in graph.states)
+    b = budget(graph, range(len(graph.nodes)), 8, 8, preset("8x8"))
+    assert max(b.carried.values()) * 64 < caches / 2
 
 
 def attended(calls: int, scale: float = 1.0) -> Iterator[tuple[dict[str, Array], Array]]:

@@ -15,6 +15,7 @@ from waferc.ir.builder import Carried, KernelBuilder, Value
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array
 from waferc.ir.ops.rearrange import Copy
+from waferc.placement import sram as addresses
 from waferc.placement.plan import Buffer, Operand, Plan, Step
 from waferc.placement.planner import plan
 from waferc.placement.wafer import preset
@@ -77,6 +78,15 @@ def test_nothing_is_found_in_a_good_program_and_the_bits_are_the_same(name: str,
     for _ in range(2):
         ours, theirs = guarded.run(inputs, 2), plain.run(inputs, 1)
         assert {n: a.tobytes() for n, a in ours.items()} == {n: a.tobytes() for n, a in theirs.items()}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_nothing_is_found_where_buffers_lie_densely(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is short: a buffer starts where the one before it ends."""
+    monkeypatch.setattr(addresses, "ALIGNMENT", addresses.DENSE)
+    p = plan(GRAPHS[name](), preset("16x16"))
+    assert any(b.address % 16 for b in p.buffers)
+    prepare(p, guard=True).run(inputs_of(p.graph))
 
 
 def half_precision() -> Graph:
