@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "build" / "smollm2.onnx"
 WORDS = ROOT / "build" / "smollm2"
 RESULTS = ROOT / "build" / "bench"
+PACKAGES = ("ir", "placement", "codegen", "runtime", "compiler")
 TOKENS, CAPACITY, ROUNDS = 32, 1024, 12
 PROMPTS = (
     "The capital of France is",
@@ -48,6 +49,7 @@ PROMPTS = (
     "stones that are more than four billion years old. "
     "What the stones told us was that the Moon",
 )
+FULL = ("f32", "128x128")  # where only decoding has room: a prompt is taken token by token
 REQUIRED = {"f32": 1.05, "f16": 0.65, "bf16": 0.65}
 
 Array = NDArray[Any]
@@ -148,12 +150,16 @@ def _logarithms(logits: Array) -> Array:
 
 
 def compiled(weights: str, wafer: str) -> Path:
-    """The program, made if it is not there yet."""
+    """The program, made if it is not there yet or older than the model or waferc."""
     path = RESULTS / f"smollm2-{weights}-{wafer}.wafer"
-    if not path.exists() or path.stat().st_mtime < MODEL.stat().st_mtime:
+    sources = (p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
+    newest = max(p.stat().st_mtime for p in (MODEL, *sources))
+    if not path.exists() or path.stat().st_mtime < newest:
         command = [sys.executable, "-m", "waferc.compiler.cli", "compile", str(MODEL), "-o", str(path)]
         flags = ["--wafer", wafer, "--weights", weights, "--capacity", str(CAPACITY)]
-        entries = ["--entry", "prefill:S=64", "--entry", "decode:S=1"]
+        entries = ["--entry", "decode:S=1"]
+        if (weights, wafer) != FULL:
+            entries = ["--entry", "prefill:S=64", *entries]
         subprocess.run([*command, *flags, *entries], check=True)
     return path
 
