@@ -6,50 +6,37 @@ promising and keeps the one of least predicted cycles that fits.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from ..ir.graph import Graph
-from ..ir.op import Op
-from .ahead import Ahead, Prospects, ahead_of, cycles_ahead, prospects
 from .assemble import Chooser, assemble, code_bytes
-from .beam import Beam, along_layers
 from .beside import Alike, Unlike, alike
 from .budget import budget
-from .choose import choose
 from .critical import critical_path
-from .follow import join_split
+from .estimator import RESIDENT, SMALL, WORKING, Estimator
 from .group import Group, layers
-from .layout import Grid, Region, Split
-from .place import PLACERS, Size, logical_width, make_region
+from .place import PLACERS, Size, logical_width
 from .plan import Plan
-from .repeats import Layers, repeated
+from .repeats import repeated
 from .route import LANES, routed
-from .shared import shared_splits
-from .sizes import FEW, GAIN, climb, likely_side, shapes
-from .split import Choice, Limits, Source, uncut
+from .search import Assignment, Search
+from .sizes import FEW, climb, likely_side, shapes
+from .split import Choice, Limits, Source
 from .stack import stacked
 from .timing import simulate
 from .wafer import Wafer
 
 Report = Callable[[str, float], None]  # (phase, share done)
 
-RESIDENT, WORKING = 0.62, 0.30  # of SRAM: what all constants may take, and one op's working set
-BESIDE = 0.8  # of that set, where another entry's op is split alike: two of its results may be alive
 ROOMY = 0.5  # of all SRAM: where constants take more, plans are made within budgets from the start
-STACKS, WEIGHED = (
-    2,
-    2,
-)  # times that sizes of regions are tried until layers that are alike fit; sizes each time
+ROOM = 0.25  # of a region's SRAM: regions that constants fill more are tried only if there is no larger one
+STACKS = 2  # times that sizes of regions are tried until layers that are alike fit
 ONE_LAYER = 80  # nodes of a decoder whose splits are all weighed together
 ATTEMPTS = 4  # plans made where memory is tight
 MORE = 1.25  # of what a plan is over budget, taken from the next one's: choices come in steps
-RESIDENT_ROLES = ("constant", "state")
-KEPT = 0.8  # of SRAM: where what lasts must end, if other entries want room for what comes and goes
-SMALL = 256  # bytes that any op may keep resident: a few numbers of a bias are no reason to move it
+AREA_PRICE = 1e-4  # cycles per core: among equals, the smaller region
 
 
 class DoesNotFit(ValueError):
@@ -58,130 +45,6 @@ class DoesNotFit(ValueError):
     def __init__(self, message: str, plan: Plan | None = None) -> None:
         super().__init__(message)
         self.plan = plan
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """For each node its region's number; for each region its name and logical size."""
-
-    region_of: tuple[int, ...]
-    sizes: tuple[Size, ...]
-
-
-class Estimator:
-    """Splits and latencies of groups on regions of a given size, remembered by op and sources."""
-
-    def __init__(self, graph: Graph, wafer: Wafer, others: Sequence[Graph] = ()) -> None:
-        self.graph, self.wafer = graph, wafer
-        self._alike = alike(graph, others)
-        self._choices: dict[Any, Choice] = {}
-        self._prospects: dict[Any, Prospects] = {}
-
-    def choice(
-        self,
-        op: Op,
-        sources: Sequence[Source | None],
-        region: int,
-        columns: int,
-        rows: int,
-        limits: Limits,
-        exact: bool = True,
-        ahead: Ahead | None = None,
-        limits_ahead: Limits | None = None,
-    ) -> Choice:
-        """The split of `op` on region number `region` of columns x rows.
-
-        ahead: where its result goes next, and within which limits.
-        """
-        local = tuple(
-            None
-            if s is None
-            else replace(s, region=0 if s.region == region else 1, distance=round(s.distance, -1))
-            for s in sources
-        )
-        # Equal ops whose sources lie alike are split alike, wherever that is in the region.
-        near = [s.grid for s in local if s is not None and s.region == 0 and s.write]
-        x, y = min((g.x for g in near), default=0), min((g.y for g in near), default=0)
-        alike = tuple(s if s is None else replace(s, grid=_moved(s.grid, -x, -y)) for s in local)
-        key = (op, alike, columns, rows, limits, exact, ahead, limits_ahead)
-        if (known := self._choices.get(key)) is not None:
-            grid = _moved(known.grid, x, y)
-            box = grid.box
-            if min(box[:2]) >= 0 and box[2] <= columns and box[3] <= rows:
-                return replace(known, grid=grid)
-            key = (*key, x, y)
-        if key not in self._choices:
-            rest: tuple[Any, ...] = ()
-            if ahead is not None and limits_ahead is not None:
-                there = self._ahead(ahead, columns, rows, limits_ahead)
-                rest = self._later(ahead, op, there), there.least
-            c = choose(op, local, 0, columns, rows, limits, self.wafer, exact, *rest)
-            self._choices[key] = replace(c, grid=_moved(c.grid, -x, -y))
-        c = self._choices[key]
-        return replace(c, grid=_moved(c.grid, x, y))
-
-    def _later(self, ahead: Ahead, op: Op, there: Prospects) -> Callable[[Choice], float]:
-        def later(c: Choice) -> float:
-            return cycles_ahead(ahead, op, c, there, self.wafer) if math.isfinite(c.cycles) else 0.0
-
-        return later
-
-    def _ahead(self, ahead: Ahead, columns: int, rows: int, limits: Limits) -> Prospects:
-        key = (ahead, columns, rows, limits)
-        if key not in self._prospects:
-            self._prospects[key] = prospects(ahead, columns, rows, limits, self.wafer)
-        return self._prospects[key]
-
-    def limits(self, nodes: Sequence[int]) -> dict[int, Limits]:
-        """What each node may keep resident, in proportion to its constants, and use while it runs."""
-        graph = self.graph
-        constants = {
-            i: sum(graph.tensors[t].bytes for t in graph.nodes[i].inputs if t in graph.resident)
-            for i in nodes
-        }
-        total = max(1, sum(constants.values()))
-        resident, working = RESIDENT * self.wafer.sram_bytes, WORKING * self.wafer.sram_bytes
-        return {
-            i: Limits(
-                round(resident * c / total) + SMALL,
-                working * (BESIDE if i in self._alike else 1.0),
-                False,
-                uncut(graph, i),
-                self._alike.get(i),
-            )
-            for i, c in constants.items()
-        }
-
-    def latency(self, groups: Sequence[Group], columns: int, rows: int) -> tuple[float, bool]:
-        """(estimated cycles, whether each op keeps to its limits) of groups on one region."""
-        sources: dict[str, Source] = {}
-        limits = self.limits([i for g in groups for i in g.nodes])
-        total, fits = 0.0, True
-        for i in (i for g in groups for i in g.nodes):
-            n = self.graph.nodes[i]
-            if n.output in self.graph.resident:
-                continue  # a cache is filled where it is read
-            held = [self._source(t, sources) for t in n.inputs]
-            c = self.choice(n.op, held, 0, columns, rows, limits[i], exact=False)
-            total += c.cycles
-            fits = (
-                fits and c.resident <= limits[i].resident * 1.001 and c.working <= limits[i].working * 1.001
-            )
-            split, grid = c.split, c.grid
-            if c.part:
-                split, grid = join_split(n.op, split, c.part, grid)
-            shape = self.graph.tensors[n.output].shape
-            sources[n.output] = Source(grid, split, n.op.write, n.op.axes, 0, 0.0, shape)
-        return total, fits
-
-    def _source(self, tensor: str, sources: Mapping[str, Source]) -> Source | None:
-        if tensor in self.graph.resident:
-            return None
-        return sources.get(tensor, Source(Grid(1, 1), Split(), (), (), 1, 20.0))
-
-
-def _moved(grid: Grid, x: int, y: int) -> Grid:
-    return replace(grid, x=grid.x + x, y=grid.y + y)
 
 
 def plan(
@@ -213,7 +76,7 @@ def plan(
             f"({cores:,} cores x {wafer.sram_bytes:,}); try a larger --wafer"
         )
     name = groups[0].name
-    search = _Search(graph, wafer, groups, objective, seed, placer, others)
+    search = Search(graph, wafer, groups, objective, seed, placer, others)
     estimator = Estimator(graph, wafer, others)
     sizes = shapes(wafer)
     sizes = [s for s in sizes if need <= ROOM * s[0] * s[1] * wafer.sram_bytes] or sizes[-1:]
@@ -273,7 +136,7 @@ def _hurried(plan: Plan) -> Plan:
     return made if made.cycles < plan.cycles else plan
 
 
-def _stack(search: _Search, estimator: Estimator, side: float, report: Report) -> None:
+def _stack(search: Search, estimator: Estimator, side: float, report: Report) -> None:
     """Plans with several layers that are alike on each of several regions."""
     found = repeated(search.graph)
     if found is None:
@@ -287,7 +150,7 @@ def _stack(search: _Search, estimator: Estimator, side: float, report: Report) -
             return
 
 
-def _tighten(search: _Search, estimator: Estimator, report: Report) -> None:
+def _tighten(search: Search, estimator: Estimator, report: Report) -> None:
     """Plans on the whole wafer within budgets that account for every op, until one fits.
 
     What a plan is over budget is taken from the next one's.
@@ -309,110 +172,6 @@ def _tighten(search: _Search, estimator: Estimator, report: Report) -> None:
             return
         least = search.excess
         room -= MORE * least
-
-
-ROOM = 0.25  # of a region's SRAM: regions that constants fill more are tried only if there is no larger one
-
-
-class _Search:
-    """The plans built so far: the best that fits, or the nearest to fitting."""
-
-    def __init__(
-        self,
-        graph: Graph,
-        wafer: Wafer,
-        groups: Sequence[Group],
-        objective: str,
-        seed: int,
-        placer: str,
-        others: Sequence[Graph],
-    ) -> None:
-        self.graph, self.wafer, self.groups, self.others = graph, wafer, groups, others
-        self.objective, self.seed, self.placer = objective, seed, placer
-        readers = graph.readers()
-        self.ahead = [ahead_of(graph, i, readers) for i in range(len(graph.nodes))]
-        self.best: Plan | None = None
-        self.nearest: Plan | None = None
-        self.cycles = float("inf")
-        self.excess = 0  # bytes by which the last plan built is over budget
-        self._least_excess = 0
-        self._cores = 0
-
-    def together(self, estimator: Estimator, a: Assignment) -> dict[int, Choice]:
-        """Choices for all nodes of one region, weighed together."""
-        nodes = range(len(self.graph.nodes))
-        _, columns, rows = a.sizes[0]
-        beam = Beam(self.graph, self.wafer, columns, rows, estimator.limits(nodes), self.ahead)
-        ways = beam.run(nodes)
-        return ways[0].choices() if ways else {}
-
-    def along(self, estimator: Estimator, a: Assignment, alike: Layers) -> dict[int, Choice]:
-        """Choices for all nodes of layers that are alike, weighed together."""
-        inside = range(alike.start, alike.end)
-        one = a.region_of[alike.start + alike.period]
-        limits = estimator.limits([i for i in inside if a.region_of[i] == one])
-        by_place = {(i - alike.start) % alike.period: v for i, v in limits.items()}
-        whole = {i: by_place[(i - alike.start) % alike.period] for i in inside}
-        _, columns, rows = a.sizes[one]
-        beam = Beam(self.graph, self.wafer, columns, rows, whole, self.ahead)
-        chosen = along_layers(beam, alike)
-        return {i: c for i, c in chosen.items() if a.sizes[a.region_of[i]][1:] == (columns, rows)}
-
-    def build(
-        self,
-        estimator: Estimator,
-        a: Assignment,
-        looks_ahead: bool = True,
-        limits: Mapping[int, Limits] | None = None,
-        pinned: Mapping[int, Choice] | None = None,
-    ) -> float:
-        """Builds the plan of an assignment; its cycles per call, infinite when it does not fit.
-
-        looks_ahead: splits are chosen with a view to where results go next. limits: of every node where
-        memory is tight, else the estimator's. pinned: choices made beforehand.
-        Optimized for throughput, these are the cycles between calls that follow one another.
-        """
-        graph, wafer = self.graph, self.wafer
-        regions = _regions(wafer, a, self.placer, self.seed)
-        if regions is None:
-            return float("inf")
-        region_of = dict(enumerate(a.region_of))
-        given = dict(limits or {})
-        fixed = dict(pinned or {})
-        if limits is not None:
-            fixed |= shared_splits(graph, regions[0].columns, regions[0].rows, limits, wafer)
-        for r in range(len(regions) if limits is None else 0):
-            given |= estimator.limits([i for i, k in region_of.items() if k == r])
-
-        def choose_split(
-            i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int
-        ) -> Choice:
-            if i in fixed:
-                return fixed[i]
-            ahead = self.ahead[i] if looks_ahead else None
-            next_limits = None if ahead is None else given.get(ahead.node, given[i])
-            op = graph.nodes[i].op
-            return estimator.choice(op, sources, region, columns, rows, given[i], True, ahead, next_limits)
-
-        built = assemble(
-            graph, wafer, regions, region_of, choose_split, self.objective, self.seed, self.others
-        )
-        self.excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
-        if self.others:
-            kept = max((b.address + b.bytes for b in built.buffers if b.role in RESIDENT_ROLES), default=0)
-            self.excess = max(self.excess, kept - round(KEPT * wafer.sram_bytes))
-        if self.excess > 0:
-            if self.nearest is None or self.excess < self._least_excess:
-                self.nearest, self._least_excess = built, self.excess
-            return float("inf")
-        built = routed(built)
-        cycles = built.cycles if self.objective == "latency" else simulate(built).interval(wafer)
-        cores = sum(columns * rows for _, columns, rows in a.sizes)
-        worth = GAIN if cores > self._cores else 1 / GAIN if cores < self._cores else 1.0
-        if cycles < worth * self.cycles:
-            self._cores = cores
-            self.best, self.cycles = built, cycles
-        return cycles
 
 
 def plan_beside(graph: Graph, first: Plan) -> Plan:
@@ -472,17 +231,6 @@ def explain(plan: Plan) -> str:
         f"core ({x}, {y}) needs {int(used.max()):,} bytes, budget {plan.wafer.sram_bytes:,}; "
         f"largest: {largest}; try a larger --wafer"
     )
-
-
-def _regions(wafer: Wafer, a: Assignment, placer: str, seed: int) -> tuple[Region, ...] | None:
-    if len(a.sizes) == 1:
-        name, columns, rows = a.sizes[0]
-        region = make_region(wafer, name, 0, 0, columns, rows)
-        return None if region is None else (region,)
-    return PLACERS[placer](wafer, a.sizes, seed)
-
-
-AREA_PRICE = 1e-4  # cycles per core: among equals, the smaller region
 
 
 def _apart(
