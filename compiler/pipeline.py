@@ -63,6 +63,7 @@ class Compiled:
         self.graphs, self.plans, self.manifest, self.wafer = graphs, plans, manifest, wafer
         self.values, self.hosts, self._imported = imported.values, imported.hosts, imported
         self.phases, self.seconds = phases, seconds
+        self._figures: dict[str, Figures] = {}
 
     @property
     def graph(self) -> Graph:
@@ -78,13 +79,15 @@ class Compiled:
 
     def figures_of(self, entry: str) -> Figures:
         """The totals of one call: cores, tasks, cycles, bytes."""
-        return figures(self.plans[entry], link_bytes(self.plans[entry]))
+        if entry not in self._figures:
+            self._figures[entry] = figures(self.plans[entry], link_bytes(self.plans[entry]))
+        return self._figures[entry]
 
     @cached_property
     def timing(self) -> Timing:
         return simulate(self.plan)
 
-    @cached_property
+    @property
     def figures(self) -> Figures:
         return self.figures_of(next(iter(self.plans)))
 
