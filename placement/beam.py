@@ -48,6 +48,13 @@ class _Way:
     last: tuple[int, Choice] | None
     before: _Way | None
 
+    def at(self, node: int) -> _Way:
+        """This way before it came to a node."""
+        way = self
+        while way.before is not None and way.last is not None and way.last[0] >= node:
+            way = way.before
+        return way
+
     def choices(self) -> dict[int, Choice]:
         out: dict[int, Choice] = {}
         way: _Way | None = self
@@ -201,9 +208,10 @@ def along_layers(beam: Beam, layers: Layers) -> dict[int, Choice]:
     again = min(layers.count, AGAIN)
     for one in found.values():
         known = {start + n * period + i: c for n in range(again) for i, c in one.items()}
-        before, after = (beam.run(range(start, start + n * period), known)[0].end for n in (again - 1, again))
-        if after - before < least:
-            best, least = one, after - before
+        (way, *_) = beam.run(range(start, start + again * period), known)
+        took = way.end - way.at(start + (again - 1) * period).end
+        if took < least:
+            best, least = one, took
     nodes = beam.graph.nodes
     out: dict[int, Choice] = {}
     # A layer cut short before the first one or after the last takes part where its ops are the same.

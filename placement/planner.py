@@ -25,7 +25,7 @@ from .search import Assignment, Search
 from .sizes import FEW, climb, likely_side, shapes
 from .split import Choice, Limits, Source
 from .stack import stacked
-from .timing import simulate
+from .timing import Timing
 from .wafer import Wafer
 
 Report = Callable[[str, float], None]  # (phase, share done)
@@ -111,8 +111,8 @@ def plan(
     useful = len(groups) > 1 and (search.best is None or objective == "throughput")
     if useful and (apart := _apart(groups, estimator, wafer, smaller)) is not None:
         search.build(estimator, apart)
-    if search.best is not None:
-        return _hurried(search.best)
+    if search.best is not None and search.timing is not None:
+        return _hurried(search.best, search.timing)
     if search.nearest is None:
         raise DoesNotFit(
             f"no arrangement of {len(groups)} regions avoids the dead cores of wafer {wafer.name}; "
@@ -121,19 +121,19 @@ def plan(
     raise DoesNotFit(explain(search.nearest), search.nearest)
 
 
-def _hurried(plan: Plan) -> Plan:
+def _hurried(plan: Plan, timing: Timing) -> Plan:
     """The plan with trees first for the moves that a call waits for, if it is quicker then."""
     producer = {s.number: s for s in plan.steps}
     urgent = {
         (s.node, j)
-        for leg in critical_path(plan, simulate(plan, links=False))
+        for leg in critical_path(plan, timing)
         for s in (producer[leg.step],)
         if leg.after >= 0
         for j, o in enumerate(s.operands)
         if any(m.source == producer[leg.after].result for m in o.moves)
     }
     made = routed(replace(plan, urgent=frozenset(urgent)))
-    return made if made.cycles < plan.cycles else plan
+    return made if made.cycles < timing.cycles else plan
 
 
 def _stack(search: Search, estimator: Estimator, side: float, report: Report) -> None:

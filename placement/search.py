@@ -19,7 +19,7 @@ from .route import routed
 from .shared import shared_splits
 from .sizes import GAIN
 from .split import Choice, Limits, Source
-from .timing import simulate
+from .timing import Timing, simulate
 from .wafer import Wafer
 
 RESIDENT_ROLES = ("constant", "state")
@@ -52,6 +52,7 @@ class Search:
         readers = graph.readers()
         self.ahead = [ahead_of(graph, i, readers) for i in range(len(graph.nodes))]
         self.best: Plan | None = None
+        self.timing: Timing | None = None  # of the best
         self.nearest: Plan | None = None
         self.cycles = float("inf")
         self.excess = 0  # bytes by which the last plan built is over budget
@@ -126,12 +127,13 @@ class Search:
                 self.nearest, self._least_excess = built, self.excess
             return float("inf")
         built = routed(built)
-        cycles = built.cycles if self.objective == "latency" else simulate(built).interval(wafer)
+        timing = simulate(built, links=self.objective != "latency")
+        cycles = timing.cycles if self.objective == "latency" else timing.interval(wafer)
         cores = sum(columns * rows for _, columns, rows in a.sizes)
         worth = GAIN if cores > self._cores else 1 / GAIN if cores < self._cores else 1.0
         if cycles < worth * self.cycles:
             self._cores = cores
-            self.best, self.cycles = built, cycles
+            self.best, self.timing, self.cycles = built, timing, cycles
         return cycles
 
 
