@@ -117,13 +117,22 @@ def verdict(e: BaseException) -> tuple[int, str]:
 def _of_ours(e: BaseException) -> int | None:
     """The exit code of an exception of the packages below, which know no exit codes."""
     from ..codegen.artifact import InvalidArtifact
+    from ..ir.graph import TooLarge
     from ..placement.planner import DoesNotFit
     from ..placement.route import Unroutable
     from ..placement.wafer import WaferError
     from ..runtime.play import HostError
     from ..runtime.program import InputError
 
-    table = {InputError: 2, HostError: 3, WaferError: 2, DoesNotFit: 5, Unroutable: 5, InvalidArtifact: 7}
+    table = {
+        InputError: 2,
+        WaferError: 2,
+        HostError: 3,
+        DoesNotFit: 5,
+        TooLarge: 5,
+        Unroutable: 5,
+        InvalidArtifact: 7,
+    }
     return next((code for kind, code in table.items() if isinstance(e, kind)), None)
 
 

@@ -20,15 +20,17 @@ from ..ir.graph import (
     Node,
     Spec,
     Tensor,
+    TooLarge,
     Unsupported,
 )
 from ..ir.op import Array, InvalidOp, identity
 from ..ir.ops.rearrange import make_copy
 from . import unroll
-from .errors import InvalidInput, Refusal, UsageError, quoted, shown
+from .errors import DoesNotFit, InvalidInput, Refusal, UsageError, quoted, shown
 from .functions import DEPTH_LIMIT, body_of, why_unknown
 from .load import array_of, attribute_value, dense
 
+NUMPY_LIMITS = ("array is too big", "Maximum allowed")  # how its errors begin: ValueErrors, no MemoryErrors
 # Of operators without a rule; as `Registered.limits`.
 LIMITS = {
     ("", "If"): "condition known, else the host decides",
@@ -131,6 +133,11 @@ class Builder:
             return
         except InvalidModel as e:
             raise InvalidInput(f"{where}: {shown(str(e), 300)}") from None
+        except (TooLarge, MemoryError, OverflowError, ValueError) as e:
+            if type(e) is ValueError and not str(e).startswith(NUMPY_LIMITS):
+                raise
+            what = str(e) if isinstance(e, TooLarge) else "a tensor has no room in this machine's memory"
+            raise DoesNotFit(f"{where}: {shown(what, 300)}; try smaller sizes") from None
         for name, tensor in zip(node.output, results, strict=False):
             if name and tensor:
                 self.names[name] = tensor

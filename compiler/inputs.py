@@ -11,8 +11,9 @@ import onnx
 from onnx import helper
 
 from ..ir.dtypes import by_onnx
+from ..ir.graph import TooLarge
 from ..ir.op import Array
-from .errors import InvalidInput, UnsupportedModel, UsageError, quoted, shown
+from .errors import DoesNotFit, InvalidInput, UnsupportedModel, UsageError, quoted, shown
 from .expand import Builder
 from .kinds import why_held
 from .load import type_name
@@ -76,7 +77,10 @@ def add_inputs(
     for v in rest:
         dtype = by_onnx(v.type.tensor_type.elem_type)
         if dtype is not None:
-            builder.add_input(v.name, given.shapes.get(v.name) or _static_shape(v, bound), dtype)
+            try:
+                builder.add_input(v.name, given.shapes.get(v.name) or _static_shape(v, bound), dtype)
+            except TooLarge as e:
+                raise DoesNotFit(f"input {quoted(v.name)}: {e}; try smaller sizes") from None
         elif other is not None:
             other(v)
     return rest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from .dtypes import DType
 from .op import Array, Op
 
 FOLD_LIMIT = 1 << 26  # bytes; a constant result larger than this and its operands is not folded
+MOST_BYTES = 1 << 42  # of one tensor: a hundred times what the largest wafer holds
 
 
 class Unsupported(ValueError):
@@ -32,6 +34,10 @@ class DependsOnData(Unsupported):
 
 class InvalidModel(ValueError):
     """The model contradicts itself or the standard."""
+
+
+class TooLarge(ValueError):
+    """A tensor of the model that no wafer holds."""
 
 
 @dataclass(frozen=True)
@@ -249,8 +255,11 @@ class GraphBuilder:
         return name
 
     def tensor(self, hint: str, shape: Sequence[int], dtype: DType) -> str:
+        """A new tensor; TooLarge for one of more than MOST_BYTES."""
+        sizes = tuple(map(int, shape))
+        judge_size(sizes, dtype)
         name = self.fresh(hint)
-        self.tensors[name] = Tensor(name, tuple(map(int, shape)), dtype)
+        self.tensors[name] = Tensor(name, sizes, dtype)
         return name
 
     def constant(self, value: Array, hint: str = "const") -> str:
@@ -289,12 +298,13 @@ class GraphBuilder:
 
     def emit(self, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str = "t") -> str:
         """Adds `op` with a new result of `shape`; returns the result's name."""
+        judge_size(shape, op.out_type)
         empty = 0 in op.size.values()  # no iteration: the same whatever the operands hold
         if empty or (op.folds and all(t in self.constants for t in inputs)):
             operands = [
                 np.zeros(self.shape(t), self.dtype(t).numpy) if empty else self.constants[t] for t in inputs
             ]
-            bytes_out = int(np.prod(shape, dtype=np.int64)) * op.out_type.bytes
+            bytes_out = prod(shape) * op.out_type.bytes
             if bytes_out <= max(FOLD_LIMIT, sum(a.nbytes for a in operands)):
                 if lack := lacking(operands):
                     name = self.fresh(hint)
@@ -309,6 +319,7 @@ class GraphBuilder:
         self, parts: Sequence[tuple[Op, Sequence[str]]], shape: Sequence[int], dtype: DType, hint: str = "t"
     ) -> str:
         """One tensor written by several ops, each its own dense box (Concat, Pad)."""
+        judge_size(shape, dtype)
         if all(t in self.constants for _, inputs in parts for t in inputs):
             if lack := lacking([self.constants[t] for _, inputs in parts for t in inputs]):
                 name = self.fresh(hint)
@@ -323,6 +334,12 @@ class GraphBuilder:
         for op, inputs in parts:
             self.nodes.append(Node(op, tuple(inputs), out_name, self.source))
         return out_name
+
+
+def judge_size(shape: Sequence[int], dtype: DType) -> None:
+    """Raises TooLarge for a tensor of more than MOST_BYTES."""
+    if (nbytes := prod(map(int, shape)) * dtype.bytes) > MOST_BYTES:
+        raise TooLarge(f"{dtype}{list(map(int, shape))} takes {nbytes:,} bytes, no wafer has {MOST_BYTES:,}")
 
 
 Rule = Callable[[GraphBuilder, Spec], Sequence[str]]

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from single import close, golden, model
 from waferc.compiler.errors import (
+    DoesNotFit,
     InputOutput,
     InvalidInput,
     UnsupportedModel,
@@ -398,6 +399,42 @@ def test_types_that_no_core_stores() -> None:
     nodes = [helper.make_node("Equal", ["w", "w"], ["b"], "eq"), helper.make_node("Relu", ["x"], ["y"])]
     with pytest.raises(UnsupportedOperator, match="its input 'w' has element type STRING"):
         import_model(graph_of(nodes, (("", 19),), initializers=(words,)))
+
+
+SIZED = {  # operator -> its inputs but the size, which stands at "n", and its attributes
+    "Range": (["zero", "n", "one"], {}),
+    "ConstantOfShape": (["ns"], {}),
+    "Tile": (["x", "ns"], {}),
+    "Expand": (["one", "ns"], {}),
+    "HannWindow": (["n"], {}),
+    "OneHot": (["x", "n", "pair"], {}),
+    "Pad": (["x", "pads"], {}),
+    "RandomNormal": ([], {"shape": ["n"]}),
+    "DFT": (["rows", "n"], {}),
+    "MelWeightMatrix": (["n", "n", "n", "low", "high"], {}),
+}
+
+
+@pytest.mark.parametrize("size", [10**13, 1 << 62])
+@pytest.mark.parametrize("kind", SIZED)
+def test_a_size_past_all_memory_is_refused_by_node(kind: str, size: int) -> None:
+    inputs, attributes = SIZED[kind]
+    values = {"n": size, "ns": [size], "zero": 0, "one": 1, "pads": [0, size]}
+    named = [numpy_helper.from_array(np.asarray(v, np.int64), k) for k, v in values.items()]
+    floats = {"pair": [0, 1], "low": 0, "high": 10, "rows": np.ones((1, 8, 1))}
+    named += [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in floats.items()]
+    given = {a: [size if d == "n" else d for d in v] for a, v in attributes.items()}
+    nodes = [helper.make_node(kind, inputs, ["h"], "big", **given), helper.make_node("Shape", ["h"], ["y"])]
+    proto = graph_of(nodes, (("", 20),), initializers=tuple(named))
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    with pytest.raises(DoesNotFit, match="'big'") as e:
+        import_model(proto)
+    assert "\n" not in str(e.value) and len(str(e.value)) < 250
+
+
+def test_an_input_past_all_memory_is_refused_by_name() -> None:
+    with pytest.raises(DoesNotFit, match=r"'x'.* takes 36,893,488,147,419,103,232 bytes"):
+        import_model(symbolic(a=1 << 62, b=2))
 
 
 def test_names_are_shown_on_one_line() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..dtypes import I64
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
 from ..op import identity, product
 from .conversion import Where, cast
 from .elementwise import Abs, Add, Div, Mod, Mul, Neg, Sub, apply, scalar_constant
@@ -16,6 +16,8 @@ from .logic import Equal, GreaterOrEqual
 from .order import place_of
 from .rearrange import pick, reshape, slice_axis
 from .reduce import ReduceMax
+
+MOST_ROWS = 64
 
 
 def _without_largest(g: GraphBuilder, x: str, hint: str) -> tuple[str, str]:
@@ -50,6 +52,8 @@ def _det(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     (*outer, n, m) = g.shape(x)
     if n != m or n < 1:
         raise InvalidModel(f"Det of {g.tensors[x]}")
+    if n > MOST_ROWS:
+        raise Unsupported(f"Det of a matrix of {n:,} rows, past {MOST_ROWS}: each is an op of its own")
     x = reshape(g, x, [product(outer), n, n], hint)
     factors: list[str] = []
     while g.shape(x)[1] > 2:
@@ -65,4 +69,4 @@ def _det(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [reshape(g, total, outer, hint)]
 
 
-register("Det", _det, 11)
+register("Det", _det, 11, limits="64 rows at most")

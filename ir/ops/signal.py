@@ -8,7 +8,7 @@ import numpy as np
 
 from ..affine import Access, Affine, axis
 from ..dtypes import by_onnx
-from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
+from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, judge_size, register
 from ..op import Array, identity
 from .contract import Contract
 from .elementwise import Mul, apply, scalar_constant
@@ -134,6 +134,7 @@ def _dft(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         length = int(g.known(spec.inputs[1], "DFT's length").reshape(-1)[0])
     if parts not in (1, 2) or dim == len(shape) - 1 or length < 1:
         raise InvalidModel(f"DFT of {g.tensors[x]} along axis {dim} with length {length}")
+    judge_size([length, parts], g.dtype(x))  # before its factors are looked for
     half = length // 2 + 1
     if inverse and onesided:
         terms = min(size, half)

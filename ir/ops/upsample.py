@@ -16,7 +16,7 @@ import numpy as np
 
 from ..affine import Access, Affine, axis, constant
 from ..dtypes import DType
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
 from ..op import Op, identity, product
 from .contract import Contract, transposed
 from .conversion import cast
@@ -24,6 +24,8 @@ from .elementwise import Add
 from .rearrange import integers, make_copy, reshape, slice_axis
 from .reduce import ReduceSum
 from .window import per_channel
+
+MOST_PHASES = 4096
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def _in_phases(
     g: GraphBuilder, along: Sequence[Spread], outer: Sequence[int], part: Part, dtype: DType, hint: str
 ) -> str:
     """The result, [*outer, *spatial], each phase by its own op; zeros where no tap reaches it."""
+    if (phases := product([s.stride for s in along])) > MOST_PHASES:
+        raise Unsupported(f"a stride of {phases:,} elements in all, past {MOST_PHASES:,}: each is an op")
     places = [(f"y{i}", s.places) for i, s in enumerate(along)]
     parts: list[tuple[Op, Sequence[str]]] = []
     for numbers in combinations(*(range(s.stride) for s in along)):
