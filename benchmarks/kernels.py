@@ -26,9 +26,9 @@ from waferc.ir.ops.activation import Erf, Exp, Relu, Tanh
 from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.elementwise import Add, Elementwise
 from waferc.ir.ops.normalize import LayerNorm, Softmax
+from waferc.ir.ops.pool import MaxPool
 from waferc.ir.ops.rearrange import Copy
 from waferc.ir.ops.reduce import ReduceSum
-from waferc.ir.ops.window import MaxPool
 from waferc.runtime.engine import Code, bitcode, host_dot2, host_lanes
 
 LANES = host_lanes()
@@ -367,7 +367,8 @@ def measure(case: Case) -> tuple[float, float]:
     if case.pairs:
         steps[1][case.lane] = 2
     kinds = stride_kinds(op, steps, case.lane, (False, case.pairs))
-    kernel = kernel_for(op, case.lane, kinds, LANES, part=case.part, dot2=host_dot2())
+    ahead = case.limit == "memory"
+    kernel = kernel_for(op, case.lane, kinds, LANES, part=case.part, dot2=host_dot2(), ahead=ahead)
     code = Code(bitcode(make_module([kernel])))
     (address,) = code.addresses([kernel.symbol])
     axes = kernel.signature.axes

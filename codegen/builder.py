@@ -42,7 +42,7 @@ class Signature:
     strides: for each operand, then the result, what is known along each axis.
     lanes: elements of a vector, whatever their type; a power of two. part: a reduced axis
     whose iterations are summed in chunks (see `KernelBuilder.chunks`), or "". dot2: whether pairs of bf16
-    are multiplied by the host's instruction for them.
+    are multiplied by the host's instruction for them. ahead: whether what is read once is prefetched.
     """
 
     axes: tuple[str, ...]
@@ -54,6 +54,7 @@ class Signature:
     guard: bool = False
     part: str = ""
     dot2: bool = False
+    ahead: bool = False
 
     @property
     def types(self) -> tuple[DType, ...]:
@@ -333,7 +334,7 @@ class LLVMBuilder(LLVMArithmetic):
     def prefetch(self, operand: int, places: Sequence[Mapping[str, Value]]) -> None:
         number = self._operand(operand)
         dense = self._lane_kind(number) in ("unit", "pairs")
-        if self._guard is not None or self._mask is not None or not dense:
+        if not self.signature.ahead or self._mask is not None or not dense:
             return
         size = self.lanes * self.signature.types[number].bytes * (1 + (self._lane_kind(number) == "pairs"))
         read, data = ir.Constant(I32_TYPE, 0), ir.Constant(I32_TYPE, 1)

@@ -21,6 +21,7 @@ from .share import share
 from .sweeps import Part, Sweep
 
 CALL = 3_000_000  # the work of a call that is worth more than one thread: some 30 microseconds
+CACHED = 16 << 20  # bytes of constants that a host's caches may keep from call to call
 RUN = 32  # sweeps between two meetings of the threads at most
 
 Homes = Mapping[int, Home]
@@ -35,8 +36,9 @@ def make_calls(
     """
     shared = share(plans, lanes)
     homes = shared.homes
+    ahead = sum(h.bytes for h in homes.values() if h.kind == "constant") > CACHED
     kernels: dict[Kernel, int] = {}
-    calls = {name: _calls(part, homes, kernels, lanes, dot2) for name, part in shared.entries.items()}
+    calls = {name: _calls(part, homes, kernels, lanes, dot2, ahead) for name, part in shared.entries.items()}
     margins = tuple(
         Margins(h.offset, h.elements, str(h.dtype.numpy), h.fill)
         for h in homes.values()
@@ -46,7 +48,9 @@ def make_calls(
     return Resident(shared.bytes, constants, margins), calls, tuple(kernels)
 
 
-def _calls(part: Part, homes: Homes, kernels: dict[Kernel, int], lanes: int, dot2: bool) -> Calls:
+def _calls(
+    part: Part, homes: Homes, kernels: dict[Kernel, int], lanes: int, dot2: bool, ahead: bool
+) -> Calls:
     pool = Pool()
     groups: list[Entry] = []
     sweeps, found = part.sweeps, list[Ints]()
@@ -56,7 +60,7 @@ def _calls(part: Part, homes: Homes, kernels: dict[Kernel, int], lanes: int, dot
         words[GroupWords.SWEEPS] = 1
         words[GroupWords.SHARED] = int(s.shared)
         words[GroupWords.BARRIER] = int(barrier)
-        table = pool.table([_sweep(s, homes, pool, kernels, lanes, dot2, found)])
+        table = pool.table([_sweep(s, homes, pool, kernels, lanes, dot2, ahead, found)])
         groups.append(Entry(words, {int(GroupWords.TABLE): table}))
     section = pool.table(groups), len(groups)
     fills = np.concatenate([np.zeros((0, 4), np.int64), *found])
@@ -134,13 +138,14 @@ def _sweep(
     kernels: dict[Kernel, int],
     lanes: int,
     dot2: bool,
+    ahead: bool,
     found: list[Ints],
 ) -> Entry:
     """A sweep's record. found: gets what `Calls.fills` holds of it."""
     axes = [a for a, _ in s.op.axes]
     rows = [dict(v.strides) for v in s.views]
     kinds = stride_kinds(s.op, rows, s.lane, [v.pairs for v in s.views])
-    kernel = kernel_for(s.op, s.lane, kinds, lanes, part=s.part, dot2=dot2)
+    kernel = kernel_for(s.op, s.lane, kinds, lanes, part=s.part, dot2=dot2, ahead=ahead)
     layout = kernel.signature.layout
     b = s.boxes
     calls = np.zeros((len(b.mode), layout.words(False)), np.int64)

@@ -14,6 +14,7 @@ from llvmlite import ir
 
 from ..ir.builder import StrideKind
 from ..ir.op import Op
+from ..ir.ops.contract import Contract
 from .builder import LLVMBuilder, Signature
 
 
@@ -82,11 +83,12 @@ def kernel_for(
     guard: bool = False,
     part: str = "",
     dot2: bool = False,
+    ahead: bool = False,
 ) -> Kernel:
     """The kernel that computes a tile of `op`. strides: see `stride_kinds`.
 
     part: a reduced axis whose iterations are summed in chunks of the task's own length, or "".
-    dot2: whether the host has an instruction for pairs of bf16.
+    dot2: whether the host has an instruction for pairs of bf16. ahead: whether weights come from memory.
     """
     if part and part not in op.reduced:
         raise ValueError(f"{op.name}: {part!r} is not reduced, its sum has no chunks")
@@ -96,7 +98,10 @@ def kernel_for(
         )
     axes = tuple(a for a, _ in op.axes)
     native = dot2 and bool(op.paired)
-    signature = Signature(axes, op.in_types, op.out_type, lane_axis, strides, lanes, guard, part, native)
+    ahead = ahead and isinstance(op, Contract)
+    signature = Signature(
+        axes, op.in_types, op.out_type, lane_axis, strides, lanes, guard, part, native, ahead
+    )
     family = f"{type(op).__module__}.{type(op).__qualname__}"
     return Kernel(family, op.key(), float(op.fill), signature, op)
 

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import decoders
 import generate
+import kernels
 import run
 from plot import plot
 
@@ -127,3 +128,8 @@ def test_a_decoder_of_shapes_is_measured() -> None:
 
 def test_every_workload_of_make_bench_has_a_model() -> None:
     assert {w.model for w in run.WORKLOADS.values()} >= set(generate.MODELS)
+
+
+def test_a_kernel_is_measured_against_the_hosts_limit() -> None:
+    seconds, limit = kernels.measure(next(kernels.cases())())
+    assert seconds > 0 and limit > 0
