@@ -62,16 +62,22 @@ def followed(op: Op, c: Candidates, which: Any, others: Sequence[Partner], wafer
 def _working(op: Op, split: Split, p: Partner, wafer: Wafer) -> float:
     columns, rows, _ = split.grid
     grid = Grid(columns, rows)
-    found = follow(p.op, p.operand, Source(grid, split, op.reads[p.first], op.axes, 0, 0.0))
-    if found is None or found[1] != grid:
+    own = _followed_by(p.op, p.operand, op, p.first, split, grid)
+    if own is None:
         return float("inf")
-    tiles = found[0].extents(p.op.axes)
+    tiles = own.extents(p.op.axes)
     received = {j: 0.0 for j, kept in enumerate(p.constant) if not kept}
     working = float(estimate(p.op, tiles, tiles, 1, p.constant, received, lambda wavelets: 0.0, wafer)[2])
-    if part := part_axis(p.op, found[0]):
-        joined, _ = join_split(p.op, found[0], part, grid)  # partial results and the joined one at once
+    if part := part_axis(p.op, own):
+        joined, _ = join_split(p.op, own, part, grid)  # partial results and the joined one at once
         working += tile_elements(p.op.write, joined.extents(p.op.axes)) * p.op.out_type.bytes
     return working
+
+
+def _followed_by(other: Op, j: int, op: Op, operand: int, split: Split, grid: Grid) -> Split | None:
+    """The split with which `other` reads as operand `j`, on the same cores, what `op` reads as `operand`."""
+    found = follow(other, j, Source(grid, split, op.reads[operand], op.axes, 0, 0.0))
+    return found[0] if found is not None and found[1] == grid else None
 
 
 def shared_splits(
@@ -118,10 +124,13 @@ def _one_split(
     for c in weighed:
         if limits.excess(c.resident, c.working) > 1:
             continue
-        held = Source(c.grid, c.split, op.reads[operand], op.axes, 0, 0.0)
-        found = {i: follow(graph.nodes[i].op, j, held) for i, j in places if i != main}
-        others = {i: _fixed(graph.nodes[i].op, *f) for i, f in found.items() if f is not None}
-        if len(others) < len(found) or any(o.grid != c.grid for o in others.values()):
+        found = {
+            i: _followed_by(graph.nodes[i].op, j, op, operand, c.split, c.grid)
+            for i, j in places
+            if i != main
+        }
+        others = {i: _fixed(graph.nodes[i].op, s, c.grid) for i, s in found.items() if s is not None}
+        if len(others) < len(found):
             continue
         if all(_has_room(graph.nodes[i].op, o.split, given[i], limits) for i, o in others.items()):
             return {main: _fixed(op, c.split, c.grid), **others}

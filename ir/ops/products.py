@@ -68,13 +68,17 @@ class Products:
     paired: str = ""
 
     def emit(self, k: KernelBuilder) -> None:
-        kept = [a for a in self.kept if a != k.lane_axis and k.stride_kind(RESULT, a) != "zero"]
+        kept = self._apart(k)
         if k.lane_axis not in self.reduced:
             self._panels(k, kept)
         elif k.part:
             raise ValueError(f"a sum across lanes of {k.lane_axis!r} in chunks of {k.part!r}")
         else:
             self._dots(k, kept)
+
+    def _apart(self, k: KernelBuilder) -> list[str]:
+        """The result's axes that tell its vectors apart."""
+        return [a for a in self.kept if a != k.lane_axis and k.stride_kind(RESULT, a) != "zero"]
 
     def _shapes(self, k: KernelBuilder) -> Shapes:
         return _SMALL if k.small else shapes(k.lanes, self.accumulate, bool(k.part))
@@ -179,8 +183,7 @@ class Products:
 
     def _prefetch(self, k: KernelBuilder, at: Sequence[Index]) -> None:
         """Asks for what follows in an operand that is read once: the weights of a single row's product."""
-        kept = [a for a in self.kept if a != k.lane_axis and k.stride_kind(RESULT, a) != "zero"]
-        if not k.lane_axis or kept:
+        if not k.lane_axis or self._apart(k):
             return
         for operand in (0, 1):
             if k.stride_kind(operand, k.lane_axis) != "zero":
