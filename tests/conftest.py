@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -19,3 +20,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         folder = tempfile.TemporaryDirectory(prefix="waferc-tests-")
         session.config.add_cleanup(folder.cleanup)
         os.environ["WAFERC_CACHE"] = folder.name
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with a cache beside it."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WAFERC_CACHE", str(tmp_path / "cache"))
+    return folder

@@ -88,15 +88,11 @@ def heavy(folder: Path) -> Path:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(here: Path) -> Path:
     """A folder to work in, with the models and a kernel cache of its own."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("WAFERC_CACHE", str(tmp_path / "cache"))
     for make in (perceptron, counter, heavy):
-        make(folder)
-    return folder
+        make(here)
+    return here
 
 
 def waferc(*words: str) -> click.testing.Result:

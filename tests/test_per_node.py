@@ -29,16 +29,6 @@ from waferc.runtime.program import Program
 TINY = ("tiny.onnx", "--dim", "batch=2", "--wafer", "4x4", "--per-node")
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, with a cache beside it."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("WAFERC_CACHE", str(tmp_path / "cache"))
-    return folder
-
-
 def verify(*words: str) -> click.testing.Result:
     return click.testing.CliRunner().invoke(main, ("verify", *words), terminal_width=80)
 
