@@ -388,15 +388,13 @@ def test_what_a_run_may_get_wrong() -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WAFERC_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "chosen.onnx").write_bytes(chosen().SerializeToString())
-    (tmp_path / "branch.onnx").write_bytes(branching().SerializeToString())
-    np.save(tmp_path / "words.npy", WORDS.astype(str))
+def here(here: Path) -> Path:
+    (here / "chosen.onnx").write_bytes(chosen().SerializeToString())
+    (here / "branch.onnx").write_bytes(branching().SerializeToString())
+    np.save(here / "words.npy", WORDS.astype(str))
     good("compile", "chosen.onnx", "--wafer", "4x4", "-o", "chosen.wafer")
     good("compile", "branch.onnx", "--wafer", "4x4", "-o", "branch.wafer")
-    return tmp_path
+    return here
 
 
 ERRORS: list[tuple[int, tuple[str, ...]]] = [

@@ -121,14 +121,12 @@ def test_the_backend_binds_what_is_asked_for_and_no_more() -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WAFERC_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "sum.onnx").write_bytes(summed().SerializeToString())
-    np.save(tmp_path / "zero.npy", np.array([0]))
-    np.save(tmp_path / "one.npy", np.array([1]))
-    np.save(tmp_path / "short.npy", np.array([1], np.int16))
-    return tmp_path
+def here(here: Path) -> Path:
+    (here / "sum.onnx").write_bytes(summed().SerializeToString())
+    np.save(here / "zero.npy", np.array([0]))
+    np.save(here / "one.npy", np.array([1]))
+    np.save(here / "short.npy", np.array([1], np.int16))
+    return here
 
 
 SUM = ("sum.onnx", "--wafer", "4x4")
