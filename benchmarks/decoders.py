@@ -23,8 +23,9 @@ import generate
 import onnx
 from waferc.compiler import compile_model
 from waferc.compiler.errors import WafercError
-from waferc.compiler.paths import path_rows
-from waferc.placement.wafer import Wafer, preset
+from waferc.compiler.show.critical_parts import path_rows
+from waferc.placement.machine.presets import preset
+from waferc.placement.machine.wafer import Wafer
 
 CONTEXT = 2048
 PUBLISHED = {420: 12_732, 540: 13_742, 660: 15_323}  # side of the grid -> cycles of one layer, context 4,096

@@ -16,7 +16,7 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from waferc.codegen.kernels import kernel_for, make_module, stride_kinds
+from waferc.codegen.kernels.kernel import kernel_for, make_module, stride_kinds
 from waferc.ir.affine import Affine, axis
 from waferc.ir.builder import FRESH
 from waferc.ir.count import instructions

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from waferc.compiler.drawing import Drawing, Line, Rectangle, Shape, Text
+from waferc.compiler.show.drawing import Drawing, Line, Rectangle, Shape, Text
 
 LEFT, TOP, WIDTH, BAR, GAP = 150, 50, 640, 13, 10
 MOST = 4.0  # the ratio at the right end; longer bars are cut and say so by their number

@@ -23,7 +23,7 @@ from typing import Any
 import compiling
 import generate
 from plot import plot
-from waferc.placement.wafer import preset
+from waferc.placement.machine.presets import preset
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "bench"

@@ -22,10 +22,10 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from waferc.compiler.bench import measure
-from waferc.compiler.generate import LanguageModel
-from waferc.compiler.peers import FIRST
-from waferc.compiler.text import Tokenizer
+from waferc.compiler.language.generate import LanguageModel
+from waferc.compiler.language.tokens import Tokenizer
+from waferc.compiler.verify.bench import measure
+from waferc.compiler.verify.peers import FIRST
 from waferc.runtime.load import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -155,7 +155,7 @@ def compiled(weights: str, wafer: str) -> Path:
     sources = (p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
     newest = max(p.stat().st_mtime for p in (MODEL, *sources))
     if not path.exists() or path.stat().st_mtime < newest:
-        command = [sys.executable, "-m", "waferc.compiler.cli", "compile", str(MODEL), "-o", str(path)]
+        command = [sys.executable, "-m", "waferc.compiler.cli.main", "compile", str(MODEL), "-o", str(path)]
         flags = ["--wafer", wafer, "--weights", weights, "--capacity", str(CAPACITY)]
         entries = ["--entry", "decode:S=1"]
         if (weights, wafer) != FULL:

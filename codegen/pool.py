@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..placement.layout import Ints
-from .records import Base
+from ..placement.plan.layout import Ints
+from .words import Base
 
 
 @dataclass

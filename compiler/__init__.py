@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .compiled import Compiled
     from .errors import UnsupportedOperator, WafercError
-    from .pipeline import Compiled, compile_model
+    from .pipeline import compile_model
 
 __all__ = ["Compiled", "UnsupportedOperator", "WafercError", "compile_model"]
 

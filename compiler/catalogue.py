@@ -11,22 +11,12 @@ from typing import Any, cast, get_args
 import onnx
 from onnx import TensorProto
 
-from ..ir.dtypes import (
-    ALL,
-    F8E4M3FN,
-    F8E4M3FNUZ,
-    F8E5M2,
-    F8E5M2FNUZ,
-    SMALL,
-    SUB_BYTE,
-    DType,
-    by_onnx,
-)
+from ..ir.dtypes import ALL, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, SMALL, SUB_BYTE, DType, by_onnx
 from ..ir.graph import REGISTRY
-from .expand import LIMITS
-from .functions import OLDEST_OPSET
-from .importer import OLDEST_DIRECT_OPSET
-from .partition import Place, place
+from .frontend.opsets import OLDEST_DIRECT_OPSET
+from .frontend.standard import OLDEST_OPSET
+from .frontend.walk import LIMITS
+from .host.operators import Place, place
 
 # What the table calls types that come together.
 GROUPS = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..placement.plan import Plan
+    from ..placement.plan.plan import Plan
 
 
 class WafercError(Exception):

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import checker, helper, version_converter
+from onnx import checker
 
 from ..ir import ops
-from ..ir.graph import REGISTRY, Graph
+from ..ir.graph import Graph
 from ..ir.op import Array
 from ..runtime.script import Play
-from . import caches
 from .errors import (
     DoesNotFit,
     InputUnbound,
@@ -32,16 +31,22 @@ from .errors import (
     UsageError,
     shown,
 )
-from .expand import Builder
-from .functions import OLDEST_OPSET, raised, why_unknown, written_out
-from .inputs import Binding, add_inputs
-from .load import load_model, without_weights
-from .partition import Split, place, split_model
+from .frontend import cache_names
+from .frontend.inputs import Binding, add_inputs
+from .frontend.load import load_model, without_weights
+from .frontend.opsets import (
+    converted,
+    domain_of,
+    opsets_of,
+)
+from .frontend.standard import OLDEST_OPSET, raised, why_unknown, written_out
+from .frontend.walk import Builder
+from .host.operators import place
+from .host.partition import Split, split_model
+from .passes import caches
 
 MOST_NODES = 1_000_000  # with functions expanded
-OLDEST_DIRECT_OPSET = 7  # opset 6 differs in how operands broadcast: onnx's converter rewrites it
 
-__all__ = ["Row", "import_model", "survey"]
 assert ops.__all__  # importing the package is what registers the rules
 
 
@@ -58,17 +63,6 @@ class Imported:
     play: Play | None = None
     operators: Sequence[bytes] = ()
     hosts: Sequence[Refusal] = ()
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of `waferc check`. status: "wafer", "host", "unbound" (by --value), "unsupported"."""
-
-    op_type: str
-    domain: str
-    count: int
-    status: str
-    reason: str
 
 
 def import_model(
@@ -104,17 +98,17 @@ def import_entries(
     Raises InputOutput, InvalidInput, InputUnbound where only the values of inputs are missing, UsageError,
     UnsupportedOperator (which lists every refused operator) or UnsupportedModel.
     """
-    proto = _loaded(model, weights)
-    refused = _unknown_operators(proto)
+    proto = loaded(model, weights)
+    refused = unknown_operators(proto)
     if not refused:
-        _check(proto)
+        check_model(proto)
     name = proto.graph.name or "model"
     stored: dict[str, Array] = {}
     values: dict[str, Array] = {}
 
     def built(given: Binding) -> Builder:
-        builder = _build(proto, given, keep_going=bool(refused), stored=stored)
-        if found := _merge(refused, builder.refusals if builder else []):
+        builder = build(proto, given, keep_going=bool(refused), stored=stored)
+        if found := merged(refused, builder.refusals if builder else []):
             if all(r.unbound for r in found):
                 raise InputUnbound(found)
             raise UnsupportedOperator(found)
@@ -122,7 +116,7 @@ def import_entries(
         values.update({n: builder.graph.constants[n] for n in given.values})
         return builder
 
-    pairs = [*states, *(p for p in caches.named_pairs(proto.graph) if p not in states)]
+    pairs = [*states, *(p for p in cache_names.named_pairs(proto.graph) if p not in states)]
 
     def imported(given: Binding) -> Graph:
         if capacity is None:
@@ -142,13 +136,13 @@ def import_entries(
     (given,) = entries.values()
     split = _split(proto, given)
     found = split.found
-    return Imported(found.graphs, split.values, split.play, found.operators, _merge(found.hosts))
+    return Imported(found.graphs, split.values, split.play, found.operators, merged(found.hosts))
 
 
 def _split(proto: onnx.ModelProto, given: Binding) -> Split:
     """The model in stages on the wafer and on the host. Raises as `import_entries`."""
-    split = split_model(_converted(proto), given)
-    if found := _merge(split.found.refusals):
+    split = split_model(converted(proto), given)
+    if found := merged(split.found.refusals):
         if all(r.unbound for r in found):
             raise InputUnbound(found)
         raise UnsupportedOperator(found)
@@ -168,12 +162,12 @@ def _with_capacity(
     if not pairs:
         raise UsageError("--capacity: the model has no caches; name them with --state PAST=PRESENT")
     dims = given.dims
-    symbol = caches.growing(graph, pairs, dims)
+    symbol = cache_names.growing(graph, pairs, dims)
     short, others = None, list[tuple[str, int]]()
     sizes = dict(dims)
     if symbol:
-        total, others = caches.totals(graph, symbol, dims)
-        rows = caches.new_rows(graph, dims) if total else 0
+        total, others = cache_names.totals(graph, symbol, dims)
+        rows = cache_names.new_rows(graph, dims) if total else 0
         one = {**dims, symbol: 1, **dict.fromkeys(total, 1 + rows)}
         short = built(replace(given, dims=one)).finish(name, pairs, grow=True)
         added = caches.added(short, pairs)
@@ -190,58 +184,17 @@ def _with_capacity(
     return caches.in_place(caches.fixed(whole, grown, capacity, others) if grown else whole)
 
 
-def survey(
-    model: str | Path | bytes | onnx.ModelProto,
-    given: Binding | None = None,
-) -> list[Row]:
-    """Every operator of the model, supported or not. Raises only for what is no model at all."""
-    proto = _loaded(model)
-    refused = _unknown_operators(proto)
-    if not refused:
-        _check(proto)
-    builder = _build(proto, given or Binding(), keep_going=True)
-    refusals = _merge(refused, builder.refusals if builder else [])
-    hosts: list[Refusal] = []
-    if builder is None or refusals:
-        split = split_model(_converted(proto), given or Binding())
-        builder, refusals, hosts = split.builder, _merge(split.found.refusals), _merge(split.found.hosts)
-    rows: list[Row] = []
-    for (op_type, domain), count in _operators(proto).items():
-        of_kind = [
-            (r, "unbound" if r.unbound else status)
-            for listed, status in ((refusals, "unsupported"), (hosts, "host"))
-            for r in listed
-            if (r.op_type, r.domain) == (op_type, domain)
-        ]
-        bad = sum(r.count for r, _ in of_kind)
-        rows += [Row(op_type, domain, r.count, status, r.reason) for r, status in of_kind]
-        folded = min(builder.folded.get((op_type, domain), 0), count - bad)
-        if folded:
-            rows.append(Row(op_type, domain, folded, "wafer", "no work: a constant or a renaming"))
-        if count > bad + folded:
-            rows.append(Row(op_type, domain, count - bad - folded, "wafer", ""))
-    return rows
-
-
 # -- the stages -------------------------------------------------------------------------
 
 
-def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
-    return {_domain(o.domain): o.version for o in proto.opset_import}
-
-
-def _domain(name: str) -> str:
-    return "" if name == "ai.onnx" else name
-
-
-def _loaded(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) -> onnx.ModelProto:
+def loaded(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) -> onnx.ModelProto:
     """The model, in an opset that we know. Raises UnsupportedModel, DoesNotFit."""
     proto = load_model(model, weights)
-    version = _opsets(proto).get("")
+    version = opsets_of(proto).get("")
     newest = onnx.defs.onnx_opset_version()
     if version is not None and version < OLDEST_OPSET:
         proto = raised(proto) or proto
-        version = _opsets(proto)[""]
+        version = opsets_of(proto)[""]
     if version is not None and not OLDEST_OPSET <= version <= newest:
         raise UnsupportedModel(f"opset {version}: waferc takes opsets {OLDEST_OPSET} to {newest}")
     if (nodes := written_out(proto)) > MOST_NODES:
@@ -253,7 +206,7 @@ def _rounded(n: int) -> str:
     return f"{n:,}" if n < 10**12 else "more than 10^12"
 
 
-def _check(proto: onnx.ModelProto) -> None:
+def check_model(proto: onnx.ModelProto) -> None:
     try:
         checker.check_model(without_weights(proto))  # pyright: ignore[reportUnknownMemberType]
     except (checker.ValidationError, ValueError) as e:
@@ -261,29 +214,13 @@ def _check(proto: onnx.ModelProto) -> None:
         raise InvalidInput(f"onnx's checker refuses the model: {shown(first, 200)}") from None
 
 
-def _operators(proto: onnx.ModelProto) -> dict[tuple[str, str], int]:
-    """(operator, domain) -> how many nodes, subgraphs included."""
-    found: dict[tuple[str, str], int] = {}
-
-    def walk(graph: onnx.GraphProto) -> None:
-        for node in graph.node:
-            key = (node.op_type, _domain(node.domain))
-            found[key] = found.get(key, 0) + 1
-            for a in node.attribute:
-                for sub in [a.g] if a.HasField("g") else a.graphs:
-                    walk(sub)
-
-    walk(proto.graph)
-    return found
-
-
-def _unknown_operators(proto: onnx.ModelProto) -> list[Refusal]:
+def unknown_operators(proto: onnx.ModelProto) -> list[Refusal]:
     """Operators of the top level that have no rule, no body and no schema that could give one."""
-    opsets = _opsets(proto)
-    local = {(_domain(f.domain), f.name) for f in proto.functions}
+    opsets = opsets_of(proto)
+    local = {(domain_of(f.domain), f.name) for f in proto.functions}
     found: dict[tuple[str, str], list[str]] = {}
     for node in proto.graph.node:
-        key = (_domain(node.domain), node.op_type)
+        key = (domain_of(node.domain), node.op_type)
         if key in local or place(node.op_type, key[0], opsets.get(key[0], 1)) != "unsupported":
             continue
         found.setdefault(key, []).append(node.name or (node.output[0] if node.output else ""))
@@ -293,51 +230,7 @@ def _unknown_operators(proto: onnx.ModelProto) -> list[Refusal]:
     ]
 
 
-def _converted(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in an opset that every one of its operators has a rule for."""
-    have = _opsets(proto).get("", OLDEST_DIRECT_OPSET)
-    used = [kind for kind, domain in _operators(proto) if not domain]
-    # an operator that is older than its rule: one that is newer than `have` is the checker's affair
-    needed = [REGISTRY["", kind].since for kind in used if ("", kind) in REGISTRY]
-    target = max([OLDEST_DIRECT_OPSET, *needed])
-    if have >= target:
-        return proto
-    try:
-        ready = _with_slopes_of_channels(proto) if have < OLDEST_DIRECT_OPSET and "PRelu" in used else proto
-        return version_converter.convert_version(ready, target)
-    except (RuntimeError, ValueError) as e:
-        first = str(e).strip().splitlines()
-        reason = shown(first[0] if first else "no reason given", 160)
-        raise UnsupportedModel(f"opset {have} cannot be converted to {target}: {reason}") from None
-
-
-def _with_slopes_of_channels(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with PRelu's slopes as opset 7 wants them.
-
-    Before it a slope of one dimension was that of the channels, the second dimension; onnx's converter
-    leaves it as it is.
-    """
-    out = onnx.ModelProto()
-    out.CopyFrom(proto)
-    known = onnx.shape_inference.infer_shapes(proto).graph
-    ranks = {t.name: len(t.dims) for t in known.initializer}
-    for v in (*known.input, *known.value_info):
-        if v.type.tensor_type.HasField("shape"):
-            ranks.setdefault(v.name, len(v.type.tensor_type.shape.dim))
-    del out.graph.node[:]
-    for node in proto.graph.node:
-        aligned = onnx.NodeProto()
-        aligned.CopyFrom(node)
-        rank = ranks.get(node.input[0], 0) if node.op_type == "PRelu" else 0
-        if rank > 2 and ranks.get(node.input[1]) == 1:
-            aligned.input[1] = f"{node.output[0]}.slope"
-            names = [node.input[1]], [aligned.input[1]]
-            out.graph.node.append(helper.make_node("Unsqueeze", *names, axes=range(1, rank - 1)))
-        out.graph.node.append(aligned)
-    return out
-
-
-def _build(
+def build(
     proto: onnx.ModelProto,
     given: Binding,
     keep_going: bool,
@@ -348,8 +241,8 @@ def _build(
     stored: initializers that were read before; those read now are added.
     """
     try:
-        ready = _converted(proto)
-        builder = Builder(_opsets(ready), {(_domain(f.domain), f.name): f for f in ready.functions})
+        ready = converted(proto)
+        builder = Builder(opsets_of(ready), {(domain_of(f.domain), f.name): f for f in ready.functions})
         builder.add_initializers(ready.graph, stored)
         add_inputs(builder, ready.graph, given)
         builder.add_nodes(ready.graph.node)
@@ -363,7 +256,7 @@ def _build(
         return None
 
 
-def _merge(*lists: Sequence[Refusal]) -> list[Refusal]:
+def merged(*lists: Sequence[Refusal]) -> list[Refusal]:
     """One refusal per operator and reason."""
     merged: dict[tuple[str, str, str], Refusal] = {}
     known: set[tuple[str, str]] = set()

@@ -12,9 +12,10 @@ from onnx import helper
 from onnx.backend.base import Backend, BackendRep
 
 from ..ir.op import Array
+from .compiled import Compiled
 from .errors import InputUnbound, UsageError, quoted
-from .pipeline import Compiled, compile_model
-from .small_wafers import on_smallest
+from .pipeline import compile_model
+from .verify.small_wafers import on_smallest
 
 
 class WaferRep(BackendRep):

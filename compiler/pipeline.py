@@ -2,145 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from ..codegen import artifact
+from ..codegen.artifact import artifact
 from ..ir.absent import ValuesNeeded
 from ..ir.entries import agreed
 from ..ir.graph import Graph
-from ..ir.op import Array
-from ..placement import planner, route, written
-from ..placement.check import IllegalPlan
-from ..placement.check_entries import judge_entries
-from ..placement.plan import Plan
-from ..placement.timing import Timing, link_bytes, simulate
-from ..placement.wafer import Wafer, WaferError
-from ..placement.wafer import load as load_wafer
-from ..runtime.load import files, prepare
-from ..runtime.program import Program, Staged
-from ..runtime.saved_script import encode_play
-from . import host, plan_cache
-from .errors import DoesNotFit, InvalidInput, UnsupportedModel, UnsupportedOperator, UsageError, quoted
-from .figures import Figures
-from .fuse import fuse_elementwise
+from ..placement.machine.presets import load as load_wafer
+from ..placement.machine.wafer import Wafer, WaferError
+from ..placement.plan.plan import Plan
+from .compiled import Compiled
+from .errors import UnsupportedModel, UnsupportedOperator, UsageError
+from .frontend.inputs import Binding
+from .frontend.load import digest
 from .importer import Imported, import_entries
-from .inputs import Binding
-from .load import digest
-from .passes import simplify
-from .show import figures
-from .weights import narrow_weights, rounded_activations
-
-Until = Literal["graph", "plan", "program"]
-Report = Callable[[str, float], None]
-Timed = Callable[[str, Callable[[], Any]], Any]  # (phase, its work) -> what the work gives
-
-
-class Compiled:
-    """A compiled model: graphs, plans and predicted timing by entry, and the program, made when first needed.
-
-    What is asked of one entry, and does not say of which, is asked of the first. values: of inputs that
-    are constants. hosts: the operators that run on the host, and why.
-    """
-
-    def __init__(
-        self,
-        graphs: Mapping[str, Graph],
-        plans: Mapping[str, Plan],
-        manifest: Mapping[str, Any],
-        phases: Mapping[str, Mapping[str, str]],
-        seconds: dict[str, float],
-        imported: Imported,
-        wafer: Wafer,
-    ) -> None:
-        self.graphs, self.plans, self.manifest, self.wafer = graphs, plans, manifest, wafer
-        self.values, self.hosts, self._imported = imported.values, imported.hosts, imported
-        self.phases, self.seconds = phases, seconds
-        self._figures: dict[str, Figures] = {}
-
-    @property
-    def graph(self) -> Graph:
-        return next(iter(self.graphs.values()))
-
-    @property
-    def plan(self) -> Plan:
-        if not self.graphs:
-            raise UsageError("nothing of the model runs on the wafer; there is no plan")
-        if not self.plans:
-            raise UsageError("compiled to a graph only; there is no plan")
-        return next(iter(self.plans.values()))
-
-    def figures_of(self, entry: str) -> Figures:
-        """The totals of one call: cores, tasks, cycles, bytes."""
-        if entry not in self._figures:
-            self._figures[entry] = figures(self.plans[entry], link_bytes(self.plans[entry]))
-        return self._figures[entry]
-
-    @cached_property
-    def timing(self) -> Timing:
-        return simulate(self.plan)
-
-    @property
-    def figures(self) -> Figures:
-        return self.figures_of(next(iter(self.plans)))
-
-    @cached_property
-    def program(self) -> Program:
-        return self.prepared()
-
-    def prepared(self, threads: int | None = None, guard: bool = False) -> Program:
-        """The program anew; see `runtime.load.prepare`."""
-        play, staged = self._imported.play, None
-        if play is not None:
-            staged = Staged(play, [host.operator(content) for content in self._imported.operators])
-        return prepare(self.plans, threads, guard, self.values, staged)
-
-    @property
-    def runs_on(self) -> Literal["wafer", "host", "mixed"]:
-        """Where a run takes place."""
-        if self._imported.play is None:
-            return "wafer"
-        return "mixed" if self.graphs else "host"
-
-    def run(
-        self, inputs: Mapping[str, Any], threads: int | None = None, entry: str | None = None
-    ) -> dict[str, Array]:
-        """Outputs by name for inputs by name; see `runtime.program.Program.run`."""
-        return self.program.run(inputs, threads, entry)
-
-    def reset(self) -> None:
-        """Sets all states to zero."""
-        self.program.reset()
-
-    def placement(self, entry: str | None = None) -> dict[str, Any]:
-        """What an entry's placement.json holds."""
-        return written.write(self.plan if entry is None else self.plans[entry])
-
-    def save(
-        self, path: str | Path, until: Until = "program", beside: Mapping[str, bytes] | None = None
-    ) -> None:
-        """Writes the artifact: a program, or with `until="plan"` a plan without weights and kernels.
-
-        beside: more entries, which a run does not need.
-        """
-        start = time.perf_counter()
-        described = artifact.describe(self.plans, self.phases, self.wafer)
-        parts: dict[str, bytes | Array] = {**(beside or {}), **described}
-        if (play := self._imported.play) is not None:
-            parts |= encode_play(play)
-            parts |= {f"host/{i}.onnx": content for i, content in enumerate(self._imported.operators)}
-        if until == "program":
-            parts |= artifact.weights(self.plans) | artifact.bound(self.values) | files(self.plans)
-        totals = {name: asdict(self.figures_of(name)) for name in self.plans}
-        artifact.write(path, {**self.manifest, "entries": list(self.plans), "figures": totals}, parts)
-        self.seconds["codegen"] = time.perf_counter() - start
+from .passes.fuse import fuse_elementwise
+from .passes.narrow_weights import narrow_weights, rounded_activations
+from .passes.simplify import simplify
+from .planning import best_plans, constrained_plan
+from .request import Report, Until
 
 
 def compile_model(
@@ -221,11 +106,11 @@ def compile_model(
     plans: dict[str, Plan] = {}
     if until != "graph" and graphs:
         if constraints is None:
-            plans = _best_plans(graphs, machine, optimize, seed, timed, say)
+            plans = best_plans(graphs, machine, optimize, seed, timed, say)
         elif len(graphs) > 1:
             raise UsageError("--constraints is for a program with one entry")
         else:
-            plans = {name: _constrained_plan(g, machine, constraints, timed) for name, g in graphs.items()}
+            plans = {name: constrained_plan(g, machine, constraints, timed) for name, g in graphs.items()}
         for name, plan in plans.items():
             phases[name]["plan"] = str(plan)
     manifest = {
@@ -270,79 +155,3 @@ def _wafer(wafer: str | Wafer) -> Wafer:
         return load_wafer(wafer) if isinstance(wafer, str) else wafer
     except WaferError as e:
         raise UsageError(str(e)) from None
-
-
-def _best_plans(
-    graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, seed: int, timed: Timed, say: Report
-) -> dict[str, Plan]:
-    """The plan that the search finds for the first entry, and those of the others beside it; judged."""
-    (first, graph), *rest = graphs.items()
-    others = [other for _, other in rest]
-    name = timed("plan", lambda: plan_cache.name_of(graph, wafer, optimize, seed, others))
-
-    def search() -> Plan:
-        return planner.plan(graph, wafer, optimize, seed, others=others, report=say)
-
-    plan = _kept_or(name, lambda: plan_cache.kept_plan(name, graph, wafer, others), search, timed)
-    plans = {first: plan}
-    for entry, other in rest:
-        own = timed("plan", lambda g=other: plan_cache.name_of(g, wafer, optimize, seed, beside=name))
-        plans[entry] = _kept_or(
-            own,
-            lambda own=own, g=other: plan_cache.kept_plan(own, g, wafer, beside=plan),
-            lambda g=other: planner.plan_beside(g, plan),
-            timed,
-        )
-    timed("check", lambda: judge_entries(plans))
-    return plans
-
-
-def _kept_or(name: str, kept: Callable[[], Plan | None], search: Callable[[], Plan], timed: Timed) -> Plan:
-    """The plan kept under a name, or what a search finds; judged."""
-    known: Plan | None = timed("plan", kept)
-    if known is not None:
-        try:
-            timed("check", known.check)
-            return known
-        except IllegalPlan:
-            pass  # as good as none
-    try:
-        made: Plan = timed("plan", search)
-    except (planner.DoesNotFit, route.Unroutable) as e:
-        raise _refusal(e) from None
-    timed("check", made.check)
-    plan_cache.keep_plan(name, made)
-    return made
-
-
-def _constrained_plan(graph: Graph, wafer: Wafer, constraints: str | Path, timed: Timed) -> Plan:
-    """The plan that a placement file describes; judged."""
-    where = quoted(str(constraints))
-    try:
-        data = json.loads(Path(constraints).read_text("utf-8"))
-    except ValueError as e:
-        raise InvalidInput(f"{where} is not JSON: {e}") from None
-
-    def build() -> Plan:
-        made = route.routed(written.read(data, graph, wafer, planner.chooser(graph, wafer)))
-        if int(made.sram().max(initial=0)) > wafer.sram_bytes:
-            raise planner.DoesNotFit(planner.explain(made), made)
-        return made
-
-    try:
-        made: Plan = timed("plan", build)
-        timed("check", made.check)
-        return made
-    except (planner.DoesNotFit, route.Unroutable) as e:
-        raise _refusal(e) from None
-    except (written.PlacementError, IllegalPlan) as e:
-        raise InvalidInput(f"{where}: {e}") from None
-
-
-def _refusal(e: planner.DoesNotFit | route.Unroutable) -> DoesNotFit:
-    """The error of a model that has no plan, with the nearest attempt."""
-    if isinstance(e, route.Unroutable):
-        return DoesNotFit(f"{e}; try another --wafer")
-    error = DoesNotFit(str(e))
-    error.plan = e.plan
-    return error

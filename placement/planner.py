@@ -11,22 +11,23 @@ from dataclasses import replace
 from itertools import islice
 
 from ..ir.graph import Graph
-from .assemble import Chooser, assemble, code_bytes
-from .beside import Alike, Unlike, alike
-from .budget import budget
-from .critical import critical_path
-from .estimator import RESIDENT, SMALL, WORKING, Estimator
-from .group import Group, layers
-from .place import PLACERS, Size, logical_width
-from .plan import Plan
-from .repeats import repeated
-from .route import LANES, routed
-from .search import Assignment, Search
-from .sizes import FEW, climb, likely_side, shapes
-from .split import Choice, Limits, Source
-from .stack import stacked
-from .timing import Timing
-from .wafer import Wafer
+from .build.assemble import Chooser, code_bytes
+from .build.regions import PLACERS, Size, logical_width
+from .build.residents import alike
+from .build.routes import LANES, routed
+from .cost.critical_path import critical_path
+from .cost.timing import Timing, cycles_of
+from .machine.wafer import Wafer
+from .plan.plan import Plan
+from .search.budget import budget
+from .search.choices import RESIDENT, Estimator
+from .search.explain import DoesNotFit, explain
+from .search.groups import Group, layers
+from .search.layer_stacks import stacked
+from .search.layers import repeated
+from .search.region_sizes import FEW, climb, likely_side, shapes
+from .search.search import Assignment, Search
+from .splits.choice import Limits
 
 Report = Callable[[str, float], None]  # (phase, share done)
 
@@ -37,14 +38,6 @@ ONE_LAYER = 80  # nodes of a decoder whose splits are all weighed together
 ATTEMPTS = 4  # plans made where memory is tight
 MORE = 1.25  # of what a plan is over budget, taken from the next one's: choices come in steps
 AREA_PRICE = 1e-4  # cycles per core: among equals, the smaller region
-
-
-class DoesNotFit(ValueError):
-    """The model does not fit the wafer; `plan` is the nearest attempt, None where there is not even that."""
-
-    def __init__(self, message: str, plan: Plan | None = None) -> None:
-        super().__init__(message)
-        self.plan = plan
 
 
 def plan(
@@ -133,7 +126,7 @@ def _hurried(plan: Plan, timing: Timing) -> Plan:
         if any(m.source == producer[leg.after].result for m in o.moves)
     }
     made = routed(replace(plan, urgent=frozenset(urgent)))
-    return made if made.cycles < timing.cycles else plan
+    return made if cycles_of(made) < timing.cycles else plan
 
 
 def _stack(search: Search, estimator: Estimator, side: float, report: Report) -> None:
@@ -174,62 +167,12 @@ def _tighten(search: Search, estimator: Estimator, report: Report) -> None:
         room -= MORE * least
 
 
-def plan_beside(graph: Graph, first: Plan) -> Plan:
-    """The plan of another entry of the program whose first entry's plan is `first`.
-
-    What both keep on the cores lies where the first one has it. Raises DoesNotFit where too little room is
-    left, or where the entries are too unlike.
-    """
-    wafer = first.wafer
-    as_first, estimator = Alike(graph, first), Estimator(graph, wafer)
-    limits = {
-        i: replace(one, resident=SMALL, working=WORKING * as_first.room, uncut=())
-        for i, one in estimator.limits(range(len(graph.nodes))).items()
-    }
-
-    def choose_split(
-        i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int
-    ) -> Choice:
-        known = as_first.choice(i)
-        if known is not None:
-            return known
-        return estimator.choice(graph.nodes[i].op, sources, region, columns, rows, limits[i])
-
-    try:
-        region_of = as_first.regions()
-        built = assemble(
-            graph, wafer, first.regions, region_of, choose_split, first.objective, first.seed, beside=first
-        )
-    except Unlike as e:
-        raise DoesNotFit(f"entries cannot share weights: {e}; compile them apart") from None
-    if int(built.sram().max(initial=0)) > wafer.sram_bytes:
-        raise DoesNotFit(explain(built), built)
-    return routed(built)
-
-
 def chooser(graph: Graph, wafer: Wafer) -> Chooser:
     """Chooses splits for nodes of a placement that leaves them open."""
     estimator = Estimator(graph, wafer)
     limits = estimator.limits(range(len(graph.nodes)))
     return lambda i, sources, region, columns, rows: estimator.choice(
         graph.nodes[i].op, sources, region, columns, rows, limits[i]
-    )
-
-
-def explain(plan: Plan) -> str:
-    """Who uses what on the fullest core of a plan that is over budget."""
-    used = plan.sram()
-    core = int(used.argmax())
-    x, y = core % plan.wafer.width, core // plan.wafer.width
-    here = [b for b in plan.buffers if (plan.regions[b.region].on(b.grid) == core).any()]
-    here.sort(key=lambda b: (-b.bytes, b.number))
-    steps = {o.buffer: s for s in plan.steps for o in s.operands} | {s.result: s for s in plan.steps}
-    largest = "; ".join(
-        f"{steps[b.number].name if b.number in steps else b.name} ({b.role} {b.bytes:,})" for b in here[:3]
-    )
-    return (
-        f"core ({x}, {y}) needs {int(used.max()):,} bytes, budget {plan.wafer.sram_bytes:,}; "
-        f"largest: {largest}; try a larger --wafer"
     )
 
 

@@ -47,6 +47,8 @@ def write_entry(name: str, held: bytes) -> None:
 def sources_in(*folders: str) -> str:
     """A digest of all Python sources there: what they make is kept under it, anew when they change."""
     out = hashlib.sha256()
-    for path in (p for f in folders for p in sorted(Path(f).rglob("*.py"))):
-        out.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for folder in folders:
+        for path in sorted(Path(folder).rglob("*.py")):
+            name = path.relative_to(folder).as_posix()
+            out.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return out.hexdigest()

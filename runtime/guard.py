@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ..codegen.guard import READ_OUTSIDE, STALE_READ, WRITE_OUTSIDE
-from ..codegen.records import READ_FOREIGN, WatchWords
-from ..placement.layout import Layout, layout
-from ..placement.plan import Plan, Step
-
-if TYPE_CHECKING:
-    from .literal import Memory, Steps
+from ..codegen.kernels.guard import READ_OUTSIDE, STALE_READ, WRITE_OUTSIDE
+from ..codegen.literal.records import READ_FOREIGN, WatchWords
+from ..placement.plan.layout import Layout, layout
+from ..placement.plan.plan import Plan, Step
+from .sram import Memory
 
 WHAT = {
     READ_OUTSIDE: "read outside its buffer",
@@ -102,3 +101,29 @@ def _misplaced(s: Step, offsets: Any, need: Layout, w: Step) -> tuple[int, int] 
         bad = bad | (low < 0) | (n.hi[number] > h.hi[held]) | (low != offset)
     wrong = np.argwhere(bad & ~empty)
     return (int(wrong[0][2]), int(wrong[0][1])) if len(wrong) else None
+
+
+@dataclass(frozen=True)
+class StepName:
+    """What a message calls a step: its ONNX node, its op, its region, the tensors of its operands."""
+
+    node: str
+    op: str
+    region: int
+    operands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What messages say of a plan's steps. names: by step number. regions: for each region the physical
+    core numbers, int32 [rows, columns]."""
+
+    regions: tuple[Any, ...]
+    names: tuple[StepName, ...]
+
+
+def steps_of(plan: Plan) -> Steps:
+    names = tuple(
+        StepName(s.name, s.op.name, s.region, tuple(o.tensor for o in s.operands)) for s in plan.steps
+    )
+    return Steps(tuple(r.core for r in plan.regions), names)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.records import Base, Calls, Placed
+from ..codegen.host.records import Calls, Placed
+from ..codegen.words import Base
 from ..ir.op import Array
 from .engine import Code
 from .image import Entry, Image

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.artifact import Artifact, InvalidArtifact, dumps, npy
-from ..codegen.records import Calls, Margins, Placed, Resident
+from ..codegen.artifact.artifact import Artifact, InvalidArtifact, dumps, npy
+from ..codegen.host.records import Calls, Margins, Placed, Resident
 from ..ir.graph import Length
 from .judge import TYPES, judge, judge_resident, judge_together
 from .ports import Port, Ports

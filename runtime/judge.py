@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..codegen.artifact import InvalidArtifact
-from ..codegen.records import Base, Calls, GroupWords, Placed, Resident, SweepWords
+from ..codegen.artifact.artifact import InvalidArtifact
+from ..codegen.host.records import Calls, GroupWords, Placed, Resident, SweepWords
+from ..codegen.words import Base
 from ..ir.dtypes import ALL, SMALL
 from ..ir.op import Array
 

@@ -3,71 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..codegen.records import GRANULE, Base, Lowered, Record, Section, Tables, WatchWords
+from ..codegen.literal.records import Lowered, Tables, WatchWords
+from ..codegen.words import Base, Record, Section
 from ..ir.op import Array
-from ..placement.plan import Plan
+from ..placement.plan.plan import Plan
 from .engine import Code
-from .guard import violation
+from .guard import steps_of, violation
 from .ports import Port, ports_of
-from .sram import Arena, arena
-
-
-@dataclass(frozen=True)
-class StepName:
-    """What a message calls a step: its ONNX node, its op, its region, the tensors of its operands."""
-
-    node: str
-    op: str
-    region: int
-    operands: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Which cores are in use, by all entries of a program, and what is used of their SRAM.
-
-    width: of the wafer; core number = y * width + x. cores, used: numbers of the cores in use and the
-    bytes of SRAM used on each, int64 [n].
-    """
-
-    width: int
-    sram_bytes: int
-    cores: Any
-    used: Any
-
-    @property
-    def pitch(self) -> int:
-        """Bytes from core to core."""
-        return -(-self.sram_bytes // GRANULE) * GRANULE
-
-
-@dataclass(frozen=True)
-class Steps:
-    """What messages say of a plan's steps. names: by step number. regions: for each region the physical
-    core numbers, int32 [rows, columns]."""
-
-    regions: tuple[Any, ...]
-    names: tuple[StepName, ...]
-
-
-def memory_of(plans: Sequence[Plan]) -> Memory:
-    wafer = plans[0].wafer
-    used = np.max([p.sram().ravel() for p in plans], axis=0)
-    numbers = [r.core.ravel() for p in plans for r in p.regions]
-    cores = np.unique(np.concatenate(numbers)).astype(np.int64) if numbers else np.zeros(0, np.int64)
-    return Memory(wafer.width, wafer.sram_bytes, cores, used[cores])
-
-
-def steps_of(plan: Plan) -> Steps:
-    names = tuple(
-        StepName(s.name, s.op.name, s.region, tuple(o.tensor for o in s.operands)) for s in plan.steps
-    )
-    return Steps(tuple(r.core for r in plan.regions), names)
+from .sram import Arena, arena, memory_of
 
 
 class Literal:

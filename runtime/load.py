@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..codegen.artifact import SCRIPT, Artifact, InvalidArtifact, by_entry, constants_of, read
+from ..codegen.artifact.artifact import SCRIPT, Artifact, InvalidArtifact, by_entry, constants_of, read
 from ..ir.op import Array
 from .cache import read_entry, sources_in, write_entry
 from .engine import Code, bitcode, host_dot2, host_lanes
@@ -20,8 +20,8 @@ from .program import Idle, Program, Staged
 from .saved_script import decode_play
 
 if TYPE_CHECKING:
-    from ..codegen.kernels import Kernel
-    from ..placement.plan import Plan
+    from ..codegen.kernels.kernel import Kernel
+    from ..placement.plan.plan import Plan
 
 
 def load(
@@ -88,9 +88,9 @@ def prepare(
     if not guard:
         image, native = _lowered(named)
         return _program(image, Code(native), constants_of(named), threads, values or {}, staged)
-    from ..codegen.executor import make_executor
-    from ..codegen.kernels import make_module
-    from ..codegen.tables import make_tables
+    from ..codegen.kernels.kernel import make_module
+    from ..codegen.literal.executor import make_executor
+    from ..codegen.literal.tables import make_tables
     from .guard import judge_in_place
     from .literal import Literal
 
@@ -126,7 +126,7 @@ def _program(
 
 def _lowered(plans: Mapping[str, Plan]) -> tuple[Image, bytes]:
     """The image of a program's plans, and bitcode of all that it calls."""
-    from ..codegen.calls import make_calls
+    from ..codegen.host.calls import make_calls
 
     resident, calls, kernels = make_calls(plans, host_lanes(), host_dot2())
     dot2 = host_dot2() if any(k.op.paired for k in kernels) else None
@@ -149,8 +149,8 @@ def _native(kernels: Sequence[Kernel]) -> bytes:
     name = hashlib.sha256("\0".join(named).encode()).hexdigest() + ".bc"
     made = read_entry(name)
     if made is None:
-        from ..codegen.caller import make_caller
-        from ..codegen.kernels import make_module
+        from ..codegen.host.caller import make_caller
+        from ..codegen.kernels.kernel import make_module
 
         made = bitcode(make_caller(), make_module(kernels))
         write_entry(name, made)

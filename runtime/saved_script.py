@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.artifact import SCRIPT, Artifact, InvalidArtifact, dumps
+from ..codegen.artifact.artifact import SCRIPT, Artifact, InvalidArtifact, dumps
 from ..ir.op import Array
 from .judge import TYPES
 from .ports import Port, Ports

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..codegen.records import GRANULE
-
-if TYPE_CHECKING:
-    from .literal import Memory
+from ..codegen.literal.records import GRANULE
+from ..placement.plan.plan import Plan
 
 PAGE = 4096
 RESERVE = getattr(mmap, "MAP_NORESERVE", 0)
@@ -87,3 +86,30 @@ def _reserve(size: int) -> mmap.mmap:
 
 def _address(memory: mmap.mmap) -> int:
     return np.frombuffer(memory, np.uint8).ctypes.data
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Which cores are in use, by all entries of a program, and what is used of their SRAM.
+
+    width: of the wafer; core number = y * width + x. cores, used: numbers of the cores in use and the
+    bytes of SRAM used on each, int64 [n].
+    """
+
+    width: int
+    sram_bytes: int
+    cores: Any
+    used: Any
+
+    @property
+    def pitch(self) -> int:
+        """Bytes from core to core."""
+        return -(-self.sram_bytes // GRANULE) * GRANULE
+
+
+def memory_of(plans: Sequence[Plan]) -> Memory:
+    wafer = plans[0].wafer
+    used = np.max([p.sram().ravel() for p in plans], axis=0)
+    numbers = [r.core.ravel() for p in plans for r in p.regions]
+    cores = np.unique(np.concatenate(numbers)).astype(np.int64) if numbers else np.zeros(0, np.int64)
+    return Memory(wafer.width, wafer.sram_bytes, cores, used[cores])

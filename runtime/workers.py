@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.records import ENDED, LINE, ControlWords
+from ..codegen.host.records import ENDED, LINE, ControlWords
 from .engine import Code
 
 MOST_THREADS = 64

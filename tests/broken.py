@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 from waferc.ir.graph import Node
-from waferc.placement.layout import Cut, Grid, Region, Split
-from waferc.placement.move import HOST, Detour, DimensionMoves, Move
-from waferc.placement.plan import Buffer, Operand, Plan, Step
+from waferc.placement.plan.layout import Cut, Grid, Region, Split
+from waferc.placement.plan.move import HOST, Detour, DimensionMoves, Move
+from waferc.placement.plan.plan import Buffer, Operand, Plan, Step
 
 
 class Absent(Exception):

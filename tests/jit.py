@@ -8,7 +8,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
-from waferc.codegen.kernels import Kernel, kernel_for, make_module, stride_kinds
+from waferc.codegen.kernels.kernel import Kernel, kernel_for, make_module, stride_kinds
 from waferc.ir.builder import FRESH
 from waferc.ir.op import Array, Op
 from waferc.runtime.engine import host, host_dot2, host_lanes

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from single import by_kernels, close, golden, model
 from waferc.compiler.importer import import_model
-from waferc.compiler.passes import simplify
+from waferc.compiler.passes.simplify import simplify
 from waferc.ir.evaluate import evaluate
 from waferc.ir.op import Array
 

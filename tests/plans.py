@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import waferc.ir.ops  # noqa: F401  (registers the operators)
-from waferc.codegen import blocks, calls, sweeps
+from waferc.codegen.host import blocks, calls, sweeps
 from waferc.ir import dtypes
 from waferc.ir.graph import REGISTRY, Graph, GraphBuilder, Spec
-from waferc.placement import written
-from waferc.placement.plan import Plan
+from waferc.placement.build import placement_file as written
+from waferc.placement.build.routes import routed
+from waferc.placement.judge.judge import judge
+from waferc.placement.machine.presets import preset
+from waferc.placement.machine.wafer import Wafer
+from waferc.placement.plan.plan import Plan
 from waferc.placement.planner import plan
-from waferc.placement.route import routed
-from waferc.placement.wafer import Wafer, preset
 
 
 class Model(GraphBuilder):
@@ -51,7 +53,7 @@ class Model(GraphBuilder):
             tuple(outputs),
             tuple(states),
         )
-        out.check()
+        judge(out)
         return out
 
 

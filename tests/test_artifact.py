@@ -21,11 +21,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import GRAPHS, all_shared, planned
-from waferc.codegen import artifact
-from waferc.codegen.artifact import Artifact, InvalidArtifact, npy, read, write
-from waferc.codegen.records import Base, GroupWords, SweepWords
+from waferc.codegen.artifact import artifact
+from waferc.codegen.artifact.artifact import Artifact, InvalidArtifact, npy, read, write
+from waferc.codegen.host.records import GroupWords, SweepWords
+from waferc.codegen.words import Base
 from waferc.ir.op import Array
-from waferc.placement.plan import Plan
+from waferc.placement.judge.judge import judge
+from waferc.placement.plan.plan import Plan
 from waferc.runtime.cache import cache_folder
 from waferc.runtime.image import Image, decode
 from waferc.runtime.load import files, load, prepare
@@ -70,7 +72,7 @@ def test_a_loaded_program_computes_the_same_bits(good: Path) -> None:
 def test_the_plan_comes_back(good: Path) -> None:
     p, again = planned("mlp", "8x8"), read(good).plan()
     assert str(again) == str(p)
-    again.check()
+    judge(again)
     assert read(good).phases() == {"plan": str(p)}
 
 
@@ -524,7 +526,7 @@ def test_a_state_is_never_the_callers_array() -> None:
     assert present in main.calls.bound
     changed = with_calls(image, bound=main.calls.bound | {past})
     with pytest.raises(InvalidArtifact, match="bound"):
-        changed.check()
+        judge(changed)
 
 
 def test_every_program_passes_its_own_judge() -> None:
@@ -549,7 +551,7 @@ def test_any_word_changed_is_refused_or_stays_inside(data: st.DataObject) -> Non
             relocations[at] = data.draw(odd)
     changed = with_calls(image, words=words, relocations=relocations)
     with contextlib.suppress(InvalidArtifact):
-        changed.check()
+        judge(changed)
 
 
 ODD: list[Any] = [None, -1, 0, 1.5, 1 << 70, "", "x", [], {}, [[]], True, float("nan"), float("inf")]
@@ -661,7 +663,7 @@ def test_loading_a_program_imports_no_planner(good: Path) -> None:
         "waferc.ir.ops",
         "waferc.placement",
         "waferc.compiler",
-        "waferc.codegen.tables",
+        "waferc.codegen.literal.tables",
     )
     assert "waferc.runtime.program" in loaded
     assert [m for m in loaded if m.startswith(unwanted)] == []

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import pytest
 from waferc.compiler import compile_model
-from waferc.compiler.feeds import random_feed
-from waferc.compiler.golden import OnnxRuntime
-from waferc.compiler.verify import Rule, compare
-from waferc.placement.wafer import preset
+from waferc.compiler.verify.call_inputs import random_feed
+from waferc.compiler.verify.compare import Rule, compare
+from waferc.compiler.verify.golden import OnnxRuntime
+from waferc.placement.machine.presets import preset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from plans import GRAPHS, Model, damaged
-from waferc.codegen import kernels
+from waferc.codegen.kernels import kernel as kernels
 from waferc.compiler import compile_model, plan_cache
-from waferc.compiler.passes import simplify
+from waferc.compiler.passes.simplify import simplify
 from waferc.ir import dtypes
 from waferc.ir.graph import Graph
 from waferc.placement import planner
-from waferc.placement.plan import Plan
-from waferc.placement.wafer import Wafer, preset
+from waferc.placement.judge.judge import judge
+from waferc.placement.machine.presets import preset
+from waferc.placement.machine.wafer import Wafer
+from waferc.placement.plan.plan import Plan
 from waferc.runtime.cache import cache_folder, sources_in
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits.onnx"
@@ -80,7 +82,7 @@ def test_a_plan_is_found_again_to_the_byte(graph: str, wafer: str, objective: st
     plan_cache.keep_plan(name, made)
     again = plan_cache.kept_plan(name, model, machine)
     assert again is not None
-    again.check()
+    judge(again)
     assert differences(made, again) == []
 
 

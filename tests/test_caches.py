@@ -13,15 +13,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
-from waferc.codegen.artifact import InvalidArtifact, npy, read, write
-from waferc.compiler import maxima
+from waferc.codegen.artifact.artifact import InvalidArtifact, npy, read, write
+from waferc.compiler.compiled import Compiled
 from waferc.compiler.errors import UnsupportedModel, UsageError
-from waferc.compiler.pipeline import Compiled, compile_model
+from waferc.compiler.passes import blocked_softmax as maxima
+from waferc.compiler.pipeline import compile_model
 from waferc.ir.op import Array
-from waferc.placement.budget import budget
-from waferc.placement.check import IllegalPlan
-from waferc.placement.plan import Plan
-from waferc.placement.wafer import preset
+from waferc.placement.judge.judge import IllegalPlan, judge
+from waferc.placement.machine.presets import preset
+from waferc.placement.plan.plan import Plan
+from waferc.placement.search.budget import budget
 from waferc.runtime.load import load, prepare
 from waferc.runtime.program import InputError, Program
 
@@ -396,8 +397,8 @@ def broken(plan: Plan) -> Iterator[tuple[str, Plan]]:
 
 
 def test_the_judge_refuses_caches_that_are_not_their_past(tokens: Compiled) -> None:
-    tokens.plan.check()
+    judge(tokens.plan)
     for text, plan in broken(tokens.plan):
         with pytest.raises(IllegalPlan) as found:
-            plan.check()
+            judge(plan)
         assert text in str(found.value)

@@ -15,20 +15,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from waferc.ir.dtypes import F32
-from waferc.placement import written
-from waferc.placement.check import IllegalPlan, judge
-from waferc.placement.layout import Grid
-from waferc.placement.move import Move
-from waferc.placement.plan import Buffer, Plan
+from waferc.placement.build import placement_file as written
+from waferc.placement.build.routes import routed
+from waferc.placement.judge.judge import IllegalPlan, judge
+from waferc.placement.machine.presets import preset
+from waferc.placement.plan.layout import Grid
+from waferc.placement.plan.move import Move
+from waferc.placement.plan.plan import Buffer, Plan
 from waferc.placement.planner import plan
-from waferc.placement.route import routed
-from waferc.placement.wafer import preset
 
 
 @pytest.mark.parametrize("wafer", plans.SMALL)
 @pytest.mark.parametrize("graph", plans.GRAPHS)
 def test_a_good_plan_passes(graph: str, wafer: str) -> None:
-    plans.planned(graph, wafer).check()
+    judge(plans.planned(graph, wafer))
 
 
 # Which plan is broken, how, and what the judge must say.
@@ -252,7 +252,7 @@ def around_dead_links() -> Plan:
 
 
 def test_a_plan_around_dead_links_passes() -> None:
-    around_dead_links().check()
+    judge(around_dead_links())
 
 
 def candidates(name: str) -> Iterator[Plan]:

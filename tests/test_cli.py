@@ -21,10 +21,11 @@ import click.testing
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from waferc.compiler import compile_model, console, importer
-from waferc.compiler.bench import Peer, PeerFailed, measure
-from waferc.compiler.cli import ORDER, main
-from waferc.compiler.golden import OnnxRuntime
+from waferc.compiler import compile_model, importer
+from waferc.compiler.cli import console
+from waferc.compiler.cli.main import ORDER, main
+from waferc.compiler.verify.bench import Peer, PeerFailed, measure
+from waferc.compiler.verify.golden import OnnxRuntime
 from waferc.runtime.ports import Port, Ports
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -128,7 +129,7 @@ def test_without_a_verb_there_is_help() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom waferc.compiler.cli import main\n"
+        "import sys\nfrom waferc.compiler.cli.main import main\n"
         "try:\n    main([sys.argv[1], '--help'] if sys.argv[1:] else ['--help'])\n"
         "except SystemExit as e:\n    assert e.code == 0\n"
         "heavy = {'numpy', 'onnx', 'llvmlite', 'networkx', 'PIL', 'onnxruntime'} & set(sys.modules)\n"

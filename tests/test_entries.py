@@ -13,21 +13,23 @@ import click.testing
 import numpy as np
 import pytest
 from plans import Model, all_shared
-from waferc.codegen import artifact
-from waferc.codegen.artifact import InvalidArtifact, read, write
-from waferc.codegen.homes import LINE, Home
-from waferc.codegen.share import Shared, share
-from waferc.codegen.tags import tags_of
-from waferc.compiler.cli import main
+from waferc.codegen.artifact import artifact
+from waferc.codegen.artifact.artifact import InvalidArtifact, read, write
+from waferc.codegen.host.arena import Shared, share
+from waferc.codegen.host.homes import LINE, Home
+from waferc.codegen.literal.tags import tags_of
+from waferc.compiler.cli.main import main
 from waferc.ir import dtypes
 from waferc.ir.absent import absent
 from waferc.ir.entries import agreed
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array
-from waferc.placement.plan import Plan
-from waferc.placement.planner import plan, plan_beside
-from waferc.placement.wafer import preset
+from waferc.placement.judge.judge import judge
+from waferc.placement.machine.presets import preset
+from waferc.placement.plan.plan import Plan
+from waferc.placement.planner import plan
+from waferc.placement.search.second_entry import plan_beside
 from waferc.runtime.guard import GuardViolation
 from waferc.runtime.load import files, load, prepare
 from waferc.runtime.program import InputError, Program
@@ -59,7 +61,7 @@ def planned_together(wafer: str = "16x16") -> Plans:
     first = plan(one, preset(wafer), others=[five])
     plans = {"one": first, "five": plan_beside(five, first)}
     for p in plans.values():
-        p.check()
+        judge(p)
     return plans
 
 
@@ -272,8 +274,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("entries") / "sums.wafer"
     from dataclasses import asdict
 
-    from waferc.compiler.show import figures
-    from waferc.placement.timing import link_bytes
+    from waferc.compiler.show.figures import figures
+    from waferc.placement.cost.timing import link_bytes
 
     plans = planned_together()
     totals = {n: asdict(figures(p, link_bytes(p))) for n, p in plans.items()}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from plans import Model, planned
-from waferc.codegen.records import Base, Record
-from waferc.codegen.tables import make_tables
+from waferc.codegen.literal.tables import make_tables
+from waferc.codegen.words import Base, Record
 from waferc.ir import dtypes
 from waferc.ir.dtypes import DType
 from waferc.ir.graph import Graph
+from waferc.placement.machine.presets import preset
 from waferc.placement.planner import plan
-from waferc.placement.wafer import preset
 from waferc.runtime.load import prepare
 
 # -- moves -------------------------------------------------------------------------------------

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from language import CHAT, byte_tokenizer, byte_tokens
-from waferc.compiler import text as text_module
 from waferc.compiler.errors import ArtifactError, UsageError, VerificationFailed
-from waferc.compiler.generate import LanguageModel, Sampling, generate, language_entries
-from waferc.compiler.text import ChatTemplate, Stream, Tokenizer, UnusableText
+from waferc.compiler.language import tokens as text_module
+from waferc.compiler.language.generate import LanguageModel, Sampling, generate, language_entries
+from waferc.compiler.language.tokens import ChatTemplate, Stream, Tokenizer, UnusableText
 from waferc.ir.op import Array
 from waferc.runtime.ports import Port, Ports
 from waferc.runtime.program import InputError

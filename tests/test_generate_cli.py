@@ -16,9 +16,10 @@ import pytest
 from language import CHAT, byte_tokenizer
 from test_cli import WAFERC, good, perceptron, same_as_golden, waferc
 from test_smollm2 import Decoder
-from waferc.compiler import compile_model, console
-from waferc.compiler import generate as generate_module
-from waferc.compiler.text import Tokenizer
+from waferc.compiler import compile_model
+from waferc.compiler.cli import console
+from waferc.compiler.language import generate as generate_module
+from waferc.compiler.language.tokens import Tokenizer
 from waferc.ir.op import Array
 from waferc.ir.ops.contract import Contract
 from waferc.runtime.homes import Homes

@@ -15,10 +15,10 @@ from waferc.ir.builder import Carried, KernelBuilder, Value
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array
 from waferc.ir.ops.rearrange import Copy
-from waferc.placement import sram as addresses
-from waferc.placement.plan import Buffer, Operand, Plan, Step
+from waferc.placement.build import addresses
+from waferc.placement.machine.presets import preset
+from waferc.placement.plan.plan import Buffer, Operand, Plan, Step
 from waferc.placement.planner import plan
-from waferc.placement.wafer import preset
 from waferc.runtime import sram
 from waferc.runtime.guard import GuardViolation
 from waferc.runtime.load import prepare

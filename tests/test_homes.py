@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plans import GRAPHS, planned, riding
 from test_sweeps import PASSES, forced
-from waferc.codegen.blocks import boxes
-from waferc.codegen.homes import LINE, Home, Panel, View, allocate
-from waferc.codegen.share import share
-from waferc.codegen.sums import Stage, orders
-from waferc.codegen.sweeps import Sweep
+from waferc.codegen.host.arena import share
+from waferc.codegen.host.blocks import boxes
+from waferc.codegen.host.homes import LINE, Home, Panel, View, allocate
+from waferc.codegen.host.sum_order import Stage, orders
+from waferc.codegen.host.sweeps import Sweep
 from waferc.ir import dtypes
 from waferc.ir.builder import FRESH, RESUME
-from waferc.placement.layout import axis_indices
-from waferc.placement.plan import Plan, Step
+from waferc.placement.plan.layout import axis_indices
+from waferc.placement.plan.plan import Plan, Step
 
 Points = list[tuple[int, ...]]
 

@@ -19,8 +19,9 @@ from waferc.compiler.errors import (
     quoted,
     shown,
 )
-from waferc.compiler.importer import Row, import_model, survey
-from waferc.compiler.load import digest, without_weights
+from waferc.compiler.frontend.load import digest, without_weights
+from waferc.compiler.importer import import_model
+from waferc.compiler.survey import Row, survey
 from waferc.ir.evaluate import evaluate
 from waferc.ir.op import Array
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from waferc.codegen import guard
-from waferc.codegen.kernels import Kernel, kernel_for, make_module, stride_kinds
+from waferc.codegen.kernels import guard
+from waferc.codegen.kernels.kernel import Kernel, kernel_for, make_module, stride_kinds
 from waferc.ir.affine import Affine, axis
 from waferc.ir.dtypes import (
     ALL,

@@ -69,7 +69,7 @@ def test_file_keeps_the_rules(path: Path) -> None:
 @pytest.mark.parametrize(
     "source, path, message",
     [
-        ("from ..placement.plan import Plan", "ir/graph.py", "ir imports waferc.placement.plan"),
+        ("from ..placement.plan import Plan", "ir/graph.py", "ir imports waferc.placement.plan.plan"),
         ("from ...codegen import kernels", "ir/ops/window.py", "ir imports waferc.codegen"),
         ("import onnx", "runtime/executor.py", "runtime imports onnx"),
         ("from onnx import helper", "ir/graph.py", "ir imports onnx"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from waferc.ir.affine import Access, Affine, Interval, axis
-from waferc.placement.layout import Cut, Grid, Layout, Region, Side, Split, axis_indices, layout, whole
+from waferc.placement.plan.layout import Cut, Grid, Layout, Region, Side, Split, axis_indices, layout, whole
 
 Axes = tuple[tuple[str, int], ...]
 

@@ -13,13 +13,15 @@ from waferc.ir.affine import Access, Affine, axis
 from waferc.ir.dtypes import F32
 from waferc.ir.ops.elementwise import Neg
 from waferc.ir.ops.reduce import ReduceSum
-from waferc.placement.delivery import TREE_COLOURS, delivery
-from waferc.placement.fabric import Ends, ends, load, need_elements
-from waferc.placement.follow import follow, join_split
-from waferc.placement.layout import Cut, Grid, Layout, Split, layout
-from waferc.placement.move import Move, combining, derive, identical, records
-from waferc.placement.split import Source
-from waferc.placement.wafer import preset
+from waferc.placement.cost.fabric import load
+from waferc.placement.cost.reach import Ends, ends, need_elements
+from waferc.placement.machine.presets import preset
+from waferc.placement.plan.layout import Cut, Grid, Layout, Split, layout
+from waferc.placement.plan.move import Move, combining, derive, identical, records
+from waferc.placement.splits.choice import Source
+from waferc.placement.splits.delivery_time import TREE_COLOURS, delivery
+from waferc.placement.splits.follow import follow
+from waferc.placement.splits.join import join_split
 
 Axes = tuple[tuple[str, int], ...]
 

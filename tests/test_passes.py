@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from single import by_kernels, close, golden
 from waferc.compiler.importer import import_model
-from waferc.compiler.passes import eliminate_dead, merge_equal, simplify
-from waferc.compiler.scales import MOST_ROWS
+from waferc.compiler.passes.late_scales import MOST_ROWS
+from waferc.compiler.passes.simplify import eliminate_dead, merge_equal, simplify
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array

@@ -15,12 +15,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from test_cli import perceptron, same_as_golden
 from waferc.compiler import compile_model
-from waferc.compiler.cli import main
+from waferc.compiler.cli.main import main
 from waferc.compiler.errors import UnsupportedModel
-from waferc.compiler.golden import exposed, golden
-from waferc.compiler.inputs import Binding
-from waferc.compiler.per_node import Found, check_nodes, inputs_of
-from waferc.compiler.verify import Rule
+from waferc.compiler.frontend.inputs import Binding
+from waferc.compiler.verify.compare import Rule
+from waferc.compiler.verify.golden import exposed, golden
+from waferc.compiler.verify.per_node import Found, check_nodes, inputs_of
 from waferc.ir.builder import Arithmetic, Value
 from waferc.ir.ops.activation import Relu
 from waferc.ir.ops.elementwise import Neg

@@ -14,11 +14,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from PIL import Image
-from waferc.compiler.colours import DEAD, HUGE_RANGE, UNUSED, VIRIDIS, Scale, brief, number, scale_of
-from waferc.compiler.drawing import Cells, Text, fit, shorten, text_width
-from waferc.compiler.heatmap import arrange, compose, draw
-from waferc.compiler.picture import METRICS, Metric, Picture, Region
-from waferc.compiler.report import html, write_report
+from waferc.compiler.show.colours import DEAD, HUGE_RANGE, UNUSED, VIRIDIS, Scale, brief, number, scale_of
+from waferc.compiler.show.drawing import Cells, Text, fit, shorten, text_width
+from waferc.compiler.show.heatmap import arrange, compose, draw
+from waferc.compiler.show.picture import METRICS, Metric, Picture, Region
+from waferc.compiler.show.report import html, write_report
 
 HOSTILE = "</script><script>alert(1)</script>{{data}}&amp;\n"
 

@@ -13,17 +13,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from waferc.ir import dtypes
-from waferc.placement import written
-from waferc.placement.fabric import NOWHERE, colour_intervals, joining
-from waferc.placement.layout import Cut, Grid, Side, Split, axis_indices
-from waferc.placement.move import Move
-from waferc.placement.place import PLACERS, logical_width, physical_width
-from waferc.placement.plan import Buffer, Plan, Step
-from waferc.placement.planner import DoesNotFit, plan
-from waferc.placement.route import routed
-from waferc.placement.sram import ALIGNMENT, allocate
-from waferc.placement.timing import simulate, task_cycles
-from waferc.placement.wafer import Wafer, preset
+from waferc.placement.build import placement_file as written
+from waferc.placement.build.addresses import ALIGNMENT, allocate
+from waferc.placement.build.regions import PLACERS, logical_width, physical_width
+from waferc.placement.build.routes import colour_intervals, routed
+from waferc.placement.cost.fabric import joining
+from waferc.placement.cost.reach import NOWHERE
+from waferc.placement.cost.timing import simulate, task_cycles
+from waferc.placement.judge.judge import judge
+from waferc.placement.machine.presets import preset
+from waferc.placement.machine.wafer import Wafer
+from waferc.placement.plan.layout import Cut, Grid, Side, Split, axis_indices
+from waferc.placement.plan.move import Move
+from waferc.placement.plan.plan import Buffer, Plan, Step
+from waferc.placement.planner import plan
+from waferc.placement.search.explain import DoesNotFit
 
 
 @pytest.mark.parametrize("placer", PLACERS)
@@ -31,7 +35,7 @@ from waferc.placement.wafer import Wafer, preset
 @pytest.mark.parametrize("graph", plans.GRAPHS)
 def test_every_placer_makes_legal_plans(graph: str, wafer: str, placer: str) -> None:
     made = plan(plans.GRAPHS[graph](), preset(wafer), placer=placer)
-    made.check()
+    judge(made)
     assert {s.node for s in made.steps if s.kind == "task"} == set(range(len(made.graph.nodes)))
     assert made.sram().max() <= made.wafer.sram_bytes
     assert 0 < simulate(made).cycles < 1e7
@@ -94,7 +98,7 @@ def test_a_written_placement_gives_the_same_plan_again(graph: str) -> None:
 def test_one_core_in_a_hundred_may_be_dead(graph: str, side: int, seed: int) -> None:
     wafer = plans.damaged(side, 0.01, seed)
     made = plan(plans.GRAPHS[graph](), wafer)
-    made.check()
+    judge(made)
     dead = wafer.dead().ravel()
     for s in made.steps:
         assert not dead[made.regions[s.region].on(s.grid)].any()
@@ -107,7 +111,7 @@ def test_routes_go_around_dead_links(graph: str, seed: int) -> None:
     at = zip(random.integers(0, 16, 12), random.integers(0, 16, 12), random.integers(0, 4, 12), strict=True)
     links = {(int(x), int(y), ("east", "west", "south", "north")[d]) for x, y, d in at}
     wafer = replace(preset("16x16"), dead_links=tuple(sorted(links)))
-    plan(plans.GRAPHS[graph](), wafer).check()
+    judge(plan(plans.GRAPHS[graph](), wafer))
 
 
 # -- what does not fit ----------------------------------------------------------------------------------
@@ -135,7 +139,7 @@ def test_a_core_over_budget_is_named_with_its_largest_buffers() -> None:
     # The nearest attempt is there to be drawn, and the judge refuses it too.
     assert e.value.plan is not None
     with pytest.raises(ValueError, match=r"budget 44976"):
-        e.value.plan.check()
+        judge(e.value.plan)
 
 
 # -- cost and work ------------------------------------------------------------------------------------------
@@ -344,7 +348,7 @@ def test_a_wafer_that_is_no_wafer_is_refused() -> None:
 def test_what_lies_where_it_was_made_rides_on_its_maker() -> None:
     """No wavefronts, tasks or buffers of their own for all that can be done as the end of a product."""
     made = plans.riding()
-    made.check()
+    judge(made)
     ridden = {s.op.name: made.steps[s.rides].name for s in made.steps if s.rides >= 0 and s.wavefront == 1}
     assert ridden == dict.fromkeys(("Relu", "Softmax", "Add", "Neg"), "n0_MatMul")
     # Two products, the negated input and the sum of both branches, on eight cores each.
@@ -398,4 +402,4 @@ def test_cores_that_only_pad_hear_nobody(side: int) -> None:
     y = m.op("Neg", x)
     out = m.op("Add", m.op("Pad", y, pads), m.op("Pad", y, pads, m.constant(np.array(7, np.float32))))
     wafer = replace(preset("16x16"), name="drawn", width=side, height=side)
-    plan(m.graph("padded", [x], [out]), wafer).check()
+    judge(plan(m.graph("padded", [x], [out]), wafer))

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from plans import Model
 from waferc.compiler import compile_model
-from waferc.compiler.golden import OnnxRuntime
+from waferc.compiler.verify.golden import OnnxRuntime
 from waferc.ir.dtypes import F32
-from waferc.placement import route, written
-from waferc.placement.budget import budget
-from waferc.placement.layout import Grid
-from waferc.placement.plan import Buffer
-from waferc.placement.sram import allocate
-from waferc.placement.wafer import preset
+from waferc.placement.build import placement_file as written
+from waferc.placement.build import routes as route
+from waferc.placement.build.addresses import allocate
+from waferc.placement.machine.presets import preset
+from waferc.placement.plan.layout import Grid
+from waferc.placement.plan.plan import Buffer
+from waferc.placement.search.budget import budget
 
 WAFER = "8x8"
 SRAM = preset(WAFER).cores * preset(WAFER).sram_bytes

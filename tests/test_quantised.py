@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from plans import Model
 from test_sweeps import agree, inputs_of
-from waferc.compiler.passes import simplify
+from waferc.compiler.passes.simplify import simplify
 from waferc.ir import dtypes
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array
+from waferc.placement.machine.presets import preset
 from waferc.placement.planner import plan
-from waferc.placement.wafer import preset
 
 RANDOM = np.random.default_rng(3)
 

@@ -15,11 +15,11 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from test_sweeps import agree, inputs_of, placed, placements
 from waferc.compiler.importer import import_model
-from waferc.compiler.passes import simplify
+from waferc.compiler.passes.simplify import simplify
 from waferc.ir import dtypes
 from waferc.ir.op import Array
+from waferc.placement.machine.presets import preset
 from waferc.placement.planner import plan
-from waferc.placement.wafer import preset
 
 RANDOM = np.random.default_rng(11)
 Given = tuple[dtypes.DType, tuple[int, ...]]  # an input of the model

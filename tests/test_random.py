@@ -11,12 +11,12 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from test_sweeps import agree
 from waferc.compiler.importer import import_model
-from waferc.compiler.passes import simplify
+from waferc.compiler.passes.simplify import simplify
 from waferc.compiler.pipeline import compile_model
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array
+from waferc.placement.machine.presets import preset
 from waferc.placement.planner import plan
-from waferc.placement.wafer import preset
 
 MANY = (50, 400)
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from plans import GRAPHS, Model, all_shared, planned
-from waferc.codegen.calls import barriers
-from waferc.codegen.homes import View
-from waferc.codegen.share import share
+from waferc.codegen.host.arena import share
+from waferc.codegen.host.calls import barriers
+from waferc.codegen.host.homes import View
 from waferc.ir import dtypes
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph, InvalidModel
 from waferc.ir.op import Array
+from waferc.placement.machine.presets import preset
 from waferc.placement.planner import plan
-from waferc.placement.wafer import preset
 from waferc.runtime import program as running
 from waferc.runtime.load import prepare
 from waferc.runtime.program import InputError, Program

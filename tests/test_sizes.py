@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from waferc.placement.sizes import climb
+from waferc.placement.search.region_sizes import climb
 
 
 @pytest.mark.parametrize("few", [False, True])

@@ -9,22 +9,23 @@ from pathlib import Path
 
 import pytest
 from waferc.compiler.importer import import_model
-from waferc.compiler.passes import simplify
-from waferc.compiler.paths import leg_rows, path_rows
-from waferc.compiler.show import picture
+from waferc.compiler.passes.simplify import simplify
+from waferc.compiler.show.critical_parts import leg_rows, path_rows
+from waferc.compiler.show.picture import picture
 from waferc.ir.affine import axis
 from waferc.ir.dtypes import F32
 from waferc.ir.graph import Graph
 from waferc.ir.ops.contract import Contract
-from waferc.placement.critical import critical_path
-from waferc.placement.follow import FEW, LONG, join_split
-from waferc.placement.layout import Cut, Grid, Split
-from waferc.placement.plan import Plan
+from waferc.placement.cost.critical_path import critical_path
+from waferc.placement.cost.timing import simulate
+from waferc.placement.judge.judge import judge
+from waferc.placement.machine.presets import preset
+from waferc.placement.plan.layout import Cut, Grid, Split
+from waferc.placement.plan.plan import Plan
 from waferc.placement.planner import plan
-from waferc.placement.repeats import repeated
-from waferc.placement.stack import stacked
-from waferc.placement.timing import simulate
-from waferc.placement.wafer import preset
+from waferc.placement.search.layer_stacks import stacked
+from waferc.placement.search.layers import repeated
+from waferc.placement.splits.join import FEW, LONG, join_split
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
@@ -107,7 +108,7 @@ def test_a_long_line_has_one_root_for_a_few_elements(ways: int, size: int, roots
 
 def test_a_large_model_is_stacked(made: Plan) -> None:
     assert len(made.regions) > 1 and made.sram().max() <= made.wafer.sram_bytes
-    made.check()
+    judge(made)
 
 
 def test_the_path_is_shown_by_layer(made: Plan) -> None:

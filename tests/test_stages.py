@@ -15,11 +15,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from single import golden
 from test_cli import good, same_as_golden, waferc
-from waferc.codegen.artifact import InvalidArtifact, read, write
+from waferc.codegen.artifact.artifact import InvalidArtifact, read, write
 from waferc.compiler import UnsupportedOperator, compile_model
 from waferc.compiler.errors import DoesNotFit, UnsupportedModel
-from waferc.compiler.host import operator
-from waferc.compiler.importer import survey
+from waferc.compiler.host.operators import operator
+from waferc.compiler.survey import survey
 from waferc.ir.op import Array
 from waferc.runtime.load import load
 from waferc.runtime.play import HostError
@@ -339,7 +339,9 @@ def test_a_program_without_operators_of_the_host_needs_no_onnx(tmp_path: Path) -
     compiled(chosen()).save(tmp_path / "q.wafer")
     with pytest.raises(InvalidArtifact, match=r"operators on the host \(Compress, ai.onnx.ml.LabelEncoder\)"):
         load(tmp_path / "q.wafer")
-    code = "import sys\nsys.modules['onnx'] = None\nfrom waferc.compiler.cli import main\nmain(sys.argv[1:])"
+    code = (
+        "import sys\nsys.modules['onnx'] = None\nimport waferc.compiler.cli.main as m\nm.main(sys.argv[1:])"
+    )
     words = [sys.executable, "-c", code, "run", str(tmp_path / "q.wafer"), "--random", "0"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 4 and "pip install onnx" in done.stderr

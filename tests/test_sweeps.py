@@ -20,24 +20,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from plans import GRAPHS, Model, all_shared, planned
-from waferc.codegen.share import share
-from waferc.compiler.passes import simplify
+from waferc.codegen.host.arena import share
+from waferc.compiler.passes.narrow_weights import narrow_weights
+from waferc.compiler.passes.simplify import simplify
 from waferc.compiler.pipeline import compile_model
-from waferc.compiler.weights import narrow_weights
 from waferc.ir import dtypes
 from waferc.ir.dtypes import DType
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array, Op
 from waferc.ir.ops.contract import Contract
-from waferc.placement import written
-from waferc.placement.check import IllegalPlan
-from waferc.placement.layout import Cut, Split
-from waferc.placement.plan import Plan
+from waferc.placement.build import placement_file as written
+from waferc.placement.build.routes import routed
+from waferc.placement.judge.judge import IllegalPlan, judge
+from waferc.placement.machine.presets import preset
+from waferc.placement.machine.wafer import Wafer
+from waferc.placement.plan.layout import Cut, Split
+from waferc.placement.plan.plan import Plan
 from waferc.placement.planner import plan
-from waferc.placement.route import routed
-from waferc.placement.split import dense
-from waferc.placement.wafer import Wafer, preset
+from waferc.placement.splits.candidates import dense
 from waferc.runtime import program as running
 from waferc.runtime.load import prepare
 
@@ -146,7 +147,7 @@ def placements(draw: Draw, graph: Graph, wafer: Wafer) -> dict[str, Any]:
 def placed(graph: Graph, wafer: Wafer, data: dict[str, Any]) -> Plan:
     """The plan of a placement, on cores with room for whatever it wants."""
     p = routed(written.read(data, graph, replace(wafer, sram_bytes=1 << 20)))
-    p.check()
+    judge(p)
     return p
 
 
@@ -504,7 +505,7 @@ def test_graphs_of_every_family_on_any_wafer(dtype: DType, data: st.DataObject) 
         ready, error = narrow_weights(ready, "bf16", "bf16"), 0.1
     if data.draw(st.booleans()):
         p = plan(ready, wafer)
-        p.check()
+        judge(p)
     else:
         p = placed(ready, wafer, data.draw(placements(ready, wafer)))
     made = agree(p)
@@ -529,7 +530,7 @@ def test_a_plan_that_lost_a_move_is_refused_before_there_is_a_program() -> None:
     steps = tuple(replace(t, operands=operands) if t is s else t for t in p.steps)
     wrong = replace(p, steps=steps)
     with pytest.raises(IllegalPlan, match="moves, must be 1"):
-        wrong.check()
+        judge(wrong)
     same(*(prepare(q).run(inputs_of(p.graph, 0))["n4_Softmax_out"] for q in (p, wrong)))
 
 

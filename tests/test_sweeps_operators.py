@@ -13,11 +13,12 @@ from nodes import Case, case, floats, ints, normal, whole
 from single import close
 from test_sweeps import agree, inputs_of, placed, placements
 from waferc.compiler.importer import import_model
-from waferc.compiler.passes import simplify
+from waferc.compiler.passes.simplify import simplify
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph
+from waferc.placement.judge.judge import judge
+from waferc.placement.machine.presets import preset
 from waferc.placement.planner import plan
-from waferc.placement.wafer import preset
 
 NODES: list[Case] = [
     case("GatherElements", normal(7, 9, 5), whole(6, 11, 4), axis=1),
@@ -69,7 +70,7 @@ def test_the_same_bits_however_a_plan_cuts(one: Case, data: st.DataObject) -> No
         p = placed(graph, wafer, data.draw(placements(graph, wafer)))
     else:
         p = plan(graph, replace(wafer, sram_bytes=1 << 20))
-        p.check()
+        judge(p)
     (made,) = agree(p)
     for name, value in evaluate(graph, inputs_of(graph, 0)).items():
         close(made[name], value, 1e-4)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
-from waferc.compiler.cli import main
+from waferc.compiler.cli.main import main
 from waferc.compiler.pipeline import compile_model
 from waferc.ir import dtypes
 from waferc.ir.op import Array

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 from test_cli import good, same_as_golden, waferc
 from waferc.compiler import compile_model
 from waferc.compiler.errors import InputUnbound, UsageError
-from waferc.compiler.importer import survey
 from waferc.compiler.onnx_backend import WaferBackend
+from waferc.compiler.survey import survey
 from waferc.runtime.load import load
 from waferc.runtime.program import InputError
 

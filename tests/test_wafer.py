@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waferc.ir.dtypes import F16, F32, F64, I8
 from waferc.ir.op import Work
-from waferc.placement.wafer import PRESETS, WaferError, load, parse, preset
+from waferc.placement.machine.presets import PRESETS, load, parse, preset
+from waferc.placement.machine.wafer import WaferError
 
 WSE2, WSE3 = preset("wse2"), preset("wse3")
 

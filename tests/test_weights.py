@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from waferc.compiler import compile_model
 from waferc.compiler.errors import UsageError
-from waferc.compiler.golden import OnnxRuntime
-from waferc.compiler.verify import Rule, compare
+from waferc.compiler.verify.compare import Rule, compare
+from waferc.compiler.verify.golden import OnnxRuntime
 from waferc.ir.dtypes import BF16, F16, F32, DType, stored_as
 from waferc.ir.evaluate import evaluate
 from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.conversion import Cast
-from waferc.placement.wafer import mixed_products
+from waferc.placement.machine.wafer import mixed_products
 from waferc.runtime import load as loading
 from waferc.runtime.load import load, prepare
 

@@ -16,17 +16,7 @@ from .. import math
 from ..builder import Arithmetic, Value
 from ..graph import GraphBuilder, Spec, Unsupported
 from ..op import Array
-from .activation import (
-    Elu,
-    HardSigmoid,
-    LeakyRelu,
-    Relu,
-    Sigmoid,
-    Softplus,
-    Softsign,
-    Tanh,
-    ThresholdedRelu,
-)
+from .activation import Elu, HardSigmoid, LeakyRelu, Relu, Sigmoid, Softplus, Softsign, Tanh, ThresholdedRelu
 from .contract import product_of
 from .elementwise import Add, Clip, Elementwise, Mul, Sub, apply, scalar_constant
 from .rearrange import slice_axis

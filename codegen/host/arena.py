@@ -1,0 +1,45 @@
+"""All entries of a program on one arena: what they share lies there once, the rest takes turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ...placement.plan.plan import Plan
+from .homes import Home, Lay, Stock, allocate, margins_of
+from .sweeps import Part, Sweeping
+
+
+@dataclass(frozen=True)
+class Shared:
+    """All of a program: homes with addresses, the constants that are laid once, and its entries."""
+
+    homes: Mapping[int, Home]
+    bytes: int
+    constants: tuple[Lay, ...]
+    entries: Mapping[str, Part]
+
+
+def share(plans: Mapping[str, Plan], lanes: int) -> Shared:
+    """The sweeps of a program's plans, by entry, for a host with `lanes` f32 lanes.
+
+    A constant or state of one name is the same in all entries. It stands in memory as the entry wants it
+    that computes least: there reading it is what takes the time.
+    """
+    makers = {name: Sweeping(plan, lanes) for name, plan in plans.items()}
+    stock = Stock(margins_of(m for maker in makers.values() for m in maker.padded_reads(kept=True)))
+    least_first = sorted(makers, key=lambda name: makers[name].work)
+    made = {name: makers[name].make(stock) for name in least_first}
+    homes = [_lived(h, stock.count) for h in stock.homes.values()]
+    # Constants that only stand in panels need no home in their own order.
+    used = [h for h in homes if h.kind != "constant" or h.number in stock.touched]
+    placed, size = allocate(used)
+    kept = {h.number: h for h in placed}
+    constants = tuple(lay for lay in stock.constants if lay.home in kept)
+    return Shared(kept, size, constants, {name: made[name] for name in plans})
+
+
+def _lived(home: Home, end: int) -> Home:
+    """What keeps its value between calls lives always."""
+    stays = home.kind in ("constant", "state") or home.fill is not None
+    return replace(home, live=(-1, end)) if stays else home

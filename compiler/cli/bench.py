@@ -1,0 +1,160 @@
+"""`waferc bench`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import UsageError, quoted, shown
+from ..show.text import plural, table
+from .command import Verb
+from .console import Console
+from .options import Compiling, compiling, ranges, unique
+
+if TYPE_CHECKING:
+    from ..verify.bench import Measured
+
+
+@click.command(cls=Verb)
+@click.argument("model")
+@compiling
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    multiple=True,
+    metavar="N",
+    help="Host threads of both; by default all processors; may be repeated.",
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    default=7,
+    show_default=True,
+    help="Pairs of measurements.",
+)
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    metavar="NAME",
+    help="Beside onnxruntime: openvino, openvino-f32, iree; by default all that are installed.",
+)
+@click.option("--no-peers", is_flag=True, help="Beside onnxruntime: none.")
+@click.option(
+    "--peer-limit",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=60,
+    show_default=True,
+    help="A peer that takes longer to get ready is left out.",
+)
+@click.option(
+    "--random",
+    "seed_of_inputs",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="SEED",
+    help="Of the inputs.",
+)
+@ranges
+@click.pass_obj
+def bench(
+    console: Console,
+    model: str,
+    options: Compiling,
+    threads: tuple[int, ...],
+    pairs: int,
+    peers: tuple[str, ...],
+    no_peers: bool,
+    peer_limit: float,
+    seed_of_inputs: int,
+    ranges: tuple[tuple[str, tuple[float, float]], ...],
+) -> None:
+    """Time a model side by side with onnxruntime.
+
+    All run on this machine with the same number of threads and the same inputs, new
+    ones in each call, in turns: while one runs, the others' processes are stopped.
+    """
+    import time
+    from statistics import median
+
+    from ..show.figures import totals
+    from ..verify.bench import measure
+    from ..verify.peers import FIRST, available
+
+    installed = available()
+    if unknown := [p for p in peers if p not in installed]:
+        known = ", ".join(installed[1:]) or "none"
+        raise UsageError(
+            f"--peer {quoted(unknown[0])} is not installed; besides onnxruntime there are: {known}"
+        )
+    beside = () if no_peers else peers or installed[1:]
+    compiled = options.compile(model, console)
+    start = time.perf_counter()
+    program = compiled.program
+    compiled.seconds["codegen"] = time.perf_counter() - start
+    limits = unique("--range", ranges)
+    runs: list[dict[str, object]] = []
+    for used in threads or (program.threads,):
+        found = measure(
+            program,
+            model,
+            (FIRST, *beside),
+            pairs,
+            used,
+            seed_of_inputs,
+            limits,
+            peer_limit,
+            console.progress,
+        )
+        _say_measured(console, found)
+        runs.append(
+            {
+                "threads": used,
+                "calls": found.calls,
+                "waferc_ms": median(found.ours),
+                "peers": {n: median(t) for n, t in found.peers.items()},
+                "failed": found.failed,
+                "ratio": found.ratio(),
+                "ratios": found.ratios(),
+                "rounds_ms": {"waferc": found.ours, **found.peers},
+            }
+        )
+    staged = program.staged
+    f = compiled.figures if staged is None else totals(compiled.figures_of, staged.ran)
+    console.say(f"on {shown(compiled.wafer.name)} itself {f.cycles:,.0f} cycles")
+    console.result(
+        {
+            "model": model,
+            "wafer": compiled.wafer.name,
+            "pairs": pairs,
+            "runs": runs,
+            "wafer_cycles": f.cycles,
+            "tasks": f.tasks,
+            "seconds": compiled.seconds,
+        }
+    )
+
+
+def _say_measured(console: Console, found: Measured) -> None:
+    """One table per number of threads."""
+    from statistics import median
+
+    rows = [["waferc", f"{median(found.ours):,.4f}", f"{min(found.ours):,.4f}", "", ""]]
+    for name, times in found.peers.items():
+        ratios = found.ratios(name)
+        span = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        rows.append([name, f"{median(times):,.4f}", f"{min(times):,.4f}", f"{found.ratio(name):.2f}", span])
+    title = plural(found.threads, "thread")
+    for line in table([title, "median ms", "best ms", "ratio", "of pairs"], rows):
+        console.say(line)
+    for name, why in found.failed.items():
+        console.note(f"{name} left out: {why}")
+    console.say(
+        f"ratio: waferc's time over the peer's, median of {plural(len(found.ours), 'pair')}; "
+        f"below 1\nwaferc is faster; {plural(found.calls, 'call')} per measurement"
+    )
+    console.say()

@@ -1,0 +1,289 @@
+"""`waferc check` and `waferc compile`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ArtifactError, DoesNotFit, InvalidInput, UnsupportedModel, UsageError, quoted, shown
+from ..show.text import facts, table
+from .command import Verb
+from .console import Console
+from .options import Compiling, binding, compiling, no_host, unique
+
+if TYPE_CHECKING:
+    from ..compiled import Compiled
+    from ..survey import Row
+
+PHASES = ("graph", "plan", "program")
+
+
+@click.command(cls=Verb)
+@click.argument("model")
+@binding
+@no_host
+@click.pass_obj
+def check(
+    console: Console,
+    model: str,
+    wafer: str,
+    dims: tuple[tuple[str, int], ...],
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    values: tuple[tuple[str, Any], ...],
+    states: tuple[tuple[str, str], ...],
+    capacity: int | None,
+    no_host: bool,
+) -> None:
+    """List a model's operators, and whether it fits.
+
+    Says for every operator of the ONNX file MODEL whether it runs on the wafer, and
+    if not, why. Then plans the model and names the fullest core's largest consumers.
+    No code is made.
+    """
+    from ..frontend.inputs import Binding
+    from ..survey import survey
+
+    given = Binding(unique("--dim", dims), unique("--shape", shapes), unique("--value", values))
+    rows = survey(model, given)
+    operators = [
+        {"operator": _kind(r), "count": r.count, "where": r.status, "reason": r.reason} for r in rows
+    ]
+    shown_rows = [[shown(_kind(r)), r.count, r.status, shown(r.reason, 200)] for r in rows]
+    for line in table(["operator", "count", "where", "reason"], shown_rows):
+        console.say(line)
+    refused = sorted({_kind(r) for r in rows if r.status == "unsupported"})
+    supported = not refused and all(r.status != "unbound" for r in rows)
+    data: dict[str, Any] = {"model": model, "operators": operators, "supported": supported}
+    if refused:
+        console.result(data)
+        some = ", ".join(shown(kind) for kind in refused[:8]) + (", ..." if len(refused) > 8 else "")
+        raise UnsupportedModel(f"unsupported operators: {some}; the table says why")
+    options = Compiling(
+        wafer, dims, shapes, values, "2", "f32", None, "latency", 0, states, capacity, (), None, no_host
+    )
+    try:
+        compiled = options.compile(model, console, until="plan")
+    except DoesNotFit as e:
+        data |= {"fits": False, "reason": str(e)}
+        if e.plan is not None:
+            from ..show.rows import consumers
+
+            data["largest"] = consumers(e.plan)
+            _say_largest(console, data["largest"])
+        console.result(data)
+        raise
+    if compiled.plans:
+        data |= {"fits": True, **_say_fit(console, compiled)}
+    else:
+        console.say()
+        console.say("nothing of the model runs on the wafer")
+        data |= {"fits": True}
+    console.result(data)
+
+
+def _kind(row: Row) -> str:
+    return f"{row.domain}.{row.op_type}" if row.domain else row.op_type
+
+
+def _say_fit(console: Console, compiled: Compiled) -> dict[str, Any]:
+    from ..show.rows import consumers, share
+
+    plan, f = compiled.plan, compiled.figures
+    x, y = f.fullest_core
+    console.say()
+    console.say(
+        f"fits {shown(plan.wafer.name)}: {f.cores_used:,} of {plan.wafer.cores:,} cores, "
+        f"{f.cycles:,.0f} cycles per call, {f.tasks:,} tasks"
+    )
+    console.say(f"fullest core ({x}, {y}): {share(f.fullest_core_bytes, plan.wafer.sram_bytes)} bytes")
+    largest = consumers(plan)
+    _say_largest(console, largest)
+    return {
+        "wafer": plan.wafer.name,
+        "cores_used": f.cores_used,
+        "cycles": f.cycles,
+        "tasks": f.tasks,
+        "fullest_core": [x, y],
+        "fullest_core_bytes": f.fullest_core_bytes,
+        "sram_bytes": plan.wafer.sram_bytes,
+        "largest": largest,
+    }
+
+
+def _say_largest(console: Console, largest: list[dict[str, Any]]) -> None:
+    console.say()
+    rows = [[r["bytes"], r["role"], r["node"]] for r in largest]
+    for line in table(["bytes", "role", "node"], rows):
+        console.say(line)
+
+
+@click.command("compile", cls=Verb)
+@click.argument("model")
+@click.option(
+    "-o", "output", required=True, metavar="FILE", help="Where to write the program (.wafer) or plan (.plan)."
+)
+@compiling
+@click.option("--report", "report_path", metavar="FILE.html", help="A report, also when nothing fits.")
+@click.option(
+    "--compile-to",
+    "until",
+    type=click.Choice(PHASES),
+    default="program",
+    show_default=True,
+    help="Stop after a phase: a graph is written as text, a plan without weights and kernels.",
+)
+@click.option(
+    "--no-weights",
+    is_flag=True,
+    help="Leave external data alone, there or not: plan its tensors by their shapes.",
+)
+@click.option(
+    "--tokenizer", metavar="FILE.json", help="Keep a language model's tokenizer.json in the program."
+)
+@click.option("--chat-template", "template", metavar="FILE", help="Keep its chat template (jinja2), too.")
+@click.option("--dump-phases-to", "folder", metavar="DIR", help="Write each phase's result there as text.")
+@click.option("--time-phases", is_flag=True, help="Say on stderr how long each phase took.")
+@click.pass_obj
+def compile_verb(
+    console: Console,
+    model: str,
+    output: str,
+    options: Compiling,
+    report_path: str | None,
+    until: Any,
+    no_weights: bool,
+    tokenizer: str | None,
+    template: str | None,
+    folder: str | None,
+    time_phases: bool,
+) -> None:
+    """Compile a model to a program.
+
+    Places the ONNX file MODEL on the wafer and writes a program that 'waferc run'
+    executes. A program contains native code: run one only if you trust its source.
+    """
+    from ..files import need_folder, replacing
+
+    for path in (output, report_path):
+        if path is not None:
+            need_folder(path)  # before the work, not after it
+    if tokenizer is None and template is not None:
+        raise UsageError("--chat-template needs --tokenizer")
+    if tokenizer is not None and until != "program":
+        raise UsageError("--tokenizer is kept in a program; leave --compile-to out")
+    words = _language(tokenizer, template)
+    try:
+        compiled = options.compile(model, console, until, no_weights)
+    except DoesNotFit as e:
+        if report_path is not None:
+            _report_failure(report_path, options, model, e)
+            console.note(f"wrote {shown(report_path)}")
+        raise
+    if folder is not None:
+        _dump(folder, compiled)
+    data: dict[str, Any] = {"model": model, "output": output}
+    if until == "graph":
+        with replacing(output) as part:
+            part.write_text(str(compiled.graph), encoding="utf-8")
+    else:
+        from ..show.rows import summary
+
+        if words:
+            _judge_vocabulary(console, compiled, words)
+        console.progress("codegen", 0.5)
+        # Through `replacing`, so that a device given as FILE is written to and not replaced.
+        with replacing(output) as part:
+            compiled.save(part, until, words)
+        for name, plan in compiled.plans.items():
+            if len(compiled.plans) > 1:
+                console.say(f"entry {name}")
+            for line in facts(summary(plan, compiled.figures_of(name))):
+                console.say(line)
+        for r in compiled.hosts:
+            console.say(f"on the host   {shown(str(r), 200)}")
+        if report_path is not None:
+            from ..show.picture import picture
+            from ..show.report import write_report
+
+            with replacing(report_path) as part:
+                write_report(picture(compiled.plan, compiled.timing), part)
+        totals = {name: vars(compiled.figures_of(name)) for name in compiled.plans}
+        data |= {
+            "figures": vars(compiled.figures) if compiled.plans else None,
+            "host": [vars(r) for r in compiled.hosts],
+            "entries": totals,
+            "manifest": dict(compiled.manifest),
+        }
+    if time_phases:
+        for name, seconds in compiled.seconds.items():
+            console.note(f"{name:10} {seconds:8.3f} s")
+    console.note(f"wrote {shown(output)}")
+    console.result({**data, "seconds": compiled.seconds})
+
+
+def _language(tokenizer: str | None, template: str | None) -> dict[str, bytes]:
+    """The files that 'generate' needs, as entries of an artifact. Raises InvalidInput, OSError."""
+    from pathlib import Path
+
+    from ..language.tokens import TEMPLATE, TOKENIZER, ChatTemplate, Tokenizer, UnusableText
+
+    out: dict[str, bytes] = {}
+    for name, path, judge in ((TOKENIZER, tokenizer, Tokenizer), (TEMPLATE, template, ChatTemplate)):
+        if path is not None:
+            out[name] = Path(path).read_bytes()
+            try:
+                judge(out[name])
+            except UnusableText as e:
+                raise InvalidInput(f"{quoted(path)}: {e}") from None
+    return out
+
+
+def _judge_vocabulary(console: Console, compiled: Compiled, words: dict[str, bytes]) -> None:
+    """InvalidInput where the model is no language model; a note where the tokenizer has more tokens."""
+    from ...runtime.ports import ports_of
+    from ..language.generate import language_entries
+    from ..language.tokens import TOKENIZER, Tokenizer
+
+    try:
+        entries = language_entries({name: ports_of(plan.graph) for name, plan in compiled.plans.items()})
+    except ArtifactError as e:
+        raise InvalidInput(f"--tokenizer: {e}") from None
+    size, known = Tokenizer(words[TOKENIZER]).size, entries[0].vocabulary
+    if size > known:
+        console.note(f"the tokenizer has {size:,} tokens, of which the model knows the first {known:,}")
+
+
+def _dump(folder: str, compiled: Compiled) -> None:
+    """The phases' texts and the placement; of several entries each in a folder of its own."""
+    import json
+    from pathlib import Path
+
+    for entry, texts in compiled.phases.items():
+        own = Path(folder) / entry if len(compiled.phases) > 1 else Path(folder)
+        own.mkdir(parents=True, exist_ok=True)
+        for i, (name, text) in enumerate(texts.items(), 1):
+            (own / f"{i}-{name}.txt").write_text(text, encoding="utf-8")
+        if entry in compiled.plans:
+            text = json.dumps(compiled.placement(entry), indent=1) + "\n"
+            (own / "placement.json").write_text(text, encoding="utf-8")
+
+
+def _report_failure(path: str, options: Compiling, model: str, e: DoesNotFit) -> None:
+    """The report of the nearest plan, or of the empty wafer where there is none."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from ...placement.cost.timing import simulate
+    from ...placement.machine.presets import load
+    from ..files import replacing
+    from ..show.picture import empty_picture, picture
+    from ..show.report import write_report
+
+    if e.plan is None:
+        drawn = empty_picture(load(options.wafer), Path(model).name, str(e))
+    else:
+        drawn = picture(e.plan, simulate(e.plan))
+        drawn = replace(drawn, summary={"does not fit": str(e), **drawn.summary})
+    with replacing(path) as part:
+        write_report(drawn, part)

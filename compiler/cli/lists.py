@@ -1,0 +1,99 @@
+"""waferc wafers, waferc ops: what there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import UsageError, quoted
+from ..show.text import facts, table
+from .command import Verb
+from .console import Console
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.command(cls=Verb)
+@click.pass_obj
+def wafers(console: Console) -> None:
+    """List the wafer presets and their constants.
+
+    Besides these, --wafer takes WIDTHxHEIGHT (with wse3's constants) and TOML files.
+    """
+    from dataclasses import asdict
+
+    from ...placement.machine.presets import PRESETS, preset
+
+    machines = [preset(name) for name in PRESETS]
+    rows = [
+        [m.name, f"{m.width}x{m.height}", m.cores, m.sram_bytes, f"{m.clock_hz / 1e9:g}", m.colours]
+        for m in machines
+    ]
+    for line in table(["wafer", "grid", "cores", "bytes", "GHz", "colours"], rows):
+        console.say(line)
+    console.say()
+    own = [m for m in machines if m.name in ("wse2", "wse3")]
+    names = (
+        "hop", "turn", "send", "done", "wavelet_bytes", "wavelet", "loop", "stage", "relay", "express",
+        "code_bytes_base", "code_bytes_per_kernel", "host_bytes_per_cycle",
+    )  # fmt: skip
+    lines: list[list[str]] = [[n, *(f"{getattr(m, n):g}{_mark(n in m.assumed)}" for m in own)] for n in names]
+    for kind in own[0].vector:
+        cells = [
+            f"{m.vector[kind][0]:g} + n/{m.vector[kind][1]:g}{_mark(f'vector.{kind}' in m.assumed)}"
+            for m in own
+        ]
+        lines.append([f"vector.{kind}", *cells])
+    for line in table(["constant", *(m.name for m in own)], lines):
+        console.say(line)
+    console.say("Cycles, unless named bytes; vectors: cycles for n elements.")
+    console.say("?: assumed, not published.")
+    console.result({"wafers": [asdict(m) for m in machines]})
+
+
+def _mark(assumed: bool) -> str:
+    return " ?" if assumed else ""
+
+
+@click.command("ops", cls=Verb)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.pass_obj
+def operators(console: Console, names: tuple[str, ...]) -> None:
+    """List the ONNX operators and how each is carried out.
+
+    All of the installed onnx, or those with NAME in their name: where they run, the
+    opsets that brought the versions known, the element types of their tensors, and
+    what is left out.
+    """
+    from ..catalogue import TERMS, summary
+    from ..catalogue import operators as standard
+
+    every = standard()
+    found = [o for o in every if not names or any(n.lower() in o.name.lower() for n in names)]
+    if not found:
+        raise UsageError(f"no operator of ONNX has {' or '.join(map(quoted, names))} in its name")
+    titles = ["operator", "where", "opsets", "types", "limits"]
+    rows = [[o.full_name, o.where, o.opsets, o.typed, o.limits] for o in found if names or not o.domain]
+    for line in table(titles, rows, wrap=["opsets", "types", "limits"]):
+        console.say(line)
+    console.say()
+    for line in summary(found):
+        console.say(line)
+    console.say()
+    for line in facts(TERMS):
+        console.say(line)
+    entries = [
+        {
+            "operator": o.name,
+            "domain": o.domain or "ai.onnx",
+            "where": o.place,
+            "opsets": o.versions,
+            "converted": o.converted,
+            "types": {parameter: [t.name for t in types] for parameter, types in o.types},
+            "limits": o.limits,
+        }
+        for o in found
+    ]
+    console.result({"operators": entries})

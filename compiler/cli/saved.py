@@ -1,0 +1,121 @@
+"""A program or plan on disk, as the command line sees it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ...codegen.artifact.artifact import Artifact, InvalidArtifact, read
+from ...runtime.load import load
+from ...runtime.play import Operator
+from ...runtime.program import Program
+from ..errors import ArtifactError, UnsupportedModel, UsageError, quoted, shown
+from ..show.figures import Figures
+
+if TYPE_CHECKING:
+    from ...placement.cost.timing import Timing
+    from ...placement.machine.wafer import Wafer
+    from ...placement.plan.plan import Plan
+
+
+class Saved:
+    """An artifact at `path`, and of it the entry that is called `entry`, or the first.
+
+    entry: "" where nothing runs on the wafer.
+
+    Raises OSError; ArtifactError, naming the path, for what is wrong inside; UsageError for an entry that
+    it does not have.
+    """
+
+    def __init__(self, path: str, entry: str | None = None) -> None:
+        self.path = path
+        with self._named():
+            self.artifact: Artifact = read(path)
+            self.entries = self.artifact.entries
+        self.entry = entry or next(iter(self.entries), "")
+        if self.entry not in (self.entries or ("",)):
+            names = ", ".join(map(quoted, self.entries)) or "no entries"
+            raise UsageError(f"--entry {shown(self.entry)}: {quoted(path)} has {names}")
+
+    @contextmanager
+    def _named(self) -> Generator[None]:
+        try:
+            yield
+        except InvalidArtifact as e:
+            reason = str(e).removeprefix(f"{self.path}: ")
+            raise ArtifactError(f"{quoted(self.path)}: {shown(reason, 200)}") from None
+
+    def _need_entries(self) -> None:
+        if not self.entries:
+            raise UsageError(f"nothing of {quoted(self.path)} runs on the wafer: there is nothing to show")
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return dict(self.artifact.manifest)
+
+    @cached_property
+    def figures(self) -> Figures:
+        """The entry's totals."""
+        return self.figures_of(self.entry)
+
+    def figures_of(self, entry: str) -> Figures:
+        """An entry's totals as `compile` found them: no plan is built for them."""
+        self._need_entries()
+        with self._named():
+            try:
+                return Figures.read(self.manifest["figures"][entry])
+            except (KeyError, TypeError, ValueError) as e:
+                raise InvalidArtifact(f"manifest.json: figures are not complete: {e!r}") from None
+
+    @cached_property
+    def wafer(self) -> Wafer:
+        from ...codegen.artifact.encode import Undecodable, decode_wafer
+
+        with self._named():
+            try:
+                return decode_wafer(self.artifact.json("wafer.json"))
+            except Undecodable as e:
+                raise InvalidArtifact(f"wafer.json: {e}") from None
+
+    @cached_property
+    def plan(self) -> Plan:
+        self._need_entries()
+        with self._named():
+            return self.artifact.plan(self.entry)
+
+    @cached_property
+    def timing(self) -> Timing:
+        from ...placement.cost.timing import simulate
+
+        return simulate(self.plan)
+
+    @property
+    def hosts(self) -> dict[str, int]:
+        """The operators that run on the host, and how many nodes each stands for."""
+        with self._named():
+            try:
+                rows = [(str(kind), str(domain), int(n)) for kind, domain, n in self.manifest.get("host", [])]
+            except (KeyError, TypeError, ValueError) as e:
+                raise InvalidArtifact(f"manifest.json: host is not complete: {e!r}") from None
+        counts: Counter[str] = Counter()
+        for kind, domain, n in rows:
+            counts[f"{domain}.{kind}" if domain else kind] += n
+        return dict(counts)
+
+    def program(self, threads: int | None = None, guard: bool = False) -> Program:
+        with self._named():
+            return load(self.artifact, threads, guard, _operator)
+
+
+def _operator(content: bytes) -> Operator:
+    """An operator of a program on the host, which onnx carries out."""
+    try:
+        from ..host.operators import operator
+    except ImportError:
+        raise UnsupportedModel(
+            "the program has operators on the host, which onnx carries out; pip install onnx"
+        ) from None
+    return operator(content)

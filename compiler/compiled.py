@@ -1,0 +1,126 @@
+"""A compiled model: what the pipeline returns, runs and saves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from ..codegen.artifact import artifact
+from ..ir.graph import Graph
+from ..ir.op import Array
+from ..placement.build import placement_file as written
+from ..placement.cost.timing import Timing, link_bytes, simulate
+from ..placement.machine.wafer import Wafer
+from ..placement.plan.plan import Plan
+from ..runtime.load import files, prepare
+from ..runtime.program import Program, Staged
+from ..runtime.saved_script import encode_play
+from .errors import UsageError
+from .host import operators as host
+from .importer import Imported
+from .request import Until
+from .show.figures import Figures, figures
+
+
+class Compiled:
+    """A compiled model: graphs, plans and predicted timing by entry, and the program, made when first needed.
+
+    What is asked of one entry, and does not say of which, is asked of the first. values: of inputs that
+    are constants. hosts: the operators that run on the host, and why.
+    """
+
+    def __init__(
+        self,
+        graphs: Mapping[str, Graph],
+        plans: Mapping[str, Plan],
+        manifest: Mapping[str, Any],
+        phases: Mapping[str, Mapping[str, str]],
+        seconds: dict[str, float],
+        imported: Imported,
+        wafer: Wafer,
+    ) -> None:
+        self.graphs, self.plans, self.manifest, self.wafer = graphs, plans, manifest, wafer
+        self.values, self.hosts, self._imported = imported.values, imported.hosts, imported
+        self.phases, self.seconds = phases, seconds
+        self._figures: dict[str, Figures] = {}
+
+    @property
+    def graph(self) -> Graph:
+        return next(iter(self.graphs.values()))
+
+    @property
+    def plan(self) -> Plan:
+        if not self.graphs:
+            raise UsageError("nothing of the model runs on the wafer; there is no plan")
+        if not self.plans:
+            raise UsageError("compiled to a graph only; there is no plan")
+        return next(iter(self.plans.values()))
+
+    def figures_of(self, entry: str) -> Figures:
+        """The totals of one call: cores, tasks, cycles, bytes."""
+        if entry not in self._figures:
+            self._figures[entry] = figures(self.plans[entry], link_bytes(self.plans[entry]))
+        return self._figures[entry]
+
+    @cached_property
+    def timing(self) -> Timing:
+        return simulate(self.plan)
+
+    @property
+    def figures(self) -> Figures:
+        return self.figures_of(next(iter(self.plans)))
+
+    @cached_property
+    def program(self) -> Program:
+        return self.prepared()
+
+    def prepared(self, threads: int | None = None, guard: bool = False) -> Program:
+        """The program anew; see `runtime.load.prepare`."""
+        play, staged = self._imported.play, None
+        if play is not None:
+            staged = Staged(play, [host.operator(content) for content in self._imported.operators])
+        return prepare(self.plans, threads, guard, self.values, staged)
+
+    @property
+    def runs_on(self) -> Literal["wafer", "host", "mixed"]:
+        """Where a run takes place."""
+        if self._imported.play is None:
+            return "wafer"
+        return "mixed" if self.graphs else "host"
+
+    def run(
+        self, inputs: Mapping[str, Any], threads: int | None = None, entry: str | None = None
+    ) -> dict[str, Array]:
+        """Outputs by name for inputs by name; see `runtime.program.Program.run`."""
+        return self.program.run(inputs, threads, entry)
+
+    def reset(self) -> None:
+        """Sets all states to zero."""
+        self.program.reset()
+
+    def placement(self, entry: str | None = None) -> dict[str, Any]:
+        """What an entry's placement.json holds."""
+        return written.write(self.plan if entry is None else self.plans[entry])
+
+    def save(
+        self, path: str | Path, until: Until = "program", beside: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Writes the artifact: a program, or with `until="plan"` a plan without weights and kernels.
+
+        beside: more entries, which a run does not need.
+        """
+        start = time.perf_counter()
+        described = artifact.describe(self.plans, self.phases, self.wafer)
+        parts: dict[str, bytes | Array] = {**(beside or {}), **described}
+        if (play := self._imported.play) is not None:
+            parts |= encode_play(play)
+            parts |= {f"host/{i}.onnx": content for i, content in enumerate(self._imported.operators)}
+        if until == "program":
+            parts |= artifact.weights(self.plans) | artifact.bound(self.values) | files(self.plans)
+        totals = {name: asdict(self.figures_of(name)) for name in self.plans}
+        artifact.write(path, {**self.manifest, "entries": list(self.plans), "figures": totals}, parts)
+        self.seconds["codegen"] = time.perf_counter() - start

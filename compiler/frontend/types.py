@@ -1,0 +1,99 @@
+"""Types of ONNX values, and what is known of their shapes before a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, shape_inference
+
+from ...ir.dtypes import by_onnx
+from .load import type_name
+
+SEEN = 4096  # bytes of a constant that type inference looks at
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
+    """The types of a model's outputs, as far as its inputs' types tell them."""
+    seen = onnx.ModelProto()
+    seen.CopyFrom(model)
+    del seen.graph.initializer[:]
+    for t in model.graph.initializer:
+        if t.ByteSize() <= SEEN:
+            seen.graph.initializer.append(t)
+        else:
+            seen.graph.input.append(helper.make_tensor_value_info(t.name, t.data_type, t.dims))
+    try:
+        found = shape_inference.infer_shapes(seen, data_prop=True).graph.output
+    except (shape_inference.InferenceError, RuntimeError, ValueError):
+        return {}
+    return {v.name: v.type for v in found if v.type.WhichOneof("value")}
+
+
+def static(kind: onnx.TypeProto | None) -> tuple[int, ...] | None:
+    """The shape of a tensor that a core can hold; None for another type, or a shape that is not known."""
+    if kind is None or not kind.HasField("tensor_type"):
+        return None
+    tensor = kind.tensor_type
+    if by_onnx(tensor.elem_type) is None or not tensor.HasField("shape"):
+        return None
+    if not all(d.HasField("dim_value") for d in tensor.shape.dim):
+        return None
+    return tuple(d.dim_value for d in tensor.shape.dim)
+
+
+def without_shape(kind: onnx.TypeProto) -> onnx.TypeProto:
+    """The type of a tensor of any shape."""
+    out = onnx.TypeProto()
+    out.tensor_type.elem_type = kind.tensor_type.elem_type
+    return out
+
+
+def scalar(elem_type: int) -> onnx.TypeProto:
+    return helper.make_tensor_type_proto(elem_type, ())
+
+
+def either(a: onnx.TypeProto, b: onnx.TypeProto) -> onnx.TypeProto:
+    """The type of a value that has one of two types; nothing is known where they have nothing in common."""
+    if a == b:
+        return a
+    if a.HasField("tensor_type") and b.HasField("tensor_type"):
+        if a.tensor_type.elem_type == b.tensor_type.elem_type:
+            return without_shape(a)
+    elif a.WhichOneof("value") == b.WhichOneof("value"):
+        return a
+    return onnx.TypeProto()
+
+
+def slice_of(kind: onnx.TypeProto, axis: int) -> onnx.TypeProto:
+    """The type of a tensor's slices along an axis."""
+    shape = static(kind)
+    if shape is None:
+        return without_shape(kind)
+    kept = np.delete(np.array(shape, np.int64), axis).tolist()
+    return helper.make_tensor_type_proto(kind.tensor_type.elem_type, kept)
+
+
+def stacked_of(kind: onnx.TypeProto, axis: int, count: int | None) -> onnx.TypeProto:
+    """The type of `count` tensors (None: some) stacked along a new axis."""
+    shape = static(kind)
+    if shape is None or count is None:
+        return without_shape(kind)
+    at = axis if axis >= 0 else len(shape) + 1 + axis
+    return helper.make_tensor_type_proto(kind.tensor_type.elem_type, (*shape[:at], count, *shape[at:]))
+
+
+def empty_of(kind: onnx.TypeProto) -> tuple[str, tuple[int, ...]]:
+    """NumPy's name of a tensor's type, and its shape with 0 for what is not known."""
+    tensor = kind.tensor_type
+    name = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type or onnx.TensorProto.FLOAT)).name
+    return name, tuple(d.dim_value for d in tensor.shape.dim)
+
+
+def why_held(kind: onnx.TypeProto) -> str:
+    """Why a value is none that a core holds."""
+    what = kind.WhichOneof("value") or "nothing"
+    if what != "tensor_type":
+        return f"is a {what.removesuffix('_type')}" if what != "nothing" else "has a type that is not known"
+    if by_onnx(kind.tensor_type.elem_type) is None:
+        return f"has element type {type_name(kind.tensor_type.elem_type)}"
+    return "has a shape that depends on data"

@@ -1,0 +1,119 @@
+"""Loop and Scan whose number of iterations is known, written out: then they run on the wafer entirely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ...ir.graph import REGISTRY, GraphBuilder, Spec, Unsupported
+from .load import attribute_value
+
+MOST_ITERATIONS = 64
+MOST_NODES = 1024  # of all iterations together, as the model has them
+OPSET = 18  # of the nodes that take slices and stack them
+
+Run = Callable[[onnx.GraphProto, Sequence[str]], Sequence[str]]
+"""Adds a body's nodes once, for the tensors of its inputs; gives those of its outputs."""
+
+
+def loop(g: GraphBuilder, node: onnx.NodeProto, inputs: Sequence[str], run: Run) -> list[str]:
+    """The tensors of a Loop's outputs. Raises Unsupported unless every iteration is known to take place."""
+    body = node.attribute[0].g
+    limit, condition, *carried = (*inputs, "", "")[: max(2, len(inputs))]
+    most = g.value(limit) if limit else None
+    if limit and most is None:
+        raise Unsupported("the number of iterations depends on data")
+    count = MOST_ITERATIONS + 1 if most is None else int(most.reshape(-1)[0])
+    condition = condition or g.constant(np.array(True))
+    stacked: list[list[str]] = [[] for _ in body.output[1 + len(carried) :]]
+    i = 0
+    while _holds(g, condition) and i < count:
+        _limit(body, i + 1 if most is None else count)
+        condition, *results = run(body, [g.constant(np.array(i, np.int64)), condition, *carried])
+        carried = results[: len(carried)]
+        for rows, row in zip(stacked, results[len(carried) :], strict=True):
+            rows.append(row)
+        i += 1
+    if not i and stacked:
+        raise Unsupported("a loop without iterations stacks nothing")
+    return [*carried, *(_stacked(g, rows, 0) for rows in stacked)]
+
+
+def scan(g: GraphBuilder, node: onnx.NodeProto, inputs: Sequence[str], run: Run, opset: int) -> list[str]:
+    """The tensors of a Scan's outputs."""
+    given: dict[str, Any] = {a.name: attribute_value(a) for a in node.attribute}
+    if opset >= 9:
+        return _scanned(g, given, inputs, run)
+    # before: the lengths of the sequences come first, and all has a first dimension of the batch
+    lengths, *inputs = inputs
+    if lengths:
+        raise Unsupported("Scan with sequence_lens")
+    batch = g.shape(inputs[0])[0]
+    _limit(given["body"], batch)
+    given["scan_input_directions"] = given.get("directions")
+    items = [_scanned(g, given, [_taken(g, x, b, 0) for x in inputs], run) for b in range(batch)]
+    return [_stacked(g, rows, 0) for rows in zip(*items, strict=True)]
+
+
+def _scanned(g: GraphBuilder, given: dict[str, Any], inputs: Sequence[str], run: Run) -> list[str]:
+    body: onnx.GraphProto = given["body"]
+    over = int(given["num_scan_inputs"])
+    first = len(inputs) - over
+    carried, scanned = list(inputs[:first]), inputs[first:]
+    made = len(body.output) - first
+    axes, back = given.get("scan_input_axes") or [0] * over, given.get("scan_input_directions") or [0] * over
+    axes_out = given.get("scan_output_axes") or [0] * made
+    back_out = given.get("scan_output_directions") or [0] * made
+    count = g.shape(scanned[0])[int(axes[0])]
+    _limit(body, count)
+    if not count:
+        raise Unsupported("a scan over nothing")
+    stacked: list[list[str]] = [[] for _ in axes_out]
+    for i in range(count):
+        slices = [
+            _taken(g, x, count - 1 - i if b else i, a) for x, a, b in zip(scanned, axes, back, strict=True)
+        ]
+        results = run(body, [*carried, *slices])
+        carried = list(results[:first])
+        for rows, row in zip(stacked, results[first:], strict=True):
+            rows.append(row)
+    ends = zip(stacked, axes_out, back_out, strict=True)
+    return [*carried, *(_stacked(g, rows[:: -1 if b else 1], a) for rows, a, b in ends)]
+
+
+def _taken(g: GraphBuilder, tensor: str, at: int, axis: int) -> str:
+    return _rule(g, "Gather", [tensor, g.constant(np.array(at, np.int64))], axis=axis)
+
+
+def _holds(g: GraphBuilder, condition: str) -> bool:
+    value = g.value(condition)
+    if value is None:
+        raise Unsupported("whether it goes on depends on data")
+    return bool(value.reshape(-1)[0])
+
+
+def _limit(body: onnx.GraphProto, iterations: int) -> None:
+    if iterations > MOST_ITERATIONS:
+        raise Unsupported(f"more than {MOST_ITERATIONS} iterations")
+    if (nodes := _nodes(body) * iterations) > MOST_NODES:
+        raise Unsupported(f"{nodes:,} nodes when written out")
+
+
+def _nodes(graph: onnx.GraphProto) -> int:
+    inner = (a.g for node in graph.node for a in node.attribute if a.HasField("g"))
+    return len(graph.node) + sum(map(_nodes, inner))
+
+
+def _stacked(g: GraphBuilder, rows: Sequence[str], axis: int) -> str:
+    at = g.constant(np.array([axis], np.int64))
+    wide = [_rule(g, "Unsqueeze", [row, at]) for row in rows]
+    return _rule(g, "Concat", wide, axis=axis) if len(wide) > 1 else wide[0]
+
+
+def _rule(g: GraphBuilder, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
+    """The result of an operator, added to the graph."""
+    spec = Spec(op_type, g.source[0], tuple(inputs), (g.source[0],), attributes, OPSET)
+    return REGISTRY["", op_type].rule(g, spec)[0]

@@ -1,0 +1,1 @@
+"""Text by language models, token by token."""

@@ -1,0 +1,212 @@
+"""Key-value caches: states of fixed capacity that a call fills further from a run-time position on.
+
+A model says `present = Concat(past, new)`: its caches grow. Here the past has all of its capacity from the
+start, `new` is written at position `length`, which the runtime keeps, and whatever sums or compares over
+positions sees those at or past `length + new` as nothing: `visible` masks them, whatever the model's own
+mask does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...ir.absent import lacking
+from ...ir.affine import Access, access_axes, axis
+from ...ir.dtypes import I64
+from ...ir.graph import Graph, GraphBuilder, Length, Node, Tensor
+from ...ir.op import Op, identity
+from ...ir.ops.contract import Contract
+from ...ir.ops.index import TensorScatter, emit_scatter
+from ...ir.ops.rearrange import Copy
+from ..errors import UnsupportedModel, UsageError, quoted, shown
+from .late_scales import (
+    fresh,
+)
+from .mask_caches import visible_only
+
+
+def added(graph: Graph, pairs: Sequence[tuple[str, str]]) -> int:
+    """The positions by which the first growing cache grows in a call."""
+    for past, present in pairs:
+        for n, m in zip(graph.tensors[past].shape, graph.tensors[present].shape, strict=False):
+            if n != m:
+                return m - n
+    raise UsageError("--capacity: no cache of the model grows")
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """What writes a cache. copies: nodes of the past's copy and of the new rows'."""
+
+    past: str
+    present: str
+    dim: int
+    copies: tuple[int, int]
+    added: int
+
+
+def fixed(
+    graph: Graph, pairs: Sequence[tuple[str, str]], capacity: int, others: Sequence[tuple[str, int]]
+) -> Graph:
+    """The graph with caches of fixed capacity in place of growing ones.
+
+    graph: with presents of `capacity` positions. others: inputs besides the caches that have a dimension
+    of positions. Raises UsageError for a pair that is no cache,
+    UnsupportedModel where a model does with its caches what cannot be done in place.
+    """
+    caches = [_cache(graph, past, present) for past, present in pairs]
+    added = {c.added for c in caches}
+    if len(added) != 1:
+        raise UnsupportedModel(f"caches of one model that grow by {sorted(added)} positions a call")
+    g = GraphBuilder(dict(graph.tensors), dict(graph.constants))
+    length = g.tensor("length", (), I64)
+    rewritten = {c.copies[1]: c for c in caches}
+    dropped = {c.copies[0] for c in caches}
+    for c in caches:
+        old = g.tensors[c.past]
+        shape = (*old.shape[: c.dim], capacity, *old.shape[c.dim + 1 :])
+        g.tensors[c.past] = replace(old, shape=shape)
+    for i, node in enumerate(graph.nodes):
+        g.source = node.source
+        if i in rewritten:
+            c = rewritten[i]
+            made = emit_scatter(g, c.past, node.inputs[0], length, c.dim, c.present, in_place=True)
+            last = g.nodes.pop()
+            del g.tensors[made]
+            g.nodes.append(replace(last, output=c.present))
+        elif i not in dropped:
+            g.nodes.append(node)
+    states = (*(s for s in graph.states if s not in pairs), *pairs)
+    presents = {present for _, present in pairs}
+    out = replace(
+        graph,
+        tensors=g.tensors,
+        constants=g.constants,
+        nodes=tuple(g.nodes),
+        inputs=(*graph.inputs, length),
+        outputs=tuple(t for t in graph.outputs if t not in presents),
+        states=states,
+        length=Length(length, capacity, added.pop(), (*((c.past, c.dim) for c in caches), *others)),
+    )
+    out.check()
+    return visible_only(out)
+
+
+def _cache(graph: Graph, past: str, present: str) -> _Cache:
+    """How `present` is made of `past` and new rows."""
+    a, b = graph.tensors[past], graph.tensors[present]
+    what = f"--state {shown(past)}={shown(present)}"
+    grown = [d for d, (n, m) in enumerate(zip(a.shape, b.shape, strict=False)) if n != m]
+    if len(a.shape) != len(b.shape) or a.dtype != b.dtype or len(grown) != 1 or a.bytes > b.bytes:
+        raise UsageError(f"{what}: {shown(str(a))} does not grow into {shown(str(b))} along one dimension")
+    dim = grown[0]
+    writers = graph.writers()[present]
+    readers = graph.readers().get(past, [])
+    if len(writers) == 2 and [i for i, _ in readers] == [writers[0]]:
+        old, new = (graph.nodes[i] for i in writers)
+        if (
+            all(isinstance(n.op, Copy) for n in (old, new))
+            and _plain(old.op, old.op.reads[0], 0, dim)
+            and _plain(old.op, old.op.write, 0, dim)
+            and _plain(new.op, new.op.reads[0], 0, dim)
+            and _plain(new.op, new.op.write, a.shape[dim], dim)
+        ):
+            return _Cache(past, present, dim, (writers[0], writers[1]), b.shape[dim] - a.shape[dim])
+    raise UnsupportedModel(f"{what}: not Concat of the cache and new rows, or the old cache is read besides")
+
+
+def _plain(op: Op, access: Access, offset: int, dim: int) -> bool:
+    """Whether an access is the identity, but for `offset` in dimension `dim`."""
+    names = [a for a, _ in op.axes]
+    return access == tuple(axis(a, 1, offset if d == dim else 0) for d, a in enumerate(names))
+
+
+def in_place(graph: Graph) -> Graph:
+    """The graph with states that TensorScatter makes of their past changed where they lie.
+
+    Their presents are no outputs any more: what stays on the wafer is not read each call.
+    """
+    pasts = {present: past for past, present in graph.states}
+    readers = graph.readers()
+
+    def changed(node: Node) -> Node:
+        op = node.op
+        past = pasts.get(node.output)
+        if past is None or not isinstance(op, TensorScatter):
+            return node
+        if node.inputs[0] == past and len(readers[past]) == 1:
+            return replace(node, op=replace(op, in_place=True))
+        return node
+
+    out = replace(graph, nodes=tuple(map(changed, graph.nodes)))
+    own = out.in_place
+    return replace(out, outputs=tuple(t for t in graph.outputs if t not in own))
+
+
+# -- what depends on how long the past is ------------------------------------------------------
+def judge_positions(short: Graph, long: Graph) -> None:
+    """UnsupportedModel where values, not only shapes, depend on the past's length.
+
+    short, long: the model built with pasts of different lengths. A position that an exporter took from
+    the shape of a cache would be the capacity's, not the run's.
+    """
+    if len(short.nodes) != len(long.nodes):
+        raise UnsupportedModel("the model computes differently for another length of its caches")
+    grown = {t for t, a in long.tensors.items() if t in short.tensors and a.shape != short.tensors[t].shape}
+    for a, b in zip(short.nodes, long.nodes, strict=True):
+        alike = type(a.op) is type(b.op) and a.op.reads == b.op.reads
+        if alike and (a.op.write == b.op.write or b.output in grown):
+            alike = all(
+                _agree(short, x, long, y)
+                for x, y in zip(a.inputs, b.inputs, strict=True)
+                if x in short.constants or y in long.constants
+            )
+        if not alike:
+            where = quoted(b.source[0] if b.source else b.output)
+            raise UnsupportedModel(
+                f"node {where} ({b.op.name}) computes with the length of the cache, taken from its shape; "
+                "export the model with position_ids as an input"
+            )
+
+
+def _agree(short: Graph, x: str, long: Graph, y: str) -> bool:
+    """Whether two constants are equal as far as both go."""
+    a, b = short.constants.get(x), long.constants.get(y)
+    if a is None or b is None or a.ndim != b.ndim:
+        return False
+    if a is b or lacking((a, b)) is not None:
+        return lacking((a,)) == lacking((b,))
+    both = tuple(slice(min(n, m)) for n, m in zip(a.shape, b.shape, strict=True))
+    return np.array_equal(a[both], b[both], equal_nan=a.dtype.kind == "f")
+
+
+def cut_caches_freely(graph: Graph) -> Graph:
+    """Products that read a cache with at most one axis in a dimension of their result, copied to what it is.
+
+    A cache lies as one entry's product cuts it; those of other entries must be able to cut alike.
+    """
+    caches = graph.in_place.keys()
+    tensors = dict(graph.tensors)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        op = node.op
+        if (
+            type(op) is not Contract
+            or caches.isdisjoint(node.inputs)
+            or all(len(e.axes) <= 1 for e in op.write)
+        ):
+            nodes.append(node)
+            continue
+        write = identity(access_axes(op.write))
+        sizes = tuple((a, op.size[a]) for a in access_axes(op.write))
+        plain = fresh(f"{node.output}.plain", tensors)
+        tensors[plain] = Tensor(plain, tuple(n for _, n in sizes), op.out_type)
+        nodes.append(replace(node, op=replace(op, write=write), output=plain))
+        copied = Copy(
+            axes=sizes, reads=(write,), write=op.write, in_types=(op.out_type,), out_type=op.out_type
+        )
+        nodes.append(Node(copied, (plain,), node.output, node.source))
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)

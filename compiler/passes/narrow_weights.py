@@ -1,0 +1,116 @@
+"""Weights in 16 bits: half the SRAM, half the bytes that the host reads, and the last digits lost.
+
+What is multiplied with bf16 weights may be rounded to bf16 too. The graph says so, which makes it the same on
+every host: a product of two bf16 numbers is exact in f32, where the sums are made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+
+from ...ir.absent import lacking
+from ...ir.dtypes import BF16, F16, F32, DType, stored_as
+from ...ir.graph import Graph, Node, Tensor
+from ...ir.op import Array, identity
+from ...ir.ops.contract import Contract
+from ...ir.ops.conversion import Cast
+from ...ir.ops.index import Gather
+from ..errors import UsageError, quoted
+
+KINDS: dict[str, DType] = {"f16": F16, "bf16": BF16}
+
+
+def rounded_activations(weights: str, activations: str | None) -> str:
+    """What products with `weights` read their other operand as: "f32" or "bf16", as asked for or by default.
+
+    Raises UsageError for bf16 with other weights.
+    """
+    if activations == "bf16" and weights != "bf16":
+        raise UsageError(f"--activations bf16 needs --weights bf16, not {weights}")
+    return activations or ("bf16" if weights == "bf16" else "f32")
+
+
+def narrow_weights(graph: Graph, kind: str, activations: str) -> Graph:
+    """The graph with its f32 weights stored as `kind`; sums and results stay f32.
+
+    A weight is a constant with two dimensions or more that only products and table look-ups read.
+    activations: "bf16" to round what products multiply with them too. Raises UsageError where a weight is too
+    large for f16.
+    """
+    dtype = KINDS[kind]
+    readers = graph.readers()
+    chosen = {
+        name
+        for name in graph.constants
+        if _matrix(graph.tensors[name])
+        and name not in graph.results
+        and readers.get(name)
+        and all(_takes(graph.nodes[i], operand) for i, operand in readers[name])
+    }
+
+    def narrowed(node: Node) -> Node:
+        types = tuple(
+            dtype if name in chosen else t for name, t in zip(node.inputs, node.op.in_types, strict=True)
+        )
+        return node if types == node.op.in_types else replace(node, op=replace(node.op, in_types=types))
+
+    tensors = {n: Tensor(n, t.shape, dtype) if n in chosen else t for n, t in graph.tensors.items()}
+    constants = {n: _stored(n, v, dtype) if n in chosen else v for n, v in graph.constants.items()}
+    out = replace(graph, nodes=tuple(map(narrowed, graph.nodes)), tensors=tensors, constants=constants)
+    if activations == "bf16":
+        out = _round_factors(out)
+    out.check()
+    return out
+
+
+def _round_factors(graph: Graph) -> Graph:
+    """Run-time factors of products with bf16 weights in bf16, too: each tensor is cast once."""
+    tensors, nodes, casts = dict(graph.tensors), list[Node](), dict[str, str]()
+
+    def cast(name: str) -> str:
+        if name not in casts:
+            t = tensors[name]
+            casts[name] = made = next(n for i in count() if (n := f"{name}_bf16{i or ''}") not in tensors)
+            tensors[made] = Tensor(made, t.shape, BF16)
+            axes = tuple((f"d{i}", n) for i, n in enumerate(t.shape))
+            whole = identity([a for a, _ in axes])
+            op = Cast(axes=axes, reads=(whole,), write=whole, in_types=(F32,), out_type=BF16)
+            nodes.append(Node(op, (name,), made))
+        return casts[name]
+
+    for node in graph.nodes:
+        types = node.op.in_types
+        if isinstance(node.op, Contract) and set(types) == {F32, BF16}:
+            wide = types.index(F32)
+            if node.inputs[wide] not in graph.constants:
+                inputs = list(node.inputs)
+                inputs[wide] = cast(inputs[wide])
+                node = replace(node, inputs=tuple(inputs), op=replace(node.op, in_types=(BF16, BF16)))
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+def _matrix(t: Tensor) -> bool:
+    return t.dtype == F32 and sum(n > 1 for n in t.shape) >= 2
+
+
+def _takes(node: Node, operand: int) -> bool:
+    """Whether the node can read operand number `operand` in 16 bits: its other types stay f32."""
+    if node.op.out_type != F32:
+        return False
+    return isinstance(node.op, Contract) or (isinstance(node.op, Gather) and operand == 0)
+
+
+def _stored(name: str, value: Array, dtype: DType) -> Array:
+    if lacking([value]):
+        return value.astype(dtype.numpy)
+    stored = stored_as(value, dtype)
+    if dtype == F16 and not np.array_equal(np.isinf(stored), np.isinf(value)):
+        largest = float(np.abs(value[np.isfinite(value)]).max())
+        raise UsageError(
+            f"--weights f16: {quoted(name)} holds {largest:g}, f16 ends at 65504; try --weights bf16"
+        )
+    return stored

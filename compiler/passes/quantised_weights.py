@@ -1,0 +1,146 @@
+"""Weights that the graph dequantises: they stay on the cores as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+
+from ...ir.absent import folded, lacking
+from ...ir.affine import Access, Affine, access_axes
+from ...ir.dtypes import F32, I16, of_numpy
+from ...ir.graph import Graph, Node, Tensor
+from ...ir.op import Array
+from ...ir.ops.contract import Contract
+from ...ir.ops.elementwise import Mul
+from ...ir.ops.quantize import Centred, Dequantize, in_least_bytes
+
+
+def keep_quantised(graph: Graph) -> Graph:
+    """Products read the numbers of constants that only they read dequantised; what comes out is scaled.
+
+    That is so where a scale is the same along all that is summed: the factor can wait until the sum is made.
+    Zero points are subtracted when compiling. Other dequantised constants are folded.
+    """
+    readers = graph.readers()
+    tensors, constants = dict(graph.tensors), dict(graph.constants)
+    kept: dict[str, Node] = {}  # dequantised weight -> the node that makes it
+    for node in graph.nodes:
+        if not _is_weight(graph, node):
+            continue
+        uses = [(graph.nodes[i], operand) for i, operand in readers.get(node.output, [])]
+        if all(_can_wait(graph, node, reader, operand) for reader, operand in uses):
+            kept[node.output] = node
+        else:
+            constants[node.output] = _value(node, [constants[t] for t in node.inputs])
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.output in kept or node.output in constants:
+            continue
+        operand = next((j for j, t in enumerate(node.inputs) if t in kept), None)
+        if operand is None:
+            nodes.append(node)
+        else:
+            nodes += _scaled(node, operand, kept[node.inputs[operand]], tensors, constants)
+    return replace(graph, nodes=tuple(nodes), tensors=tensors, constants=constants)
+
+
+def _is_weight(graph: Graph, node: Node) -> bool:
+    """Whether the node dequantises a constant, and nothing else makes its result."""
+    alone = len(graph.writers()[node.output]) == 1 and node.output not in graph.results
+    return isinstance(node.op, Dequantize) and alone and all(t in graph.constants for t in node.inputs)
+
+
+def _value(node: Node, operands: list[Array]) -> Array:
+    if lack := lacking(operands):
+        box = node.op.hold({a: (0, n) for a, n in node.op.axes})
+        return folded(lack, node.output, [end for _, end in box], node.op.out_type.numpy)
+    return np.asarray(node.op.reference(*operands))
+
+
+def _can_wait(graph: Graph, weight: Node, reader: Node, operand: int) -> bool:
+    """Whether a product can be scaled in place of its operand."""
+    op = reader.op
+    if not isinstance(op, Contract) or (op.out_type, weight.op.out_type) != (F32, F32):
+        return False
+    if reader.inputs[0] == reader.inputs[1] or len(graph.writers()[reader.output]) > 1:
+        return False
+    if len(weight.inputs) > 2 and lacking([graph.constants[t] for t in weight.inputs]):
+        return False
+    places = _places(weight, op.reads[operand])
+    return places is not None and not set(access_axes(_seen(weight.op.reads[1], places))) & set(op.reduced)
+
+
+def _places(weight: Node, read: Access) -> Mapping[str, Affine] | None:
+    """For each axis of the weight's op the place along it that a read of the weight asks for.
+
+    None where an axis is no dimension of its own.
+    """
+    write = weight.op.write
+    axes = [a for e in write for a in e.axes]
+    plain = all(e.const == 0 and e.terms == ((e.axes[0], 1),) for e in write if e.terms)
+    if not plain or len(axes) < len(write) or set(axes) != set(weight.op.size):
+        return None
+    return dict(zip(axes, read, strict=True))
+
+
+def _seen(access: Access, places: Mapping[str, Affine]) -> Access:
+    """What an access of the weight's op is, in the axes of what reads the weight."""
+    out: list[Affine] = []
+    for e in access:
+        place = Affine((), e.const)
+        for a, c in e.terms:
+            place = place.plus(places[a].times(c))
+        out.append(place)
+    return tuple(out)
+
+
+def _scaled(
+    node: Node, operand: int, weight: Node, tensors: dict[str, Tensor], constants: dict[str, Array]
+) -> list[Node]:
+    """The product of stored numbers, and the scaling of what comes out."""
+    op, places = node.op, _places(weight, node.op.reads[operand])
+    assert places is not None
+    stored, scale, *zero = weight.inputs
+    stored = _centred(weight, tensors, constants) if zero else stored
+    out = tensors[node.output]
+    sums = _fresh(f"{out.name}_sums", tensors)
+    tensors[sums] = Tensor(sums, out.shape, F32)
+    inputs, reads, types = list(node.inputs), list(op.reads), list(op.in_types)
+    inputs[operand], types[operand] = stored, tensors[stored].dtype
+    reads[operand] = _seen(weight.op.reads[0], places)
+    product = replace(op, reads=tuple(reads), in_types=tuple(types))
+    scaling = Mul(
+        axes=tuple((a, n) for a, n in op.axes if a not in op.reduced),
+        reads=(op.write, _seen(weight.op.reads[1], places)),
+        write=op.write,
+        in_types=(F32, tensors[scale].dtype),
+        out_type=F32,
+    )
+    source = tuple(dict.fromkeys((*node.source, *weight.source)))
+    return [
+        replace(node, op=product, inputs=tuple(inputs), output=sums),
+        Node(scaling, (sums, scale), node.output, source),
+    ]
+
+
+def _centred(weight: Node, tensors: dict[str, Tensor], constants: dict[str, Array]) -> str:
+    """The weight's numbers less their zero points: one constant for all that read it."""
+    stored, _, zero = weight.inputs
+    name = f"{weight.output}_centred"
+    if name not in tensors:
+        read, _, at = weight.op.reads
+        kind, _, zero_kind = weight.op.in_types
+        less = Centred(
+            axes=weight.op.axes, reads=(read, at), write=read, in_types=(kind, zero_kind), out_type=I16
+        )
+        value = in_least_bytes(np.asarray(less.reference(constants[stored], constants[zero])))
+        constants[name] = value
+        tensors[name] = Tensor(name, value.shape, of_numpy(value.dtype))
+    return name
+
+
+def _fresh(hint: str, tensors: Mapping[str, Tensor]) -> str:
+    return next(n for i in count() if (n := f"{hint}{i or ''}") not in tensors)

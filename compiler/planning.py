@@ -1,0 +1,140 @@
+"""Plans for a program's entries: searched for, or kept from an earlier compile, or written in a file; judged.
+
+A kept plan is a placement: it says all that a search decides, so the plan built of it is the one that the
+search found, to the byte. An entry of the cache is found by all that the search depends on: the graph without
+its weights' values, the wafer, the objective, and the planner itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .. import ir, placement
+from ..codegen.artifact.encode import encode, encode_graph
+from ..ir.graph import Graph
+from ..placement import planner
+from ..placement.build import placement_file as written
+from ..placement.build import routes as route
+from ..placement.judge.entries import judge_entries
+from ..placement.judge.judge import IllegalPlan, judge
+from ..placement.machine.wafer import Wafer
+from ..placement.plan.plan import Plan
+from ..placement.search.second_entry import plan_beside
+from ..runtime.cache import read_entry, sources_in, write_entry
+from .errors import DoesNotFit, InvalidInput, quoted
+from .request import Report, Timed
+
+
+def name_of(
+    graph: Graph, wafer: Wafer, objective: str, seed: int, others: Sequence[Graph] = (), beside: str = ""
+) -> str:
+    """The entry of the plan that a search for these would find.
+
+    others: graphs of the program's other entries. beside: the entry of the first one's plan, for another's.
+    """
+    graphs = [encode_graph(g) for g in (graph, *others)]
+    asked = json.dumps([graphs, encode(wafer), objective, seed, beside, np.__version__])
+    planner = sources_in(*ir.__path__, *placement.__path__)
+    return hashlib.sha256((asked + planner).encode()).hexdigest() + ".placement"
+
+
+def kept_plan(
+    name: str, graph: Graph, wafer: Wafer, others: Sequence[Graph] = (), beside: Plan | None = None
+) -> Plan | None:
+    """The plan of an entry, not yet judged; None where there is none that can be built.
+
+    others, beside: see `written.read`.
+    """
+    held = read_entry(name)
+    if held is None:
+        return None
+    try:
+        return route.routed(written.read(json.loads(held), graph, wafer, None, others, beside))
+    except ValueError:  # no JSON, or a placement that nothing can be built of
+        return None
+
+
+def keep_plan(name: str, plan: Plan) -> None:
+    """Writes an entry. A cache that cannot be written is no error."""
+    write_entry(name, json.dumps(written.write(plan), separators=(",", ":")).encode())
+
+
+def best_plans(
+    graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, seed: int, timed: Timed, say: Report
+) -> dict[str, Plan]:
+    """The plan that the search finds for the first entry, and those of the others beside it; judged."""
+    (first, graph), *rest = graphs.items()
+    others = [other for _, other in rest]
+    name = timed("plan", lambda: name_of(graph, wafer, optimize, seed, others))
+
+    def search() -> Plan:
+        return planner.plan(graph, wafer, optimize, seed, others=others, report=say)
+
+    plan = _kept_or(name, lambda: kept_plan(name, graph, wafer, others), search, timed)
+    plans = {first: plan}
+    for entry, other in rest:
+        own = timed("plan", lambda g=other: name_of(g, wafer, optimize, seed, beside=name))
+        plans[entry] = _kept_or(
+            own,
+            lambda own=own, g=other: kept_plan(own, g, wafer, beside=plan),
+            lambda g=other: plan_beside(g, plan),
+            timed,
+        )
+    timed("check", lambda: judge_entries(plans))
+    return plans
+
+
+def _kept_or(name: str, kept: Callable[[], Plan | None], search: Callable[[], Plan], timed: Timed) -> Plan:
+    """The plan kept under a name, or what a search finds; judged."""
+    known: Plan | None = timed("plan", kept)
+    if known is not None:
+        try:
+            timed("check", lambda: judge(known))
+            return known
+        except IllegalPlan:
+            pass  # as good as none
+    try:
+        made: Plan = timed("plan", search)
+    except (planner.DoesNotFit, route.Unroutable) as e:
+        raise _refusal(e) from None
+    timed("check", lambda: judge(made))
+    keep_plan(name, made)
+    return made
+
+
+def constrained_plan(graph: Graph, wafer: Wafer, constraints: str | Path, timed: Timed) -> Plan:
+    """The plan that a placement file describes; judged."""
+    where = quoted(str(constraints))
+    try:
+        data = json.loads(Path(constraints).read_text("utf-8"))
+    except ValueError as e:
+        raise InvalidInput(f"{where} is not JSON: {e}") from None
+
+    def build() -> Plan:
+        made = route.routed(written.read(data, graph, wafer, planner.chooser(graph, wafer)))
+        if int(made.sram().max(initial=0)) > wafer.sram_bytes:
+            raise planner.DoesNotFit(planner.explain(made), made)
+        return made
+
+    try:
+        made: Plan = timed("plan", build)
+        timed("check", lambda: judge(made))
+        return made
+    except (planner.DoesNotFit, route.Unroutable) as e:
+        raise _refusal(e) from None
+    except (written.PlacementError, IllegalPlan) as e:
+        raise InvalidInput(f"{where}: {e}") from None
+
+
+def _refusal(e: planner.DoesNotFit | route.Unroutable) -> DoesNotFit:
+    """The error of a model that has no plan, with the nearest attempt."""
+    if isinstance(e, route.Unroutable):
+        return DoesNotFit(f"{e}; try another --wafer")
+    error = DoesNotFit(str(e))
+    error.plan = e.plan
+    return error

@@ -1,0 +1,1 @@
+"""Plans and figures as text, pictures and pages."""

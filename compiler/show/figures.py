@@ -1,0 +1,166 @@
+"""The totals of one predicted call, as `compile` finds them and the manifest keeps them.
+
+Free of the planner: a program's figures are shown without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...placement.cost.timing import cycles_of
+from ...placement.machine.wafer import LINKS, Wafer, mixed_products
+from ...placement.plan.plan import Plan
+
+if TYPE_CHECKING:
+    from ...placement.machine.wafer import Wafer
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one looks at first. Bytes, cycles; fullest: (x, y) of a core or of a link's router.
+
+    cycles_at_f32: if products of 16-bit weights took as long as those of f32.
+    """
+
+    cores_used: int
+    regions: int
+    wavefronts: int
+    tasks: int
+    cycles: float
+    cycles_at_f32: float
+    microseconds: float
+    fullest_core: tuple[int, int]
+    fullest_core_bytes: int
+    fullest_link: tuple[int, int, str] | None
+    fullest_link_bytes: int
+    bytes_in: int
+    bytes_out: int
+    host_cycles: float
+    assumed: tuple[str, ...]
+
+    @staticmethod
+    def read(data: Any) -> Figures:
+        """Figures from their JSON. Raises TypeError, ValueError where it is something else."""
+        x, y = data["fullest_core"]
+        link = data["fullest_link"]
+        values: dict[str, Any] = dict(data)
+        values["fullest_core"] = int(x), int(y)
+        values["fullest_link"] = None if link is None else (int(link[0]), int(link[1]), str(link[2]))
+        values["assumed"] = tuple(map(str, data["assumed"]))
+        for name in ("cycles", "cycles_at_f32", "microseconds", "host_cycles"):
+            values[name] = float(data[name])
+        return Figures(**values)
+
+
+def totals(of: Callable[[str], Figures], ran: Mapping[str, int]) -> Figures:
+    """The figures of a call that ran some entries, each so often: its cycles and bytes are their sums."""
+    each = {name: of(name) for name in ran}
+    if not each:
+        return Figures(0, 0, 0, 0, 0.0, 0.0, 0.0, (0, 0), 0, None, 0, 0, 0, 0.0, ())
+
+    def summed(value: Callable[[Figures], Any]) -> Any:
+        return sum(value(f) * ran[name] for name, f in each.items())
+
+    fullest = max(each.values(), key=lambda f: f.fullest_core_bytes)
+    link = max(each.values(), key=lambda f: f.fullest_link_bytes)
+    return Figures(
+        max(f.cores_used for f in each.values()),
+        max(f.regions for f in each.values()),
+        summed(lambda f: f.wavefronts),
+        summed(lambda f: f.tasks),
+        summed(lambda f: f.cycles),
+        summed(lambda f: f.cycles_at_f32),
+        summed(lambda f: f.microseconds),
+        fullest.fullest_core,
+        fullest.fullest_core_bytes,
+        link.fullest_link,
+        link.fullest_link_bytes,
+        summed(lambda f: f.bytes_in),
+        summed(lambda f: f.bytes_out),
+        summed(lambda f: f.host_cycles),
+        tuple(dict.fromkeys(a for f in each.values() for a in f.assumed)),
+    )
+
+
+def host_line(f: Figures, wafer: Wafer) -> str:
+    """The transfer from and to the host, which is not part of the cycles."""
+    return (
+        f"{f.bytes_in:,} bytes in, {f.bytes_out:,} out: {f.host_cycles:,.0f} more cycles "
+        f"at {wafer.host_bytes_per_cycle:g} bytes per cycle"
+    )
+
+
+def clock(wafer: Wafer) -> str:
+    return f"{wafer.clock_hz / 1e9:g} GHz"
+
+
+def figures(plan: Plan, links: Any) -> Figures:
+    """The totals of one call. Transfers from and to the host are not part of `cycles`.
+
+    links: what `timing.link_bytes` gives.
+    """
+    wafer, graph = plan.wafer, plan.graph
+    sram = plan.sram()
+    core = int(sram.argmax())
+    link, cycles = int(links.argmax()), cycles_of(plan)
+    direction, y, x = np.unravel_index(link, links.shape)
+    pasts, presents = {p for p, _ in graph.states}, {p for _, p in graph.states}
+    bytes_in = sum(graph.tensors[t].bytes for t in graph.inputs if t not in pasts)
+    bytes_out = sum(graph.tensors[t].bytes for t in graph.outputs if t not in presents)
+    return Figures(
+        int((sram > 0).sum()),
+        len(plan.regions),
+        plan.wavefronts,
+        plan.tasks,
+        cycles,
+        _cycles_at_f32(plan) if _mixed(plan) else cycles,
+        cycles / wafer.clock_hz * 1e6,
+        (core % wafer.width, core // wafer.width),
+        int(sram.max(initial=0)),
+        (int(x), int(y), LINKS[int(direction)]) if links.any() else None,
+        int(links.max(initial=0)),
+        bytes_in,
+        bytes_out,
+        (bytes_in + bytes_out) / wafer.host_bytes_per_cycle,
+        assumed(plan),
+    )
+
+
+def _mixed(plan: Plan) -> bool:
+    return any(mixed_products(s.op) for s in plan.steps)
+
+
+def _cycles_at_f32(plan: Plan) -> float:
+    """The cycles with products of 16-bit weights at the published rate of f32, not at an assumed one."""
+    vector = {**plan.wafer.vector, "fma_mixed": plan.wafer.vector["fma_f32"]}
+    return cycles_of(replace(plan, wafer=replace(plan.wafer, vector=vector)))
+
+
+def assumed(plan: Plan) -> tuple[str, ...]:
+    """The constants without a published value that this plan's figures rest on."""
+    routes = {m.route for s in plan.steps for m in (*s.moves, *(m for o in s.operands for m in o.moves))}
+    narrow = any(t.bytes <= 2 for s in plan.steps for t in (*s.op.in_types, s.op.out_type))
+    wide = any(t.bytes > 2 for s in plan.steps for t in (*s.op.in_types, s.op.out_type))
+    matters = {
+        "stage": "join" in routes,
+        "relay": "relay" in routes,
+        "express": "relay" in routes,
+        "vector.copy_f16": narrow,
+        "vector.fma_f16": narrow,
+        "vector.fma_mixed": _mixed(plan),
+        "vector.copy_f32": wide,
+        "vector.fma_f32": wide,
+    }
+    return tuple(
+        f"{name} = {_constant(plan.wafer, name)}" for name in plan.wafer.assumed if matters.get(name, True)
+    )
+
+
+def _constant(wafer: Wafer, name: str) -> str:
+    group, _, kind = name.partition(".")
+    value: Any = wafer.vector[kind] if group == "vector" and kind in wafer.vector else getattr(wafer, group)
+    return f"{value[0]:g} + n/{value[1]:g}" if isinstance(value, tuple) else f"{value:g}"

@@ -1,0 +1,69 @@
+"""What a model consists of: every operator, how often, and where it can run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from .errors import (
+    Refusal,
+)
+from .frontend.inputs import Binding
+from .frontend.opsets import (
+    converted,
+    count_operators,
+)
+from .host.partition import split_model
+from .importer import (
+    build,
+    check_model,
+    loaded,
+    merged,
+    unknown_operators,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `waferc check`. status: "wafer", "host", "unbound" (by --value), "unsupported"."""
+
+    op_type: str
+    domain: str
+    count: int
+    status: str
+    reason: str
+
+
+def survey(
+    model: str | Path | bytes | onnx.ModelProto,
+    given: Binding | None = None,
+) -> list[Row]:
+    """Every operator of the model, supported or not. Raises only for what is no model at all."""
+    proto = loaded(model)
+    refused = unknown_operators(proto)
+    if not refused:
+        check_model(proto)
+    builder = build(proto, given or Binding(), keep_going=True)
+    refusals = merged(refused, builder.refusals if builder else [])
+    hosts: list[Refusal] = []
+    if builder is None or refusals:
+        split = split_model(converted(proto), given or Binding())
+        builder, refusals, hosts = split.builder, merged(split.found.refusals), merged(split.found.hosts)
+    rows: list[Row] = []
+    for (op_type, domain), count in count_operators(proto).items():
+        of_kind = [
+            (r, "unbound" if r.unbound else status)
+            for listed, status in ((refusals, "unsupported"), (hosts, "host"))
+            for r in listed
+            if (r.op_type, r.domain) == (op_type, domain)
+        ]
+        bad = sum(r.count for r, _ in of_kind)
+        rows += [Row(op_type, domain, r.count, status, r.reason) for r, status in of_kind]
+        folded = min(builder.folded.get((op_type, domain), 0), count - bad)
+        if folded:
+            rows.append(Row(op_type, domain, folded, "wafer", "no work: a constant or a renaming"))
+        if count > bad + folded:
+            rows.append(Row(op_type, domain, count - bad - folded, "wafer", ""))
+    return rows

@@ -1,0 +1,1 @@
+"""Programs beside other runtimes: numbers and speed."""

@@ -1,0 +1,249 @@
+"""A program side by side with onnxruntime and other peers, in measurements taken in turns.
+
+Each peer lives in a process of its own that is stopped while another runs: idle threads spin, and would
+take the processors that the others need. `python -m waferc.compiler.bench` is that process; it reads one
+JSON request per line and answers with one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass
+from typing import Any, TextIO
+
+import numpy as np
+
+from ...ir.graph import Length
+from ...ir.op import Array
+from ...runtime.ports import Port, Ports
+from ...runtime.program import Program
+from ..errors import WafercError, shown
+from .call_inputs import Feed, random_feed
+from .compare import Streaming
+from .peers import FIRST, load_peer
+
+WARM = 2  # calls before those that count, after others had the caches; one where a measurement is one call
+LONG = 0.1  # seconds that one measurement should take
+MOST_CALLS = 200
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+class PeerFailed(WafercError):
+    """The peer ended, cannot run the model, or takes too long to get ready."""
+
+    exit_code = 4
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Milliseconds per call, one median for each round. calls: of one measurement of ours.
+
+    peers: by name, the one that gives the ratio first. failed: peer -> why it was left out.
+    """
+
+    ours: tuple[float, ...]
+    peers: Mapping[str, tuple[float, ...]]
+    failed: Mapping[str, str]
+    calls: int
+    threads: int
+
+    def ratios(self, peer: str = FIRST) -> list[float]:
+        """Ours over the peer's, round by round; below 1 ours is faster."""
+        return [a / b for a, b in zip(self.ours, self.peers[peer], strict=True)]
+
+    def ratio(self, peer: str = FIRST) -> float:
+        return statistics.median(self.ratios(peer))
+
+
+def measure(
+    program: Program,
+    model: str,
+    peers: Sequence[str],
+    rounds: int,
+    threads: int,
+    seed: int = 0,
+    ranges: Ranges | None = None,
+    limit: float | None = None,
+    progress: Callable[[str, float], None] = lambda phase, share: None,
+) -> Measured:
+    """Times `program` and the peers on `model` in turns.
+
+    A peer that fails, or is not ready after `limit` seconds, is left out; PeerFailed if it is the first.
+    """
+    fresh = [p for p in program.ports.inputs if p.name not in program.state_inputs]
+    at = program.ports.length
+
+    def mine(number: int, calls: int) -> float:
+        given = feeds(fresh, seed, number, calls, ranges or {})
+        if at is not None:
+            program.reset()
+        return timed(lambda feed: program.run(feed, threads), given, calls)
+
+    runs: dict[str, Callable[[int, int], float]] = {"": mine}
+    failed: dict[str, str] = {}
+    with ExitStack() as started:
+        for name in peers:
+            peer = Peer(name, model, threads, program.ports, ranges or {}, seed, limit, program.values)
+            try:
+                runs[name] = started.enter_context(peer.started()).measure
+                runs[name](0, 1)
+            except PeerFailed as e:
+                if name == peers[0]:
+                    raise
+                runs.pop(name, None)
+                failed[name] = str(e)
+        # The first calls have warmed all up, the second ones tell how many fill a measurement.
+        mine(0, 1)
+        once = {name: run(1, 1) for name, run in runs.items()}
+        most = max(once[""], once[peers[0]])  # both the same, so that the caches are as warm
+        calls = {name: _calls(max(ms, most) if name else most) for name, ms in once.items()}
+        if at is not None:
+            calls = {name: min(n, at.capacity // at.added) for name, n in calls.items()}
+        calls[peers[0]] = calls[""]
+        took: dict[str, list[float]] = {name: [] for name in runs}
+        for i in range(rounds):
+            progress("bench", i / rounds)
+            for name in runs if i % 2 == 0 else reversed(runs):
+                took[name].append(runs[name](2 + i, calls[name]))
+    ours = tuple(took.pop(""))
+    return Measured(ours, {n: tuple(t) for n, t in took.items()}, failed, calls[""], threads)
+
+
+def _calls(milliseconds: float) -> int:
+    """How many calls make a measurement."""
+    return max(1, min(MOST_CALLS, round(LONG * 1e3 / max(milliseconds, 1e-6))))
+
+
+def feeds(ports: Sequence[Port], seed: int, number: int, calls: int, ranges: Ranges) -> list[Feed]:
+    """New inputs for every call of measurement `number`, the same in both processes."""
+    return [random_feed(ports, [seed, number, i], ranges) for i in range(calls + min(WARM, calls))]
+
+
+def timed(run: Callable[[Feed], Any], given: Sequence[Feed], calls: int) -> float:
+    """Median milliseconds of the last `calls` calls; those before them warm up."""
+    took: list[float] = []
+    for feed in given:
+        start = time.perf_counter()
+        run(feed)
+        took.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(took[-calls:])
+
+
+class Peer:
+    """Another runtime in a process of its own, stopped except while it is asked.
+
+    limit: seconds for an answer. values: of inputs that are constants of our program.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        threads: int,
+        ports: Ports,
+        ranges: Ranges,
+        seed: int = 0,
+        limit: float | None = None,
+        values: Mapping[str, Array] | None = None,
+    ) -> None:
+        self._name, self._limit = name, limit
+        self._first = {
+            "peer": name,
+            "model": model,
+            "threads": threads,
+            "ports": [[p.name, list(p.shape), p.dtype.name] for p in ports.inputs],
+            "states": [list(s) for s in ports.states],
+            "length": None if ports.length is None else astuple(ports.length),
+            "ranges": {n: list(r) for n, r in ranges.items()},
+            "seed": seed,
+            "values": [[n, v.dtype.name, v.tolist()] for n, v in (values or {}).items()],
+        }
+        self._process: Any = None
+
+    @contextmanager
+    def started(self) -> Generator[Peer]:
+        command = [sys.executable, "-m", "waferc.compiler.bench"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+        try:
+            self._ask(self._first)
+            yield self
+        finally:
+            self._process.kill()  # ends a stopped process, too
+            self._process.communicate()
+
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid)
+
+    def measure(self, number: int, calls: int) -> float:
+        """Median milliseconds of `calls` calls with the inputs of measurement `number`."""
+        return float(self._ask({"number": number, "calls": calls})["milliseconds"])
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Wakes the peer, asks, and stops it again."""
+        try:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], self._limit)[0]:
+                raise PeerFailed(f"{self._name} took more than {self._limit:g} s")
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise PeerFailed(f"{self._name}'s process ended with code {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise PeerFailed(str(answer["error"]))
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        return answer
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """The peer's side: the model first, then measurements."""
+
+    def answer(data: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(data) + "\n")
+        answers.flush()
+
+    first: dict[str, Any] = json.loads(requests.readline())
+    ports = [Port(n, tuple(s), np.dtype(t)) for n, s, t in first["ports"]]
+    states = [(past, present) for past, present in first["states"]]
+    ranges = {n: (float(low), float(high)) for n, (low, high) in first["ranges"].items()}
+    try:
+        runtime = load_peer(first["peer"], first["model"], first["threads"], ports)
+        length = None if first["length"] is None else Length(*first["length"])
+        values = {n: np.array(v, t) for n, t, v in first["values"]}
+        streaming = Streaming(runtime, ports, states, length, values)
+        answer({})
+        fresh = [p for p in ports if p.name not in {past for past, _ in states}]
+        for line in requests:
+            r = json.loads(line)
+            given = feeds(fresh, first["seed"], r["number"], r["calls"], ranges)
+            if length is not None:
+                streaming.reset()
+            answer({"milliseconds": timed(streaming.run, given, r["calls"])})
+    except WafercError as e:
+        answer({"error": str(e)})
+    except Exception as e:  # whatever a peer throws: it is then left out
+        answer({"error": f"{first['peer']}: {shown(str(e), 200)}"})
+
+
+if __name__ == "__main__":
+    # A peer's own words must not get between the answers.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(sys.stdin, channel)

@@ -1,0 +1,121 @@
+"""Other runtimes that say what a model computes: onnxruntime and onnx's reference evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import onnx
+from onnx import shape_inference
+
+from ...ir.op import Array
+from ..errors import UnsupportedModel, UsageError, shown
+from ..frontend.load import load_model
+
+
+class Golden(Protocol):
+    """A runtime that is taken to be right."""
+
+    name: str
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
+class OnnxRuntime:
+    """onnxruntime on the host's CPU. threads: of one operator; None for its own choice."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model: str | Path | bytes, threads: int | None = None) -> None:
+        try:
+            import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
+        except ImportError:
+            raise UsageError(
+                "onnxruntime is not installed: pip install 'waferc[verify]', or use --golden reference"
+            ) from None
+        runtime: Any = onnxruntime
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors come as exceptions
+        if threads is not None:
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+        source = model if isinstance(model, bytes) else str(model)
+        try:
+            self._session: Any = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as e:  # its exceptions share no base below this one
+            raise _refused(self.name, e) from None
+        self.inputs: Sequence[str] = [i.name for i in self._session.get_inputs()]
+        self.outputs: Sequence[str] = [o.name for o in self._session.get_outputs()]
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            values = self._session.run(None, dict(feed))
+        except Exception as e:
+            raise _refused(self.name, e) from None
+        return {n: _plain(v) for n, v in zip(self.outputs, values, strict=True)}
+
+
+class Reference:
+    """onnx's own evaluator in NumPy: slow, and close to the text of the standard."""
+
+    name = "onnx's reference evaluator"
+
+    def __init__(self, model: str | Path | bytes) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        proto = load_model(model)
+        try:
+            self._evaluator: Any = ReferenceEvaluator(proto)
+        except Exception as e:
+            raise _refused(self.name, e) from None
+        weights = {t.name for t in proto.graph.initializer}
+        self.inputs: Sequence[str] = [i.name for i in proto.graph.input if i.name not in weights]
+        self.outputs: Sequence[str] = [o.name for o in proto.graph.output]
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            values = self._evaluator.run(None, dict(feed))
+        except Exception as e:
+            raise _refused(self.name, e) from None
+        return {n: _plain(v) for n, v in zip(self.outputs, values, strict=True)}
+
+
+def _plain(value: Any) -> Any:
+    """An output as our programs give it: sequences and empty optionals as they are."""
+    if value is None or isinstance(value, list):
+        return cast(Any, value)
+    return np.asarray(value)
+
+
+def _refused(name: str, e: Exception) -> UnsupportedModel:
+    lines = [line for line in str(e).splitlines() if line.strip()] or [type(e).__name__]
+    other = "reference" if name == OnnxRuntime.name else "onnxruntime"
+    return UnsupportedModel(f"{name} cannot run the model: {shown(lines[0], 200)}; try --golden {other}")
+
+
+def golden(name: str, model: str | Path | bytes, threads: int | None = None) -> Golden:
+    """The runtime called `name` with `model` loaded. Raises UnsupportedModel if it cannot, UsageError."""
+    return OnnxRuntime(model, threads) if name == "onnxruntime" else Reference(model)
+
+
+def exposed(model: str | Path) -> bytes:
+    """The model with every node's results as outputs.
+
+    Results whose type shape inference does not tell stay hidden. Outputs come in node order.
+    """
+    proto = shape_inference.infer_shapes(load_model(model))
+    graph = proto.graph
+    known = {v.name: v for v in graph.value_info if v.type.tensor_type.elem_type}
+    known |= {o.name: o for o in graph.output}
+    made = dict.fromkeys(name for node in graph.node for name in node.output if name in known)
+    wanted: list[onnx.ValueInfoProto] = [known[name] for name in made]
+    # An output that no node makes (an input, a constant) stays one.
+    wanted += [o for o in graph.output if o.name not in made]
+    outputs = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in wanted]
+    del graph.output[:]
+    graph.output.extend(outputs)
+    return proto.SerializeToString()

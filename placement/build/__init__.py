@@ -1,0 +1,1 @@
+"""With splits and regions given: steps, moves, addresses, routes."""

@@ -1,0 +1,103 @@
+"""Regions: which rectangle of the wafer each group of ops gets.
+
+A placer is a function (wafer, sizes, seed) -> regions or None; `strips` is the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..machine.wafer import Wafer
+from ..plan.layout import Region
+
+SPARE_EVERY = 16  # with dead cores, one column in 16 is kept to stand in for them
+
+Size = tuple[str, int, int]  # name, columns, rows (logical)
+Placer = Callable[[Wafer, Sequence[Size], int], "tuple[Region, ...] | None"]
+
+
+def physical_width(wafer: Wafer, columns: int) -> int:
+    """Physical columns that `columns` logical ones take, spares included."""
+    if not wafer.dead_cores:
+        return columns
+    return columns + -(-columns // (SPARE_EVERY - 1))
+
+
+def logical_width(wafer: Wafer, width: int) -> int:
+    """Logical columns that fit into `width` physical ones."""
+    columns = width
+    while columns > 1 and physical_width(wafer, columns) > width:
+        columns -= 1
+    return columns
+
+
+def make_region(wafer: Wafer, name: str, x: int, y: int, columns: int, rows: int) -> Region | None:
+    """The region at (x, y) with its map from logical to physical cores.
+
+    Spare columns take the tiles of dead cores, the nearest first; None when there are too few.
+    """
+    width = physical_width(wafer, columns)
+    spare = [c for c in range(width) if c % SPARE_EVERY == SPARE_EVERY - 1 or c == width - 1]
+    spare = spare[: width - columns] if width > columns else []
+    if len(spare) < width - columns:
+        spare = list(range(columns, width))
+    usable = [c for c in range(width) if c not in set(spare)]
+    ys, xs = np.mgrid[y : y + rows, x : x + width]
+    physical = (ys * wafer.width + xs).astype(np.int32)
+    core = physical[:, usable].copy()
+    if wafer.dead_cores:
+        dead = wafer.dead()[y : y + rows, x : x + width]
+        free = [(r, c) for r in range(rows) for c in spare if not dead[r, c]]
+        at = np.array(free, np.int64).reshape(-1, 2)
+        open_: Any = np.ones(len(at), np.bool_)
+        for r, i in np.argwhere(dead[:, usable]).tolist():
+            if not open_.any():
+                return None
+            far = np.abs(at[:, 0] - r) + np.abs(at[:, 1] - usable[i]) + np.where(open_, 0, 1 << 30)
+            best = int(far.argmin())
+            open_[best] = False
+            core[r, i] = physical[at[best, 0], at[best, 1]]
+    return Region(name, x, y, width, rows, core)
+
+
+def strips(wafer: Wafer, sizes: Sequence[Size], seed: int) -> tuple[Region, ...] | None:
+    """Regions in dataflow order on strips of the wafer, in serpentine order.
+
+    None when they do not fit. Deterministic; `seed` is unused.
+    """
+    strip: list[tuple[str, int, int]] = []
+    strips_: list[list[tuple[str, int, int]]] = []
+    used = 0
+    for name, columns, rows in sizes:
+        width = physical_width(wafer, columns)
+        if width > wafer.width:
+            return None
+        if used + width > wafer.width:
+            strips_.append(strip)
+            strip, used = [], 0
+        strip.append((name, columns, rows))
+        used += width
+    strips_.append(strip)
+    out: list[Region] = []
+    y = 0
+    for number, row in enumerate(strips_):
+        height = max((r for _, _, r in row), default=0)
+        if y + height > wafer.height:
+            return None
+        x = 0 if number % 2 == 0 else wafer.width
+        for name, columns, rows in row:
+            width = physical_width(wafer, columns)
+            x = x if number % 2 == 0 else x - width
+            region = make_region(wafer, name, x, y, columns, rows)
+            if region is None:
+                return None
+            out.append(region)
+            x = x + width if number % 2 == 0 else x
+        y += height
+    return tuple(out)
+
+
+PLACERS: dict[str, Placer] = {"strips": strips}

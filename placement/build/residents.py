@@ -1,0 +1,85 @@
+"""Another entry of a program: a plan beside the first one's, with what stays on the cores in the same place.
+
+Both entries' graphs name a constant or a cache that they share alike. The first plan says where it lies;
+the second one splits what reads it in the same way, and gets along with the SRAM that is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ...ir.graph import Graph
+from ...ir.op import Op
+from ..plan.layout import Grid, Layout, layout
+from ..plan.move import Move
+from ..plan.plan import Buffer, Plan, Step
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A constant's buffer in a plan, the grid it lies on, and what of the tensor each core holds."""
+
+    buffer: int
+    grid: Grid
+    held: Layout
+
+
+@dataclass(frozen=True)
+class Residents:
+    """What a plan keeps on the cores, numbered anew from 0: what the plan of another entry begins with.
+
+    constants: by tensor and region. states: by past, the step that lays it, its buffer, and the buffer of its
+    value in the next call where that is changed in place (-1 where not).
+    """
+
+    buffers: tuple[Buffer, ...]
+    lays: tuple[tuple[str, Move], ...]
+    constants: Mapping[tuple[str, int], Sequence[Kept]]
+    states: Mapping[str, tuple[Step, int, int]]
+
+
+def residents(plan: Plan) -> Residents:
+    """What `plan` keeps on the cores."""
+    kept = [b for b in plan.buffers if b.role in ("constant", "state")]
+    number = {b.number: i for i, b in enumerate(kept)}
+    buffers = tuple(
+        replace(b, number=i, over=number[b.over] if b.over >= 0 else -1) for i, b in enumerate(kept)
+    )
+    constants: dict[tuple[str, int], dict[int, Kept]] = {}
+    for s in plan.steps:
+        for o, access in zip(s.operands, s.op.reads, strict=False):
+            if s.kind == "task" and o.tensor in plan.graph.constants:
+                held = layout(access, s.op.axes, s.split, merge_time=True)
+                of = constants.setdefault((o.tensor, s.region), {})
+                of.setdefault(o.buffer, Kept(number[o.buffer], s.grid, held))
+    results = {s.tensor: s.result for s in plan.steps if s.kind == "task"}
+    laid = {s.tensor: s for s in plan.steps if s.kind == "input"}
+    own = plan.graph.in_place
+    states = {
+        past: (laid[past], number[laid[past].result], number[results[present]] if present in own else -1)
+        for past, present in plan.graph.states
+    }
+    return Residents(
+        buffers,
+        tuple((t, replace(m, target=number[m.target])) for t, m in plan.lays),
+        {k: tuple(of.values()) for k, of in constants.items()},
+        states,
+    )
+
+
+def alike(graph: Graph, others: Sequence[Graph]) -> dict[int, Op]:
+    """For nodes that read constants or caches, the op of another entry that reads them in the same way."""
+    found = {
+        (t, n.op.name, j): n.op
+        for g in others
+        for n in g.nodes
+        for j, t in enumerate(n.inputs)
+        if t in g.resident
+    }
+    out: dict[int, Op] = {}
+    for i, n in enumerate(graph.nodes):
+        for j, t in enumerate(n.inputs):
+            if (op := found.get((t, n.op.name, j))) is not None:
+                out[i] = op
+    return out

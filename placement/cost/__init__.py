@@ -1,0 +1,1 @@
+"""What a plan takes: the only cycle formulas besides the machine's own."""

@@ -1,0 +1,174 @@
+"""Who hears whom: sources and destinations of a move, their distances, and what each needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..machine.wafer import Wafer
+from ..plan.layout import Grid, Ints, Region
+from ..plan.move import MOST_KEPT, DimensionMoves, Move
+
+NOWHERE = 1 << 40  # a coordinate far outside any wafer
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Which producer columns (or rows) each consumer column (or row) needs: pairs, by target.
+
+    target, source: numbers in their grids. at, to: wafer coordinates of all producer and all
+    consumer columns (or rows).
+    """
+
+    target: Ints
+    source: Ints
+    at: Ints
+    to: Ints
+
+    @property
+    def distance(self) -> Ints:
+        """Hops of each pair."""
+        return np.abs(self.at[self.source] - self.to[self.target])
+
+    @property
+    def still(self) -> bool:
+        """No pair leaves its place."""
+        return not self.distance.any()
+
+    def spans(self) -> tuple[Ints, Ints]:
+        """For each producer column the lowest and highest coordinate it sends to, its own included.
+
+        Where it sends nothing, the two lie far outside the wafer.
+        """
+        first, last = np.zeros(len(self.at), np.int64), np.zeros(len(self.at), np.int64)
+        sends = np.zeros(len(self.at), np.bool_)
+        sends[self.source] = True
+        # Of an index that is repeated the last value stays; targets come in order, and so do coordinates.
+        first[self.source[::-1]], last[self.source] = self.target[::-1], self.target
+        lo = np.where(sends, np.minimum(self.at, self.to[first]), NOWHERE)
+        return lo, np.where(sends, np.maximum(self.at, self.to[last]), NOWHERE)
+
+
+def coordinates(region: Region, grid: Grid, side: str, wafer: Wafer) -> Ints:
+    """Wafer coordinates of a grid's columns ("x") or rows ("y"); stand-ins for dead cores left aside."""
+    if side == "x":
+        numbers = grid.x + grid.dx * np.arange(grid.columns)
+        row = region.core[0] % wafer.width
+        # A spare core may stand at the start of a column: the column's usual place is what counts.
+        usual = (
+            np.maximum.accumulate(np.median(region.core % wafer.width, axis=0)) if wafer.dead_cores else row
+        )
+        return usual.astype(np.int64)[numbers]
+    return region.y + grid.y + grid.dy * np.arange(grid.rows)
+
+
+def ends(move: Move, producer: Grid, to: Ints, at: Ints, side: str) -> Ends:
+    """The pairs of a move along one side."""
+    target, source = pairs(move.dims, producer.columns, len(to), len(at), side)
+    return Ends(target, source, at, to)
+
+
+MOST_PAIRS = 256  # of these tables, the largest of all, that are remembered
+
+
+@lru_cache(maxsize=MOST_PAIRS)
+def pairs(
+    dims: tuple[DimensionMoves, ...], columns: int, count: int, sources: int, side: str
+) -> tuple[Ints, Ints]:
+    """(consumer, producer) numbers of a move along one side, wherever the grids lie; consumers in order."""
+    target, source = np.nonzero(reach(dims, columns, count, sources, side))
+    return target, source
+
+
+def reach(dims: Sequence[DimensionMoves], columns: int, count: int, sources: int, side: str) -> Any:
+    """bool [count, sources]: which consumer columns (or rows) need which producer columns (or rows).
+
+    columns: of the producer's grid.
+    """
+    out: Any = None
+    for d in dims:
+        part = d.core % columns if side == "x" else d.core // columns
+        own, other = (d.x, d.y) if side == "x" else (d.y, d.x)
+        if not part.any() and (d.start[1:] > d.start[:-1]).all():
+            continue
+        # A piece's number is a sum in a mixed radix: it says which share of this side it belongs to.
+        values, of = np.unique(own, return_inverse=True)
+        offsets = np.add.outer(np.unique(other), np.unique(d.t)).ravel()
+        share = np.full(len(d.start) - 1, len(values))
+        share[np.add.outer(values, offsets)] = np.arange(len(values))[:, None]
+        met = np.zeros((len(values) + 1, sources), np.bool_)
+        met[np.repeat(share, np.diff(d.start)), part] = True
+        if out is None:
+            out = met[of]
+            continue
+        # So is a producer's: what earlier dimensions reach, moved by what this one adds.
+        before, adds = np.flatnonzero(out.any(0)), np.flatnonzero(met.any(0))
+        both = out[:, before, None] & met[:, adds][of][:, None, :]
+        out = np.zeros((count, sources), np.bool_)
+        out[:, np.add.outer(before, adds).ravel()] = both.reshape(count, -1)
+    if out is None:
+        out = np.zeros((count, sources), np.bool_)
+        out[:, 0] = True
+    return out
+
+
+def depth(lo: Ints, hi: Ints) -> int:
+    """How many of the intervals [lo, hi] overlap at most."""
+    used = hi < NOWHERE
+    starts, stops = np.sort(lo[used]), np.sort(hi[used])
+    # Where one starts, those overlap that have started and not stopped before.
+    open_ = np.arange(1, len(starts) + 1) - np.searchsorted(stops, starts)
+    return int(open_.max(initial=0))
+
+
+MOST_NEEDS = 64  # of these tables, a number for each core, that are remembered: a layer's
+
+
+@lru_cache(maxsize=MOST_NEEDS)
+def need_elements(dims: tuple[DimensionMoves, ...]) -> Any:
+    """[rows, columns] (each 1 where it does not matter): elements that each consumer receives."""
+    total: Any = 0
+    lengths = [_lengths(d) for d in dims]
+    for t in range(len(dims[0].t) if dims else 1):
+        n: Any = np.ones((1, 1))
+        for d, own in zip(dims, lengths, strict=True):
+            x = d.x if d.x.any() else d.x[:1]
+            y = d.y if d.y.any() else d.y[:1]
+            n = n * own[y[:, None] + x[None, :] + d.t[t]]
+        total = total + n
+    return total
+
+
+def most_elements(dims: tuple[DimensionMoves, ...]) -> int:
+    """The most that one consumer receives."""
+    if not dims or len(dims[0].t) > 1 or any(d.x.any() and d.y.any() for d in dims):
+        return int(np.max(need_elements(dims), initial=0))
+    along_x: Any = 1
+    along_y: Any = 1
+    for d in dims:  # each dimension varies along one side: the most is where both sides have most
+        own = _lengths(d)
+        if d.y.any():
+            along_y = along_y * own[d.y + d.t[0]]
+        else:
+            along_x = along_x * own[d.x + d.t[0]]
+    return int(np.max(along_x, initial=0)) * int(np.max(along_y, initial=0))
+
+
+def _lengths(d: DimensionMoves) -> Ints:
+    """[pieces]: how many elements of the dimension each receives."""
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(d.length)])
+    return before[d.start[1:]] - before[d.start[:-1]]
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def different_rows(dims: tuple[DimensionMoves, ...], rows: int) -> int:
+    """How many of a consumer's `rows` need something else than all the others."""
+    number = np.zeros(rows, np.int64)
+    for d in dims:
+        if d.y.any():
+            number = np.unique(number * (int(d.y.max()) + 1) + d.y, return_inverse=True)[1]
+    return int(number.max(initial=0)) + 1

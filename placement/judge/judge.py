@@ -1,0 +1,49 @@
+"""The judge: is a plan legal? Independent of the planner, so that neither can excuse the other.
+
+Everything is derived anew from the graph's accesses, the splits, grids, buffers and moves; of the
+planner's code only `layout` (what a split means) and `records` (what a move's tables mean) are
+used. Region descriptors and per-dimension tables are judged, not cores one by one.
+"""
+
+from __future__ import annotations
+
+from ..plan.plan import Plan
+from .delivery import judge_delivery
+from .graph import (
+    judge_graph,
+    judge_partition,
+    judge_split,
+)
+from .memory import judge_memory
+from .order import judge_order
+from .regions import judge_dead_cores, judge_place, judge_regions
+from .routes import judge_routes
+from .verdict import IllegalPlan, index_of
+
+__all__ = ["IllegalPlan", "judge"]
+
+
+def judge(plan: Plan) -> None:
+    """Raises IllegalPlan, one line, for the first thing that is wrong with `plan`."""
+    judge_regions(plan)
+    index = index_of(plan)
+    for position, step in enumerate(plan.steps):
+        judge_place(plan, step, position)
+        judge_split(step)
+    judge_graph(plan, index)
+    judge_dead_cores(plan)
+    for tensor, steps in index.writers.items():
+        judge_partition(plan, tensor, steps)
+    judge_order(plan, index)
+    judge_memory(plan, index)
+    judge_delivery(plan, index)
+    judge_routes(plan, index)
+
+
+# -- regions and grids -------------------------------------------------------------------
+
+
+# -- splits and what is written --------------------------------------------------------------
+
+
+# -- the graph and its order ----------------------------------------------------------------

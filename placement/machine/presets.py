@@ -1,0 +1,80 @@
+"""Wafers by name, from TOML files and by their sides."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .wafer import Wafer, WaferError
+
+PRESETS = ("wse2", "wse3", "8x8", "16x16", "32x32", "64x64", "128x128")
+
+
+@cache
+def preset(name: str) -> Wafer:
+    """The wafer called `name`: wse2, wse3, or WIDTHxHEIGHT with wse3's constants.
+
+    Raises WaferError for any other name.
+    """
+    if grid := re.fullmatch(r"(\d{1,5})x(\d{1,5})", name):
+        wafer = replace(preset("wse3"), name=name, width=int(grid[1]), height=int(grid[2]))
+        wafer = replace(wafer, fabric_width=wafer.width, fabric_height=wafer.height)
+        wafer.check()
+        return wafer
+    path = Path(__file__).parent / "presets" / f"{name}.toml"
+    if name not in PRESETS or not path.exists():
+        raise WaferError(
+            f"no wafer called {name!r}; try {', '.join(PRESETS)}, any WIDTHxHEIGHT, or a TOML file"
+        )
+    return parse(path.read_text("utf-8"), name)
+
+
+def parse(text: str, where: str) -> Wafer:
+    """A wafer from TOML. `base = "NAME"` starts from a preset. Raises WaferError."""
+    try:
+        data: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise WaferError(f"{where}: not TOML: {e}") from None
+    base = data.pop("base", None)
+    known = {f.name for f in fields(Wafer)}
+    if unknown := sorted(set(data) - known):
+        raise WaferError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    try:
+        vector = {k: (float(v[0]), float(v[1])) for k, v in data.pop("vector", {}).items()}
+        for key in ("dead_cores", "dead_links", "assumed"):
+            if key in data:
+                given: list[Any] = list(data[key])
+                data[key] = tuple(_tuple(v) for v in given)
+        if base is not None:
+            start = preset(str(base))
+            wafer = replace(start, **{"name": where, **data, "vector": {**start.vector, **vector}})
+        else:
+            wafer = Wafer(**data, vector=vector)
+        for f in fields(Wafer):
+            number = isinstance(getattr(preset("wse3"), f.name), int | float) if base is not None else False
+            value = getattr(wafer, f.name)
+            if number and not isinstance(value, int | float):
+                raise WaferError(f"{where}: {f.name} = {value!r} is not a number")
+        wafer.check()
+    except (TypeError, ValueError, IndexError) as e:
+        if isinstance(e, WaferError):
+            raise
+        raise WaferError(f"{where}: {str(e).replace('Wafer.__init__()', 'wafer file')}") from None
+    return wafer
+
+
+def _tuple(value: Any) -> Any:
+    """A TOML array as a tuple, anything else as it is."""
+    return tuple(value) if isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def load(name: str) -> Wafer:
+    """A preset by name, or a wafer from the TOML file at that path."""
+    path = Path(name)
+    if name not in PRESETS and path.suffix == ".toml":
+        return parse(path.read_text("utf-8"), str(path))
+    return preset(name)

@@ -1,0 +1,1 @@
+"""A plan: layouts, moves, steps, buffers."""

@@ -1,0 +1,1 @@
+"""Which splits and regions: searched for, built, compared."""

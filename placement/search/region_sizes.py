@@ -1,0 +1,64 @@
+"""Sizes of regions: which are worth trying, and in which order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from ...ir.graph import Graph
+from ..build.regions import logical_width
+from ..machine.wafer import Wafer
+
+SIDES = (4, 8, 16, 32, 64, 128, 256, 384)
+GAIN = 0.98  # a plan replaces one on fewer cores if it needs at most this share of the cycles
+FEW = 40  # nodes of a graph for which any size is soon tried
+NEAR = 8  # elements whose sum goes no far way
+SURE = 1.5  # of larger graphs only sizes are tried that are as near as this to the likely side
+
+
+def shapes(wafer: Wafer) -> list[tuple[int, int]]:
+    """Logical (columns, rows) worth trying for a region, smallest first: as square as the wafer allows."""
+    most_x, most_y = logical_width(wafer, wafer.width), wafer.height
+    return sorted({(min(s, most_x), min(s, most_y)) for s in SIDES}, key=lambda s: s[0] * s[1])
+
+
+def likely_side(graph: Graph, wafer: Wafer) -> float:
+    """The side s at which work / s^2 and ways of s/4 hops for each op that sums far take least together.
+
+    work: cycles of the whole model on one core.
+    """
+    work = sum(float(wafer.task(n.op, dict(n.op.axes))[0]) for n in graph.nodes)
+    sums = sum(bool(n.op.reduced) for n in graph.nodes)
+    return (8 * max(work, 1.0) / (max(sums, 1) * max(wafer.hop, 1.0))) ** (1 / 3)
+
+
+def climb(
+    sizes: Sequence[tuple[int, int]], side: float, few: bool, cycles: Callable[[tuple[int, int]], float]
+) -> None:
+    """Asks for the `cycles` (infinite: does not fit) of `sizes`, smallest first, from the likely side on.
+
+    Goes on upward while that gains or nothing fits, else downward while it gains. few: sizes far
+    from the likely side are tried too.
+    """
+
+    def likely(i: int) -> bool:
+        return few or 1 / SURE <= max(sizes[i]) / side <= SURE
+
+    start = min(range(len(sizes)), key=lambda i: abs(math.log(max(sizes[i]) / side)))
+    best, at = math.inf, start
+    for i in range(start, len(sizes)):
+        if math.isfinite(best) and not likely(i):
+            break
+        now = cycles(sizes[i])
+        if math.isfinite(best) and now > GAIN * best:
+            break
+        best, at = now, i
+    if at > start and math.isfinite(best):
+        return
+    for i in reversed(range(start)):
+        if math.isfinite(best) and not likely(i):
+            break
+        now = cycles(sizes[i])
+        if math.isfinite(best) and now * GAIN > best:
+            break
+        best = min(best, now)

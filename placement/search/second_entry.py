@@ -1,0 +1,136 @@
+"""Another entry of a program: split like the first one, whose weights and states it shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from ...ir.graph import Graph
+from ...ir.op import Op
+from ..build.assemble import assemble
+from ..build.routes import routed
+from ..plan.layout import Cut, Split
+from ..plan.plan import Plan, Step
+from ..splits.candidates import part_axis
+from ..splits.choice import Choice, Source, tile_elements
+from .choices import SMALL, WORKING, Estimator
+from .explain import DoesNotFit, explain
+
+SHARE = 0.2  # of the room that residents leave: what one op may use while it runs
+
+
+class Unlike(ValueError):
+    """Two entries of one program compute too differently to share what lies on the cores."""
+
+
+@dataclass
+class Alike:
+    """Splits for the nodes of another entry that read what the first entry's plan keeps."""
+
+    graph: Graph
+    first: Plan
+    _readers: dict[tuple[str, str, int], Step] = field(default_factory=lambda: {})
+    room: float = 0.0
+
+    def __post_init__(self) -> None:
+        resident = self.first.graph.resident
+        for s in self.first.steps:
+            for j, o in enumerate(s.operands):
+                if s.kind == "task" and o.tensor in resident:
+                    self._readers.setdefault((o.tensor, s.op.name, j), s)
+        kept = [b for b in self.first.buffers if b.role in ("constant", "state") and b.over < 0]
+        fullest = max((b.address + b.bytes for b in kept), default=0)
+        self.room = max(0.0, self.first.wafer.sram_bytes - fullest)
+
+    def choice(self, node: int) -> Choice | None:
+        """The split of the first entry's reader of the same tensors, cut along time besides where the tiles
+        are too large.
+
+        None for a node that reads nothing of the first entry's, or only a cache whose share of the result
+        would not fit: the cache is then moved to where the node runs. Raises Unlike for one whose axes are
+        others.
+        """
+        n = self.graph.nodes[node]
+        found = [
+            (self.graph.tensors[t].bytes, s)
+            for j, t in enumerate(n.inputs)
+            if (s := self._readers.get((t, n.op.name, j))) is not None
+        ]
+        if not found:
+            return None
+        _, s = max(found, key=lambda f: f[0])
+        size, own = n.op.size, s.op.size
+        for c in s.split.cuts:
+            if c.ways > 1 and size.get(c.axis) != own[c.axis]:
+                raise Unlike(f"{n.op.name} of {n.inputs} is cut along {c.axis!r} by the first entry")
+        cuts = tuple(c for c in s.split.cuts if c.axis in size)
+        more = [a for a, k in n.op.axes if own.get(a) != k and a not in n.op.whole]
+        kept = [t in self.graph.resident for t in n.inputs]
+        split = self._in_time(n.op, cuts, more, kept)
+        whole = {a: k * split.time_ways(a) for a, k in split.extents(n.op.axes).items()}
+        result = float(tile_elements(n.op.write, whole)) * n.op.out_type.bytes
+        if self._working(n.op, split, kept) + result > self.room and not self._weights(n.inputs):
+            return None
+        return Choice(split, s.grid, part_axis(n.op, split), 0.0, 0.0, 0.0, fixed=True)
+
+    def _weights(self, inputs: Sequence[str]) -> bool:
+        return any(t in self.graph.constants for t in inputs)
+
+    def regions(self) -> dict[int, int]:
+        """Each node's region: where what it reads is kept, else that of the node before it."""
+        out: dict[int, int] = {}
+        last = 0
+        for i, n in enumerate(self.graph.nodes):
+            found = (self._readers.get((t, n.op.name, j)) for j, t in enumerate(n.inputs))
+            last = next((s.region for s in found if s is not None), last)
+            out[i] = last
+        return out
+
+    def _in_time(self, op: Op, cuts: tuple[Cut, ...], more: Sequence[str], kept: Sequence[bool]) -> Split:
+        """The cuts, and one along time of the longest axis that only this entry has, if it must be."""
+        split = Split(cuts)
+        for a in sorted(more, key=lambda a: -op.size[a])[:1]:
+            ways = 1
+            while ways < op.size[a] and self._working(op, split, kept) > SHARE * self.room:
+                ways *= 2
+                split = Split((*cuts, Cut(a, "t", min(ways, op.size[a]))))
+        return split
+
+    def _working(self, op: Op, split: Split, kept: Sequence[bool]) -> float:
+        """Bytes of the operands that a tile receives."""
+        tile = split.extents(op.axes)
+        reads = zip(op.reads, op.in_types, kept, strict=True)
+        return sum(float(tile_elements(access, tile)) * t.bytes for access, t, own in reads if not own)
+
+
+def plan_beside(graph: Graph, first: Plan) -> Plan:
+    """The plan of another entry of the program whose first entry's plan is `first`.
+
+    What both keep on the cores lies where the first one has it. Raises DoesNotFit where too little room is
+    left, or where the entries are too unlike.
+    """
+    wafer = first.wafer
+    as_first, estimator = Alike(graph, first), Estimator(graph, wafer)
+    limits = {
+        i: replace(one, resident=SMALL, working=WORKING * as_first.room, uncut=())
+        for i, one in estimator.limits(range(len(graph.nodes))).items()
+    }
+
+    def choose_split(
+        i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int
+    ) -> Choice:
+        known = as_first.choice(i)
+        if known is not None:
+            return known
+        return estimator.choice(graph.nodes[i].op, sources, region, columns, rows, limits[i])
+
+    try:
+        region_of = as_first.regions()
+        built = assemble(
+            graph, wafer, first.regions, region_of, choose_split, first.objective, first.seed, beside=first
+        )
+    except Unlike as e:
+        raise DoesNotFit(f"entries cannot share weights: {e}; compile them apart") from None
+    if int(built.sram().max(initial=0)) > wafer.sram_bytes:
+        raise DoesNotFit(explain(built), built)
+    return routed(built)

@@ -1,0 +1,1 @@
+"""Choosing how one operation is cut."""

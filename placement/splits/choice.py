@@ -1,0 +1,87 @@
+"""What is known of operands, what a split may take, and a split that was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...ir.affine import Access
+from ...ir.op import Op
+from ..plan.layout import Grid, Split
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run-time operand lies: the producer's grid, split, write access and axes."""
+
+    grid: Grid
+    split: Split
+    write: Access
+    axes: tuple[tuple[str, int], ...]
+    region: int
+    distance: float  # hops between the regions' centres
+    shape: tuple[int, ...] = ()  # of the tensor
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes that one op may take on a core.
+
+    tight: memory is what binds, so cuts of all sizes and along several axes in time are worth weighing.
+    uncut: axes that are not cut in space, because that would make copies of a cache. alike: the op of another
+    entry of the program that is split in the same way.
+    """
+
+    resident: float
+    working: float
+    tight: bool = False
+    uncut: tuple[str, ...] = ()
+    alike: Op | None = None
+
+    def in_use(self, op: Op, held: Mapping[str, Any], working: Any) -> Any:
+        """The larger of `working` and what the result of the op that is split alike takes, if there is one.
+
+        held: what a core has of each axis of `op`. Axes that only the other one has are cut along time, but
+        for its result.
+        """
+        if self.alike is None:
+            return working
+        size, own = self.alike.size, op.size
+        share = {a: held[a] if own.get(a) == n else n for a, n in size.items()}
+        # Partial results, and the operand or joined result beside them.
+        return np.maximum(working, 2 * tile_elements(self.alike.write, share) * self.alike.out_type.bytes)
+
+    def excess(self, resident: Any, working: Any) -> Any:
+        """How many times over the limits these bytes are; 1 when within. Numbers or arrays."""
+        over: Any = np.maximum(np.asarray(resident) / max(self.resident, 1.0), 1.0)
+        return over * np.maximum(np.asarray(working) / max(self.working, 1.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A split with its grid and its estimate: cycles, bytes that stay, bytes while it runs.
+
+    fixed: the grid's place matters (it follows a producer, or a placement says so).
+    """
+
+    split: Split
+    grid: Grid
+    part: str
+    cycles: float
+    resident: float
+    working: float
+    fixed: bool = False
+
+
+def tile_elements(access: Access, extents: Mapping[str, Any]) -> Any:
+    """Elements of the hull that a tile touches through `access`."""
+    n: Any = 1
+    for e in access:
+        length: Any = 1
+        for a, c in e.terms:
+            length = length + abs(c) * (extents[a] - 1)
+        n = n * length
+    return n

@@ -1,0 +1,59 @@
+"""Where joined partial sums lie: the roots of a reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...ir.affine import access_axes
+from ...ir.op import Op
+from ..plan.layout import Cut, Grid, Split
+from .candidates import dense
+
+FEW = 16  # elements that one root of a long line keeps
+
+
+LONG = 192  # cores of a line that is long
+
+
+def join_split(op: Op, split: Split, part: str, grid: Grid) -> tuple[Split, Grid]:
+    """Where the partial results of `part` are joined: spread over the cores that made them.
+
+    Each of the part's digits, innermost on its side, is given to the result axis with the longest tile; as
+    many of its cores become roots as divide that tile exactly. One root, in the centre, where none does,
+    or where a long line joins a few elements: what hears them then hears one core, not one for each.
+    """
+    chosen = Split(tuple(c for c in split.cuts if c.axis != part and c.side != "t"))
+    left: list[Cut] = []
+    for cut in (c for c in split.cuts if c.axis == part and c.side != "t"):
+        more = _roots(op, chosen, cut)
+        chosen = Split((*chosen.cuts, *more))
+        left.append(Cut(part, cut.side, cut.ways // more[0].ways if more else cut.ways))
+    return chosen, _centre(chosen, left, grid)
+
+
+def _roots(op: Op, split: Split, cut: Cut) -> tuple[Cut, ...]:
+    """What becomes of a digit of the part: a cut of a result axis along the same side, or nothing."""
+    extents = split.extents(op.axes)
+    best: tuple[Cut, ...] = ()
+    for a in access_axes(op.write):
+        tile = extents[a]
+        most = 1 if tile <= FEW and cut.ways >= LONG else min(cut.ways, tile)
+        for w in range(most, best[0].ways if best else 1, -1):
+            if tile % w == 0 and cut.ways % w == 0:
+                trial = Split((*split.cuts, Cut(a, cut.side, w)))
+                if bool(dense(op.write, trial.extents(op.axes), {b: trial.axis_ways(b) for b in op.size})):
+                    best = (Cut(a, cut.side, w),)
+                    break
+    return best
+
+
+def _centre(split: Split, dropped: Sequence[Cut], grid: Grid) -> Grid:
+    """The grid of `split`, its cores in the middle of the `dropped` innermost digits."""
+    columns, rows, _ = split.grid
+    x, y, dx, dy = grid.x, grid.y, grid.dx, grid.dy
+    for c in dropped:
+        if c.side == "x":
+            x, dx = x + dx * (c.ways // 2), dx * c.ways
+        else:
+            y, dy = y + dy * (c.ways // 2), dy * c.ways
+    return Grid(columns, rows, x, y, dx, dy)

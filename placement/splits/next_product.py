@@ -1,0 +1,137 @@
+"""Looking ahead: what a split leaves to the next op that moves its result.
+
+A split that is quickest by itself may leave its result where the next product has to gather it from
+everywhere. The ops in between that could run where the result lies are taken to do so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...ir.graph import Graph
+from ...ir.op import Op
+from ..cost.fabric import joining
+from ..machine.wafer import Wafer
+from ..plan.layout import Grid, Split
+from .candidates import dense, enumerate_cuts, part_axis
+from .choice import Choice, Limits, Source
+from .estimate import Demand, arrival, cut_extents, demand, estimate, joining_parts
+from .follow import follow
+from .join import join_split
+
+MOST_LINKS = 6  # ops that a result is followed through
+MOST_PROSPECTS = 384  # splits of the op ahead that are weighed
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """The next op with a sum of products, node number `node`, reached through `chain`.
+
+    Each op of the chain comes with the operand that it follows. constant: by operand of `op`.
+    """
+
+    node: int = field(compare=False)
+    chain: tuple[tuple[Op, int], ...]
+    op: Op
+    operand: int
+    constant: tuple[bool, ...]
+
+
+def ahead_of(graph: Graph, node: int, readers: dict[str, list[tuple[int, int]]]) -> Ahead | None:
+    """What node's result goes into first that sums over an axis with weights or another tensor."""
+    chain: list[tuple[Op, int]] = []
+    tensor = graph.nodes[node].output
+    for _ in range(MOST_LINKS):
+        found: tuple[int, int] | None = None
+        for i, j in readers.get(tensor, ()):
+            op = graph.nodes[i].op
+            if op.reduced and len(set(graph.nodes[i].inputs)) > 1:
+                return Ahead(
+                    i, tuple(chain), op, j, tuple(t in graph.resident for t in graph.nodes[i].inputs)
+                )
+            if not op.reduced and found is None and _same_shape(graph, i, tensor):
+                found = i, j
+        if found is None:
+            return None
+        chain.append((graph.nodes[found[0]].op, found[1]))
+        tensor = graph.nodes[found[0]].output
+    return None
+
+
+def _same_shape(graph: Graph, node: int, tensor: str) -> bool:
+    return graph.tensors[graph.nodes[node].output].shape == graph.tensors[tensor].shape
+
+
+@dataclass(frozen=True)
+class Prospects:
+    """Splits of the op ahead: what they need of the operand, and their cycles with every operand in place.
+
+    limits, excess: what it may take, and how many times over that the splits are.
+    """
+
+    demand: Demand
+    cycles: Any  # float [splits]
+    limits: Limits
+    excess: float
+
+    @cached_property
+    def least(self) -> float:
+        return float(np.min(self.cycles, initial=np.inf))
+
+
+def prospects(ahead: Ahead, columns: int, rows: int, limits: Limits, wafer: Wafer) -> Prospects:
+    """The splits of the op ahead on a region that keep closest to the limits, the quickest of them first."""
+    op, constant = ahead.op, ahead.constant
+    c = enumerate_cuts(op, columns, rows, limits.tight)
+    cut, tiles = cut_extents(op, c, {})
+    received = {j: 0.0 for j, fixed in enumerate(constant) if not fixed}
+    joined = joining_parts(op, cut, wafer)
+    cycles, resident, working = estimate(op, tiles, tiles, 1, constant, received, joined, wafer)
+    n = c.ways.shape[1]
+    cycles, resident, working = (
+        np.broadcast_to(np.asarray(v, float), (n,)) for v in (cycles, resident, working)
+    )
+    legal = np.broadcast_to(np.asarray(dense(op.write, tiles, cut)), (n,))
+    excess = np.where(legal, limits.excess(resident, working), np.inf)
+    least = float(excess.min()) * 1.01
+    near = np.flatnonzero(legal & (excess <= least))
+    best = near[np.argsort(cycles[near], kind="stable")[:MOST_PROSPECTS]]
+    d = demand(op, ahead.operand, c.axes, c.ways[:, best], 1, wafer)
+    return Prospects(d, cycles[best], limits, least)
+
+
+def cycles_ahead(ahead: Ahead, op: Op, choice: Choice, p: Prospects, wafer: Wafer) -> float:
+    """Estimated cycles of the op ahead, arrival included, once `op` has run as `choice` says."""
+    split, grid = choice.split, choice.grid
+    if choice.part:
+        split, grid = join_split(op, split, choice.part, grid)
+    source = Source(grid, split, op.write, op.axes, 0, 0.0)
+    for link, operand in ahead.chain:
+        followed = follow(link, operand, source)
+        if followed is None:
+            source = Source(Grid(1, 1), Split(), (), (), 0, 0.0)  # it will lie anywhere
+            break
+        source = Source(followed[1], followed[0], link.write, link.axes, 0, 0.0)
+    late = arrival(p.demand, source, wafer)
+    return float(np.min(p.cycles + late, initial=_in_place(ahead, source, p, wafer)))
+
+
+def _in_place(ahead: Ahead, source: Source, p: Prospects, wafer: Wafer) -> float:
+    """Cycles of the op ahead where its operand lies; infinite where it cannot run there."""
+    op = ahead.op
+    found = follow(op, ahead.operand, source) if source.write else None
+    if found is None:
+        return float("inf")
+    split, grid = found
+    tiles, part = split.extents(op.axes), part_axis(op, split)
+    received = {j: 0.0 for j, fixed in enumerate(ahead.constant) if not fixed and j != ahead.operand}
+
+    def joined(wavelets: Any) -> Any:
+        return joining(wafer, split, part, grid, wavelets) if part else 0.0
+
+    cycles, resident, working = estimate(op, tiles, tiles, 1, ahead.constant, received, joined, wafer)
+    return float(cycles) if p.limits.excess(resident, working) <= p.excess else float("inf")
