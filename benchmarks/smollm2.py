@@ -24,7 +24,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from waferc.compiler.language.generate import LanguageModel
 from waferc.compiler.language.tokens import Tokenizer
-from waferc.compiler.verify.bench import measure
+from waferc.compiler.verify.bench import Setting, measure
 from waferc.compiler.verify.peers import FIRST
 from waferc.runtime.load import load
 
@@ -202,7 +202,7 @@ def main() -> None:
 
 def _speed(path: Path, weights: str, threads: int, rounds: int) -> Mapping[str, Any]:
     ranges = {"input_ids": (0.0, 49_152.0), "position_ids": (CAPACITY - 1.0, float(CAPACITY))}
-    found = measure(load(path, threads), str(MODEL), [FIRST], rounds, threads, ranges=ranges)
+    found = measure(load(path, threads), str(MODEL), [FIRST], rounds, Setting(threads, ranges=ranges))
     ours, theirs = statistics.median(found.ours), statistics.median(found.peers[FIRST])
     print(
         f"{weights:5} {threads} threads: {ours:.2f} ms a token, onnxruntime {theirs:.2f} ms, "

@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from waferc.compiler import compile_model, survey
 from waferc.compiler.cli import console
 from waferc.compiler.cli.main import ORDER, main
-from waferc.compiler.verify.bench import Peer, PeerFailed, measure
+from waferc.compiler.verify.bench import Peer, PeerFailed, Setting, measure
 from waferc.compiler.verify.golden import OnnxRuntime
 from waferc.runtime.ports import Port, Ports
 
@@ -519,16 +519,16 @@ def test_bench_refuses_a_peer_that_is_not_installed(here: Path) -> None:
 
 def test_the_peer_is_stopped_while_it_is_not_asked(here: Path) -> None:
     ports = (Port("x", (2, 8), np.dtype(np.float32)),)
-    peer = Peer("onnxruntime", "tiny.onnx", 1, Ports(ports, (), ()), {})
+    peer = Peer("onnxruntime", "tiny.onnx", Ports(ports, (), ()), Setting(1))
     with peer.started() as started:
         assert started.measure(0, 3) > 0
         status = Path(f"/proc/{peer.pid}/stat").read_text().rpartition(")")[2].split()
         assert status[0] == "T"
     assert not Path(f"/proc/{peer.pid}").exists()
     for broken, message in (
-        (Peer("onnxruntime", "no.onnx", 1, Ports(ports, (), ()), {}), "onnxruntime cannot run"),
+        (Peer("onnxruntime", "no.onnx", Ports(ports, (), ()), Setting(1)), "onnxruntime cannot run"),
         (
-            Peer("onnxruntime", "tiny.onnx", 1, Ports(ports, (), ()), {}, limit=0.001),
+            Peer("onnxruntime", "tiny.onnx", Ports(ports, (), ()), Setting(1, limit=0.001)),
             "took more than 0.001 s",
         ),
     ):
@@ -538,7 +538,7 @@ def test_the_peer_is_stopped_while_it_is_not_asked(here: Path) -> None:
 
 def test_a_peer_that_fails_is_left_out(here: Path) -> None:
     program = compile_model("tiny.onnx", wafer="4x4", dims={"batch": 2}).program
-    found = measure(program, "tiny.onnx", ("onnxruntime", "abacus"), 2, 1)
+    found = measure(program, "tiny.onnx", ("onnxruntime", "abacus"), 2, Setting(1))
     assert list(found.peers) == ["onnxruntime"] and "abacus is not installed" in found.failed["abacus"]
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from language import CHAT, byte_tokenizer, byte_tokens
 from waferc.compiler.errors import ArtifactError, UsageError, VerificationFailed
 from waferc.compiler.language import tokens as text_module
-from waferc.compiler.language.generate import LanguageModel, Sampling, generate, language_entries
+from waferc.compiler.language.generate import Ending, LanguageModel, Sampling, generate, language_entries
 from waferc.compiler.language.tokens import ChatTemplate, Stream, Tokenizer, UnusableText
 from waferc.ir.op import Array
 from waferc.runtime.ports import Port, Ports
@@ -86,7 +86,9 @@ def said(
     ids = TOKENIZER.tokens(prompt)
     script = Script(TOKENIZER.tokens(answer), len(ids), **options)
     pieces: list[str] = []
-    found = generate(LanguageModel(script), TOKENIZER, ids, Sampling(), most, pieces.append, stop_texts=stops)
+    found = generate(
+        LanguageModel(script), TOKENIZER, ids, Sampling(), Ending(most, texts=stops), pieces.append
+    )
     return found, pieces, script
 
 
@@ -144,10 +146,10 @@ def test_after_an_interrupt_the_program_starts_anew() -> None:
     script = Script(TOKENIZER.tokens("again"), len(ids), fail_at=7)
     model, pieces = LanguageModel(script), list[str]()
     with pytest.raises(KeyboardInterrupt):
-        generate(model, TOKENIZER, ids, Sampling(), 64, pieces.append)
+        generate(model, TOKENIZER, ids, Sampling(), Ending(64), pieces.append)
     assert pieces == ["a", "g", "a"]
     model.reset()
-    assert generate(model, TOKENIZER, ids, Sampling(), 64, pieces.append).text == "again"
+    assert generate(model, TOKENIZER, ids, Sampling(), Ending(64), pieces.append).text == "again"
 
 
 def test_logits_that_are_not_finite_are_not_sampled() -> None:

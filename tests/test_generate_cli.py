@@ -231,7 +231,9 @@ def test_after_an_interrupt_the_program_starts_anew(here: Path, monkeypatch: pyt
 
     def said() -> tuple[int, ...]:
         greedy, shown = generate_module.Sampling(), list[str]()
-        return generate_module.generate(model, TOKENIZER, prompt, greedy, 6, shown.append).token_ids
+        return generate_module.generate(
+            model, TOKENIZER, prompt, greedy, generate_module.Ending(6), shown.append
+        ).token_ids
 
     monkeypatch.setattr(Homes, "call", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -82,7 +82,7 @@ def bench(
     from statistics import median
 
     from ..show.figures import totals
-    from ..verify.bench import measure
+    from ..verify.bench import Setting, measure
     from ..verify.peers import FIRST, available
 
     installed = available()
@@ -104,10 +104,7 @@ def bench(
             model,
             (FIRST, *beside),
             pairs,
-            used,
-            seed_of_inputs,
-            limits,
-            peer_limit,
+            Setting(used, seed_of_inputs, limits, peer_limit),
             console.progress,
         )
         _say_measured(console, found)

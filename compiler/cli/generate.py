@@ -68,7 +68,7 @@ def generate(
     tokenizer. The text that follows PROMPT ('-': read it from stdin) is written as it
     is made, by the program alone.
     """
-    from ..language.generate import LanguageModel, Sampling
+    from ..language.generate import Ending, LanguageModel, Sampling
     from ..language.generate import generate as made
     from ..language.tokens import UnusableText
     from .saved import Saved
@@ -89,15 +89,18 @@ def generate(
         model = LanguageModel(saved.program(threads, guard), threads)
     except ArtifactError as e:
         raise ArtifactError(f"{quoted(program)}: {e}") from None
+    ending = Ending(
+        max_tokens,
+        [token for token in special.values() if token is not None],
+        [stop for stop, token in special.items() if token is None],
+    )
     found = made(
         model,
         tokenizer,
         ids,
         Sampling(drawn if temperature is None else temperature, top_k or 0, top_p or 1.0, seed),
-        max_tokens,
+        ending,
         console.write,
-        [token for token in special.values() if token is not None],
-        [stop for stop, token in special.items() if token is None],
     )
     console.write("\n")
     host, wafer = found.tokens_per_second, 1e6 / saved.figures_of(model.step).microseconds

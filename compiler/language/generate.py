@@ -198,23 +198,30 @@ class Generated:
         return self.decoded / self.decode_seconds if self.decoded else None
 
 
+@dataclass(frozen=True)
+class Ending:
+    """What ends a text besides the tokenizer's own ends. most: tokens."""
+
+    most: int
+    tokens: Collection[int] = ()
+    texts: Collection[str] = ()
+
+
 def generate(
     model: LanguageModel,
     tokenizer: Tokenizer,
     prompt: Sequence[int],
     sampling: Sampling,
-    most: int,
+    ending: Ending,
     show: Callable[[str], None],
-    stop_tokens: Collection[int] = (),
-    stop_texts: Collection[str] = (),
 ) -> Generated:
-    """Continues `prompt` by at most `most` tokens; `show` is given the text piece by piece.
+    """Continues `prompt` up to an ending; `show` is given the text piece by piece.
 
     The tokenizer's own ends end it, too. Raises InputError for a prompt that cannot be taken. The
     program then holds the prompt and all tokens but the last.
     """
-    choose, ends = sampling.chooser(), {*tokenizer.ends, *stop_tokens}
-    stream = Stream(tokenizer, prompt, stop_texts)
+    choose, ends = sampling.chooser(), {*tokenizer.ends, *ending.tokens}
+    stream = Stream(tokenizer, prompt, ending.texts)
     pieces: list[str] = []
 
     def give(text: str) -> None:
@@ -228,7 +235,7 @@ def generate(
     tokens: list[int] = []
     decoding = 0.0
     end: Literal["stop", "max-tokens", "capacity"] = "max-tokens"
-    while len(tokens) < most:
+    while len(tokens) < ending.most:
         if tokens:
             if model.room == 0:
                 end = "capacity"

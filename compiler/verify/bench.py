@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Any, TextIO
 
 import numpy as np
@@ -36,6 +36,16 @@ LONG = 0.1  # seconds that one measurement should take
 MOST_CALLS = 200
 
 Ranges = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runtimes are measured with. ranges: of inputs, by name. limit: seconds for a peer's answer."""
+
+    threads: int
+    seed: int = 0
+    ranges: Ranges = field(default_factory=dict[str, tuple[float, float]])
+    limit: float | None = None
 
 
 class PeerFailed(WafercError):
@@ -70,21 +80,19 @@ def measure(
     model: str,
     peers: Sequence[str],
     rounds: int,
-    threads: int,
-    seed: int = 0,
-    ranges: Ranges | None = None,
-    limit: float | None = None,
+    setting: Setting,
     progress: Callable[[str, float], None] = lambda phase, share: None,
 ) -> Measured:
     """Times `program` and the peers on `model` in turns.
 
-    A peer that fails, or is not ready after `limit` seconds, is left out; PeerFailed if it is the first.
+    A peer that fails, or is not ready within the limit, is left out; PeerFailed if it is the first.
     """
+    threads = setting.threads
     fresh = [p for p in program.ports.inputs if p.name not in program.state_inputs]
     at = program.ports.length
 
     def mine(number: int, calls: int) -> float:
-        given = feeds(fresh, seed, number, calls, ranges or {})
+        given = feeds(fresh, setting, number, calls)
         if at is not None:
             program.reset()
         return timed(lambda feed: program.run(feed, threads), given, calls)
@@ -93,7 +101,7 @@ def measure(
     failed: dict[str, str] = {}
     with ExitStack() as started:
         for name in peers:
-            peer = Peer(name, model, threads, program.ports, ranges or {}, seed, limit, program.values)
+            peer = Peer(name, model, program.ports, setting, program.values)
             try:
                 runs[name] = started.enter_context(peer.started()).measure
                 runs[name](0, 1)
@@ -124,9 +132,11 @@ def _calls(milliseconds: float) -> int:
     return max(1, min(MOST_CALLS, round(LONG * 1e3 / max(milliseconds, 1e-6))))
 
 
-def feeds(ports: Sequence[Port], seed: int, number: int, calls: int, ranges: Ranges) -> list[Feed]:
+def feeds(ports: Sequence[Port], setting: Setting, number: int, calls: int) -> list[Feed]:
     """New inputs for every call of measurement `number`, the same in both processes."""
-    return [random_feed(ports, [seed, number, i], ranges) for i in range(calls + min(WARM, calls))]
+    return [
+        random_feed(ports, [setting.seed, number, i], setting.ranges) for i in range(calls + min(WARM, calls))
+    ]
 
 
 def timed(run: Callable[[Feed], Any], given: Sequence[Feed], calls: int) -> float:
@@ -142,30 +152,27 @@ def timed(run: Callable[[Feed], Any], given: Sequence[Feed], calls: int) -> floa
 class Peer:
     """Another runtime in a process of its own, stopped except while it is asked.
 
-    limit: seconds for an answer. values: of inputs that are constants of our program.
+    values: of inputs that are constants of our program.
     """
 
     def __init__(
         self,
         name: str,
         model: str,
-        threads: int,
         ports: Ports,
-        ranges: Ranges,
-        seed: int = 0,
-        limit: float | None = None,
+        setting: Setting,
         values: Mapping[str, Array] | None = None,
     ) -> None:
-        self._name, self._limit = name, limit
+        self._name, self._limit = name, setting.limit
         self._first = {
             "peer": name,
             "model": model,
-            "threads": threads,
+            "threads": setting.threads,
             "ports": [[p.name, list(p.shape), p.dtype.name] for p in ports.inputs],
             "states": [list(s) for s in ports.states],
             "length": None if ports.length is None else astuple(ports.length),
-            "ranges": {n: list(r) for n, r in ranges.items()},
-            "seed": seed,
+            "ranges": {n: list(r) for n, r in setting.ranges.items()},
+            "seed": setting.seed,
             "values": [[n, v.dtype.name, v.tolist()] for n, v in (values or {}).items()],
         }
         self._process: Any = None
@@ -223,6 +230,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     ports = [Port(n, tuple(s), np.dtype(t)) for n, s, t in first["ports"]]
     states = [(past, present) for past, present in first["states"]]
     ranges = {n: (float(low), float(high)) for n, (low, high) in first["ranges"].items()}
+    setting = Setting(first["threads"], first["seed"], ranges)
     try:
         runtime = load_peer(first["peer"], first["model"], first["threads"], ports)
         length = None if first["length"] is None else Length(*first["length"])
@@ -232,7 +240,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         fresh = [p for p in ports if p.name not in {past for past, _ in states}]
         for line in requests:
             r = json.loads(line)
-            given = feeds(fresh, first["seed"], r["number"], r["calls"], ranges)
+            given = feeds(fresh, setting, r["number"], r["calls"])
             if length is not None:
                 streaming.reset()
             answer({"milliseconds": timed(streaming.run, given, r["calls"])})

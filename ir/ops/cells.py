@@ -187,7 +187,7 @@ class Direction:
         return slice_axis(g, tensor, 1, number * self.hidden, self.hidden, self.hint)
 
     def recur(self, g: GraphBuilder, h: str, weights: str | None = None) -> str:
-        return product_of(g, h, weights or self.recurrence, ["m", "k"], ["k", "n"], self.hint)
+        return product_of(g, (h, ["m", "k"]), (weights or self.recurrence, ["k", "n"]), self.hint)
 
     def sum(self, g: GraphBuilder, *terms: str) -> str:
         total = terms[0]

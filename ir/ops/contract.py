@@ -117,20 +117,17 @@ def scaled(g: GraphBuilder, name: str, factor: float) -> str:
     return apply(g, Mul, [name, g.constant(np.asarray(factor, g.dtype(name).numpy))], name)
 
 
-def product_of(
-    g: GraphBuilder,
-    a: str,
-    b: str,
-    a_read: Sequence[str],
-    b_read: Sequence[str],
-    hint: str,
-    out_type: DType | None = None,
-) -> str:
-    """a * b summed over "k": MatMul on operands whose last two dimensions are named "m", "n", "k".
+Factor = tuple[str, Sequence[str]]
+"""A factor of a matrix product: the tensor, and "m", "n" or "k" for each of its last dimensions."""
+
+
+def product_of(g: GraphBuilder, left: Factor, right: Factor, hint: str, out_type: DType | None = None) -> str:
+    """left * right summed over "k", as MatMul has it.
 
     A 1-D operand is ["k"]; dimensions before the named ones are a batch and broadcast. out_type: by default
-    that of `a`.
+    that of `left`.
     """
+    (a, a_read), (b, b_read) = left, right
     sizes: dict[str, int] = {}
     for t, names in ((a, a_read), (b, b_read)):
         for name, n in zip(names, g.shape(t)[len(g.shape(t)) - len(names) :], strict=True):
@@ -163,7 +160,7 @@ def matrix_product(g: GraphBuilder, a: str, b: str, hint: str, out_type: DType |
         raise InvalidModel("MatMul of a scalar")
     a_read = ["m", "k"] if len(g.shape(a)) > 1 else ["k"]
     b_read = ["k", "n"] if len(g.shape(b)) > 1 else ["k"]
-    return product_of(g, a, b, a_read, b_read, hint, out_type)
+    return product_of(g, (a, a_read), (b, b_read), hint, out_type)
 
 
 def _matmul(g: GraphBuilder, spec: Spec) -> Sequence[str]:
@@ -183,7 +180,7 @@ def _gemm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         b, b_read = turned, ["k", "n"]
     if g.value(b) is not None:
         b, alpha = scaled(g, b, alpha), 1.0
-    out = scaled(g, product_of(g, a, b, a_read, b_read, hint), alpha)
+    out = scaled(g, product_of(g, (a, a_read), (b, b_read), hint), alpha)
     if spec.has(2) and beta != 0:
         out = apply(g, Add, [out, scaled(g, spec.inputs[2], beta)], hint)
     return [out]

@@ -247,20 +247,20 @@ def emit_scatter(
 
 def emit_gather(
     g: GraphBuilder,
-    data: str,
-    dims: Sequence[str],
+    of: tuple[str, Sequence[str]],
     at: Sequence[tuple[str, Access]],
     kept: Sequence[tuple[str, int]],
     hint: str,
     wraps: bool = True,
 ) -> str:
-    """A result with the axes `kept`: data[dims] at the coordinates `at`, each a tensor and its access.
+    """A result with the axes `kept`: a tensor at the coordinates `at`, each a tensor and its access.
 
-    dims: for each dimension of `data` the result's axis that runs along it, or `v0`, `v1`, ... for one that
-    coordinate 0, 1, ... gives.
+    of: the tensor, and for each of its dimensions the result's axis that runs along it, or `v0`, `v1`, ...
+    for one that coordinate 0, 1, ... gives.
     """
+    data, dims = of
     if g.dtype(data) == BOOL:  # partial results are summed, which booleans cannot be
-        return cast(g, emit_gather(g, cast(g, data, U8), dims, at, kept, hint, wraps), BOOL, hint)
+        return cast(g, emit_gather(g, (cast(g, data, U8), dims), at, kept, hint, wraps), BOOL, hint)
     shape = [n for _, n in kept]
     if 0 in shape or 0 in g.shape(data):
         return g.constant(np.zeros(shape, g.dtype(data).numpy), hint)
@@ -284,7 +284,7 @@ def gather_along(g: GraphBuilder, data: str, indices: str, dim: int, hint: str) 
     whole = [(f"d{j}", n) for j, n in enumerate(shape)]
     dims = ["v0" if j == dim else a for j, (a, _) in enumerate(whole)]
     kept = [*whole[:dim], *chosen, *whole[dim + 1 :]]
-    return emit_gather(g, data, dims, [(indices, identity([a for a, _ in chosen]))], kept, hint)
+    return emit_gather(g, (data, dims), [(indices, identity([a for a, _ in chosen]))], kept, hint)
 
 
 def take(g: GraphBuilder, data: str, known: Array, dim: int, hint: str) -> str:
@@ -329,7 +329,7 @@ def _gather_elements(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         raise InvalidModel(f"GatherElements of {g.tensors[data]} at {g.tensors[indices]}")
     kept = [(f"d{j}", n) for j, n in enumerate(at)]
     dims = ["v0" if j == dim else a for j, (a, _) in enumerate(kept)]
-    return [emit_gather(g, data, dims, [(indices, identity([a for a, _ in kept]))], kept, spec.outputs[0])]
+    return [emit_gather(g, (data, dims), [(indices, identity([a for a, _ in kept]))], kept, spec.outputs[0])]
 
 
 def _gather_nd(g: GraphBuilder, spec: Spec) -> Sequence[str]:
@@ -344,7 +344,7 @@ def _gather_nd(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     dims = [*(a for a, _ in chosen[:batch]), *(f"v{j}" for j in range(depth)), *(a for a, _ in rest)]
     outer_access = identity([a for a, _ in chosen])
     at = [(indices, (*outer_access, constant(j))) for j in range(depth)]
-    return [emit_gather(g, data, dims, at, [*chosen, *rest], spec.outputs[0])]
+    return [emit_gather(g, (data, dims), at, [*chosen, *rest], spec.outputs[0])]
 
 
 def _reverse_sequence(g: GraphBuilder, spec: Spec) -> Sequence[str]:
@@ -361,7 +361,7 @@ def _reverse_sequence(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     at = apply(g, Where, [apply(g, Less, [step, length], hint), back, step], hint)
     kept = [(f"d{j}", n) for j, n in enumerate(shape)]
     dims = ["v0" if j == time else a for j, (a, _) in enumerate(kept)]
-    return [emit_gather(g, data, dims, [(at, identity([f"d{batch}", f"d{time}"]))], kept, hint)]
+    return [emit_gather(g, (data, dims), [(at, identity([f"d{batch}", f"d{time}"]))], kept, hint)]
 
 
 def _compress(g: GraphBuilder, spec: Spec) -> Sequence[str]:

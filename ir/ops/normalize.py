@@ -289,12 +289,11 @@ def _layer_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     shape = g.shape(x)
     first = normal_axis(int(spec.attribute("axis", -1)), len(shape))
     axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
-    reads = (broadcast_access(g.shape(t), axes) for t in affine)
+    factors = ((t, broadcast_access(g.shape(t), axes)) for t in affine)
     out = _emit_norm(
         g,
-        [x, *affine],
+        [(x, identity([a for a, _ in axes])), *factors],
         axes,
-        [identity([a for a, _ in axes]), *reads],
         [a for a, _ in axes[first:]],
         spec,
         centred=spec.op_type == "LayerNormalization",
@@ -319,25 +318,25 @@ def _statistics(g: GraphBuilder, spec: Spec, x: str, over: Sequence[int]) -> lis
 
 def _emit_norm(
     g: GraphBuilder,
-    operands: Sequence[str],
+    operands: Sequence[tuple[str, Access]],
     axes: tuple[tuple[str, int], ...],
-    reads: Sequence[Access],
     over: Sequence[str],
     spec: Spec,
     centred: bool = True,
 ) -> str:
-    x = operands[0]
+    """The first operand, normalised over axes `over`; the others are its factor and its bias."""
+    x, read = operands[0]
     op = LayerNorm(
         axes=axes,
-        reads=tuple(reads),
-        write=reads[0],
-        in_types=tuple(g.dtype(t) for t in operands),
+        reads=tuple(access for _, access in operands),
+        write=read,
+        in_types=tuple(g.dtype(t) for t, _ in operands),
         out_type=g.dtype(x),
         over=tuple(over),
         epsilon=float(spec.attribute("epsilon", 1e-5)),
         centred=centred,
     )
-    return g.emit(op, tuple(operands), g.shape(x), spec.outputs[0])
+    return g.emit(op, [t for t, _ in operands], g.shape(x), spec.outputs[0])
 
 
 def _group_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
@@ -356,7 +355,8 @@ def _group_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     factor = (axis("g") if by_group else channel,)
     read = (axis("n"), channel, *(axis(f"s{i}") for i in range(len(sizes))))
     axes = (("n", n), ("g", groups), *row)
-    return [_emit_norm(g, [x, scale, bias], axes, [read, factor, factor], [a for a, _ in row], spec)]
+    operands = [(x, read), (scale, factor), (bias, factor)]
+    return [_emit_norm(g, operands, axes, [a for a, _ in row], spec)]
 
 
 register("Softmax", _softmax)

@@ -252,9 +252,8 @@ def _elements(g: GraphBuilder, x: str, at: str, dim: int, hint: str) -> str:
     """The elements of x at the places `at` along `dim`."""
     kept = [(f"d{i}", n) for i, n in enumerate(g.shape(at))]
     names = [a for a, _ in kept]
-    return emit_gather(
-        g, x, [*names[:dim], "v0", *names[dim + 1 :]], [(at, identity(names))], kept, hint, wraps=False
-    )
+    dims = [*names[:dim], "v0", *names[dim + 1 :]]
+    return emit_gather(g, (x, dims), [(at, identity(names))], kept, hint, wraps=False)
 
 
 def _top_k(g: GraphBuilder, spec: Spec) -> Sequence[str]:

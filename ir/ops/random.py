@@ -23,7 +23,7 @@ from .elementwise import Mul, Reciprocal, Sub, apply, scalar_constant
 from .logic import GreaterOrEqual, Less, LessOrEqual, Not, Or
 from .rearrange import reshape, slice_axis
 from .reduce import ReduceMax, ReduceSum, reduce_over
-from .running import RunningSum, running
+from .running import Course, RunningSum, running
 
 
 def _generator(spec: Spec) -> np.random.RandomState:
@@ -75,7 +75,7 @@ def _multinomial(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     wide = cast(g, x, F64 if g.dtype(x) == F64 else F32, hint)
     dtype = g.dtype(wide)
     powers = apply(g, Exp, [apply(g, Sub, [wide, reduce_over(g, ReduceMax, wide, [1], hint)], hint)], hint)
-    sums = running(g, RunningSum, powers, 1, False, False, hint)
+    sums = running(g, Course(RunningSum), powers, 1, hint)
     total = reshape(g, slice_axis(g, sums, 1, classes - 1, 1, hint), (rows, 1, 1), hint)
     marks = apply(g, Mul, [g.constant(draws.astype(dtype.numpy), hint), total], hint)
     # The last class is never passed: a draw times the total may round up to it.

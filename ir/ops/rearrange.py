@@ -337,8 +337,9 @@ def pad(
     return g.emit(make_copy(g, tensor, axes, read, write, fill), [tensor], shape, hint)
 
 
-def mirror(g: GraphBuilder, tensor: str, mode: str, dim: int, before: int, after: int, hint: str) -> str:
-    """Pads one dimension by ONNX's modes reflect, edge or wrap."""
+def mirror(g: GraphBuilder, tensor: str, mode: str, dim: int, widths: tuple[int, int], hint: str) -> str:
+    """Pads one dimension before and after by ONNX's modes reflect, edge or wrap; a width below 0 crops."""
+    before, after = widths
     shape = g.shape(tensor)
     n = shape[dim]
     crop = Cut(max(0, -before), 1, n - max(0, -before) - max(0, -after))

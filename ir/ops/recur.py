@@ -48,7 +48,7 @@ def _layer(g: GraphBuilder, spec: Spec, step: Step) -> Sequence[str]:
     finals: list[State] = []
     for d, backwards in enumerate(directions):
         direction = _direction(g, spec, d, functions[d], hint)
-        projected = product_of(g, x, direction.weights, ["m", "k"], ["k", "n"], hint)
+        projected = product_of(g, (x, ["m", "k"]), (direction.weights, ["k", "n"]), hint)
         if direction.input_bias:
             projected = apply(g, Add, [projected, direction.input_bias], hint)
         state = _first(g, spec, d, [batch, hidden], batch_first, hint)

@@ -54,10 +54,10 @@ def _roi_align(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     kept = [("r", g.shape(rois)[0]), ("c", g.shape(x)[1]), ("y0", bins[0]), ("y1", bins[1])]
     dims, first = ["v0", "c", "v1", "v2"], [(batch, identity(["r"]))]
     if mode == "avg":
-        return [cast(g, sampled(g, x, dims, first, along, kept, hint), given, hint)]
+        return [cast(g, sampled(g, (x, dims), first, along, kept, hint), given, hint)]
     # [r, c, y0, y1, s0, t0, s1, t1], each element with its weight
     unweighted = [Taps(t.index, "", t.axes, t.inner) for t in along]
-    out = sampled(g, x, dims, first, unweighted, kept, hint)
+    out = sampled(g, (x, dims), first, unweighted, kept, hint)
     for i, t in enumerate(along):
         r, y, s, n = g.shape(t.weight)
         shape = [r, 1, *((y, 1), (1, y))[i], *((s, n, 1, 1), (1, 1, s, n))[i]]

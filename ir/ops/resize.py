@@ -188,7 +188,7 @@ def _in_phases(
     end = (rounds - 1) * step + first + reach
     before, after = max(0, -first), max(0, end - shape[dim])
     if before or after:
-        x = mirror(g, x, "edge", dim, before, after, hint)
+        x = mirror(g, x, "edge", dim, (before, after), hint)
     table = np.zeros((phases, reach))
     np.add.at(table, (np.arange(phases)[:, None], at), weights)
     outer = [(f"d{i}", m) for i, m in enumerate(shape) if i != dim]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -97,41 +97,47 @@ class RunningProduct(Running):
 JOINS: dict[type[Running], type[Elementwise]] = {RunningSum: Add, RunningProduct: Mul}
 
 
-def running(
-    g: GraphBuilder, kind: type[Running], x: str, dim: int, exclusive: bool, reverse: bool, hint: str
-) -> str:
+@dataclass(frozen=True)
+class Course:
+    """How a row is gone through: sums or products, without the element itself, from the end."""
+
+    kind: type[Running]
+    exclusive: bool = False
+    reverse: bool = False
+
+
+def running(g: GraphBuilder, course: Course, x: str, dim: int, hint: str) -> str:
     """Running sums or products along `dim`: of a long row within its parts, then with what is before each."""
+    kind, reverse = course.kind, course.reverse
     shape = g.shape(x)
     parts = -(-shape[dim] // LONG_ROW)
     if parts <= 1:
-        return _emit_running(g, kind, x, dim, exclusive, reverse, hint)
+        return _emit_running(g, course, x, dim, hint)
     outer = [0] * len(shape)
     missing = [parts * LONG_ROW - n if i == dim else 0 for i, n in enumerate(shape)]
     whole = pad(g, x, outer, missing, float(neutral(kind.kind, g.dtype(x))), hint)
     split = reshape(g, whole, [*shape[:dim], parts, LONG_ROW, *shape[dim + 1 :]], hint)
-    inner = _emit_running(g, kind, split, dim + 1, False, reverse, hint)
+    inner = _emit_running(g, replace(course, exclusive=False), split, dim + 1, hint)
     total = slice_axis(g, inner, dim + 1, 0 if reverse else LONG_ROW - 1, 1, hint)
-    before = running(g, kind, total, dim, True, reverse, hint)
-    if exclusive:
-        inner = _emit_running(g, kind, split, dim + 1, True, reverse, hint)
+    before = running(g, replace(course, exclusive=True), total, dim, hint)
+    if course.exclusive:
+        inner = _emit_running(g, course, split, dim + 1, hint)
     joined = reshape(g, apply(g, JOINS[kind], [before, inner], hint), g.shape(whole), hint)
     return slice_axis(g, joined, dim, 0, shape[dim], hint)
 
 
-def _emit_running(
-    g: GraphBuilder, kind: type[Running], x: str, dim: int, exclusive: bool, reverse: bool, hint: str
-) -> str:
+def _emit_running(g: GraphBuilder, course: Course, x: str, dim: int, hint: str) -> str:
     axes = tuple((f"d{i}", n) for i, n in enumerate(g.shape(x)))
     whole = identity([a for a, _ in axes])
-    op = kind(
+    op = course.kind(
         axes=axes,
         reads=(whole,),
         write=whole,
         in_types=(g.dtype(x),),
         out_type=g.dtype(x),
         over=f"d{dim}",
-        exclusive=exclusive,
-        reverse=reverse,
+        exclusive=course.exclusive,
+        reverse=course.reverse,
     )
     return g.emit(op, [x], g.shape(x), hint)
 
@@ -142,7 +148,7 @@ def _cumulative(kind: type[Running]) -> Rule:
         named = g.known(spec.inputs[1], f"{spec.op_type}'s axis").reshape(-1)[0]
         dim = normal_axis(int(named), len(g.shape(x)))
         exclusive, reverse = (bool(spec.attribute(name, 0)) for name in ("exclusive", "reverse"))
-        return [running(g, kind, x, dim, exclusive, reverse, spec.outputs[0])]
+        return [running(g, Course(kind, exclusive, reverse), x, dim, spec.outputs[0])]
 
     return build
 

@@ -182,21 +182,20 @@ def taps_of(
 
 def sampled(
     g: GraphBuilder,
-    x: str,
-    dims: Sequence[str],
+    of: tuple[str, Sequence[str]],
     first: Sequence[tuple[str, Access]],
     along: Sequence[Taps],
     kept: Sequence[tuple[str, int]],
     hint: str,
 ) -> str:
-    """x at the places, with the axes `kept`: weighted, and summed over the taps.
+    """A tensor at the places, with the axes `kept`: weighted, and summed over the taps.
 
-    dims: of x as `emit_gather` has them. first: coordinates before those of the taps.
+    of: as `emit_gather` has it. first: coordinates before those of the taps.
     """
     inner = [t.sizes(g) for t in along]
     axes = [*kept, *(a for sizes in inner for a in sizes)]
     at = [*first, *((t.index, t.read) for t in along)]
-    out = emit_gather(g, x, dims, at, axes, hint, wraps=False)
+    out = emit_gather(g, of, at, axes, hint, wraps=False)
     for t in reversed(along):
         if t.weight:
             out = _summed(g, out, axes, t, hint)
@@ -249,7 +248,7 @@ def _grid_sample(g: GraphBuilder, spec: Spec) -> Sequence[str]:
             along.append(taps_of(g, place, axes, [f"t{i}"], border, hint, kind == "cubic"))
     kept = [("n", n), ("c", channels), *zip(axes[1:], spots, strict=True)]
     dims = ["n", "c", *(f"v{i}" for i in range(rank))]
-    return [cast(g, sampled(g, x, dims, [], along, kept, hint), given, hint)]
+    return [cast(g, sampled(g, (x, dims), [], along, kept, hint), given, hint)]
 
 
 # -- DeformConv ---------------------------------------------------------------------------------
@@ -279,7 +278,7 @@ def _deform_conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     dims = ["n", "o", "c", *(f"v{i}" for i in range(rank))]
     window = [*zip(taps, kernel, strict=True), *zip(places, spots, strict=True)]
     kept = [("n", n), ("o", parts), ("c", channels // parts), *window]
-    seen = sampled(g, image, dims, [], around, kept, hint)
+    seen = sampled(g, (image, dims), [], around, kept, hint)
     if spec.has(4):
         factor = reshape(g, cast(g, spec.inputs[4], wide), [n, parts, 1, *kernel, *spots], hint)
         seen = apply(g, Mul, [seen, factor], hint)

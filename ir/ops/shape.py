@@ -175,7 +175,7 @@ def _pad(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         raise InvalidModel(f"Pad in mode {mode!r}")
     for d in range(rank):
         if before[d] or after[d]:
-            x = mirror(g, x, mode, d, before[d], after[d], hint)
+            x = mirror(g, x, mode, d, (before[d], after[d]), hint)
     return [x]
 
 
