@@ -114,7 +114,7 @@ class Graph:
     @cached_property
     def in_place(self) -> dict[str, str]:
         """Presents that are their past, changed where it lies: present -> past."""
-        readers = self.readers()
+        readers = self.readers
         pasts = {present: past for past, present in self.states}
         return {
             n.output: n.inputs[n.op.updates]
@@ -124,15 +124,17 @@ class Graph:
             and len(readers[n.inputs[n.op.updates]]) == 1
         }
 
-    def writers(self) -> dict[str, list[int]]:
-        """For each tensor the positions of the nodes that write it."""
+    @cached_property
+    def writers(self) -> Mapping[str, Sequence[int]]:
+        """For each tensor that a node writes the positions of the nodes that do."""
         out: dict[str, list[int]] = {}
         for i, n in enumerate(self.nodes):
             out.setdefault(n.output, []).append(i)
         return out
 
-    def readers(self) -> dict[str, list[tuple[int, int]]]:
-        """For each tensor the (node position, operand number) pairs that read it."""
+    @cached_property
+    def readers(self) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """For each tensor that a node reads the (node position, operand number) pairs that do."""
         out: dict[str, list[tuple[int, int]]] = {}
         for i, n in enumerate(self.nodes):
             for j, t in enumerate(n.inputs):

@@ -40,9 +40,8 @@ def local_maxima(graph: Graph) -> Graph:
     if not caches:
         return graph
     tensors, constants = dict(graph.tensors), dict(graph.constants)
-    makers, readers = graph.writers(), graph.readers()
     nodes: list[Node] = []
-    weighed = [_weighed(graph, node, makers) for node in graph.nodes]
+    weighed = [_weighed(graph, node) for node in graph.nodes]
     if sum(w is not None for w in weighed) < LAYERS:
         return graph
     for node, found in zip(graph.nodes, weighed, strict=True):
@@ -55,7 +54,7 @@ def local_maxima(graph: Graph) -> Graph:
         scores = _cut(scores, over, names)
         node = replace(node, op=_in_blocks(node.op, over, names))
         rows = product([node.op.size[a] for a in access_axes(scores) if a not in names])
-        if rows > MOST_ROWS or len(readers[weights.output]) > 1 or weights.output in graph.results:
+        if rows > MOST_ROWS or len(graph.readers[weights.output]) > 1 or weights.output in graph.results:
             nodes.append(node)
             continue
         w = Writer(node, tensors, constants)
@@ -64,17 +63,17 @@ def local_maxima(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes), tensors=tensors, constants=constants)
 
 
-def _weighed(graph: Graph, node: Node, makers: dict[str, list[int]]) -> tuple[int, Node, Access] | None:
+def _weighed(graph: Graph, node: Node) -> tuple[int, Node, Access] | None:
     """(operand, the Softmax that makes it, what that reads in the product's axes) of a product."""
     op = node.op
     caches = graph.in_place.keys()
     if type(op) is not Contract or {*op.in_types, op.out_type} != {F32} or len(op.reduced) != 1:
         return None
     (over,) = op.reduced
-    if op.size[over] < SHORT or op.size[over] % BLOCK or len(makers[node.output]) > 1:
+    if op.size[over] < SHORT or op.size[over] % BLOCK or len(graph.writers[node.output]) > 1:
         return None
     for j, t in enumerate(node.inputs):
-        made = makers.get(t, [])
+        made = graph.writers.get(t, ())
         soft = graph.nodes[made[0]] if len(made) == 1 else None
         if soft is None or node.inputs[1 - j] not in caches or not isinstance(soft.op, Softmax):
             continue

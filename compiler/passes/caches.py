@@ -103,8 +103,8 @@ def _cache(graph: Graph, past: str, present: str) -> _Cache:
     if len(a.shape) != len(b.shape) or a.dtype != b.dtype or len(grown) != 1 or a.bytes > b.bytes:
         raise UsageError(f"{what}: {shown(str(a))} does not grow into {shown(str(b))} along one dimension")
     dim = grown[0]
-    writers = graph.writers()[present]
-    readers = graph.readers().get(past, [])
+    writers = graph.writers[present]
+    readers = graph.readers.get(past, [])
     if len(writers) == 2 and [i for i, _ in readers] == [writers[0]]:
         old, new = (graph.nodes[i] for i in writers)
         if (
@@ -130,7 +130,7 @@ def in_place(graph: Graph) -> Graph:
     Their presents are no outputs any more: what stays on the wafer is not read each call.
     """
     pasts = {present: past for past, present in graph.states}
-    readers = graph.readers()
+    readers = graph.readers
 
     def changed(node: Node) -> Node:
         op = node.op

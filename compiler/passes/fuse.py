@@ -22,7 +22,7 @@ MOST_STEPS = 48
 
 def fuse_elementwise(graph: Graph) -> Graph:
     """An elementwise op that only one other elementwise op reads becomes part of that one."""
-    outputs, readers, writers = set(graph.results), graph.readers(), graph.writers()
+    outputs, readers, writers = set(graph.results), dict(graph.readers), graph.writers
     nodes: list[Node | None] = list(graph.nodes)
     for at, reader in enumerate(graph.nodes):
         current = nodes[at]
@@ -41,7 +41,7 @@ def fuse_elementwise(graph: Graph) -> Graph:
                     current, found = fused, True
                     nodes[at], nodes[makers[0]] = fused, None
                     for t in fused.inputs:
-                        readers[t] = [(i, j) for i, j in readers[t] if i != makers[0]] + [(at, 0)]
+                        readers[t] = [*((i, j) for i, j in readers[t] if i != makers[0]), (at, 0)]
                     break
     return replace(graph, nodes=tuple(n for n in nodes if n is not None))
 

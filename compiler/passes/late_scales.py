@@ -71,7 +71,7 @@ def scale_results(graph: Graph) -> Graph:
 
 def _gains_first(graph: Graph) -> Graph:
     """(x * s) * gain as (x * gain) * s, where s is a sum over x and the gain is a constant."""
-    makers, readers = _makers(graph), graph.readers()
+    makers, readers = _makers(graph), graph.readers
     tensors = dict(graph.tensors)
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -101,7 +101,7 @@ def _gains_first(graph: Graph) -> Graph:
 
 
 def _makers(graph: Graph) -> Makers:
-    return {t: [graph.nodes[i] for i in at] for t, at in graph.writers().items()}
+    return {t: [graph.nodes[i] for i in at] for t, at in graph.writers.items()}
 
 
 def _scaled_operand(graph: Graph, node: Node, makers: Makers) -> tuple[int, _Scaled] | None:

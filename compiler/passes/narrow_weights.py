@@ -41,7 +41,7 @@ def narrow_weights(graph: Graph, kind: str, activations: str) -> Graph:
     large for f16.
     """
     dtype = KINDS[kind]
-    readers = graph.readers()
+    readers = graph.readers
     chosen = {
         name
         for name in graph.constants

@@ -24,7 +24,7 @@ def keep_quantised(graph: Graph) -> Graph:
     That is so where a scale is the same along all that is summed: the factor can wait until the sum is made.
     Zero points are subtracted when compiling. Other dequantised constants are folded.
     """
-    readers = graph.readers()
+    readers = graph.readers
     tensors, constants = dict(graph.tensors), dict(graph.constants)
     kept: dict[str, Node] = {}  # dequantised weight -> the node that makes it
     for node in graph.nodes:
@@ -49,7 +49,7 @@ def keep_quantised(graph: Graph) -> Graph:
 
 def _is_weight(graph: Graph, node: Node) -> bool:
     """Whether the node dequantises a constant, and nothing else makes its result."""
-    alone = len(graph.writers()[node.output]) == 1 and node.output not in graph.results
+    alone = len(graph.writers[node.output]) == 1 and node.output not in graph.results
     return isinstance(node.op, Dequantize) and alone and all(t in graph.constants for t in node.inputs)
 
 
@@ -65,7 +65,7 @@ def _can_wait(graph: Graph, weight: Node, reader: Node, operand: int) -> bool:
     op = reader.op
     if not isinstance(op, Contract) or (op.out_type, weight.op.out_type) != (F32, F32):
         return False
-    if reader.inputs[0] == reader.inputs[1] or len(graph.writers()[reader.output]) > 1:
+    if reader.inputs[0] == reader.inputs[1] or len(graph.writers[reader.output]) > 1:
         return False
     if len(weight.inputs) > 2 and lacking([graph.constants[t] for t in weight.inputs]):
         return False

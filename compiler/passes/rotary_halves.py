@@ -19,7 +19,7 @@ def merge_halves(graph: Graph) -> Graph:
     """Concat(-x[h:], x[:h]) as sign[half] * x[h - h*half + i]: one op, which its reader can take in."""
     g = GraphBuilder(dict(graph.tensors), dict(graph.constants))
     nodes: list[Node | None] = list(graph.nodes)
-    for tensor, at in graph.writers().items():
+    for tensor, at in graph.writers.items():
         if len(at) != 2:
             continue
         parts = sorted((graph.nodes[i] for i in at), key=lambda n: [e.const for e in n.op.write])

@@ -89,7 +89,7 @@ def merge_equal(graph: Graph) -> Graph:
             others.append(name)
         elif name not in kept:
             table[name] = first
-    writers = graph.writers()
+    writers = graph.writers
     seen: dict[tuple[Op, tuple[str, ...]], Node] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -206,7 +206,7 @@ def _read_through(
 def absorb_into_writers(graph: Graph, splits: bool) -> Graph:
     """The only reader of a tensor being a Copy, the tensor's writers write where the Copy would."""
     nodes: list[Node | None] = list(graph.nodes)
-    readers, writers = graph.readers(), graph.writers()
+    readers, writers = graph.readers, dict(graph.writers)
     for at, node in enumerate(graph.nodes):
         copy = node.op
         if not isinstance(copy, Copy):
@@ -229,7 +229,7 @@ def absorb_into_writers(graph: Graph, splits: bool) -> Graph:
             nodes[m] = better
         nodes[at] = None
         # the writers now stand for the Copy, should another Copy read its result
-        writers[node.output] = [w for w in writers[node.output] if w != at] + makers
+        writers[node.output] = [*(w for w in writers[node.output] if w != at), *makers]
     return replace(graph, nodes=tuple(n for n in nodes if n is not None))
 
 
