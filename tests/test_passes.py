@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from single import by_kernels, close, golden
 from waferc.compiler.importer import import_model
+from waferc.compiler.passes.dead_nodes import eliminate_dead
 from waferc.compiler.passes.late_scales import MOST_ROWS
-from waferc.compiler.passes.simplify import eliminate_dead, merge_equal, simplify
+from waferc.compiler.passes.merge_equal import merge_equal
+from waferc.compiler.passes.simplify import CLEAN, simplify
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array
@@ -65,7 +67,7 @@ def _open(graph: onnx.GraphProto) -> onnx.GraphProto:
 def check(proto: onnx.ModelProto) -> Graph:
     """The simplified graph before fusion, after its numbers and those after fusion were found right."""
     graph = import_model(proto)
-    better = simplify(graph, fuse=False)
+    better = simplify(graph, CLEAN)
     inputs = {t: normal(*graph.tensors[t].shape) for t in graph.inputs}
     theirs = golden(proto, inputs)
     for g in (better, simplify(graph)):
@@ -355,7 +357,7 @@ def test_random_chains(proto: onnx.ModelProto) -> None:
     # A Softmax becomes several ops, so that its rows can be spread over cores; nothing else grows.
     if not any(isinstance(n.op, Softmax) for n in graph.nodes):
         assert len(better.nodes) <= len(graph.nodes)
-    unfused = simplify(graph, fuse=False)
+    unfused = simplify(graph, CLEAN)
     x = np.arange(1, 1 + int(np.prod(graph.tensors["x"].shape)), dtype=np.float32)
     inputs = {"x": (x % 7 - 2).reshape(graph.tensors["x"].shape)}
     want = evaluate(graph, inputs)["y"]
@@ -395,7 +397,7 @@ def test_real_models(name: str, dims: dict[str, int], nodes: int, copies: int) -
     better = simplify(graph)
     inputs = feeds(name)
     theirs = golden(onnx.load(path), inputs)
-    for g in (graph, simplify(graph, fuse=False), better):
+    for g in (graph, simplify(graph, CLEAN), better):
         ours = evaluate(g, inputs)
         assert list(ours) == list(theirs)
         for output, value in theirs.items():
