@@ -44,7 +44,7 @@ class Compiled:
         wafer: Wafer,
     ) -> None:
         self.graphs, self.plans, self.manifest, self.wafer = graphs, plans, manifest, wafer
-        self.values, self.hosts, self._imported = imported.values, imported.hosts, imported
+        self.values, self.hosts, self.imported = imported.values, imported.hosts, imported
         self.phases, self.seconds = phases, seconds
         self._figures: dict[str, Figures] = {}
 
@@ -80,15 +80,15 @@ class Compiled:
 
     def prepared(self, threads: int | None = None, guard: bool = False) -> Program:
         """The program anew; see `runtime.load.prepare`."""
-        play, staged = self._imported.play, None
+        play, staged = self.imported.play, None
         if play is not None:
-            staged = Staged(play, [host.operator(content) for content in self._imported.operators])
+            staged = Staged(play, [host.operator(content) for content in self.imported.operators])
         return prepare(self.plans, threads, guard, self.values, staged)
 
     @property
     def runs_on(self) -> Literal["wafer", "host", "mixed"]:
         """Where a run takes place."""
-        if self._imported.play is None:
+        if self.imported.play is None:
             return "wafer"
         return "mixed" if self.graphs else "host"
 
@@ -116,9 +116,9 @@ class Compiled:
         start = time.perf_counter()
         described = artifact.describe(self.plans, self.phases, self.wafer)
         parts: dict[str, bytes | Array] = {**(beside or {}), **described}
-        if (play := self._imported.play) is not None:
+        if (play := self.imported.play) is not None:
             parts |= encode_play(play)
-            parts |= {f"host/{i}.onnx": content for i, content in enumerate(self._imported.operators)}
+            parts |= {f"host/{i}.onnx": content for i, content in enumerate(self.imported.operators)}
         if until == "program":
             parts |= artifact.weights(self.plans) | artifact.bound(self.values) | files(self.plans)
         totals = {name: asdict(self.figures_of(name)) for name in self.plans}

@@ -170,7 +170,7 @@ def _with_capacity(
         rows = cache_names.new_rows(graph, dims) if total else 0
         one = {**dims, symbol: 1, **dict.fromkeys(total, 1 + rows)}
         short = built(replace(given, dims=one)).finish(name, pairs, grow=True)
-        added = caches.added(short, pairs)
+        added = caches.positions_added(short, pairs)
         if capacity <= added:
             raise UsageError(
                 f"--capacity {capacity}: a call adds {added} positions; it must hold {added + 1} at least"
@@ -181,7 +181,7 @@ def _with_capacity(
         caches.judge_positions(short, whole)
     grown = [(a, b) for a, b in whole.states if whole.tensors[a].shape != whole.tensors[b].shape]
     whole = replace(whole, states=tuple(s for s in whole.states if s not in grown))
-    return caches.in_place(caches.fixed(whole, grown, capacity, others) if grown else whole)
+    return caches.in_place(caches.of_capacity(whole, grown, capacity, others) if grown else whole)
 
 
 # -- the stages -------------------------------------------------------------------------

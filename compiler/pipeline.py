@@ -21,7 +21,7 @@ from .errors import UnsupportedModel, UnsupportedOperator, UsageError
 from .frontend.inputs import Binding
 from .frontend.load import digest
 from .importer import Imported, import_entries
-from .passes.fuse import fuse_elementwise
+from .passes.fuse_elementwise import fuse_elementwise
 from .passes.narrow_weights import narrow_weights, rounded_activations
 from .passes.simplify import simplify
 from .planning import best_plans, constrained_plan

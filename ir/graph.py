@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from heapq import heappop, heappush
 from math import prod
 from typing import Any
 
@@ -114,7 +116,7 @@ class Graph:
     @cached_property
     def in_place(self) -> dict[str, str]:
         """Presents that are their past, changed where it lies: present -> past."""
-        readers = self.readers()
+        readers = self.readers
         pasts = {present: past for past, present in self.states}
         return {
             n.output: n.inputs[n.op.updates]
@@ -124,15 +126,17 @@ class Graph:
             and len(readers[n.inputs[n.op.updates]]) == 1
         }
 
-    def writers(self) -> dict[str, list[int]]:
-        """For each tensor the positions of the nodes that write it."""
+    @cached_property
+    def writers(self) -> Mapping[str, Sequence[int]]:
+        """For each tensor that a node writes the positions of the nodes that do."""
         out: dict[str, list[int]] = {}
         for i, n in enumerate(self.nodes):
             out.setdefault(n.output, []).append(i)
         return out
 
-    def readers(self) -> dict[str, list[tuple[int, int]]]:
-        """For each tensor the (node position, operand number) pairs that read it."""
+    @cached_property
+    def readers(self) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """For each tensor that a node reads the (node position, operand number) pairs that do."""
         out: dict[str, list[tuple[int, int]]] = {}
         for i, n in enumerate(self.nodes):
             for j, t in enumerate(n.inputs):
@@ -147,20 +151,36 @@ class Graph:
         Raises InvalidModel where states swap values in a ring: there is no such order.
         """
         own = self.in_place
-        left, out = [s for s in self.states if s[1] not in own], list[tuple[str, str]]()
-        while left:
-            read = {present for _, present in left}
-            free = [s for s in left if s[0] not in read or s[0] == s[1]]
-            if not free:
-                raise InvalidModel(
-                    f"states {', '.join(p for p, _ in left)} swap their values; copy one of them"
-                )
-            out.append(free[0])
-            left.remove(free[0])
+        left = [s for s in self.states if s[1] not in own]
+        waiting: dict[str, list[int]] = {}  # for a past that others become, who is overwritten with it
+        becoming = Counter(present for _, present in left)
+        for i, (past, present) in enumerate(left):
+            if past != present:
+                waiting.setdefault(past, []).append(i)
+        free = [i for i, (a, b) in enumerate(left) if not becoming[a] or a == b]
+        out: list[tuple[str, str]] = []
+        done = set[int]()
+        while free:
+            i = heappop(free)  # of those that may come next the first one, as the model lists them
+            done.add(i)
+            out.append(left[i])
+            present = left[i][1]
+            becoming[present] -= 1
+            if not becoming[present]:
+                for j in waiting.get(present, ()):
+                    heappush(free, j)
+        if len(out) < len(left):
+            stuck = ", ".join(past for i, (past, _) in enumerate(left) if i not in done)
+            raise InvalidModel(f"states {stuck} swap their values; copy one of them")
         return out
 
     def check(self) -> None:
         """Raises InvalidModel unless names, order, shapes and types agree."""
+        _ = self._checked
+
+    @cached_property
+    def _checked(self) -> bool:
+        """True, or what `check` raises; once, as a graph never changes and every pass asks."""
         ready = {*self.inputs, *self.constants}
         last = {t: i for i, n in enumerate(self.nodes) for t in (n.output,)}
         for i, n in enumerate(self.nodes):
@@ -191,6 +211,7 @@ class Graph:
             if (a.shape, a.dtype) != (b.shape, b.dtype):
                 raise InvalidModel(f"state {a} differs from {b}")
         self.update_order()
+        return True
 
     def _agree(self, name: str, access: Access, dtype: DType) -> None:
         t = self.tensors[name]

@@ -19,6 +19,14 @@ from .builder import Combine, KernelBuilder
 from .dtypes import DType
 
 Array = np.ndarray[Any, np.dtype[Any]]
+# What a class that gives one of these answers anew: `Op`'s own answer where it gives none of its own.
+MEANING = frozenset(("reference", "scalar", "numpy", "body"))
+PROMISES = frozenset(
+    (
+        *("sign", "product", "rounds_factors", "dequantises", "linear_in", "zero_absorbs"),
+        *("neutral_in", "takes_narrow", "softmax_over", "normalisation", "updating"),
+    )
+)
 CLOSED = 1 << 40  # dispatches of a way that is not open
 Extents = Mapping[str, Any]  # axis -> int, or an array of candidates (NumPy broadcasting)
 
@@ -34,6 +42,15 @@ class Work:
     kind: str
     dispatches: Any
     elements: Any
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Rows along `over`, less their mean if `centred`, over the root of their mean square plus `epsilon`."""
+
+    over: tuple[str, ...]
+    epsilon: float
+    centred: bool
 
 
 class InvalidOp(ValueError):
@@ -57,6 +74,65 @@ class Op:
 
     combine: ClassVar[Combine | None] = None  # how partial results join; None: never cut a reduced axis
     exact: ClassVar[bool] = False  # equal bits to `reference`, for tests
+
+    # -- what passes may assume ------------------------------------------------
+    # Nobody asks for an op's class. What is said here is the careful answer; a family or an op that knows
+    # better says so. Of its shape, and inherited:
+    elementwise: ClassVar[bool] = False  # one element of the result from one of each operand
+    fills: ClassVar[bool] = True  # a read past an operand's ends, wherever it is, yields `fill`
+
+    def names_axis(self, axis: str) -> bool:
+        """Whether the op knows `axis` by name: it cannot be dropped, or become several."""
+        return True
+
+    # Of what it computes, see `PROMISES`: a subclass that computes something else starts from these again.
+    sign: ClassVar[int] = 0  # 1: the result is the operand, moved; -1: the negated operand, moved
+    product: ClassVar[bool] = False  # sum of the products of two operands over the axes the result lacks
+    rounds_factors: ClassVar[bool] = False  # operands may be rounded to bf16 beside a bf16 weight
+    dequantises: ClassVar[bool] = (
+        False  # (stored - zero point) * scale, of operands stored, scale, zero point
+    )
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether elements are moved, and that is all."""
+        return self.sign == 1
+
+    def linear_in(self, operand: int) -> bool:
+        """Whether s times the operand makes s times the result, the others as they are."""
+        return False
+
+    def zero_absorbs(self, operand: int) -> bool:
+        """Whether 0 in the operand makes 0 of all that it meets, if that is finite."""
+        return False
+
+    def neutral_in(self, operand: int) -> float | None:
+        """What in the operand counts for nothing along the reduced axes, or `whole` ones. None: nothing."""
+        return None
+
+    def takes_narrow(self, operand: int) -> bool:
+        """Whether the operand may have 16 bits, though others and the result have 32."""
+        return False
+
+    @property
+    def softmax_over(self) -> tuple[str, ...]:
+        """The axes along which the result is e^x over its sum, x the one operand. (): it is not."""
+        return ()
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """What becomes of operand 0, then times operand 1, plus operand 2 if there is one."""
+        return None
+
+    def updating(self) -> Op | None:
+        """The op as one that changes an operand where it lies, see `updates`. None: it cannot be one."""
+        return None
+
+    def __init_subclass__(cls, **kw: Any) -> None:
+        super().__init_subclass__(**kw)
+        if not MEANING.isdisjoint(cls.__dict__):
+            for name in PROMISES - cls.__dict__.keys():
+                setattr(cls, name, Op.__dict__[name])
 
     # -- derived ---------------------------------------------------------------
     @property

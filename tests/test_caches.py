@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from waferc.codegen.artifact.artifact import InvalidArtifact, npy, read, write
 from waferc.compiler.compiled import Compiled
 from waferc.compiler.errors import UnsupportedModel, UsageError
-from waferc.compiler.passes import blocked_softmax as maxima
+from waferc.compiler.passes import blocked_softmax
 from waferc.compiler.pipeline import compile_model
 from waferc.ir.op import Array
 from waferc.placement.judge.judge import IllegalPlan, judge
@@ -137,16 +137,16 @@ def test_positions_that_hold_nothing_count_for_nothing(wafer: str, level: int) -
 
 def test_a_long_cache_is_attended_to_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of positions with maxima of their own: also those in which nothing is visible yet."""
-    monkeypatch.setattr(maxima, "LAYERS", 1)
-    made = compile_model(attention(), wafer="8x8", capacity=maxima.SHORT)
+    monkeypatch.setattr(blocked_softmax, "LAYERS", 1)
+    made = compile_model(attention(), wafer="8x8", capacity=blocked_softmax.SHORT)
     assert any("k.block" in n.op.size for n in made.graph.nodes)
     assert not {"k.block", "k.in"} & set(made.graph.nodes[-1].op.size)  # its result is computed once
     program, guarded = made.program, prepare(made.plan, guard=True)
     # The blocks' maxima are far apart.
-    for number, (feed, right) in enumerate(attended(3 * maxima.BLOCK + 1, scale=20)):
+    for number, (feed, right) in enumerate(attended(3 * blocked_softmax.BLOCK + 1, scale=20)):
         ours = program.run(feed)["mixed"]
         np.testing.assert_allclose(ours, right, atol=1e-5)
-        if number < maxima.BLOCK + 2:
+        if number < blocked_softmax.BLOCK + 2:
             assert guarded.run(feed)["mixed"].tobytes() == ours.tobytes()
 
 

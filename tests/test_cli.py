@@ -323,11 +323,22 @@ def test_phases_are_dumped_and_a_placement_can_be_fed_back(program: str, here: P
         "2-simplify.txt",
         "3-plan.txt",
         "placement.json",
+        "simplify",
     ]
     good("compile", *TINY, "--constraints", "phases/placement.json", "-o", "fed.wafer")
     with zipfile.ZipFile(program) as a, zipfile.ZipFile("fed.wafer") as b:
         for entry in ("main/placement.json", "main/tables/words.npy", "kernels.bc"):
             assert a.read(entry) == b.read(entry)
+
+
+def test_passes_that_find_something_are_dumped_in_turn(here: Path) -> None:
+    model = Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits.onnx"
+    flags = ("--dim", "batch=1", "--wafer", "16x16", "--compile-to", "graph", "-o", "graph.txt")
+    good("compile", str(model), *flags, "--dump-phases-to", "phases")
+    passes = sorted((here / "phases" / "simplify").iterdir())
+    assert [int(p.name[:2]) for p in passes] == list(range(1, len(passes) + 1))
+    assert [p.name[3:-4] for p in passes][-2:] == ["fuse-elementwise", "dead-nodes"]
+    assert passes[-1].read_text() == (here / "graph.txt").read_text()
 
 
 def test_a_graph_is_written_as_text_and_level_0_is_not_simplified(here: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import onnx
@@ -13,14 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from single import by_kernels, close, golden
+from waferc.compiler.errors import UnsupportedModel
 from waferc.compiler.importer import import_model
+from waferc.compiler.passes import simplify as simplifying
+from waferc.compiler.passes.dead_nodes import eliminate_dead
 from waferc.compiler.passes.late_scales import MOST_ROWS
-from waferc.compiler.passes.simplify import eliminate_dead, merge_equal, simplify
+from waferc.compiler.passes.mask_caches import mask_caches
+from waferc.compiler.passes.merge_equal import merge_equal
+from waferc.compiler.passes.narrow_weights import narrow_weights
+from waferc.compiler.passes.rewriter import Rewriter
+from waferc.compiler.passes.simplify import CLEAN, PASSES, simplify
+from waferc.ir.dtypes import BF16, F32, I64
 from waferc.ir.evaluate import evaluate
-from waferc.ir.graph import Graph
-from waferc.ir.op import Array
+from waferc.ir.graph import Graph, Length, Node, Tensor
+from waferc.ir.op import MEANING, PROMISES, Array, Op, gather, identity
 from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.elementwise import Div
+from waferc.ir.ops.index import TensorScatter
 from waferc.ir.ops.normalize import Softmax
 
 MODELS = Path(__file__).resolve().parent.parent / "build" / "models"
@@ -65,7 +77,7 @@ def _open(graph: onnx.GraphProto) -> onnx.GraphProto:
 def check(proto: onnx.ModelProto) -> Graph:
     """The simplified graph before fusion, after its numbers and those after fusion were found right."""
     graph = import_model(proto)
-    better = simplify(graph, fuse=False)
+    better = simplify(graph, CLEAN)
     inputs = {t: normal(*graph.tensors[t].shape) for t in graph.inputs}
     theirs = golden(proto, inputs)
     for g in (better, simplify(graph)):
@@ -355,7 +367,7 @@ def test_random_chains(proto: onnx.ModelProto) -> None:
     # A Softmax becomes several ops, so that its rows can be spread over cores; nothing else grows.
     if not any(isinstance(n.op, Softmax) for n in graph.nodes):
         assert len(better.nodes) <= len(graph.nodes)
-    unfused = simplify(graph, fuse=False)
+    unfused = simplify(graph, CLEAN)
     x = np.arange(1, 1 + int(np.prod(graph.tensors["x"].shape)), dtype=np.float32)
     inputs = {"x": (x % 7 - 2).reshape(graph.tensors["x"].shape)}
     want = evaluate(graph, inputs)["y"]
@@ -395,7 +407,7 @@ def test_real_models(name: str, dims: dict[str, int], nodes: int, copies: int) -
     better = simplify(graph)
     inputs = feeds(name)
     theirs = golden(onnx.load(path), inputs)
-    for g in (graph, simplify(graph, fuse=False), better):
+    for g in (graph, simplify(graph, CLEAN), better):
         ours = evaluate(g, inputs)
         assert list(ours) == list(theirs)
         for output, value in theirs.items():
@@ -527,3 +539,145 @@ def test_parts_that_are_no_halves_stay() -> None:
     graph = simplify(import_model(proto))
     feed = {"x": normal(2, 16), "z": normal(2, 8), "sin": normal(2, 16)}
     np.testing.assert_array_equal(evaluate(graph, feed)["y"], golden(proto, feed)["y"])
+
+
+# -- what ops answer --------------------------------------------------------------------------------
+class Distance(Contract):
+    """The sum of (a - b)^2: shaped like a product, computed like one, and no product."""
+
+    def reference(self, *operands: Array) -> Array:
+        a, b = (gather(x, read, self.axes, 0) for x, read in zip(operands, self.reads, strict=True))
+        over = tuple(i for i, (name, _) in enumerate(self.axes) if name in self.reduced)
+        return ((a - b) ** 2).sum(axis=over)
+
+
+def paired(kind: type[Contract], weight: Array, cached: int = 0) -> Graph:
+    """x [2, k] and a weight, or a cache that is filled in place, [k, 3] in one op."""
+    k = weight.shape[0]
+    op = kind(
+        axes=(("m", 2), ("n", 3), ("k", k)),
+        reads=(identity("mk"), identity("kn")),
+        write=identity("mn"),
+        in_types=(F32, F32),
+        out_type=F32,
+    )
+    shapes = {"x": (2, k), "w": (k, 3), "y": (2, 3)}
+    if not cached:
+        tensors = {n: Tensor(n, s, F32) for n, s in shapes.items()}
+        return Graph("paired", tensors, (Node(op, ("x", "w"), "y"),), {"w": weight}, ("x",), ("y",))
+    update = TensorScatter(
+        axes=(("c", k), ("n", 3), ("s", 1)),
+        reads=(identity("cn"), identity("sn"), ()),
+        write=identity("cn"),
+        in_types=(F32, F32, I64),
+        out_type=F32,
+        in_place=True,
+    )
+    tensors = {n: Tensor(n, s, F32) for n, s in {**shapes, "past": (k, 3), "new": (1, 3)}.items()}
+    tensors["at"] = Tensor("at", (), I64)
+    nodes = (Node(update, ("past", "new", "at"), "w"), Node(op, ("x", "w"), "y"))
+    length = Length("at", k, 1, (("past", 0),))
+    inputs = ("x", "past", "new", "at")
+    return Graph("paired", tensors, nodes, {}, inputs, ("y",), (("past", "w"),), length)
+
+
+def test_what_is_shaped_like_a_product_is_not_rounded_like_one() -> None:
+    weight = normal(8, 3)
+    narrowed = narrow_weights(paired(Contract, weight), "bf16", "bf16")
+    assert narrowed.nodes[-1].op.in_types == (BF16, BF16)
+    graph = paired(Distance, weight)
+    left = narrow_weights(simplify(graph), "bf16", "bf16")
+    x = normal(2, 8)
+    exact = ((x[:, :, None].astype(np.float64) - weight) ** 2).sum(1)
+    np.testing.assert_allclose(evaluate(left, {"x": x})["y"], exact, rtol=1e-5)
+    assert all(t.dtype == F32 for t in left.tensors.values())
+
+
+def test_what_is_shaped_like_a_product_is_not_0_where_a_cache_holds_nothing() -> None:
+    graph = paired(Contract, normal(8, 3), cached=8)
+    graph.check()
+    assert graph.length is not None
+    assert mask_caches(graph, graph.length) is graph  # a factor of 0
+    graph = paired(Distance, normal(8, 3), cached=8)
+    with pytest.raises(UnsupportedModel, match=r"Distance.* combines all positions of a cache"):
+        mask_caches(graph, graph.length or Length("", 0, 0))
+
+
+def classes(kind: type[Op] = Op) -> Iterator[type[Op]]:
+    yield kind
+    for inner in kind.__subclasses__():
+        yield from classes(inner)
+
+
+def test_an_op_of_another_meaning_promises_nothing_that_it_does_not_say() -> None:
+    every = list(classes())
+    assert Distance in every and len(every) > 60
+    for kind in every:
+        if not MEANING.isdisjoint(vars(kind)):
+            assert vars(kind).keys() >= PROMISES, kind
+    assert not Distance.product and not Distance.rounds_factors
+    assert Distance.elementwise is False and Distance.combine == "add"  # what follows from its shape stays
+
+
+PASSES_FOLDER = Path(simplifying.__file__).parent
+
+
+@pytest.mark.parametrize("path", sorted(PASSES_FOLDER.glob("*.py")), ids=lambda p: p.stem)
+def test_no_pass_asks_for_an_op_s_class(path: Path) -> None:
+    """By isinstance(op, Contract), type(op) is Contract or a match over classes: see `Op.product`."""
+    names = {kind.__name__ for kind in classes()}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "type", f"{path.name}:{node.lineno}"
+            if node.func.id in ("isinstance", "issubclass"):
+                asked = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
+                assert not asked & names, f"{path.name}:{node.lineno}"
+        assert not isinstance(node, ast.MatchClass), f"{path.name}:{node.lineno}"
+
+
+# -- a table of passes --------------------------------------------------------------------------------
+def test_every_pass_has_a_name_and_is_in_a_file_of_its_own() -> None:
+    rows = [row for stage in PASSES for row in stage.passes]
+    files = {p.stem for p in PASSES_FOLDER.glob("*.py")}
+    for name, _ in rows:
+        assert any(name.replace(" ", "_").startswith(file) for file in files), name
+
+
+def relus(count: int) -> Graph:
+    rows = [("Relu", f"t{i}", f"t{i + 1}") for i in range(count)]
+    return import_model(several(rows, {"t0": (8,)}, [f"t{count}"]))
+
+
+def counted(count: int) -> tuple[int, Counter[str]]:
+    """Calls of functions while a chain is simplified, those of `writers` and `readers` apart."""
+    graph = relus(count)
+    calls, tables = 0, Counter[str]()
+
+    def count_call(frame: FrameType, event: str, _: object) -> None:
+        nonlocal calls
+        if event == "call":
+            calls += 1
+            if frame.f_code.co_name in ("writers", "readers"):
+                tables[frame.f_code.co_name] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count_call)
+    try:
+        simplify(graph)
+    finally:
+        sys.setprofile(before)
+    return calls, tables
+
+
+def test_four_times_the_nodes_are_four_times_the_work() -> None:
+    (few, tables), (many, more) = counted(500), counted(2000)
+    assert many <= 4.2 * few
+    assert more == tables  # once for a graph, not for a node
+    assert max(more.values()) <= 24
+
+
+def test_names_are_new() -> None:
+    r = Rewriter(relus(2))
+    assert [r.tensor("t1", (1,), F32) for _ in range(2)] == ["t1.1", "t1.2"]
+    r.nodes += r.graph.nodes
+    assert r.finish() is r.graph

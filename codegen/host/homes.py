@@ -180,7 +180,7 @@ def taken_over(graph: Graph, steps: Sequence[Step], padded: Collection[str]) -> 
     margins of their own. A step writes over an operand if it reads each element where it writes it, as the
     last to read it: the rule for cores' buffers, which knows nothing of how the bytes got there.
     """
-    writers = graph.writers()
+    writers = graph.writers
     kept = {*graph.inputs, *graph.outputs, *graph.constants, *padded, *chain.from_iterable(graph.states)}
     last: dict[str, str] = {}
     read: set[str] = set()  # by later steps

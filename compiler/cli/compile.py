@@ -13,6 +13,9 @@ from .console import Console
 from .options import Compiling, binding, compiling, no_host, unique
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ...ir.graph import Graph
     from ..compiled import Compiled
     from ..survey import Row
 
@@ -255,7 +258,7 @@ def _judge_vocabulary(console: Console, compiled: Compiled, words: dict[str, byt
 
 
 def _dump(folder: str, compiled: Compiled) -> None:
-    """The phases' texts and the placement; of several entries each in a folder of its own."""
+    """The phases' texts, what each pass left, and the placement; of several entries each in a folder."""
     import json
     from pathlib import Path
 
@@ -264,9 +267,27 @@ def _dump(folder: str, compiled: Compiled) -> None:
         own.mkdir(parents=True, exist_ok=True)
         for i, (name, text) in enumerate(texts.items(), 1):
             (own / f"{i}-{name}.txt").write_text(text, encoding="utf-8")
+        if "simplify" in texts:
+            _dump_passes(own / "simplify", compiled.imported.graphs[entry])
         if entry in compiled.plans:
             text = json.dumps(compiled.placement(entry), indent=1) + "\n"
             (own / "placement.json").write_text(text, encoding="utf-8")
+
+
+def _dump_passes(folder: Path, graph: Graph) -> None:
+    """What each pass left that found something, in a file with its number and name."""
+    from ..passes.simplify import simplify
+
+    folder.mkdir(exist_ok=True)
+    count = 0
+
+    def write(name: str, left: Graph) -> None:
+        nonlocal count
+        count += 1
+        file = f"{count:02}-{name.replace(', ', '-').replace(' ', '-')}.txt"
+        (folder / file).write_text(str(left), encoding="utf-8")
+
+    simplify(graph, record=write)
 
 
 def _report_failure(path: str, options: Compiling, model: str, e: DoesNotFit) -> None:

@@ -19,18 +19,18 @@ from ...ir.op import Op, product
 from ...ir.ops.activation import SoftmaxWeight
 from ...ir.ops.contract import Contract
 from ...ir.ops.elementwise import Div, Max, Sub
-from ...ir.ops.normalize import Softmax
 from ...ir.ops.reduce import ReduceMax, ReduceSum
 from .compose import Match
 from .late_scales import MOST_ROWS
-from .spread_normalisations import Writer
+from .parts import Parts
+from .rewriter import Read, Rewriter
 
 BLOCK = 8  # positions that share a maximum: about what a core holds of a long cache
 SHORT = 2048  # positions of the shortest cache that gains: fewer cores know their maximum soon
 LAYERS = 2  # that read such caches: those of a stack are weighed together, which so many small ops need
 
 
-def local_maxima(graph: Graph) -> Graph:
+def softmax_in_blocks(graph: Graph) -> Graph:
     """Every product of a Softmax over positions with a cache, its sum in blocks.
 
     Where the Softmax has many rows, as in a prompt's, only the product's axis is cut in two, so that it can
@@ -39,15 +39,13 @@ def local_maxima(graph: Graph) -> Graph:
     caches = graph.in_place.keys()
     if not caches:
         return graph
-    tensors, constants = dict(graph.tensors), dict(graph.constants)
-    makers, readers = graph.writers(), graph.readers()
-    nodes: list[Node] = []
-    weighed = [_weighed(graph, node, makers) for node in graph.nodes]
+    weighed = [_weighed(graph, node) for node in graph.nodes]
     if sum(w is not None for w in weighed) < LAYERS:
         return graph
+    r = Rewriter(graph)
     for node, found in zip(graph.nodes, weighed, strict=True):
         if found is None:
-            nodes.append(node)
+            r.nodes.append(node)
             continue
         operand, weights, scores = found
         (over,) = node.op.reduced
@@ -55,37 +53,35 @@ def local_maxima(graph: Graph) -> Graph:
         scores = _cut(scores, over, names)
         node = replace(node, op=_in_blocks(node.op, over, names))
         rows = product([node.op.size[a] for a in access_axes(scores) if a not in names])
-        if rows > MOST_ROWS or len(readers[weights.output]) > 1 or weights.output in graph.results:
-            nodes.append(node)
+        if rows > MOST_ROWS or len(graph.readers[weights.output]) > 1 or weights.output in graph.results:
+            r.nodes.append(node)
             continue
-        w = Writer(node, tensors, constants)
-        _product(w, operand, (weights.inputs[0], scores), names)
-        nodes += w.nodes
-    return replace(graph, nodes=tuple(nodes), tensors=tensors, constants=constants)
+        _product(Parts(r, node), operand, (weights.inputs[0], scores), names)
+    return r.finish()
 
 
-def _weighed(graph: Graph, node: Node, makers: dict[str, list[int]]) -> tuple[int, Node, Access] | None:
+def _weighed(graph: Graph, node: Node) -> tuple[int, Node, Access] | None:
     """(operand, the Softmax that makes it, what that reads in the product's axes) of a product."""
     op = node.op
     caches = graph.in_place.keys()
-    if type(op) is not Contract or {*op.in_types, op.out_type} != {F32} or len(op.reduced) != 1:
+    if not op.product or {*op.in_types, op.out_type} != {F32} or len(op.reduced) != 1:
         return None
     (over,) = op.reduced
-    if op.size[over] < SHORT or op.size[over] % BLOCK or len(makers[node.output]) > 1:
+    if op.size[over] < SHORT or op.size[over] % BLOCK or len(graph.writers[node.output]) > 1:
         return None
     for j, t in enumerate(node.inputs):
-        made = makers.get(t, [])
+        made = graph.writers.get(t, ())
         soft = graph.nodes[made[0]] if len(made) == 1 else None
-        if soft is None or node.inputs[1 - j] not in caches or not isinstance(soft.op, Softmax):
+        if soft is None or node.inputs[1 - j] not in caches or len(soft.op.softmax_over) != 1:
             continue
-        if soft.op.logarithm or {*soft.op.in_types, soft.op.out_type} != {F32} or len(soft.op.over) != 1:
+        if {*soft.op.in_types, soft.op.out_type} != {F32}:
             continue
         match = Match(allow_splits=False)
         accesses = zip(soft.op.write, op.reads[j], strict=True)
         if not all(match.dimension(mine, soft.op, theirs, op) for mine, theirs in accesses) or match.outside:
             continue
         scores = match.through(soft.op.reads[0], soft.op.size)
-        if scores is not None and match.values[soft.op.over[0]] == Affine(((over, 1),)):
+        if scores is not None and match.values[soft.op.softmax_over[0]] == Affine(((over, 1),)):
             return j, soft, scores
     return None
 
@@ -108,16 +104,16 @@ def _in_blocks(op: Op, over: str, names: tuple[str, str]) -> Op:
     return replace(op, axes=tuple(axes), reads=tuple(_cut(r, over, names) for r in op.reads))
 
 
-def _product(w: Writer, operand: int, scores: tuple[str, Access], names: tuple[str, str]) -> None:
+def _product(p: Parts, operand: int, scores: Read, names: tuple[str, str]) -> None:
     """The nodes of softmax(scores) times the values."""
     block, inside = names
-    op = w.node.op
-    largest = w.op(ReduceMax, [scores], [inside])
+    op = p.node.op
+    largest = p.op(ReduceMax, [scores], [inside])
     # A block that nothing is visible in is far below any other, but not infinitely far below itself.
-    own = w.op(Max, [largest, w.number(float(np.finfo(np.float32).min))], ())
-    powers = w.op(SoftmaxWeight, [w.op(Sub, [scores, own], ())], ())
-    values = (w.node.inputs[1 - operand], op.reads[1 - operand])
-    parts = w.op(Contract, [powers, values] if operand == 0 else [values, powers], [inside])
-    factor = w.op(SoftmaxWeight, [w.op(Sub, [own, w.op(ReduceMax, [own], [block])], ())], ())
-    total = w.op(Contract, [w.op(ReduceSum, [powers], [inside]), factor], [block])
-    w.last(Div, [w.op(Contract, [parts, factor], [block]), total])
+    own = p.op(Max, [largest, p.number(float(np.finfo(np.float32).min))])
+    powers = p.op(SoftmaxWeight, [p.op(Sub, [scores, own])])
+    values = (p.node.inputs[1 - operand], op.reads[1 - operand])
+    parts = p.op(Contract, [powers, values] if operand == 0 else [values, powers], [inside])
+    factor = p.op(SoftmaxWeight, [p.op(Sub, [own, p.op(ReduceMax, [own], [block])])])
+    total = p.op(Contract, [p.op(ReduceSum, [powers], [inside]), factor], [block])
+    p.last(Div, [p.op(Contract, [parts, factor], [block]), total])

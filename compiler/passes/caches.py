@@ -1,9 +1,8 @@
 """Key-value caches: states of fixed capacity that a call fills further from a run-time position on.
 
 A model says `present = Concat(past, new)`: its caches grow. Here the past has all of its capacity from the
-start, `new` is written at position `length`, which the runtime keeps, and whatever sums or compares over
-positions sees those at or past `length + new` as nothing: `visible` masks them, whatever the model's own
-mask does.
+start, and `new` is written at position `length`, which the runtime keeps. What is read of them then is for
+`mask_caches`.
 """
 
 from __future__ import annotations
@@ -14,21 +13,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...ir.absent import lacking
-from ...ir.affine import Access, access_axes, axis
+from ...ir.affine import Access, axis
 from ...ir.dtypes import I64
-from ...ir.graph import Graph, GraphBuilder, Length, Node, Tensor
-from ...ir.op import Op, identity
-from ...ir.ops.contract import Contract
-from ...ir.ops.index import TensorScatter, emit_scatter
-from ...ir.ops.rearrange import Copy
+from ...ir.graph import Graph, Length, Node
+from ...ir.op import Op
+from ...ir.ops.index import emit_scatter
 from ..errors import UnsupportedModel, UsageError, quoted, shown
-from .late_scales import (
-    fresh,
-)
-from .mask_caches import visible_only
+from .mask_caches import mask_caches
+from .rewriter import Rewriter
 
 
-def added(graph: Graph, pairs: Sequence[tuple[str, str]]) -> int:
+def positions_added(graph: Graph, pairs: Sequence[tuple[str, str]]) -> int:
     """The positions by which the first growing cache grows in a call."""
     for past, present in pairs:
         for n, m in zip(graph.tensors[past].shape, graph.tensors[present].shape, strict=False):
@@ -48,7 +43,7 @@ class _Cache:
     added: int
 
 
-def fixed(
+def of_capacity(
     graph: Graph, pairs: Sequence[tuple[str, str]], capacity: int, others: Sequence[tuple[str, int]]
 ) -> Graph:
     """The graph with caches of fixed capacity in place of growing ones.
@@ -61,38 +56,34 @@ def fixed(
     added = {c.added for c in caches}
     if len(added) != 1:
         raise UnsupportedModel(f"caches of one model that grow by {sorted(added)} positions a call")
-    g = GraphBuilder(dict(graph.tensors), dict(graph.constants))
-    length = g.tensor("length", (), I64)
+    r = Rewriter(graph)
+    length = r.tensor("length", (), I64)
     rewritten = {c.copies[1]: c for c in caches}
     dropped = {c.copies[0] for c in caches}
     for c in caches:
-        old = g.tensors[c.past]
+        old = r.tensors[c.past]
         shape = (*old.shape[: c.dim], capacity, *old.shape[c.dim + 1 :])
-        g.tensors[c.past] = replace(old, shape=shape)
+        r.tensors[c.past] = replace(old, shape=shape)
     for i, node in enumerate(graph.nodes):
-        g.source = node.source
+        r.source = node.source
         if i in rewritten:
             c = rewritten[i]
-            made = emit_scatter(g, c.past, node.inputs[0], length, c.dim, c.present, in_place=True)
-            last = g.nodes.pop()
-            del g.tensors[made]
-            g.nodes.append(replace(last, output=c.present))
+            made = emit_scatter(r, c.past, node.inputs[0], length, c.dim, c.present, in_place=True)
+            last = r.nodes.pop()
+            del r.tensors[made]
+            r.nodes.append(replace(last, output=c.present))
         elif i not in dropped:
-            g.nodes.append(node)
+            r.nodes.append(node)
     states = (*(s for s in graph.states if s not in pairs), *pairs)
     presents = {present for _, present in pairs}
-    out = replace(
-        graph,
-        tensors=g.tensors,
-        constants=g.constants,
-        nodes=tuple(g.nodes),
+    kept = Length(length, capacity, added.pop(), (*((c.past, c.dim) for c in caches), *others))
+    out = r.finish(
         inputs=(*graph.inputs, length),
         outputs=tuple(t for t in graph.outputs if t not in presents),
         states=states,
-        length=Length(length, capacity, added.pop(), (*((c.past, c.dim) for c in caches), *others)),
+        length=kept,
     )
-    out.check()
-    return visible_only(out)
+    return mask_caches(out, kept)
 
 
 def _cache(graph: Graph, past: str, present: str) -> _Cache:
@@ -103,12 +94,12 @@ def _cache(graph: Graph, past: str, present: str) -> _Cache:
     if len(a.shape) != len(b.shape) or a.dtype != b.dtype or len(grown) != 1 or a.bytes > b.bytes:
         raise UsageError(f"{what}: {shown(str(a))} does not grow into {shown(str(b))} along one dimension")
     dim = grown[0]
-    writers = graph.writers()[present]
-    readers = graph.readers().get(past, [])
+    writers = graph.writers[present]
+    readers = graph.readers.get(past, ())
     if len(writers) == 2 and [i for i, _ in readers] == [writers[0]]:
         old, new = (graph.nodes[i] for i in writers)
         if (
-            all(isinstance(n.op, Copy) for n in (old, new))
+            all(n.op.is_copy for n in (old, new))
             and _plain(old.op, old.op.reads[0], 0, dim)
             and _plain(old.op, old.op.write, 0, dim)
             and _plain(new.op, new.op.reads[0], 0, dim)
@@ -130,16 +121,12 @@ def in_place(graph: Graph) -> Graph:
     Their presents are no outputs any more: what stays on the wafer is not read each call.
     """
     pasts = {present: past for past, present in graph.states}
-    readers = graph.readers()
 
     def changed(node: Node) -> Node:
-        op = node.op
-        past = pasts.get(node.output)
-        if past is None or not isinstance(op, TensorScatter):
+        op, past = node.op.updating(), pasts.get(node.output)
+        if op is None or op.updates is None or node.inputs[op.updates] != past:
             return node
-        if node.inputs[0] == past and len(readers[past]) == 1:
-            return replace(node, op=replace(op, in_place=True))
-        return node
+        return replace(node, op=op) if len(graph.readers[past]) == 1 else node
 
     out = replace(graph, nodes=tuple(map(changed, graph.nodes)))
     own = out.in_place
@@ -157,7 +144,7 @@ def judge_positions(short: Graph, long: Graph) -> None:
         raise UnsupportedModel("the model computes differently for another length of its caches")
     grown = {t for t, a in long.tensors.items() if t in short.tensors and a.shape != short.tensors[t].shape}
     for a, b in zip(short.nodes, long.nodes, strict=True):
-        alike = type(a.op) is type(b.op) and a.op.reads == b.op.reads
+        alike = a.op.name == b.op.name and a.op.reads == b.op.reads
         if alike and (a.op.write == b.op.write or b.output in grown):
             alike = all(
                 _agree(short, x, long, y)
@@ -181,32 +168,3 @@ def _agree(short: Graph, x: str, long: Graph, y: str) -> bool:
         return lacking((a,)) == lacking((b,))
     both = tuple(slice(min(n, m)) for n, m in zip(a.shape, b.shape, strict=True))
     return np.array_equal(a[both], b[both], equal_nan=a.dtype.kind == "f")
-
-
-def cut_caches_freely(graph: Graph) -> Graph:
-    """Products that read a cache with at most one axis in a dimension of their result, copied to what it is.
-
-    A cache lies as one entry's product cuts it; those of other entries must be able to cut alike.
-    """
-    caches = graph.in_place.keys()
-    tensors = dict(graph.tensors)
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        op = node.op
-        if (
-            type(op) is not Contract
-            or caches.isdisjoint(node.inputs)
-            or all(len(e.axes) <= 1 for e in op.write)
-        ):
-            nodes.append(node)
-            continue
-        write = identity(access_axes(op.write))
-        sizes = tuple((a, op.size[a]) for a in access_axes(op.write))
-        plain = fresh(f"{node.output}.plain", tensors)
-        tensors[plain] = Tensor(plain, tuple(n for _, n in sizes), op.out_type)
-        nodes.append(replace(node, op=replace(op, write=write), output=plain))
-        copied = Copy(
-            axes=sizes, reads=(write,), write=op.write, in_types=(op.out_type,), out_type=op.out_type
-        )
-        nodes.append(Node(copied, (plain,), node.output, node.source))
-    return replace(graph, nodes=tuple(nodes), tensors=tensors)

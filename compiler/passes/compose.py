@@ -11,12 +11,6 @@ from dataclasses import dataclass, field, replace
 
 from ...ir.affine import Access, Affine, Interval, access_axes
 from ...ir.op import Op, product
-from ...ir.ops.contract import Contract
-from ...ir.ops.elementwise import Elementwise
-from ...ir.ops.index import Gather
-from ...ir.ops.normalize import Normalize
-from ...ir.ops.rearrange import Copy
-from ...ir.ops.reduce import Reduce
 
 Sizes = Mapping[str, int]
 
@@ -47,13 +41,6 @@ def dense(access: Access, sizes: Sizes) -> bool:
             reach *= sizes[a]
     used = [a for e in access for a, _ in e.terms if sizes[a] > 1]
     return len(used) == len(set(used))
-
-
-def may_split(op: Op, axis: str) -> bool:
-    """Whether the op means the same with `axis` replaced by several smaller ones."""
-    if isinstance(op, Normalize):
-        return axis not in op.over
-    return isinstance(op, (Elementwise, Contract, Reduce))
 
 
 @dataclass
@@ -118,7 +105,7 @@ class Match:
             return [(name, size, e * c) for name, size, c in self.splits[x]]
         inner = [(a, c) for a, c in live if c >= abs(e)]
         start = next((c for _, c in reversed(inner) if c == e), None)
-        if not self.allow_splits or start is None or not may_split(other, x):
+        if not self.allow_splits or start is None or other.names_axis(x):
             return [(x, n, e)]
         digits: list[tuple[int, int]] = []  # (size, coefficient), smallest first
         left = n
@@ -179,7 +166,7 @@ class Match:
 def into_reader(
     reader: Op,
     operand: int,
-    copy: Copy,
+    copy: Op,
     copied: Sequence[int],
     shapes: Sequence[Sequence[int]],
     sole: bool,
@@ -202,7 +189,7 @@ def into_reader(
         return None
     if leaves(copy.reads[0], full_box(copy), copied):
         padded = any(leaves(r, full_box(reader), s) for r, s in zip(reader.reads, shapes, strict=True))
-        if isinstance(reader, Gather) or (padded and reader.fill != copy.fill):
+        if not reader.fills or (padded and reader.fill != copy.fill):
             return None
         fill = copy.fill
     ready = match.split(reader)
@@ -210,7 +197,7 @@ def into_reader(
     return replace(ready, reads=reads, fill=fill)
 
 
-def _keeps_outside(copy: Copy, axis: str, copied: Sequence[int]) -> bool:
+def _keeps_outside(copy: Op, axis: str, copied: Sequence[int]) -> bool:
     """Whether a value of `axis` past its range makes the Copy read outside its operand."""
     found = [(e, n) for e, n in zip(copy.reads[0], copied, strict=True) if e.coefficient(axis)]
     if len(found) != 1:
@@ -222,7 +209,7 @@ def _keeps_outside(copy: Copy, axis: str, copied: Sequence[int]) -> bool:
     return low <= 0 and high >= n
 
 
-def into_writer(writer: Op, copy: Copy, splits: bool) -> Op | None:
+def into_writer(writer: Op, copy: Op, splits: bool) -> Op | None:
     """`writer` writing where the Copy would; None where that is not the same.
 
     The Copy must not pass its operand's ends.
@@ -234,7 +221,7 @@ def into_writer(writer: Op, copy: Copy, splits: bool) -> Op | None:
     write = match.through(copy.write, copy.size)
     if write is None or match.outside:
         return None
-    if isinstance(writer, Normalize) and not set(writer.over) <= set(access_axes(write)):
+    if set(writer.whole) & set(access_axes(writer.write)) - set(access_axes(write)):
         return None  # a row of one element is still written along its axis
     ready = replace(match.split(writer), write=write)
     determined = {a for e in copy.reads[0] for a in e.axes}

@@ -7,7 +7,6 @@ every host: a product of two bf16 numbers is exact in f32, where the sums are ma
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import count
 
 import numpy as np
 
@@ -15,10 +14,9 @@ from ...ir.absent import lacking
 from ...ir.dtypes import BF16, F16, F32, DType, stored_as
 from ...ir.graph import Graph, Node, Tensor
 from ...ir.op import Array, identity
-from ...ir.ops.contract import Contract
 from ...ir.ops.conversion import Cast
-from ...ir.ops.index import Gather
 from ..errors import UsageError, quoted
+from .rewriter import Rewriter
 
 KINDS: dict[str, DType] = {"f16": F16, "bf16": BF16}
 
@@ -41,7 +39,7 @@ def narrow_weights(graph: Graph, kind: str, activations: str) -> Graph:
     large for f16.
     """
     dtype = KINDS[kind]
-    readers = graph.readers()
+    readers = graph.readers
     chosen = {
         name
         for name in graph.constants
@@ -60,37 +58,34 @@ def narrow_weights(graph: Graph, kind: str, activations: str) -> Graph:
     tensors = {n: Tensor(n, t.shape, dtype) if n in chosen else t for n, t in graph.tensors.items()}
     constants = {n: _stored(n, v, dtype) if n in chosen else v for n, v in graph.constants.items()}
     out = replace(graph, nodes=tuple(map(narrowed, graph.nodes)), tensors=tensors, constants=constants)
-    if activations == "bf16":
-        out = _round_factors(out)
     out.check()
-    return out
+    return _round_factors(out) if activations == "bf16" else out
 
 
 def _round_factors(graph: Graph) -> Graph:
     """Run-time factors of products with bf16 weights in bf16, too: each tensor is cast once."""
-    tensors, nodes, casts = dict(graph.tensors), list[Node](), dict[str, str]()
+    r, casts = Rewriter(graph), dict[str, str]()
 
     def cast(name: str) -> str:
         if name not in casts:
-            t = tensors[name]
-            casts[name] = made = next(n for i in count() if (n := f"{name}_bf16{i or ''}") not in tensors)
-            tensors[made] = Tensor(made, t.shape, BF16)
-            axes = tuple((f"d{i}", n) for i, n in enumerate(t.shape))
+            shape = r.shape(name)
+            casts[name] = made = r.tensor(f"{name}_bf16", shape, BF16)
+            axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
             whole = identity([a for a, _ in axes])
             op = Cast(axes=axes, reads=(whole,), write=whole, in_types=(F32,), out_type=BF16)
-            nodes.append(Node(op, (name,), made))
+            r.add(op, (name,), made, ())
         return casts[name]
 
     for node in graph.nodes:
         types = node.op.in_types
-        if isinstance(node.op, Contract) and set(types) == {F32, BF16}:
+        if node.op.rounds_factors and set(types) == {F32, BF16}:
             wide = types.index(F32)
             if node.inputs[wide] not in graph.constants:
                 inputs = list(node.inputs)
                 inputs[wide] = cast(inputs[wide])
                 node = replace(node, inputs=tuple(inputs), op=replace(node.op, in_types=(BF16, BF16)))
-        nodes.append(node)
-    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+        r.nodes.append(node)
+    return r.finish()
 
 
 def _matrix(t: Tensor) -> bool:
@@ -99,9 +94,7 @@ def _matrix(t: Tensor) -> bool:
 
 def _takes(node: Node, operand: int) -> bool:
     """Whether the node can read operand number `operand` in 16 bits: its other types stay f32."""
-    if node.op.out_type != F32:
-        return False
-    return isinstance(node.op, Contract) or (isinstance(node.op, Gather) and operand == 0)
+    return node.op.out_type == F32 and node.op.takes_narrow(operand)
 
 
 def _stored(name: str, value: Array, dtype: DType) -> Array:

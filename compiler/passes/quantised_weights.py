@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import count
 
 import numpy as np
 
 from ...ir.absent import folded, lacking
 from ...ir.affine import Access, Affine, access_axes
-from ...ir.dtypes import F32, I16, of_numpy
-from ...ir.graph import Graph, Node, Tensor
+from ...ir.dtypes import F32, I16
+from ...ir.graph import Graph, Node
 from ...ir.op import Array
-from ...ir.ops.contract import Contract
 from ...ir.ops.elementwise import Mul
-from ...ir.ops.quantize import Centred, Dequantize, in_least_bytes
+from ...ir.ops.quantize import Centred, in_least_bytes
+from .rewriter import Rewriter, sources
 
 
 def keep_quantised(graph: Graph) -> Graph:
@@ -24,33 +23,32 @@ def keep_quantised(graph: Graph) -> Graph:
     That is so where a scale is the same along all that is summed: the factor can wait until the sum is made.
     Zero points are subtracted when compiling. Other dequantised constants are folded.
     """
-    readers = graph.readers()
-    tensors, constants = dict(graph.tensors), dict(graph.constants)
+    r = Rewriter(graph)
     kept: dict[str, Node] = {}  # dequantised weight -> the node that makes it
     for node in graph.nodes:
         if not _is_weight(graph, node):
             continue
-        uses = [(graph.nodes[i], operand) for i, operand in readers.get(node.output, [])]
+        uses = [(graph.nodes[i], operand) for i, operand in graph.readers.get(node.output, ())]
         if all(_can_wait(graph, node, reader, operand) for reader, operand in uses):
             kept[node.output] = node
         else:
-            constants[node.output] = _value(node, [constants[t] for t in node.inputs])
-    nodes: list[Node] = []
+            r.constants[node.output] = _value(node, [r.constants[t] for t in node.inputs])
     for node in graph.nodes:
-        if node.output in kept or node.output in constants:
+        if node.output in kept or node.output in r.constants:
             continue
         operand = next((j for j, t in enumerate(node.inputs) if t in kept), None)
         if operand is None:
-            nodes.append(node)
+            r.nodes.append(node)
         else:
-            nodes += _scaled(node, operand, kept[node.inputs[operand]], tensors, constants)
-    return replace(graph, nodes=tuple(nodes), tensors=tensors, constants=constants)
+            _scale(r, node, operand, kept[node.inputs[operand]])
+    return r.finish()
 
 
 def _is_weight(graph: Graph, node: Node) -> bool:
     """Whether the node dequantises a constant, and nothing else makes its result."""
-    alone = len(graph.writers()[node.output]) == 1 and node.output not in graph.results
-    return isinstance(node.op, Dequantize) and alone and all(t in graph.constants for t in node.inputs)
+    if not node.op.dequantises or not all(t in graph.constants for t in node.inputs):
+        return False
+    return len(graph.writers[node.output]) == 1 and node.output not in graph.results
 
 
 def _value(node: Node, operands: list[Array]) -> Array:
@@ -63,9 +61,9 @@ def _value(node: Node, operands: list[Array]) -> Array:
 def _can_wait(graph: Graph, weight: Node, reader: Node, operand: int) -> bool:
     """Whether a product can be scaled in place of its operand."""
     op = reader.op
-    if not isinstance(op, Contract) or (op.out_type, weight.op.out_type) != (F32, F32):
+    if not op.product or (op.out_type, weight.op.out_type) != (F32, F32):
         return False
-    if reader.inputs[0] == reader.inputs[1] or len(graph.writers()[reader.output]) > 1:
+    if reader.inputs[0] == reader.inputs[1] or len(graph.writers[reader.output]) > 1:
         return False
     if len(weight.inputs) > 2 and lacking([graph.constants[t] for t in weight.inputs]):
         return False
@@ -97,50 +95,38 @@ def _seen(access: Access, places: Mapping[str, Affine]) -> Access:
     return tuple(out)
 
 
-def _scaled(
-    node: Node, operand: int, weight: Node, tensors: dict[str, Tensor], constants: dict[str, Array]
-) -> list[Node]:
+def _scale(r: Rewriter, node: Node, operand: int, weight: Node) -> None:
     """The product of stored numbers, and the scaling of what comes out."""
     op, places = node.op, _places(weight, node.op.reads[operand])
     assert places is not None
     stored, scale, *zero = weight.inputs
-    stored = _centred(weight, tensors, constants) if zero else stored
-    out = tensors[node.output]
-    sums = _fresh(f"{out.name}_sums", tensors)
-    tensors[sums] = Tensor(sums, out.shape, F32)
+    stored = _centred(r, weight) if zero else stored
+    sums = r.tensor(f"{node.output}_sums", r.shape(node.output), F32)
     inputs, reads, types = list(node.inputs), list(op.reads), list(op.in_types)
-    inputs[operand], types[operand] = stored, tensors[stored].dtype
+    inputs[operand], types[operand] = stored, r.dtype(stored)
     reads[operand] = _seen(weight.op.reads[0], places)
     product = replace(op, reads=tuple(reads), in_types=tuple(types))
     scaling = Mul(
         axes=tuple((a, n) for a, n in op.axes if a not in op.reduced),
         reads=(op.write, _seen(weight.op.reads[1], places)),
         write=op.write,
-        in_types=(F32, tensors[scale].dtype),
+        in_types=(F32, r.dtype(scale)),
         out_type=F32,
     )
-    source = tuple(dict.fromkeys((*node.source, *weight.source)))
-    return [
-        replace(node, op=product, inputs=tuple(inputs), output=sums),
-        Node(scaling, (sums, scale), node.output, source),
-    ]
+    r.add(product, inputs, sums, node.source)
+    r.add(scaling, (sums, scale), node.output, sources(node, weight))
 
 
-def _centred(weight: Node, tensors: dict[str, Tensor], constants: dict[str, Array]) -> str:
+def _centred(r: Rewriter, weight: Node) -> str:
     """The weight's numbers less their zero points: one constant for all that read it."""
     stored, _, zero = weight.inputs
     name = f"{weight.output}_centred"
-    if name not in tensors:
+    if name not in r.constants:
         read, _, at = weight.op.reads
         kind, _, zero_kind = weight.op.in_types
         less = Centred(
             axes=weight.op.axes, reads=(read, at), write=read, in_types=(kind, zero_kind), out_type=I16
         )
-        value = in_least_bytes(np.asarray(less.reference(constants[stored], constants[zero])))
-        constants[name] = value
-        tensors[name] = Tensor(name, value.shape, of_numpy(value.dtype))
+        value = in_least_bytes(np.asarray(less.reference(r.constants[stored], r.constants[zero])))
+        name = r.constant(value, name)
     return name
-
-
-def _fresh(hint: str, tensors: Mapping[str, Tensor]) -> str:
-    return next(n for i in count() if (n := f"{hint}{i or ''}") not in tensors)

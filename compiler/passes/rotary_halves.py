@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from ...ir.affine import Access, Affine, axis
-from ...ir.graph import Graph, GraphBuilder, Node
-from ...ir.ops.elementwise import Mul, Neg
-from ...ir.ops.rearrange import Copy
+from ...ir.graph import Graph, Node
+from ...ir.ops.elementwise import Mul
 from .compose import full_box, leaves
+from .rewriter import Rewriter, sources
 
 HALF = "half"
 
 
 def merge_halves(graph: Graph) -> Graph:
     """Concat(-x[h:], x[:h]) as sign[half] * x[h - h*half + i]: one op, which its reader can take in."""
-    g = GraphBuilder(dict(graph.tensors), dict(graph.constants))
+    r = Rewriter(graph)
     nodes: list[Node | None] = list(graph.nodes)
-    for tensor, at in graph.writers().items():
+    for tensor, at in graph.writers.items():
         if len(at) != 2:
             continue
         parts = sorted((graph.nodes[i] for i in at), key=lambda n: [e.const for e in n.op.write])
@@ -28,19 +26,18 @@ def merge_halves(graph: Graph) -> Graph:
             continue
         read, write, axes = found
         kind = parts[0].op.out_type
-        signs = np.array([-1 if isinstance(n.op, Neg) else 1 for n in parts], kind.numpy)
-        sign = g.constant(signs, f"{tensor}.sign")
+        signs = np.array([n.op.sign for n in parts], kind.numpy)
+        sign = r.constant(signs, f"{tensor}.sign")
         reads = (read, (axis(HALF),))
         op = Mul(axes=axes, reads=reads, write=write, in_types=(kind, kind), out_type=kind)
-        source = tuple(dict.fromkeys(s for n in parts for s in n.source))
-        nodes[at[0]], nodes[at[1]] = None, Node(op, (*parts[0].inputs, sign), tensor, source)
-    made = tuple(n for n in nodes if n is not None)
-    return replace(graph, nodes=made, tensors=g.tensors, constants=g.constants)
+        nodes[at[0]], nodes[at[1]] = None, Node(op, (*parts[0].inputs, sign), tensor, sources(*parts))
+    r.nodes += [n for n in nodes if n is not None]
+    return r.finish()
 
 
 def _halves(graph: Graph, a: Node, b: Node) -> tuple[Access, Access, tuple[tuple[str, int], ...]] | None:
     """(read, write, axes) of one op for two that copy, or negate, the halves of one tensor into another."""
-    if {type(a.op), type(b.op)} not in ({Copy, Neg}, {Neg}) or a.inputs != b.inputs:
+    if {a.op.sign, b.op.sign} not in ({1, -1}, {-1}) or a.inputs != b.inputs:
         return None
     if a.op.axes != b.op.axes or a.op.out_type != b.op.out_type or not a.op.out_type.is_float:
         return None

@@ -26,6 +26,23 @@ class Contract(Op):
     """result = sum of a * b over the axes that the result lacks, in `accumulate`'s type."""
 
     combine = "add"
+    product = True
+    rounds_factors = True
+
+    def names_axis(self, axis: str) -> bool:
+        return False
+
+    def linear_in(self, operand: int) -> bool:
+        return True
+
+    def zero_absorbs(self, operand: int) -> bool:
+        return True
+
+    def neutral_in(self, operand: int) -> float | None:
+        return 0.0
+
+    def takes_narrow(self, operand: int) -> bool:
+        return True
 
     @property
     def accumulate(self) -> DType:

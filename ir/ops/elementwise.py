@@ -30,15 +30,20 @@ class Elementwise(Op):
     Fields that a subclass adds are ONNX attributes of the same name.
     """
 
+    elementwise = True
     arity: ClassVar[int] = 1
     onnx: ClassVar[str] = ""
+    domain: ClassVar[str] = ""  # the operator's, "" for the standard's
     since: ClassVar[int] = 7
     stored: ClassVar[bool] = False  # is given elements as they are stored, not as they are computed with
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
         if cls.__dict__.get("onnx"):
-            register(cls.onnx, cls.build, cls.since)
+            register(cls.onnx, cls.build, cls.since, cls.domain)
+
+    def names_axis(self, axis: str) -> bool:
+        return False
 
     # -- what a subclass gives ---------------------------------------------------
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -193,6 +198,12 @@ class Mul(Elementwise):
     exact = True
     arity = 2
 
+    def linear_in(self, operand: int) -> bool:
+        return True
+
+    def zero_absorbs(self, operand: int) -> bool:
+        return True
+
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.mul(x[0], x[1])
 
@@ -206,6 +217,9 @@ class Div(Elementwise):
     onnx = "Div"
     exact = True
     arity = 2
+
+    def linear_in(self, operand: int) -> bool:
+        return operand == 0 and self.out_type.is_float
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.div(x[0], x[1])
@@ -260,6 +274,7 @@ class Pow(Elementwise):
 class Neg(Elementwise):
     onnx = "Neg"
     exact = True
+    sign = -1
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.neg(x[0])

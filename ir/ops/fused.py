@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..builder import Arithmetic, Value
 from ..dtypes import DType
-from ..op import Array
+from ..op import Array, Op
 from .elementwise import Elementwise
 
 
@@ -88,9 +89,21 @@ class Fused(Elementwise):
         return values[-1]
 
 
-def as_steps(op: Elementwise) -> tuple[Step, ...]:
-    """The op as steps over its own operands."""
+def as_steps(op: Op) -> tuple[Step, ...]:
+    """The op, an elementwise one, as steps over its own operands."""
     if isinstance(op, Fused):
         return op.steps
+    assert isinstance(op, Elementwise)
     bare = replace(op, axes=(), reads=((),) * len(op.reads), write=(), fill=0.0)
     return (Step(bare, tuple(Operand(i) for i in range(len(op.reads)))),)
+
+
+def renumbered(steps: Sequence[Step], operands: Sequence[Source], offset: int) -> tuple[Step, ...]:
+    """Steps with other operands, standing after `offset` further steps."""
+
+    def source(s: Source) -> Source:
+        if isinstance(s, Operand):
+            return operands[s.number]
+        return Result(s.number + offset) if isinstance(s, Result) else s
+
+    return tuple(Step(s.op, tuple(map(source, s.sources))) for s in steps)

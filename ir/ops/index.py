@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +38,10 @@ class Gather(Op):
 
     combine = "add"
     exact = True
+    fills = False
+
+    def takes_narrow(self, operand: int) -> bool:
+        return operand == 0
 
     def key(self) -> tuple[object, ...]:
         return (self.name, self.sizes, self.wraps, self._chosen_by)
@@ -144,6 +148,9 @@ class TensorScatter(Op):
     in_place: bool = False
 
     exact = True
+
+    def updating(self) -> Op | None:
+        return replace(self, in_place=True)
 
     def key(self) -> tuple[object, ...]:
         return (self.name, self.in_place, self._position_axes)

@@ -12,7 +12,17 @@ from ..affine import Access, Affine, axis
 from ..builder import RESULT, Carried, Combine, KernelBuilder, Value
 from ..count import instructions
 from ..graph import GraphBuilder, InvalidModel, Spec, register
-from ..op import Array, Extents, Op, Work, assemble, broadcast_access, identity, product
+from ..op import (
+    Array,
+    Extents,
+    Normalisation,
+    Op,
+    Work,
+    assemble,
+    broadcast_access,
+    identity,
+    product,
+)
 from .contract import Contract
 from .conversion import cast
 from .elementwise import Add, Mul, Reciprocal, Sqrt, Sub, apply, scalar_constant
@@ -42,6 +52,9 @@ class Normalize(Op):
     """The family's base: passes over a row. A row runs along the axes `over`, which are never cut."""
 
     over: tuple[str, ...]
+
+    def names_axis(self, axis: str) -> bool:
+        return axis in self.over
 
     @property
     def whole(self) -> tuple[str, ...]:
@@ -148,6 +161,13 @@ class Softmax(Normalize):
 
     logarithm: bool = False
 
+    def neutral_in(self, operand: int) -> float | None:
+        return float("-inf")
+
+    @property
+    def softmax_over(self) -> tuple[str, ...]:
+        return () if self.logarithm else self.over
+
     def key(self) -> tuple[object, ...]:
         return (*super().key(), self.logarithm)
 
@@ -214,6 +234,10 @@ class LayerNorm(Normalize):
 
     epsilon: float
     centred: bool = True
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        return Normalisation(self.over, self.epsilon, self.centred)
 
     def key(self) -> tuple[object, ...]:
         return (*super().key(), self.epsilon, self.centred)

@@ -33,6 +33,7 @@ class FirstMatch(Reduce):
 
     combine = "min"
     ufunc = np.minimum
+    neutral_in = Reduce.neutral_in  # as good as the best it may be: its number is greater than that one's
     exact = True
 
     def reference(self, *operands: Array) -> Array:

@@ -61,6 +61,7 @@ class Dequantize(Elementwise):
     exact = True
     arity = 3
     stored = True
+    dequantises = True
 
     @property
     def folds(self) -> bool:

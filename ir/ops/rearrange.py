@@ -29,6 +29,10 @@ class Copy(Elementwise):
 
     exact = True
     stored = True
+    sign = 1
+
+    def zero_absorbs(self, operand: int) -> bool:
+        return True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return x[0]

@@ -48,6 +48,12 @@ class Reduce(Op):
 
     ufunc: ClassVar[np.ufunc]
 
+    def names_axis(self, axis: str) -> bool:
+        return False
+
+    def neutral_in(self, operand: int) -> float | None:
+        return neutral(self.kind, self.in_types[operand])
+
     @property
     def kind(self) -> Combine:
         """`combine`, which every member of the family has."""
@@ -182,6 +188,7 @@ class ReduceSum(Reduce):
 
     combine = "add"
     ufunc = np.add
+    neutral_in = Reduce.neutral_in
     scale: float = 1.0
 
     @property

@@ -49,8 +49,7 @@ class Search:
     ) -> None:
         self.graph, self.wafer, self.groups, self.others = graph, wafer, groups, others
         self.objective, self.seed, self.placer = objective, seed, placer
-        readers = graph.readers()
-        self.ahead = [ahead_of(graph, i, readers) for i in range(len(graph.nodes))]
+        self.ahead = [ahead_of(graph, i) for i in range(len(graph.nodes))]
         self.best: Plan | None = None
         self.timing: Timing | None = None  # of the best
         self.nearest: Plan | None = None

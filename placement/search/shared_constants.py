@@ -98,7 +98,7 @@ def shared_splits(
 
 def _large(graph: Graph, columns: int, rows: int) -> Iterator[tuple[set[int], Sequence[tuple[int, int]]]]:
     """The readers of each large constant with several: (nodes, their (node, operand))."""
-    readers = graph.readers()
+    readers = graph.readers
     for tensor in graph.constants:
         places = readers.get(tensor, [])
         nodes = {i for i, _ in places}

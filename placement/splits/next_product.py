@@ -41,13 +41,13 @@ class Ahead:
     constant: tuple[bool, ...]
 
 
-def ahead_of(graph: Graph, node: int, readers: dict[str, list[tuple[int, int]]]) -> Ahead | None:
+def ahead_of(graph: Graph, node: int) -> Ahead | None:
     """What node's result goes into first that sums over an axis with weights or another tensor."""
     chain: list[tuple[Op, int]] = []
     tensor = graph.nodes[node].output
     for _ in range(MOST_LINKS):
         found: tuple[int, int] | None = None
-        for i, j in readers.get(tensor, ()):
+        for i, j in graph.readers.get(tensor, ()):
             op = graph.nodes[i].op
             if op.reduced and len(set(graph.nodes[i].inputs)) > 1:
                 return Ahead(

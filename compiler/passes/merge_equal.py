@@ -1,0 +1,54 @@
+"""What is the same, once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ...ir.absent import lacking
+from ...ir.graph import Graph, Node
+from ...ir.op import Array, Op
+
+
+def merge_equal(graph: Graph) -> Graph:
+    """One constant for equal constants and one node for nodes that compute the same."""
+    kept = set(graph.results)
+    table: dict[str, str] = {}
+    alike: dict[object, list[str]] = {}
+    for name, value in graph.constants.items():
+        others = alike.setdefault(_sample(value), [])
+        first = next((n for n in others if _same_bytes(graph.constants[n], value)), None)
+        if first is None:
+            others.append(name)
+        elif name not in kept:
+            table[name] = first
+    writers = graph.writers
+    seen: dict[tuple[Op, tuple[str, ...]], Node] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if not table.keys().isdisjoint(node.inputs):
+            node = replace(node, inputs=tuple(table.get(t, t) for t in node.inputs))
+        key = (node.op, node.inputs)
+        if len(writers[node.output]) == 1 and node.output not in kept and key in seen:
+            table[node.output] = seen[key].output
+            continue
+        if len(writers[node.output]) == 1:
+            seen.setdefault(key, node)
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _sample(value: Array) -> tuple[object, ...]:
+    """What equal constants have in common; a model's weights are too many to look at each byte."""
+    if lack := lacking([value]):
+        return (lack,)
+    some = value.reshape(-1)[:: max(1, value.size // 256)]
+    return value.dtype, value.shape, some.tobytes()
+
+
+def _same_bytes(a: Array, b: Array) -> bool:
+    if lacking([a, b]):
+        return lacking([a]) == lacking([b])
+    x, y = (v.reshape(-1).view(np.uint8) for v in (a, b))
+    return x.size == y.size and bool((x == y).all())
