@@ -94,7 +94,7 @@ def _finish(a: Assembly, objective: str, seed: int, others: Sequence[Graph], bes
     for b in a.buffers:
         at = [position[s] for s in a.users.get(b.number, ())]
         live = (min(at, default=0), max(at, default=0))
-        if b.role in ("constant", "state"):
+        if b.stays:
             live = (-1, end)
         elif b.role == "input":
             live = (-1, live[1])
@@ -118,7 +118,7 @@ def _finish(a: Assembly, objective: str, seed: int, others: Sequence[Graph], bes
     )
     if beside is not None:
         code = beside.code_bytes
-    alone = [b for b in beside.buffers if b.role not in ("constant", "state")] if beside is not None else []
+    alone = [b for b in beside.buffers if not b.stays] if beside is not None else []
     return Plan(
         graph=a.graph,
         tensors=a.tensors,
