@@ -237,7 +237,7 @@ def test_partial_results_are_all_joined_in_ascending_order(data: st.DataObject) 
     x0, y0, x1, y1 = roots.box
     assert x0 >= 0 and y0 >= 0 and x1 <= grid.columns and y1 <= grid.rows
     shape = tuple(n for _, n in kept)
-    move = combining(need, hold, shape, grid, 0, 1, "add")
+    move = combining(derive(need, hold[1:], shape, grid, 0, 1), hold[0], grid, "add")
     total = np.zeros(shape, np.int64)
     for x, y in product(range(roots.columns), range(roots.rows)):
         box = box_at(need, x, y, 0)

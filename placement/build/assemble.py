@@ -13,9 +13,11 @@ from ..plan.move import identical
 from ..plan.plan import Buffer, Plan, Step
 from ..splits.choice import Choice, Source
 from .addresses import allocate
-from .assembly import Assembly
+from .assembly import Assembly, Tiling
+from .inputs import fill_cache, lay_cache, lay_input, spot
 from .residents import residents
 from .step_order import order
+from .steps import task, update
 
 PILE = 0.4  # of SRAM: constants of small ops and inputs may pile up to this before they are spread
 CROWDED = 0.5  # of all SRAM: where constants take more, nothing may pile up
@@ -52,7 +54,7 @@ def assemble(
     def lay(tensors: Iterable[str], region: int) -> None:
         for t in tensors:
             if t in graph.inputs and t not in a.writers:
-                a.lay_input(t, region, "state" if t in pasts else "input")
+                lay_input(a, t, region, "state" if t in pasts else "input")
 
     for i, node in enumerate(graph.nodes):
         region = region_of[i]
@@ -60,26 +62,27 @@ def assemble(
             caches[node.output] = i
             lay((t for t in node.inputs if t not in pasts), region)
             if kept is not None and own[node.output] in kept.states:
-                a.lay_input(own[node.output], region, "state")
-                a.filled(caches.pop(node.output), own[node.output])
+                lay_input(a, own[node.output], region, "state")
+                fill_cache(a, caches.pop(node.output))
             continue
         lay(node.inputs, region)
         r = regions[region]
         sources = [None if t in caches else a.source(t, region) for t in node.inputs]
         c = choose(i, sources, region, r.columns, r.rows)
-        grid = c.grid if c.fixed else a.spot(region, c.grid, c.resident)
+        grid = c.grid if c.fixed else spot(a, region, c.grid, c.resident)
+        on = Tiling.of(node.op, region, grid, c.split, c.part)
         for j, t in enumerate(node.inputs):
             if t in caches:
-                a.cache(caches.pop(t), own[t], node.op, j, region, grid, c.split)
-        a.task(i, node, region, grid, c.split, c.part)
+                lay_cache(a, caches.pop(t), on, j)
+        task(a, i, on)
     for t, i in caches.items():
-        a.lay_input(own[t], region_of[i], "state")
-        a.filled(i, own[t])
+        lay_input(a, own[t], region_of[i], "state")
+        fill_cache(a, i)
     for t in graph.inputs:
         if t not in a.writers:
-            a.lay_input(t, 0, "state" if t in pasts else "input")
+            lay_input(a, t, 0, "state" if t in pasts else "input")
     for past, present in graph.update_order():
-        a.update(past, present)
+        update(a, past, present)
     return _finish(a, objective, seed, others, beside)
 
 
@@ -94,7 +97,7 @@ def _finish(a: Assembly, objective: str, seed: int, others: Sequence[Graph], bes
     for b in a.buffers:
         at = [position[s] for s in a.users.get(b.number, ())]
         live = (min(at, default=0), max(at, default=0))
-        if b.role in ("constant", "state"):
+        if b.stays:
             live = (-1, end)
         elif b.role == "input":
             live = (-1, live[1])
@@ -118,7 +121,7 @@ def _finish(a: Assembly, objective: str, seed: int, others: Sequence[Graph], bes
     )
     if beside is not None:
         code = beside.code_bytes
-    alone = [b for b in beside.buffers if b.role not in ("constant", "state")] if beside is not None else []
+    alone = [b for b in beside.buffers if not b.stays] if beside is not None else []
     return Plan(
         graph=a.graph,
         tensors=a.tensors,

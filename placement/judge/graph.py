@@ -1,192 +1,64 @@
-"""The judge: every node of the graph is computed exactly, by steps that together are the node."""
+"""The judge: every input, node, state and output of the graph is carried out, by steps that mean it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-
 from ...ir.affine import Affine, access_axes, axis
 from ...ir.op import Op
-from ..plan.layout import Ints
 from ..plan.plan import Plan, Step
 from .verdict import IllegalPlan, Index, step_name
 
 
-def judge_split(step: Step) -> None:
-    """Cuts are on axes that may be cut; a reduced axis is cut in space only as the part."""
-    op, reduced = step.op, set(step.op.reduced)
-    size = op.size
-    for c in step.split.cuts:
-        where = f"{step_name(step)}: cut {c.axis}/{c.ways} along {c.side}"
-        if c.ways < 1:
-            raise IllegalPlan(f"{where}: must be at least 1")
-        if c.axis not in size:
-            raise IllegalPlan(f"{where}: {op.name} has no such axis")
-        if c.ways > 1 and c.axis in op.whole:
-            raise IllegalPlan(f"{where}: {op.name} keeps axis {c.axis} (size {size[c.axis]}) whole")
-        if c.ways > 1 and c.axis in reduced and c.side != "t" and c.axis != step.part:
-            raise IllegalPlan(f"{where}: a reduced axis cut in space without partial results")
-    if step.part and (step.part not in reduced or op.combine is None):
-        raise IllegalPlan(
-            f"{step_name(step)}: {step.part} is no reduced axis of {op.name} that can be joined"
-        )
-
-
-def merged_tiles(step: Step, name: str) -> tuple[Ints, Ints]:
-    """[tiles]: where each core's share of an axis starts and ends, its time steps as one."""
-    size, own = step.op.size[name], [c for c in step.split.cuts if c.axis == name and c.ways > 1]
-    in_time = [c.side == "t" for c in own]
-    if sorted(in_time) != in_time:
-        raise IllegalPlan(f"{step_name(step)}: axis {name} is cut in time outside of a cut in space")
-    ways = int(np.prod([c.ways for c in own], dtype=np.int64))
-    steps = int(np.prod([c.ways for c in own if c.side == "t"], dtype=np.int64))
-    share = -(-size // ways) * steps
-    at = np.arange(ways // steps, dtype=np.int64) * share
-    return np.minimum(at, size), np.minimum(at + share, size)
-
-
-def _written(step: Step, expression: Affine) -> tuple[Ints, Ints, Ints]:
-    """(first, end, elements in fact) of what each non-empty tile writes in one dimension, sorted."""
-    lo = hi = np.full(1, expression.const, np.int64)
-    count = np.ones(1, np.int64)
-    for name, c in expression.terms:
-        start, end = merged_tiles(step, name)
-        near, far = (start, end - 1) if c > 0 else (end - 1, start)
-        lo = (lo[:, None] + c * near).ravel()
-        hi = (hi[:, None] + c * far).ravel()
-        count = (count[:, None] * (end - start)).ravel()
-    order = np.argsort(lo, kind="stable")
-    order = order[count[order] > 0]
-    return lo[order], hi[order] + 1, count[order]
-
-
-def _box(step: Step) -> list[tuple[int, int]]:
-    """The box that a step writes; raises unless its tiles are dense, apart and leave no gap."""
-    out: list[tuple[int, int]] = []
-    for d, e in enumerate(step.write):
-        lo, hi, count = _written(step, e)
-        if not len(lo):
-            return [(0, 0)] * len(step.write)
-        if (hi - lo != count).any():
-            i = int(np.flatnonzero(hi - lo != count)[0])
-            raise IllegalPlan(
-                f"{step_name(step)}: a tile spans {hi[i] - lo[i]} elements of dimension {d}, "
-                f"but writes {count[i]}"
-            )
-        if (lo[1:] != hi[:-1]).any():
-            i = int(np.flatnonzero(lo[1:] != hi[:-1])[0])
-            raise IllegalPlan(
-                f"{step_name(step)}: tiles of dimension {d} end at {hi[i]} and start at {lo[i + 1]}"
-            )
-        held = step.hold[d + (1 if step.part else 0)]
-        used = np.flatnonzero(held.hi > held.lo)
-        used = used[np.argsort(held.lo[used], kind="stable")]
-        if not (np.array_equal(held.lo[used], lo) and np.array_equal(held.hi[used], hi)):
-            raise IllegalPlan(
-                f"{step_name(step)}: {len(used)} pieces of dimension {d} are said to be held, "
-                f"{len(lo)} others are written"
-            )
-        out.append((int(lo[0]), int(hi[-1])))
-    return out
-
-
-def judge_partition(plan: Plan, tensor: str, steps: Sequence[Step]) -> None:
-    """The steps that write a tensor write each of its elements once."""
-    shape = plan.tensors[tensor].shape
-    lead = 1 if steps[0].part else 0
-    if len(steps) > 1 and lead:
-        raise IllegalPlan(f"{step_name(steps[1])}: {len(steps)} steps write the partial results {tensor!r}")
-    if len(shape) != lead + len(steps[0].write):
-        raise IllegalPlan(
-            f"{step_name(steps[0])}: writes {len(steps[0].write)} dimensions of {tensor!r}{shape}"
-        )
-    if lead and int(steps[0].hold[0].hi.max(initial=0)) > shape[0]:
-        raise IllegalPlan(
-            f"{step_name(steps[0])}: {steps[0].hold[0].hi.max()} partial results, {tensor!r} has {shape[0]}"
-        )
-    boxes: Any = np.array([_box(s) for s in steps], np.int64).reshape(len(steps), -1, 2)
-    for s, box in zip(steps, boxes, strict=True):
-        for d, ((lo, hi), n) in enumerate(zip(box, shape[lead:], strict=True)):
-            if lo < 0 or hi > n:
-                raise IllegalPlan(f"{step_name(s)}: writes [{lo}, {hi}) of dimension {d}, {tensor!r} has {n}")
-    for i, s in enumerate(steps):
-        lo = np.maximum(boxes[:i, :, 0], boxes[i, :, 0])
-        hi = np.minimum(boxes[:i, :, 1], boxes[i, :, 1])
-        both = np.flatnonzero((hi > lo).all(1))
-        if len(both):
-            raise IllegalPlan(
-                f"{step_name(s)} and {step_name(steps[int(both[0])])} write the same of {tensor!r}"
-            )
-    written = int((boxes[:, :, 1] - boxes[:, :, 0]).prod(1).sum())
-    total = int(np.prod(shape[lead:], dtype=np.int64))
-    if written != total:
-        raise IllegalPlan(
-            f"{step_name(steps[0])}: {written} of the {total} elements of {tensor!r} are written"
-        )
-
-
-def _same_accesses(a: Op, b: Op) -> bool:
-    return (a.axes, a.reads, a.write, a.in_types, a.out_type) == (
-        b.axes,
-        b.reads,
-        b.write,
-        b.in_types,
-        b.out_type,
-    )
-
-
 def judge_graph(plan: Plan, index: Index) -> None:
     """Each input, node and state of the graph is carried out once, by a step that means it."""
-    graph = plan.graph
+    tasks, joins = _by_node(plan)
+    for i in range(len(plan.graph.nodes)):
+        _judge_node(plan, i, tasks.get(i), joins.get(i))
+    for name in plan.graph.inputs:
+        found = [s for s in index.writers.get(name, ()) if s.kind == "input"]
+        if len(found) != 1:
+            raise IllegalPlan(f"input {name!r} is laid by {len(found)} steps, not 1")
+    for past, present in plan.graph.states:
+        _judge_state(plan, index, past, present)
+    if extra := set(index.updates) - {p for p, _ in plan.graph.states}:
+        raise IllegalPlan(f"{step_name(index.updates[min(extra)])}: is no state")
+    for name in plan.graph.outputs:
+        _judge_output(plan, index, name)
+
+
+def _by_node(plan: Plan) -> tuple[dict[int, Step], dict[int, Step]]:
+    """The tasks and the joins by the node that they carry out; raises where two do the same."""
     tasks: dict[int, Step] = {}
     joins: dict[int, Step] = {}
     for s in plan.steps:
         if s.kind in ("task", "join"):
             of = tasks if s.kind == "task" else joins
-            if not 0 <= s.node < len(graph.nodes) or s.node in of:
+            if not 0 <= s.node < len(plan.graph.nodes) or s.node in of:
                 raise IllegalPlan(f"{step_name(s)}: node {s.node} is no node of the graph or done twice")
             of[s.node] = s
-        elif s.tensor not in graph.inputs:
+        elif s.tensor not in plan.graph.inputs:
             raise IllegalPlan(f"{step_name(s)}: {s.tensor!r} is no input of the graph")
-    for i, node in enumerate(graph.nodes):
-        s, join = tasks.get(i), joins.get(i)
-        if s is None:
-            raise IllegalPlan(f"node {i} ({node.op.name}, {node.source}) has no step")
-        if not _same_accesses(s.op, node.op) or tuple(o.tensor for o in s.operands) != node.inputs:
-            raise IllegalPlan(f"{step_name(s)}: {s.op.name} is not node {i} ({node.op.name})")
-        if (join is not None) != bool(s.part):
-            raise IllegalPlan(f"{step_name(s)}: part {s.part!r}, joined {int(join is not None)} times")
-        last = join or s
-        if last.tensor != node.output or (join is not None and s.tensor in graph.tensors):
-            raise IllegalPlan(f"{step_name(last)}: writes {last.tensor!r}, node {i} writes {node.output!r}")
-        if not (s.write == node.op.write if join is None else _joins(plan, join, s, node.op)):
-            raise IllegalPlan(f"{step_name(last)}: does not write what node {i} ({node.op.name}) writes")
-    for name in graph.inputs:
-        found = [s for s in index.writers.get(name, ()) if s.kind == "input"]
-        if len(found) != 1:
-            raise IllegalPlan(f"input {name!r} is laid by {len(found)} steps, not 1")
-    own = graph.in_place
-    for past, present in graph.states:
-        s = index.updates.get(past)
-        if s is None and present in own:
-            w = index.writers[present][0]
-            if plan.buffers[w.result].over != index.writers[past][0].result:
-                raise IllegalPlan(f"{step_name(w)}: does not change {past!r} where it lies")
-            continue
-        if s is None or s.result != index.writers[past][0].result:
-            raise IllegalPlan(f"state {past!r}: its new value {present!r} is not written into its buffer")
-        if [o.tensor for o in s.operands] not in ([], [present]) or bool(s.operands) == bool(s.moves):
-            raise IllegalPlan(f"{step_name(s)}: its new value is not {present!r}")
-    if extra := set(index.updates) - {p for p, _ in graph.states}:
-        raise IllegalPlan(f"{step_name(index.updates[min(extra)])}: is no state")
-    for name in graph.outputs:
-        owners = tuple(s.number for s in index.writers.get(name, ()))
-        if tuple(plan.outputs.get(name, ())) != owners or not (owners or name in graph.constants):
-            raise IllegalPlan(
-                f"output {name!r}: read from steps {plan.outputs.get(name)}, written by {owners}"
-            )
+    return tasks, joins
+
+
+def _judge_node(plan: Plan, i: int, s: Step | None, join: Step | None) -> None:
+    """Task `s` is node `i`; where it leaves partial results, `join` combines them."""
+    node = plan.graph.nodes[i]
+    if s is None:
+        raise IllegalPlan(f"node {i} ({node.op.name}, {node.source}) has no step")
+    if not _same_accesses(s.op, node.op) or tuple(o.tensor for o in s.operands) != node.inputs:
+        raise IllegalPlan(f"{step_name(s)}: {s.op.name} is not node {i} ({node.op.name})")
+    if (join is not None) != bool(s.part):
+        raise IllegalPlan(f"{step_name(s)}: part {s.part!r}, joined {int(join is not None)} times")
+    last = join or s
+    if last.tensor != node.output or (join is not None and s.tensor in plan.graph.tensors):
+        raise IllegalPlan(f"{step_name(last)}: writes {last.tensor!r}, node {i} writes {node.output!r}")
+    if not (s.write == node.op.write if join is None else _joins(plan, join, s, node.op)):
+        raise IllegalPlan(f"{step_name(last)}: does not write what node {i} ({node.op.name}) writes")
+
+
+def _same_accesses(a: Op, b: Op) -> bool:
+    mine, yours = ((o.axes, o.reads, o.write, o.in_types, o.out_type) for o in (a, b))
+    return mine == yours
 
 
 def _joins(plan: Plan, join: Step, made: Step, op: Op) -> bool:
@@ -210,3 +82,24 @@ def _shifted(step: Step, op: Op) -> bool:
     return step.write == tuple(
         Affine(e.terms, e.const - lo) for e, (lo, _) in zip(op.write, box, strict=True)
     )
+
+
+def _judge_state(plan: Plan, index: Index, past: str, present: str) -> None:
+    """The new value of a state ends up where its old one lies: changed in place, or by an update."""
+    s = index.updates.get(past)
+    if s is None and present in plan.graph.in_place:
+        w = index.writers[present][0]
+        if plan.buffers[w.result].over != index.writers[past][0].result:
+            raise IllegalPlan(f"{step_name(w)}: does not change {past!r} where it lies")
+        return
+    if s is None or s.result != index.writers[past][0].result:
+        raise IllegalPlan(f"state {past!r}: its new value {present!r} is not written into its buffer")
+    if [o.tensor for o in s.operands] not in ([], [present]) or bool(s.operands) == bool(s.moves):
+        raise IllegalPlan(f"{step_name(s)}: its new value is not {present!r}")
+
+
+def _judge_output(plan: Plan, index: Index, name: str) -> None:
+    """The host reads an output from all steps that write it, and from no other."""
+    owners = tuple(s.number for s in index.writers.get(name, ()))
+    if tuple(plan.outputs.get(name, ())) != owners or not (owners or name in plan.graph.constants):
+        raise IllegalPlan(f"output {name!r}: read from steps {plan.outputs.get(name)}, written by {owners}")

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from ..plan.plan import Plan
 from .delivery import judge_delivery
-from .graph import (
-    judge_graph,
-    judge_partition,
-    judge_split,
-)
+from .graph import judge_graph
 from .memory import judge_memory
 from .order import judge_order
+from .partition import judge_partition, judge_split
 from .regions import judge_dead_cores, judge_place, judge_regions
 from .routes import judge_routes
 from .verdict import IllegalPlan, index_of
@@ -38,12 +35,3 @@ def judge(plan: Plan) -> None:
     judge_memory(plan, index)
     judge_delivery(plan, index)
     judge_routes(plan, index)
-
-
-# -- regions and grids -------------------------------------------------------------------
-
-
-# -- splits and what is written --------------------------------------------------------------
-
-
-# -- the graph and its order ----------------------------------------------------------------

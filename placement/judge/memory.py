@@ -114,8 +114,8 @@ def _judge_lifetimes(plan: Plan, index: Index, users: Sequence[Sequence[int]]) -
     for b, at in zip(plan.buffers, users, strict=True):
         if not at:
             continue
-        first = -1 if b.role in ("input", "constant", "state") else min(at)
-        last = end if b.role in ("constant", "state") or b.number in output else max(at)
+        first = -1 if b.stays or b.role == "input" else min(at)
+        last = end if b.stays or b.number in output else max(at)
         if b.live[0] > first or b.live[1] < last:
             raise IllegalPlan(
                 f"{buffer_name(b)}: lives from {b.live[0]} to {b.live[1]}, is used from {first} to {last}"
@@ -148,7 +148,20 @@ def _judge_over(plan: Plan, index: Index, new: Buffer, users: Sequence[Sequence[
                 f"{where}: {step_name(s)} reads other elements of operand {j} {s.operands[j].tensor!r} "
                 "than it writes"
             )
-    # Who computes an element finds it at the address where it writes it: boxes begin alike on each core.
+    _judge_begins(plan, s, made, where)
+    if not kept and (old.live[1] != s.position or new.live[0] != s.position):
+        raise IllegalPlan(
+            f"{where} at position {s.position}; they live until {old.live[1]} and from {new.live[0]}"
+        )
+    for r in (plan.steps[p] for p in users[old.number]):
+        at_once = r is s or r.wavefront >= s.wavefront
+        if at_once and (old.number in r.fetched or r.leader != s.leader):
+            raise IllegalPlan(f"{where} in wavefront {s.wavefront}, in which {step_name(r)} reads it")
+
+
+def _judge_begins(plan: Plan, s: Step, made: Step, where: str) -> None:
+    """The boxes that two steps hold begin alike on each core: who computes an element finds it at the
+    address where it writes it."""
     empty: Any = np.zeros((1, 1), np.bool_)
     for n in s.hold:
         empty = empty | (n.hi <= n.lo)[n.number()[0]]
@@ -158,14 +171,6 @@ def _judge_over(plan: Plan, index: Index, new: Buffer, users: Sequence[Sequence[
             row, column = (int(i) for i in np.argwhere(apart)[0])
             core = grid_core(plan, s.region, s.grid, column, row)
             raise IllegalPlan(f"{where}: dimension {d}: its box begins elsewhere on {core}")
-    if not kept and (old.live[1] != s.position or new.live[0] != s.position):
-        raise IllegalPlan(
-            f"{where} at position {s.position}; they live until {old.live[1]} and from {new.live[0]}"
-        )
-    for r in (plan.steps[p] for p in users[old.number]):
-        at_once = r is s or r.wavefront >= s.wavefront
-        if at_once and (old.number in r.fetched or r.leader != s.leader):
-            raise IllegalPlan(f"{where} in wavefront {s.wavefront}, in which {step_name(r)} reads it")
 
 
 def judge_addresses(plan: Plan, buffers: Sequence[Buffer]) -> None:

@@ -16,30 +16,34 @@ def judge_order(plan: Plan, index: Index) -> None:
         if s.rides >= 0:
             _judge_ride(plan, index, s)
         for buffer in _read(s):
-            producer = index.owner.get(buffer)
-            if producer is None:
-                continue
-            if producer.position >= s.position:
-                raise IllegalPlan(
-                    f"{step_name(s)}: at position {s.position}, but it reads {step_name(producer)} "
-                    f"at {producer.position}"
-                )
-            if producer.wavefront >= s.wavefront and not _one_task(producer, s, buffer):
-                raise IllegalPlan(
-                    f"{step_name(s)}: in wavefront {s.wavefront}, but it reads {step_name(producer)} "
-                    f"of {producer.wavefront}"
-                )
-            update = index.updates.get(producer.tensor)
-            if update is None or update is s:
-                continue
-            if update.position <= s.position or update.wavefront <= s.wavefront:
-                raise IllegalPlan(
-                    f"{step_name(update)}: in wavefront {update.wavefront}, but {step_name(s)} reads "
-                    f"the old value in wavefront {s.wavefront}"
-                )
+            if buffer in index.owner:
+                _judge_read(index, s, buffer)
     for name in plan.graph.outputs:
         if name in index.updates:
             raise IllegalPlan(f"{step_name(index.updates[name])}: output {name!r} is read after its update")
+
+
+def _judge_read(index: Index, s: Step, buffer: int) -> None:
+    """A step comes after the one that leaves what it reads, and before what changes that."""
+    producer = index.owner[buffer]
+    if producer.position >= s.position:
+        raise IllegalPlan(
+            f"{step_name(s)}: at position {s.position}, but it reads {step_name(producer)} "
+            f"at {producer.position}"
+        )
+    if producer.wavefront >= s.wavefront and not _one_task(producer, s, buffer):
+        raise IllegalPlan(
+            f"{step_name(s)}: in wavefront {s.wavefront}, but it reads {step_name(producer)} "
+            f"of {producer.wavefront}"
+        )
+    update = index.updates.get(producer.tensor)
+    if update is None or update is s:
+        return
+    if update.position <= s.position or update.wavefront <= s.wavefront:
+        raise IllegalPlan(
+            f"{step_name(update)}: in wavefront {update.wavefront}, but {step_name(s)} reads "
+            f"the old value in wavefront {s.wavefront}"
+        )
 
 
 def _judge_ride(plan: Plan, index: Index, s: Step) -> None:

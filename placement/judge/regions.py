@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..plan.layout import Ints
+from ..plan.layout import Ints, Region
 from ..plan.plan import Plan, Step
 from .verdict import IllegalPlan, core_name, step_name
 
@@ -28,20 +28,26 @@ def judge_regions(plan: Plan) -> None:
             other = plan.regions[int(box[y, x])]
             raise IllegalPlan(f"regions {other.name!r} and {r.name!r} both have core ({r.x + x}, {r.y + y})")
         box[:] = i
-        core: Ints = r.core.astype(np.int64).ravel()
-        cx, cy = core % wafer.width, core // wafer.width
-        outside = (core < 0) | (cx < r.x) | (cx >= x1) | (cy < r.y) | (cy >= y1)
-        if outside.any():
-            raise IllegalPlan(
-                f"region {r.name!r}: {core_name(plan, int(core[outside][0]))} is not in its rectangle "
-                f"{r.width}x{r.height} at ({r.x}, {r.y})"
-            )
-        values, count = np.unique(core, return_counts=True)
-        if (count > 1).any():
-            raise IllegalPlan(
-                f"region {r.name!r}: {core_name(plan, int(values[count > 1][0]))} stands for "
-                f"{int(count.max())} of its logical cores"
-            )
+        _judge_map(plan, r)
+
+
+def _judge_map(plan: Plan, r: Region) -> None:
+    """Each logical core of a region stands for a physical one of its rectangle, another each."""
+    width = plan.wafer.width
+    core: Ints = r.core.astype(np.int64).ravel()
+    cx, cy = core % width, core // width
+    outside = (core < 0) | (cx < r.x) | (cx >= r.x + r.width) | (cy < r.y) | (cy >= r.y + r.height)
+    if outside.any():
+        raise IllegalPlan(
+            f"region {r.name!r}: {core_name(plan, int(core[outside][0]))} is not in its rectangle "
+            f"{r.width}x{r.height} at ({r.x}, {r.y})"
+        )
+    values, count = np.unique(core, return_counts=True)
+    if (count > 1).any():
+        raise IllegalPlan(
+            f"region {r.name!r}: {core_name(plan, int(values[count > 1][0]))} stands for "
+            f"{int(count.max())} of its logical cores"
+        )
 
 
 def judge_place(plan: Plan, step: Step, position: int) -> None:

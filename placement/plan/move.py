@@ -8,7 +8,7 @@ it is never stored so, but `records` yields them in chunks for the judge and the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -112,32 +112,22 @@ def derive(
     return Move(source, target, dims)
 
 
-def combining(
-    need: Layout,
-    hold: Layout,
-    shape: tuple[int, ...],
-    producer: Grid,
-    source: int,
-    target: int,
-    combine: Combine,
-) -> Move:
-    """As `derive`, but `hold` has a leading dimension of partial results that are combined."""
-    gw, gh, steps = (
-        len(need[0].x) if need else 1,
-        len(need[0].y) if need else 1,
-        len(need[0].t) if need else 1,
-    )
-    parts = len(hold[0].lo)
+def combining(move: Move, parts: Pieces, producer: Grid, combine: Combine) -> Move:
+    """A move of one of several results in every place, as one that combines them all.
+
+    parts: the leading dimension of what is held, over the partial results.
+    """
+    count = len(parts.lo)
+    sides = (move.dims[0].x, move.dims[0].y, move.dims[0].t) if move.dims else ((0,),) * 3
     every = Pieces(
-        *(np.zeros(n, np.int64) for n in (gw, gh, steps)),
+        *(np.zeros(len(side), np.int64) for side in sides),
         lo=np.zeros(1, np.int64),
-        hi=np.array([parts], np.int64),
+        hi=np.array([count], np.int64),
         column=np.zeros(1, np.int64),
         row=np.zeros(1, np.int64),
     )
-    lead = overlaps(every, hold[0], parts, producer.columns)
-    rest = derive(need, hold[1:], shape, producer, source, target)
-    return Move(source, target, (lead, *rest.dims), combine)
+    lead = overlaps(every, parts, count, producer.columns)
+    return replace(move, dims=(lead, *move.dims), combine=combine)
 
 
 @dataclass(frozen=True)

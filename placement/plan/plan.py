@@ -41,9 +41,14 @@ class Buffer:
     dtype: DType
     shape: tuple[int, ...]
     order: tuple[int, ...]
-    live: tuple[int, int]
+    live: tuple[int, int] = (0, 0)
     address: int = -1
     over: int = -1
+
+    @property
+    def stays(self) -> bool:
+        """Whether it keeps its value between calls."""
+        return self.role in ("constant", "state")
 
     @cached_property
     def elements(self) -> int:
@@ -84,7 +89,7 @@ class Operand:
     fill: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One op on its grid: an input laid by the host, tasks, a fabric reduction, or a state's update.
 
@@ -97,24 +102,24 @@ class Step:
     that task or by earlier wavefronts.
     """
 
-    number: int
+    number: int = -1
     name: str
     kind: Kind
-    node: int
+    node: int = -1
     op: Op
     tensor: str
     write: Access
     region: int
     grid: Grid
     split: Split
-    part: str
-    lane_axis: str
-    operands: tuple[Operand, ...]
+    part: str = ""
+    lane_axis: str = ""
+    operands: tuple[Operand, ...] = ()
     result: int
-    scratch: int
-    wavefront: int
-    position: int
-    moves: tuple[Move, ...] = ()  # a join's
+    scratch: int = -1
+    wavefront: int = 0
+    position: int = 0
+    moves: tuple[Move, ...] = ()  # a join's, or an update's
     source: tuple[str, ...] = ()
     rides: int = -1
 
