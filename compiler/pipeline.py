@@ -36,7 +36,6 @@ def compile_model(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     values: Mapping[str, Any] | None = None,
     optimize: str = "latency",
-    seed: int = 0,
     states: Sequence[tuple[str, str]] = (),
     capacity: int | None = None,
     entries: Mapping[str, Mapping[str, int]] | None = None,
@@ -106,7 +105,7 @@ def compile_model(
     plans: dict[str, Plan] = {}
     if until != "graph" and graphs:
         if constraints is None:
-            plans = best_plans(graphs, machine, optimize, seed, timed, say)
+            plans = best_plans(graphs, machine, optimize, timed, say)
         elif len(graphs) > 1:
             raise UsageError("--constraints is for a program with one entry")
         else:
@@ -124,7 +123,6 @@ def compile_model(
         "entry_dims": {name: dict(sorted(own.items())) for name, own in (entries or {}).items()},
         "wafer": machine.name,
         "optimize": optimize,
-        "seed": seed,
         "level": level,
         "weights": weights,
         "no_weights": no_weights,

@@ -31,14 +31,14 @@ from .request import Report, Timed
 
 
 def name_of(
-    graph: Graph, wafer: Wafer, objective: str, seed: int, others: Sequence[Graph] = (), beside: str = ""
+    graph: Graph, wafer: Wafer, objective: str, others: Sequence[Graph] = (), beside: str = ""
 ) -> str:
     """The entry of the plan that a search for these would find.
 
     others: graphs of the program's other entries. beside: the entry of the first one's plan, for another's.
     """
     graphs = [encode_graph(g) for g in (graph, *others)]
-    asked = json.dumps([graphs, encode(wafer), objective, seed, beside, np.__version__])
+    asked = json.dumps([graphs, encode(wafer), objective, beside, np.__version__])
     planner = sources_in(*ir.__path__, *placement.__path__)
     return hashlib.sha256((asked + planner).encode()).hexdigest() + ".placement"
 
@@ -65,20 +65,20 @@ def keep_plan(name: str, plan: Plan) -> None:
 
 
 def best_plans(
-    graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, seed: int, timed: Timed, say: Report
+    graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, timed: Timed, say: Report
 ) -> dict[str, Plan]:
     """The plan that the search finds for the first entry, and those of the others beside it; judged."""
     (first, graph), *rest = graphs.items()
     others = [other for _, other in rest]
-    name = timed("plan", lambda: name_of(graph, wafer, optimize, seed, others))
+    name = timed("plan", lambda: name_of(graph, wafer, optimize, others))
 
     def search() -> Plan:
-        return planner.plan(graph, wafer, optimize, seed, others=others, report=say)
+        return planner.plan(graph, wafer, optimize, others=others, report=say)
 
     plan = _kept_or(name, lambda: kept_plan(name, graph, wafer, others), search, timed)
     plans = {first: plan}
     for entry, other in rest:
-        own = timed("plan", lambda g=other: name_of(g, wafer, optimize, seed, beside=name))
+        own = timed("plan", lambda g=other: name_of(g, wafer, optimize, beside=name))
         plans[entry] = _kept_or(
             own,
             lambda own=own, g=other: kept_plan(own, g, wafer, beside=plan),

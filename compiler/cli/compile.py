@@ -60,7 +60,7 @@ def check(
         some = ", ".join(shown(kind) for kind in refused[:8]) + (", ..." if len(refused) > 8 else "")
         raise UnsupportedModel(f"unsupported operators: {some}; the table says why")
     options = Compiling(
-        wafer, dims, shapes, values, "2", "f32", None, "latency", 0, states, capacity, (), None, no_host
+        wafer, dims, shapes, values, "2", "f32", None, "latency", states, capacity, (), None, no_host
     )
     try:
         compiled = options.compile(model, console, until="plan")

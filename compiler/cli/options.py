@@ -120,7 +120,6 @@ class Compiling:
     weights: Literal["f32", "f16", "bf16"]
     activations: Literal["f32", "bf16"] | None
     optimize: str
-    seed: int
     states: tuple[tuple[str, str], ...]
     capacity: int | None
     entries: tuple[tuple[str, dict[str, int]], ...]
@@ -140,7 +139,6 @@ class Compiling:
             shapes=unique("--shape", self.shapes),
             values=unique("--value", self.values),
             optimize=self.optimize,
-            seed=self.seed,
             states=self.states,
             capacity=self.capacity,
             entries=unique("--entry", self.entries),
@@ -250,7 +248,6 @@ def compiling(function: Function) -> Function:
                     show_default=True,
                     help="What the plan is to be best at.",
                 ),
-                click.option("--seed", type=int, default=0, show_default=True, help="Of the placement."),
                 click.option(
                     "--weights",
                     type=click.Choice(["f32", "f16", "bf16"]),

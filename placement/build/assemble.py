@@ -31,7 +31,6 @@ def assemble(
     region_of: Mapping[int, int],
     choose: Chooser,
     objective: str,
-    seed: int,
     others: Sequence[Graph] = (),
     beside: Plan | None = None,
 ) -> Plan:
@@ -80,10 +79,10 @@ def assemble(
             a.lay_input(t, 0, "state" if t in pasts else "input")
     for past, present in graph.update_order():
         a.update(past, present)
-    return _finish(a, objective, seed, others, beside)
+    return _finish(a, objective, others, beside)
 
 
-def _finish(a: Assembly, objective: str, seed: int, others: Sequence[Graph], beside: Plan | None) -> Plan:
+def _finish(a: Assembly, objective: str, others: Sequence[Graph], beside: Plan | None) -> Plan:
     """Positions, lifetimes, addresses."""
     ordered = order(a)
     position = {n: p for p, n in enumerate(ordered)}
@@ -124,7 +123,6 @@ def _finish(a: Assembly, objective: str, seed: int, others: Sequence[Graph], bes
         tensors=a.tensors,
         wafer=a.wafer,
         objective=objective,
-        seed=seed,
         regions=a.regions,
         steps=steps,
         buffers=allocate(buffers, code, a.wafer.sram_bytes, alone),
