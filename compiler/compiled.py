@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,34 +19,47 @@ from ..placement.plan.plan import Plan
 from ..runtime.load import files, prepare
 from ..runtime.program import Program, Staged
 from ..runtime.saved_script import encode_play
-from .errors import UsageError
+from .errors import Refusal, UsageError, quoted
 from .host import operators as host
 from .importer import Imported
 from .request import Until
 from .show.figures import Figures, figures
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Compiled:
     """A compiled model: graphs, plans and predicted timing by entry, and the program, made when first needed.
 
-    What is asked of one entry, and does not say of which, is asked of the first. values: of inputs that
-    are constants. hosts: the operators that run on the host, and why.
+    What is asked of one entry, and does not say of which, is asked of the first. manifest: what the artifact
+    says of itself. phases: by entry and phase, the text of what came of it. seconds: by phase.
     """
 
-    def __init__(
-        self,
-        graphs: Mapping[str, Graph],
-        plans: Mapping[str, Plan],
-        manifest: Mapping[str, Any],
-        phases: Mapping[str, Mapping[str, str]],
-        seconds: dict[str, float],
-        imported: Imported,
-        wafer: Wafer,
-    ) -> None:
-        self.graphs, self.plans, self.manifest, self.wafer = graphs, plans, manifest, wafer
-        self.values, self.hosts, self.imported = imported.values, imported.hosts, imported
-        self.phases, self.seconds = phases, seconds
-        self._figures: dict[str, Figures] = {}
+    wafer: Wafer
+    imported: Imported
+    graphs: Mapping[str, Graph]
+    plans: Mapping[str, Plan]
+    manifest: Mapping[str, Any]
+    phases: Mapping[str, Mapping[str, str]]
+    seconds: dict[str, float]
+    _figures: dict[str, Figures] = field(default_factory=dict[str, Figures], init=False)
+
+    def __repr__(self) -> str:
+        model = f"{quoted(self.graph.name)}, " if self.graphs else ""
+        upto = "planned" if self.plans else "graphs only"
+        what = upto if self.graphs else "no graph"
+        return (
+            f"Compiled({model}{what}, entries {list(self.graphs)}, {self.wafer.name}, runs on {self.runs_on})"
+        )
+
+    @property
+    def values(self) -> Mapping[str, Array]:
+        """Of inputs that are constants."""
+        return self.imported.values
+
+    @property
+    def hosts(self) -> Sequence[Refusal]:
+        """The operators that run on the host, and why."""
+        return self.imported.hosts
 
     @property
     def graph(self) -> Graph:

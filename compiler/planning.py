@@ -26,19 +26,20 @@ from ..placement.machine.wafer import Wafer
 from ..placement.plan.plan import Plan
 from ..placement.search.second_entry import plan_beside
 from ..runtime.cache import read_entry, sources_in, write_entry
-from .errors import DoesNotFit, InvalidInput, quoted
-from .request import Report, Timed
+from .errors import DoesNotFit, InvalidInput, UsageError, quoted
+from .request import Request
+from .stopwatch import Stopwatch
 
 
 def name_of(
-    graph: Graph, wafer: Wafer, objective: str, seed: int, others: Sequence[Graph] = (), beside: str = ""
+    graph: Graph, wafer: Wafer, objective: str, others: Sequence[Graph] = (), beside: str = ""
 ) -> str:
     """The entry of the plan that a search for these would find.
 
     others: graphs of the program's other entries. beside: the entry of the first one's plan, for another's.
     """
     graphs = [encode_graph(g) for g in (graph, *others)]
-    asked = json.dumps([graphs, encode(wafer), objective, seed, beside, np.__version__])
+    asked = json.dumps([graphs, encode(wafer), objective, beside, np.__version__])
     planner = sources_in(*ir.__path__, *placement.__path__)
     return hashlib.sha256((asked + planner).encode()).hexdigest() + ".placement"
 
@@ -64,50 +65,65 @@ def keep_plan(name: str, plan: Plan) -> None:
     write_entry(name, json.dumps(written.write(plan), separators=(",", ":")).encode())
 
 
-def best_plans(
-    graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, seed: int, timed: Timed, say: Report
-) -> dict[str, Plan]:
+def plans_for(graphs: Mapping[str, Graph], request: Request, watch: Stopwatch) -> dict[str, Plan]:
+    """A legal plan for each graph: as the request's constraints say, or as a search finds them.
+
+    Raises DoesNotFit; UsageError and InvalidInput for constraints of something else.
+    """
+    wafer = request.machine()
+    if not graphs:
+        return {}
+    if request.constraints is None:
+        return best_plans(graphs, wafer, request.optimize, watch)
+    if len(graphs) > 1:
+        raise UsageError("--constraints is for a program with one entry")
+    return {name: constrained_plan(g, wafer, request.constraints, watch) for name, g in graphs.items()}
+
+
+def best_plans(graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, watch: Stopwatch) -> dict[str, Plan]:
     """The plan that the search finds for the first entry, and those of the others beside it; judged."""
     (first, graph), *rest = graphs.items()
     others = [other for _, other in rest]
-    name = timed("plan", lambda: name_of(graph, wafer, optimize, seed, others))
+    name = watch.timed("plan", lambda: name_of(graph, wafer, optimize, others))
 
     def search() -> Plan:
-        return planner.plan(graph, wafer, optimize, seed, others=others, report=say)
+        return planner.plan(graph, wafer, optimize, others=others, report=watch.report)
 
-    plan = _kept_or(name, lambda: kept_plan(name, graph, wafer, others), search, timed)
+    plan = _kept_or(name, lambda: kept_plan(name, graph, wafer, others), search, watch)
     plans = {first: plan}
     for entry, other in rest:
-        own = timed("plan", lambda g=other: name_of(g, wafer, optimize, seed, beside=name))
+        own = watch.timed("plan", lambda g=other: name_of(g, wafer, optimize, beside=name))
         plans[entry] = _kept_or(
             own,
             lambda own=own, g=other: kept_plan(own, g, wafer, beside=plan),
             lambda g=other: plan_beside(g, plan),
-            timed,
+            watch,
         )
-    timed("check", lambda: judge_entries(plans))
+    watch.timed("check", lambda: judge_entries(plans))
     return plans
 
 
-def _kept_or(name: str, kept: Callable[[], Plan | None], search: Callable[[], Plan], timed: Timed) -> Plan:
+def _kept_or(
+    name: str, kept: Callable[[], Plan | None], search: Callable[[], Plan], watch: Stopwatch
+) -> Plan:
     """The plan kept under a name, or what a search finds; judged."""
-    known: Plan | None = timed("plan", kept)
+    known = watch.timed("plan", kept)
     if known is not None:
         try:
-            timed("check", lambda: judge(known))
+            watch.timed("check", lambda: judge(known))
             return known
         except IllegalPlan:
             pass  # as good as none
     try:
-        made: Plan = timed("plan", search)
+        made = watch.timed("plan", search)
     except (planner.DoesNotFit, route.Unroutable) as e:
         raise _refusal(e) from None
-    timed("check", lambda: judge(made))
+    watch.timed("check", lambda: judge(made))
     keep_plan(name, made)
     return made
 
 
-def constrained_plan(graph: Graph, wafer: Wafer, constraints: str | Path, timed: Timed) -> Plan:
+def constrained_plan(graph: Graph, wafer: Wafer, constraints: str | Path, watch: Stopwatch) -> Plan:
     """The plan that a placement file describes; judged."""
     where = quoted(str(constraints))
     try:
@@ -122,8 +138,8 @@ def constrained_plan(graph: Graph, wafer: Wafer, constraints: str | Path, timed:
         return made
 
     try:
-        made: Plan = timed("plan", build)
-        timed("check", lambda: judge(made))
+        made = watch.timed("plan", build)
+        watch.timed("check", lambda: judge(made))
         return made
     except (planner.DoesNotFit, route.Unroutable) as e:
         raise _refusal(e) from None

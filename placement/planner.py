@@ -44,7 +44,6 @@ def plan(
     graph: Graph,
     wafer: Wafer,
     objective: str = "latency",
-    seed: int = 0,
     placer: str = "strips",
     others: Sequence[Graph] = (),
     report: Report = lambda phase, share: None,
@@ -69,7 +68,7 @@ def plan(
             f"({cores:,} cores x {wafer.sram_bytes:,}); try a larger --wafer"
         )
     name = groups[0].name
-    search = Search(graph, wafer, groups, objective, seed, placer, others)
+    search = Search(graph, wafer, groups, objective, placer, others)
     estimator = Estimator(graph, wafer, others)
     sizes = shapes(wafer)
     sizes = [s for s in sizes if need <= ROOM * s[0] * s[1] * wafer.sram_bytes] or sizes[-1:]
@@ -188,7 +187,7 @@ def _apart(
             return None
         _, _, columns, rows = min(fitting, key=lambda o: (o[0] + AREA_PRICE * o[2] * o[3], o[2] * o[3]))
         sizes.append((g.name, columns, rows))
-    while PLACERS["strips"](wafer, sizes, 0) is None:
+    while PLACERS["strips"](wafer, sizes) is None:
         i = max(range(len(sizes)), key=lambda j: sizes[j][1] * sizes[j][2])
         name, columns, rows = sizes[i]
         if columns * rows <= 16:

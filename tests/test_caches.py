@@ -121,10 +121,10 @@ def golden(ids: Sequence[int]) -> Array:
 
 # -- numbers -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("wafer", ["8x8", "16x16"])
-@pytest.mark.parametrize("level", [0, 2])
-def test_positions_that_hold_nothing_count_for_nothing(wafer: str, level: int) -> None:
+@pytest.mark.parametrize("simplify", [False, True])
+def test_positions_that_hold_nothing_count_for_nothing(wafer: str, simplify: bool) -> None:
     """The model has no mask of its own."""
-    made = compile_model(attention(), wafer=wafer, capacity=CAPACITY, level=level)
+    made = compile_model(attention(), wafer=wafer, capacity=CAPACITY, simplify=simplify)
     assert made.graph.outputs == ("mixed",)
     program, guarded = made.program, prepare(made.plan, guard=True)
     for number, (feed, right) in enumerate(attended(CAPACITY)):

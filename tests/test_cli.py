@@ -166,6 +166,7 @@ ERRORS: list[tuple[int, tuple[str, ...]]] = [
     (2, ("run",)),
     (2, ("run", "tiny.wafer", "--fast")),
     (2, ("compile", "tiny.onnx")),
+    (2, ("compile", *TINY, "-O2", "-o", "o")),
     (2, ("compile", *TINY, "--dim", "batch=3", "-o", "o")),
     (2, ("compile", *TINY, "--dim", "batch", "-o", "o")),
     (2, ("compile", *TINY, "--dim", "rows=3", "-o", "o")),
@@ -193,6 +194,9 @@ ERRORS: list[tuple[int, tuple[str, ...]]] = [
     (3, ("check", "empty.onnx")),
     (3, ("check", "garbage.onnx")),
     (3, ("compile", "tiny.onnx", "--wafer", "4x4", "-o", "o")),
+    (2, ("compile", *TINY, "--no-weights", "-o", "o")),
+    (2, ("compile", *TINY, "--activations", "bf16", "-o", "o")),
+    (2, ("compile", *TINY, "--constraints", "no.json", "--entry", "a:b=1", "--entry", "c:b=2", "-o", "o")),
     (3, ("compile", *TINY, "--constraints", "no.json", "-o", "o")),
     (3, ("run", "tiny.wafer", "--inputs", "broken.npz")),
     (4, ("check", "odd.onnx")),
@@ -341,10 +345,10 @@ def test_passes_that_find_something_are_dumped_in_turn(here: Path) -> None:
     assert passes[-1].read_text() == (here / "graph.txt").read_text()
 
 
-def test_a_graph_is_written_as_text_and_level_0_is_not_simplified(here: Path) -> None:
-    for level in "01":
-        good("compile", *TINY, "-O", level, "--compile-to", "graph", "-o", f"{level}.txt")
-    plain, simplified = (here / "0.txt").read_text(), (here / "1.txt").read_text()
+def test_a_graph_is_written_as_text_and_simplified_unless_told_not_to(here: Path) -> None:
+    for name, more in (("plain", ["--no-simplify"]), ("simplified", [])):
+        good("compile", *TINY, *more, "--compile-to", "graph", "-o", f"{name}.txt")
+    plain, simplified = (here / "plain.txt").read_text(), (here / "simplified.txt").read_text()
     assert plain.startswith("graph 'tiny'") and plain.count("Contract") == simplified.count("Contract") == 2
 
 

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from waferc.compiler.cli.main import main
 from waferc.ir.dtypes import F16, F32, F64, I8
 from waferc.ir.op import Work
-from waferc.placement.machine.presets import PRESETS, load, parse, preset
+from waferc.placement.machine.presets import FOLDER, described, load, parse, preset, presets
 from waferc.placement.machine.wafer import WaferError
 
 WSE2, WSE3 = preset("wse2"), preset("wse3")
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", presets())
 def test_presets_are_sane(name: str) -> None:
     wafer = preset(name)
     wafer.check()
@@ -36,6 +38,22 @@ def test_presets_have_the_published_sizes() -> None:
 def test_a_small_grid_has_the_constants_of_wse3() -> None:
     small = preset("8x8")
     assert replace(WSE3, name="8x8", width=8, height=8, fabric_width=8, fabric_height=8) == small
+
+
+def test_a_preset_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wse3.toml").write_text((FOLDER / "wse3.toml").read_text())
+    (tmp_path / "mine.toml").write_text('base = "wse3"\nname = "mine"\nhop = 77')
+    monkeypatch.setattr("waferc.placement.machine.presets.FOLDER", tmp_path)
+    assert described() == ("mine", "wse3") and presets()[:3] == ("mine", "wse3", "8x8")
+    assert preset("mine").hop == 77
+    done = CliRunner().invoke(main, ["wafers"])
+    assert done.exit_code == 0, done.stderr
+    (heading,) = [line for line in done.stdout.splitlines() if line.startswith("constant")]
+    (hops,) = [line for line in done.stdout.splitlines() if line.startswith("hop")]
+    assert heading.split() == ["constant", "mine", "wse3"] and hops.split() == ["hop", "77", f"{WSE3.hop:g}"]
+    assert any(line.startswith("mine ") for line in done.stdout.splitlines())
+    with pytest.raises(WaferError, match="try mine, wse3, 8x8"):
+        preset("wse2b")
 
 
 @pytest.mark.parametrize("name", ["", "wse4", "8", "8x", "0x4", "4x5000", "99999x1", "../presets/wse3"])

@@ -10,15 +10,16 @@ from ..errors import UsageError, quoted, shown
 from ..show.text import plural, table
 from .command import Verb
 from .console import Console
-from .options import Compiling, compiling, ranges, unique
+from .options import COMPILING, asking, ranges, unique
 
 if TYPE_CHECKING:
+    from ..request import Request
     from ..verify.bench import Measured
 
 
 @click.command(cls=Verb)
 @click.argument("model")
-@compiling
+@asking(*COMPILING)
 @click.option(
     "--threads",
     type=click.IntRange(1, 64),
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 def bench(
     console: Console,
     model: str,
-    options: Compiling,
+    request: Request,
     threads: tuple[int, ...],
     pairs: int,
     peers: tuple[str, ...],
@@ -81,6 +82,7 @@ def bench(
     import time
     from statistics import median
 
+    from ..pipeline import compile_model
     from ..show.figures import totals
     from ..verify.bench import Setting, measure
     from ..verify.peers import FIRST, available
@@ -92,7 +94,7 @@ def bench(
             f"--peer {quoted(unknown[0])} is not installed; besides onnxruntime there are: {known}"
         )
     beside = () if no_peers else peers or installed[1:]
-    compiled = options.compile(model, console)
+    compiled = compile_model(model, request, report=console.progress)
     start = time.perf_counter()
     program = compiled.program
     compiled.seconds["codegen"] = time.perf_counter() - start

@@ -10,33 +10,25 @@ from ..errors import ArtifactError, DoesNotFit, InvalidInput, UnsupportedModel, 
 from ..show.text import facts, table
 from .command import Verb
 from .console import Console
-from .options import Compiling, binding, compiling, no_host, unique
+from .options import ASKED, BINDING, asking
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ...ir.graph import Graph
     from ..compiled import Compiled
+    from ..request import Request
     from ..survey import Row
-
-PHASES = ("graph", "plan", "program")
 
 
 @click.command(cls=Verb)
 @click.argument("model")
-@binding
-@no_host
+@asking(*BINDING, "no_host")
 @click.pass_obj
 def check(
     console: Console,
     model: str,
-    wafer: str,
-    dims: tuple[tuple[str, int], ...],
-    shapes: tuple[tuple[str, tuple[int, ...]], ...],
-    values: tuple[tuple[str, Any], ...],
-    states: tuple[tuple[str, str], ...],
-    capacity: int | None,
-    no_host: bool,
+    request: Request,
 ) -> None:
     """List a model's operators, and whether it fits.
 
@@ -44,11 +36,13 @@ def check(
     if not, why. Then plans the model and names the fullest core's largest consumers.
     No code is made.
     """
+    from dataclasses import replace
+
     from ..frontend.inputs import Binding
+    from ..pipeline import compile_model
     from ..survey import survey
 
-    given = Binding(unique("--dim", dims), unique("--shape", shapes), unique("--value", values))
-    rows = survey(model, given)
+    rows = survey(model, Binding(request.dims, request.shapes, request.values))
     operators = [
         {"operator": _kind(r), "count": r.count, "where": r.status, "reason": r.reason} for r in rows
     ]
@@ -62,11 +56,8 @@ def check(
         console.result(data)
         some = ", ".join(shown(kind) for kind in refused[:8]) + (", ..." if len(refused) > 8 else "")
         raise UnsupportedModel(f"unsupported operators: {some}; the table says why")
-    options = Compiling(
-        wafer, dims, shapes, values, "2", "f32", None, "latency", 0, states, capacity, (), None, no_host
-    )
     try:
-        compiled = options.compile(model, console, until="plan")
+        compiled = compile_model(model, replace(request, until="plan"), report=console.progress)
     except DoesNotFit as e:
         data |= {"fits": False, "reason": str(e)}
         if e.plan is not None:
@@ -126,21 +117,8 @@ def _say_largest(console: Console, largest: list[dict[str, Any]]) -> None:
 @click.option(
     "-o", "output", required=True, metavar="FILE", help="Where to write the program (.wafer) or plan (.plan)."
 )
-@compiling
+@asking(*ASKED)
 @click.option("--report", "report_path", metavar="FILE.html", help="A report, also when nothing fits.")
-@click.option(
-    "--compile-to",
-    "until",
-    type=click.Choice(PHASES),
-    default="program",
-    show_default=True,
-    help="Stop after a phase: a graph is written as text, a plan without weights and kernels.",
-)
-@click.option(
-    "--no-weights",
-    is_flag=True,
-    help="Leave external data alone, there or not: plan its tensors by their shapes.",
-)
 @click.option(
     "--tokenizer", metavar="FILE.json", help="Keep a language model's tokenizer.json in the program."
 )
@@ -152,10 +130,8 @@ def compile_verb(
     console: Console,
     model: str,
     output: str,
-    options: Compiling,
+    request: Request,
     report_path: str | None,
-    until: Any,
-    no_weights: bool,
     tokenizer: str | None,
     template: str | None,
     folder: str | None,
@@ -167,26 +143,27 @@ def compile_verb(
     executes. A program contains native code: run one only if you trust its source.
     """
     from ..files import need_folder, replacing
+    from ..pipeline import compile_model
 
     for path in (output, report_path):
         if path is not None:
             need_folder(path)  # before the work, not after it
     if tokenizer is None and template is not None:
         raise UsageError("--chat-template needs --tokenizer")
-    if tokenizer is not None and until != "program":
+    if tokenizer is not None and request.until != "program":
         raise UsageError("--tokenizer is kept in a program; leave --compile-to out")
     words = _language(tokenizer, template)
     try:
-        compiled = options.compile(model, console, until, no_weights)
+        compiled = compile_model(model, request, report=console.progress)
     except DoesNotFit as e:
         if report_path is not None:
-            _report_failure(report_path, options, model, e)
+            _report_failure(report_path, request, model, e)
             console.note(f"wrote {shown(report_path)}")
         raise
     if folder is not None:
         _dump(folder, compiled)
     data: dict[str, Any] = {"model": model, "output": output}
-    if until == "graph":
+    if request.until == "graph":
         with replacing(output) as part:
             part.write_text(str(compiled.graph), encoding="utf-8")
     else:
@@ -197,7 +174,7 @@ def compile_verb(
         console.progress("codegen", 0.5)
         # Through `replacing`, so that a device given as FILE is written to and not replaced.
         with replacing(output) as part:
-            compiled.save(part, until, words)
+            compiled.save(part, request.until, words)
         for name, plan in compiled.plans.items():
             if len(compiled.plans) > 1:
                 console.say(f"entry {name}")
@@ -290,19 +267,18 @@ def _dump_passes(folder: Path, graph: Graph) -> None:
     simplify(graph, record=write)
 
 
-def _report_failure(path: str, options: Compiling, model: str, e: DoesNotFit) -> None:
+def _report_failure(path: str, request: Request, model: str, e: DoesNotFit) -> None:
     """The report of the nearest plan, or of the empty wafer where there is none."""
     from dataclasses import replace
     from pathlib import Path
 
     from ...placement.cost.timing import simulate
-    from ...placement.machine.presets import load
     from ..files import replacing
     from ..show.picture import empty_picture, picture
     from ..show.report import write_report
 
     if e.plan is None:
-        drawn = empty_picture(load(options.wafer), Path(model).name, str(e))
+        drawn = empty_picture(request.machine(), Path(model).name, str(e))
     else:
         drawn = picture(e.plan, simulate(e.plan))
         drawn = replace(drawn, summary={"does not fit": str(e), **drawn.summary})

@@ -12,7 +12,7 @@ from .command import Verb
 from .console import Console
 
 if TYPE_CHECKING:
-    pass
+    from ...placement.machine.wafer import Wafer
 
 
 @click.command(cls=Verb)
@@ -24,9 +24,9 @@ def wafers(console: Console) -> None:
     """
     from dataclasses import asdict
 
-    from ...placement.machine.presets import PRESETS, preset
+    from ...placement.machine.presets import described, preset, presets
 
-    machines = [preset(name) for name in PRESETS]
+    machines = [preset(name) for name in presets()]
     rows = [
         [m.name, f"{m.width}x{m.height}", m.cores, m.sram_bytes, f"{m.clock_hz / 1e9:g}", m.colours]
         for m in machines
@@ -34,23 +34,23 @@ def wafers(console: Console) -> None:
     for line in table(["wafer", "grid", "cores", "bytes", "GHz", "colours"], rows):
         console.say(line)
     console.say()
-    own = [m for m in machines if m.name in ("wse2", "wse3")]
+    own = [preset(name) for name in described()]
     names = (
         "hop", "turn", "send", "done", "wavelet_bytes", "wavelet", "loop", "stage", "relay", "express",
         "code_bytes_base", "code_bytes_per_kernel", "host_bytes_per_cycle",
     )  # fmt: skip
     lines: list[list[str]] = [[n, *(f"{getattr(m, n):g}{_mark(n in m.assumed)}" for m in own)] for n in names]
-    for kind in own[0].vector:
-        cells = [
-            f"{m.vector[kind][0]:g} + n/{m.vector[kind][1]:g}{_mark(f'vector.{kind}' in m.assumed)}"
-            for m in own
-        ]
-        lines.append([f"vector.{kind}", *cells])
+    lines += [[f"vector.{kind}", *(_vector(m, kind) for m in own)] for kind in own[0].vector]
     for line in table(["constant", *(m.name for m in own)], lines):
         console.say(line)
     console.say("Cycles, unless named bytes; vectors: cycles for n elements.")
     console.say("?: assumed, not published.")
     console.result({"wafers": [asdict(m) for m in machines]})
+
+
+def _vector(wafer: Wafer, kind: str) -> str:
+    setup, rate = wafer.vector[kind]
+    return f"{setup:g} + n/{rate:g}{_mark(f'vector.{kind}' in wafer.assumed)}"
 
 
 def _mark(assumed: bool) -> str:

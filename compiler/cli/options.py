@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 import click
 
 from ..errors import UsageError, quoted, shown
+from ..request import Activations, Objective, Request, Until, Weights
 
 if TYPE_CHECKING:
-    from ..compiled import Compiled
-    from ..request import Until
     from ..verify.call_inputs import Feeding
-    from .console import Console
 
 T = TypeVar("T")
 Function = Callable[..., Any]
@@ -108,53 +105,6 @@ class Core(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
             self.fail(f"{quoted(str(value))} is not {self.name}", param, ctx)
 
 
-@dataclass(frozen=True)
-class Compiling:
-    """How to compile, from the command line."""
-
-    wafer: str
-    dims: tuple[tuple[str, int], ...]
-    shapes: tuple[tuple[str, tuple[int, ...]], ...]
-    values: tuple[tuple[str, Any], ...]
-    level: str
-    weights: Literal["f32", "f16", "bf16"]
-    activations: Literal["f32", "bf16"] | None
-    optimize: str
-    seed: int
-    states: tuple[tuple[str, str], ...]
-    capacity: int | None
-    entries: tuple[tuple[str, dict[str, int]], ...]
-    constraints: str | None
-    no_host: bool
-
-    def compile(
-        self, model: str | bytes, console: Console, until: Until = "program", no_weights: bool = False
-    ) -> Compiled:
-        """See `pipeline.compile_model`."""
-        from ..pipeline import compile_model
-
-        return compile_model(
-            model,
-            wafer=self.wafer,
-            dims=unique("--dim", self.dims),
-            shapes=unique("--shape", self.shapes),
-            values=unique("--value", self.values),
-            optimize=self.optimize,
-            seed=self.seed,
-            states=self.states,
-            capacity=self.capacity,
-            entries=unique("--entry", self.entries),
-            constraints=self.constraints,
-            level=int(self.level),
-            weights=self.weights,
-            no_weights=no_weights,
-            no_host=self.no_host,
-            activations=self.activations,
-            until=until,
-            report=console.progress,
-        )
-
-
 def unique(flag: str, pairs: tuple[tuple[str, T], ...]) -> dict[str, T]:
     """The pairs as a mapping; UsageError for a name given twice."""
     out: dict[str, T] = {}
@@ -171,111 +121,140 @@ def _stack(function: Function, options: list[Callable[[Function], Function]]) ->
     return function
 
 
-def binding(function: Function) -> Function:
-    """--wafer, --dim, --shape, --value, --state, --capacity."""
-    return _stack(
-        function,
-        [
-            click.option(
-                "--wafer",
-                default="wse3",
-                show_default=True,
-                metavar="NAME|FILE",
-                help="A preset (see 'waferc wafers'), WIDTHxHEIGHT, or a TOML file.",
-            ),
-            click.option(
-                "--dim",
-                "dims",
-                multiple=True,
-                type=Pair("NAME=N", int),
-                help="Bind a symbolic dimension; may be repeated.",
-            ),
-            click.option(
-                "--shape",
-                "shapes",
-                multiple=True,
-                type=Pair("INPUT=1,3,...", _shape),
-                help="Give an input's whole shape; may be repeated.",
-            ),
-            click.option(
-                "--value",
-                "values",
-                multiple=True,
-                type=Pair("INPUT=JSON|FILE.npy", _value, first=True),
-                help="Make an input a constant, such as axes=[0,1]; may be repeated.",
-            ),
-            click.option(
-                "--state",
-                "states",
-                multiple=True,
-                type=Pair("PAST=PRESENT", str),
-                help="Keep output PRESENT on the wafer as input PAST of the next call; may be repeated.",
-            ),
-            click.option(
-                "--capacity",
-                type=click.IntRange(min=2),
-                metavar="N",
-                help="Positions of key-value caches, which stay on the wafer: states that grow, and "
-                "pairs named past_key_values.* and present.*.",
-            ),
-        ],
-    )
+# What each field of a `Request` is called on the command line: flags, and click's attributes of the option.
+ASKED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "wafer": (
+        ("--wafer",),
+        {
+            "show_default": True,
+            "metavar": "NAME|FILE",
+            "help": "A preset (see 'waferc wafers'), WIDTHxHEIGHT, or a TOML file.",
+        },
+    ),
+    "dims": (
+        ("--dim",),
+        {"type": Pair("NAME=N", int), "help": "Bind a symbolic dimension; may be repeated."},
+    ),
+    "shapes": (
+        ("--shape",),
+        {"type": Pair("INPUT=1,3,...", _shape), "help": "Give an input's whole shape; may be repeated."},
+    ),
+    "values": (
+        ("--value",),
+        {
+            "type": Pair("INPUT=JSON|FILE.npy", _value, first=True),
+            "help": "Make an input a constant, such as axes=[0,1]; may be repeated.",
+        },
+    ),
+    "states": (
+        ("--state",),
+        {
+            "multiple": True,
+            "type": Pair("PAST=PRESENT", str),
+            "help": "Keep output PRESENT on the wafer as input PAST of the next call; may be repeated.",
+        },
+    ),
+    "capacity": (
+        ("--capacity",),
+        {
+            "type": click.IntRange(min=2),
+            "metavar": "N",
+            "help": "Positions of key-value caches, which stay on the wafer: states that grow, and "
+            "pairs named past_key_values.* and present.*.",
+        },
+    ),
+    "simplify": (("--no-simplify",), {"help": "Plan the graph as imported."}),
+    "optimize": (
+        ("--optimize",),
+        {
+            "type": click.Choice(get_args(Objective)),
+            "show_default": True,
+            "help": "What the plan is to be best at.",
+        },
+    ),
+    "weights": (
+        ("--weights",),
+        {
+            "type": click.Choice(get_args(Weights)),
+            "show_default": True,
+            "help": "What constants of products and look-up tables are stored as; sums are f32.",
+        },
+    ),
+    "activations": (
+        ("--activations",),
+        {
+            "type": click.Choice(get_args(Activations)),
+            "help": "What is multiplied with bf16 weights: rounded to bf16 (their default), or f32.",
+        },
+    ),
+    "no_host": (("--no-host",), {"help": "Refuse a model with operators that run on the host."}),
+    "entries": (
+        ("--entry",),
+        {
+            "type": Entry(),
+            "help": "An entry of the program, with dimensions of its own; repeated: they share weights "
+            "and states.",
+        },
+    ),
+    "constraints": (("--constraints",), {"metavar": "FILE", "help": "A placement.json to follow."}),
+    "until": (
+        ("--compile-to",),
+        {
+            "type": click.Choice(get_args(Until)),
+            "show_default": True,
+            "help": "Stop after a phase: a graph is written as text, a plan without weights and kernels.",
+        },
+    ),
+    "no_weights": (
+        ("--no-weights",),
+        {"help": "Leave external data alone, there or not: plan its tensors by their shapes."},
+    ),
+}
+FOR_A_PLAN_ONLY = ("until", "no_weights")
+COMPILING = tuple(name for name in ASKED if name not in FOR_A_PLAN_ONLY)
+BINDING = ("wafer", "dims", "shapes", "values", "states", "capacity")
+DEFAULTS = Request()
 
 
-no_host = click.option("--no-host", is_flag=True, help="Refuse a model with operators that run on the host.")
+def asking(*names: str) -> Callable[[Function], Function]:
+    """Options for these fields of a `Request`, which the function gets as its argument `request`."""
+
+    def decorated(function: Function) -> Function:
+        def collected(*args: Any, **values: Any) -> Any:
+            request = Request(**{name: values.pop(name) for name in names})
+            return function(*args, request=request, **values)
+
+        return _stack(_as(function, collected), [_option(name) for name in names])
+
+    return decorated
 
 
-def compiling(function: Function) -> Function:
-    """The options of `compile`, handed to the function as one `Compiling`, first of its options."""
+def _option(name: str) -> Callable[[Function], Function]:
+    """An option with the field's default. It is a flag if that is a truth, and repeated if it maps names."""
+    flags, attributes = ASKED[name]
+    default = getattr(DEFAULTS, name)
+    if isinstance(default, bool):
+        # The flag says that it is not as by default.
+        attributes = {"is_flag": True, "callback": lambda _c, _p, on: on != default, **attributes}
+    elif isinstance(default, Mapping):
+        attributes = {
+            "multiple": True,
+            "callback": lambda _c, _p, pairs: unique(flags[0], pairs),
+            **attributes,
+        }
+    elif default != ():
+        attributes = {"default": default, **attributes}
+    return click.option(*flags, name, **attributes)
 
-    def collected(*args: Any, **values: Any) -> Any:
-        own = {f.name: values.pop(f.name) for f in fields(Compiling)}
-        return function(*args, options=Compiling(**own), **values)
 
-    return binding(
-        _stack(
-            _as(function, collected),
-            [
-                click.option(
-                    "-O",
-                    "level",
-                    type=click.Choice(["0", "1", "2"]),
-                    default="2",
-                    help="0: plan the graph as imported; 1 and 2 (the default): simplified first.",
-                ),
-                click.option(
-                    "--optimize",
-                    type=click.Choice(["latency", "throughput"]),
-                    default="latency",
-                    show_default=True,
-                    help="What the plan is to be best at.",
-                ),
-                click.option("--seed", type=int, default=0, show_default=True, help="Of the placement."),
-                click.option(
-                    "--weights",
-                    type=click.Choice(["f32", "f16", "bf16"]),
-                    default="f32",
-                    show_default=True,
-                    help="What constants of products and look-up tables are stored as; sums are f32.",
-                ),
-                click.option(
-                    "--activations",
-                    type=click.Choice(["f32", "bf16"]),
-                    help="What is multiplied with bf16 weights: rounded to bf16 (their default), or f32.",
-                ),
-                no_host,
-                click.option(
-                    "--entry",
-                    "entries",
-                    multiple=True,
-                    type=Entry(),
-                    help="An entry of the program, with dimensions of its own; repeated: they share weights "
-                    "and states.",
-                ),
-                click.option("--constraints", metavar="FILE", help="A placement.json to follow."),
-            ],
-        )
-    )
+def words_of(request: Request) -> list[str]:
+    """The flags that ask for what of `request` is no default. Of fields with one value."""
+    out: list[str] = []
+    for name, (flags, _) in ASKED.items():
+        value = getattr(request, name)
+        if value != getattr(DEFAULTS, name):
+            out += [flags[0]] if isinstance(value, bool) else [flags[0], f"{value}"]
+    return out
 
 
 def _as(function: Function, wrapper: Function) -> Function:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..errors import UsageError, VerificationFailed, quoted, shown
 from ..show.text import facts, plural, table
 from .console import Console
-from .options import Compiling, unique
+from .options import words_of
 
 if TYPE_CHECKING:
     from ...runtime.program import Program
     from ..compiled import Compiled
+    from ..request import Request
     from ..verify.call_inputs import Feeding
     from ..verify.compare import Rule
     from ..verify.per_node import Departure, Found
@@ -25,7 +26,7 @@ class PerNode:
     """How nodes are checked, from the command line. output: the model that shows the wrong one."""
 
     model: str
-    options: Compiling
+    request: Request
     feeding: Feeding
     threads: int | None
     guard: bool
@@ -39,24 +40,25 @@ class PerNode:
 
     def compiled(self, model: bytes, bytes_held: int) -> Compiled:
         """Some nodes with static shapes, for the smallest wafer that they fit on. Raises WafercError."""
+        from ..pipeline import compile_model
         from ..verify.small_wafers import on_smallest
 
-        alone = replace(self.options, dims=(), shapes=(), values=(), states=(), constraints=None)
-        silent = Console(verbosity=-1)
-        return on_smallest(lambda wafer: replace(alone, wafer=wafer).compile(model, silent), bytes_held)
+        return on_smallest(lambda wafer: compile_model(model, self.alone, wafer=wafer), bytes_held)
+
+    @property
+    def alone(self) -> Request:
+        """How a node is compiled: as the model, but that nothing of it is left open."""
+        return replace(self.request, dims={}, shapes={}, values={}, states=(), constraints=None)
 
     def command(self, wafer: str) -> str:
         """What shows the wrong node again."""
         from shlex import join
 
-        o, standard = self.options, type(self.rule)()
-        words = ["waferc", "verify", self.output, "--inputs", self.inputs, "--wafer", wafer]
+        standard = type(self.rule)()
+        words = ["waferc", "verify", self.output, "--inputs", self.inputs]
+        words += words_of(replace(self.alone, wafer=wafer))
         for flag, value, default in (
             ("--golden", self.golden, "onnxruntime"),
-            ("-O", o.level, "2"),
-            ("--weights", o.weights, "f32"),
-            ("--activations", o.activations, None),
-            ("--optimize", o.optimize, "latency"),
             ("--rtol", self.rule.rtol, standard.rtol),
             ("--atol", self.rule.atol, standard.atol),
         ):
@@ -71,15 +73,15 @@ def check_per_node(console: Console, how: PerNode) -> Found:
     from ..verify.golden import exposed, golden
     from ..verify.per_node import check_nodes, inputs_of
 
-    o = how.options
-    if o.capacity is not None or o.entries:
+    asked = how.request
+    if asked.capacity is not None or asked.entries:
         raise UsageError("--per-node: leave --capacity and --entry out, and bind dimensions with --dim")
     if not how.output.endswith(".onnx"):
         raise UsageError(f"-o {quoted(how.output)}: the model that shows the wrong node is an .onnx file")
     need_folder(how.output)
-    given = Binding(unique("--dim", o.dims), unique("--shape", o.shapes), unique("--value", o.values))
+    given = Binding(asked.dims, asked.shapes, asked.values)
     inputs = inputs_of(how.model, given)
-    pasts = {past for past, _ in o.states}
+    pasts = {past for past, _ in asked.states}
     feeds = how.feeding.calls(inputs.ports, pasts, given.values)
     console.progress("golden", 0)
     reference = golden(how.golden, exposed(how.model), how.threads)
@@ -89,7 +91,9 @@ def check_per_node(console: Console, how: PerNode) -> Found:
         # Of one thread, if nobody wants more: a single node is done before a second one is awake.
         return how.compiled(node, bytes_held).prepared(how.threads or 1, how.guard)
 
-    found = check_nodes(how.model, reference, inputs, feeds, o.states, how.rule, build, console.progress)
+    found = check_nodes(
+        how.model, reference, inputs, feeds, tuple(asked.states), how.rule, build, console.progress
+    )
     _say(console, found)
     return found
 

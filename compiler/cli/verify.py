@@ -10,11 +10,12 @@ from ..errors import ArtifactError, UsageError, VerificationFailed, quoted, show
 from ..show.text import plural, table
 from .command import Verb
 from .console import Console
-from .options import Compiling, compiling, feeding, threads
+from .options import COMPILING, asking, feeding, threads
 from .per_node import FIRST_WRONG, PerNode, blame, check_per_node, plain_nodes, say_rule
 
 if TYPE_CHECKING:
     from ...runtime.program import Program
+    from ..request import Request
     from ..verify.call_inputs import Feeding
     from ..verify.compare import Comparison
 
@@ -24,7 +25,7 @@ TOLERANCE = click.FloatRange(min=0)
 @click.command(cls=Verb)
 @click.argument("model")
 @click.option("--program", "program_path", metavar="P.wafer", help="Verify this program of MODEL.")
-@compiling
+@asking(*COMPILING)
 @feeding
 @threads
 @click.option("--guard", is_flag=True, help="Check every load and store, too.")
@@ -62,7 +63,7 @@ def verify(
     console: Console,
     model: str,
     program_path: str | None,
-    options: Compiling,
+    request: Request,
     feeding: Feeding,
     threads: int | None,
     guard: bool,
@@ -97,11 +98,11 @@ def verify(
         feeding = replace(feeding, seed=0)
     result: dict[str, Any] = {"model": model, "golden": golden_name, "rule": str(rule)}
     result |= {"rtol": rtol, "atol": atol}
-    how = PerNode(model, options, feeding, threads, guard, golden_name, rule, output or FIRST_WRONG)
+    how = PerNode(model, request, feeding, threads, guard, golden_name, rule, output or FIRST_WRONG)
     nodes = check_per_node(console, how) if per_node else None
     if nodes is not None and nodes.alone:
         blame(console, how, nodes, result)
-    loaded = _program(console, model, program_path, options, threads, guard)
+    loaded = _program(console, model, program_path, request, threads, guard)
     reference = golden(golden_name, model, threads)
     feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs, loaded.values, loaded.others)
     found = compare(loaded, reference, feeds, rule, threads, console.progress)
@@ -131,13 +132,15 @@ def _program(
     console: Console,
     model: str,
     program_path: str | None,
-    options: Compiling,
+    request: Request,
     threads: int | None,
     guard: bool,
 ) -> Program:
     """The given program, which must be of this model, or one compiled now."""
     if program_path is None:
-        return options.compile(model, console).prepared(threads, guard)
+        from ..pipeline import compile_model
+
+        return compile_model(model, request, report=console.progress).prepared(threads, guard)
     from ..frontend.load import digest
     from .saved import Saved
 

@@ -21,16 +21,6 @@ from .rewriter import Rewriter
 KINDS: dict[str, DType] = {"f16": F16, "bf16": BF16}
 
 
-def rounded_activations(weights: str, activations: str | None) -> str:
-    """What products with `weights` read their other operand as: "f32" or "bf16", as asked for or by default.
-
-    Raises UsageError for bf16 with other weights.
-    """
-    if activations == "bf16" and weights != "bf16":
-        raise UsageError(f"--activations bf16 needs --weights bf16, not {weights}")
-    return activations or ("bf16" if weights == "bf16" else "f32")
-
-
 def narrow_weights(graph: Graph, kind: str, activations: str) -> Graph:
     """The graph with its f32 weights stored as `kind`; sums and results stay f32.
 

@@ -23,7 +23,7 @@ def summary(plan: Plan, f: Figures) -> list[tuple[str, str]]:
     return [
         ("model", shown(plan.graph.name)),
         ("wafer", f"{shown(wafer.name)}: {wafer.width} x {wafer.height} cores{_dead(wafer)}"),
-        ("plan", f"best {plan.objective} found, seed {plan.seed}"),
+        ("plan", f"best {plan.objective} found"),
         ("cores used", f"{f.cores_used:,} of {wafer.cores:,} in {plural(f.regions, 'region')}"),
         ("tasks per call", f"{f.tasks:,} in {plural(f.wavefronts, 'wavefront')}"),
         ("cycles per call", f"{f.cycles:,.0f} = {f.microseconds:,.2f} us at {clock(wafer)}"),

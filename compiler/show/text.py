@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 NARROW = 12  # characters below which a text that goes on in the next line is not narrowed
+LEAST = 6  # characters below which no text is
 
 
 def plural(n: int, noun: str) -> str:
@@ -24,34 +27,53 @@ def table(
     """
     cells = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in rows]
     number = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(titles))]
-    widths = [max([len(t), *(len(row[i]) for row in cells)]) for i, t in enumerate(titles)]
-    texts = [i for i in range(len(widths)) if not number[i]]
-    while sum(widths) + 2 * (len(widths) - 1) > width and texts:
-        folded = [i for i in texts if titles[i] in wrap and widths[i] > NARROW]
-        widest = max(folded or texts, key=lambda i: widths[i])
-        if widths[widest] <= 6:
+    folds = [title in wrap for title in titles]
+    widest = [max([len(t), *(len(row[i]) for row in cells)]) for i, t in enumerate(titles)]
+    columns = [
+        Column(size, right, fold)
+        for size, right, fold in zip(_narrowed(widest, number, folds, width), number, folds, strict=True)
+    ]
+    return [line for row in (list(titles), *cells) for line in _lines(row, columns)]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Of a table. right: texts are moved there. folds: a long one goes on in the next line."""
+
+    width: int
+    right: bool
+    folds: bool
+
+    def parts(self, text: str) -> list[str]:
+        """The text in lines that fit."""
+        if self.folds:
+            return textwrap.wrap(text, self.width) or [""]
+        return [text if len(text) <= self.width else text[: self.width - 2] + ".."]
+
+    def filled(self, text: str) -> str:
+        return text.rjust(self.width) if self.right else text.ljust(self.width)
+
+
+def _narrowed(widths: Sequence[int], number: Sequence[bool], folds: Sequence[bool], width: int) -> list[int]:
+    """Widths of columns, the widest texts narrowed until all fit into `width`, if they can."""
+    out = list(widths)
+    texts = [i for i in range(len(out)) if not number[i]]
+    while sum(out) + 2 * (len(out) - 1) > width and texts:
+        folded = [i for i in texts if folds[i] and out[i] > NARROW]
+        widest = max(folded or texts, key=lambda i: out[i])
+        if out[widest] <= LEAST:
             break
-        widths[widest] -= 1
+        out[widest] -= 1
+    return out
 
-    def lines(row: Sequence[str]) -> list[str]:
-        parts = [
-            textwrap.wrap(text, size) or [""]
-            if title in wrap
-            else [text if len(text) <= size else text[: size - 2] + ".."]
-            for title, text, size in zip(titles, row, widths, strict=True)
-        ]
-        out: list[str] = []
-        for i in range(max(map(len, parts))):
-            line = [
-                (p[i] if i < len(p) else "").rjust(size)
-                if right
-                else (p[i] if i < len(p) else "").ljust(size)
-                for p, size, right in zip(parts, widths, number, strict=True)
-            ]
-            out.append("  ".join(line).rstrip())
-        return out
 
-    return [line for row in (list(titles), *cells) for line in lines(row)]
+def _lines(row: Sequence[str], columns: Sequence[Column]) -> list[str]:
+    """One row of a table."""
+    parts = [column.parts(text) for column, text in zip(columns, row, strict=True)]
+    return [
+        "  ".join(c.filled(p) for c, p in zip(columns, line, strict=True)).rstrip()
+        for line in zip_longest(*parts, fillvalue="")
+    ]
 
 
 def facts(pairs: Sequence[tuple[str, str]], width: int = 80) -> list[str]:

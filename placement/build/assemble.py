@@ -33,7 +33,6 @@ def assemble(
     region_of: Mapping[int, int],
     choose: Chooser,
     objective: str,
-    seed: int,
     others: Sequence[Graph] = (),
     beside: Plan | None = None,
 ) -> Plan:
@@ -83,10 +82,10 @@ def assemble(
             lay_input(a, t, 0, "state" if t in pasts else "input")
     for past, present in graph.update_order():
         update(a, past, present)
-    return _finish(a, objective, seed, others, beside)
+    return _finish(a, objective, others, beside)
 
 
-def _finish(a: Assembly, objective: str, seed: int, others: Sequence[Graph], beside: Plan | None) -> Plan:
+def _finish(a: Assembly, objective: str, others: Sequence[Graph], beside: Plan | None) -> Plan:
     """Positions, lifetimes, addresses."""
     ordered = order(a)
     position = {n: p for p, n in enumerate(ordered)}
@@ -127,7 +126,6 @@ def _finish(a: Assembly, objective: str, seed: int, others: Sequence[Graph], bes
         tensors=a.tensors,
         wafer=a.wafer,
         objective=objective,
-        seed=seed,
         regions=a.regions,
         steps=steps,
         buffers=allocate(buffers, code, a.wafer.sram_bytes, alone),

@@ -47,7 +47,6 @@ def write(plan: Plan) -> dict[str, Any]:
         "schema": SCHEMA,
         "wafer": plan.wafer.name,
         "optimize": plan.objective,
-        "seed": plan.seed,
         "regions": [
             {"name": r.name, "x": r.x, "y": r.y, "columns": r.columns, "rows": r.rows} for r in plan.regions
         ],
@@ -128,7 +127,6 @@ def read(
         region_of,
         choice,
         str(data.get("optimize", "latency")),
-        int(data.get("seed", 0)),
         others,
         beside,
     )

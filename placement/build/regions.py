@@ -1,6 +1,6 @@
 """Regions: which rectangle of the wafer each group of ops gets.
 
-A placer is a function (wafer, sizes, seed) -> regions or None; `strips` is the default.
+A placer is a function (wafer, sizes) -> regions or None; `strips` is the default.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..plan.layout import Region
 SPARE_EVERY = 16  # with dead cores, one column in 16 is kept to stand in for them
 
 Size = tuple[str, int, int]  # name, columns, rows (logical)
-Placer = Callable[[Wafer, Sequence[Size], int], "tuple[Region, ...] | None"]
+Placer = Callable[[Wafer, Sequence[Size]], "tuple[Region, ...] | None"]
 
 
 def physical_width(wafer: Wafer, columns: int) -> int:
@@ -63,10 +63,10 @@ def make_region(wafer: Wafer, name: str, x: int, y: int, columns: int, rows: int
     return Region(name, x, y, width, rows, core)
 
 
-def strips(wafer: Wafer, sizes: Sequence[Size], seed: int) -> tuple[Region, ...] | None:
+def strips(wafer: Wafer, sizes: Sequence[Size]) -> tuple[Region, ...] | None:
     """Regions in dataflow order on strips of the wafer, in serpentine order.
 
-    None when they do not fit. Deterministic; `seed` is unused.
+    None when they do not fit.
     """
     strip: list[tuple[str, int, int]] = []
     strips_: list[list[tuple[str, int, int]]] = []

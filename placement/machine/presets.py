@@ -11,12 +11,23 @@ from typing import Any
 
 from .wafer import Wafer, WaferError
 
-PRESETS = ("wse2", "wse3", "8x8", "16x16", "32x32", "64x64", "128x128")
+FOLDER = Path(__file__).parent / "presets"
+SQUARES = ("8x8", "16x16", "32x32", "64x64", "128x128")
+
+
+def described() -> tuple[str, ...]:
+    """The presets that have constants of their own: each is a TOML file."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+def presets() -> tuple[str, ...]:
+    """The names of all presets: those with constants of their own, and squares of some sizes."""
+    return *described(), *SQUARES
 
 
 @cache
 def preset(name: str) -> Wafer:
-    """The wafer called `name`: wse2, wse3, or WIDTHxHEIGHT with wse3's constants.
+    """The wafer called `name`: one that is described, or WIDTHxHEIGHT with wse3's constants.
 
     Raises WaferError for any other name.
     """
@@ -25,12 +36,11 @@ def preset(name: str) -> Wafer:
         wafer = replace(wafer, fabric_width=wafer.width, fabric_height=wafer.height)
         wafer.check()
         return wafer
-    path = Path(__file__).parent / "presets" / f"{name}.toml"
-    if name not in PRESETS or not path.exists():
+    if name not in described():
         raise WaferError(
-            f"no wafer called {name!r}; try {', '.join(PRESETS)}, any WIDTHxHEIGHT, or a TOML file"
+            f"no wafer called {name!r}; try {', '.join(presets())}, any WIDTHxHEIGHT, or a TOML file"
         )
-    return parse(path.read_text("utf-8"), name)
+    return parse((FOLDER / f"{name}.toml").read_text("utf-8"), name)
 
 
 def parse(text: str, where: str) -> Wafer:
@@ -75,6 +85,6 @@ def _tuple(value: Any) -> Any:
 def load(name: str) -> Wafer:
     """A preset by name, or a wafer from the TOML file at that path."""
     path = Path(name)
-    if name not in PRESETS and path.suffix == ".toml":
+    if name not in presets() and path.suffix == ".toml":
         return parse(path.read_text("utf-8"), str(path))
     return preset(name)

@@ -162,7 +162,6 @@ class Plan:
     tensors: Mapping[str, Tensor]  # the graph's, and partial results
     wafer: Wafer
     objective: str
-    seed: int
     regions: tuple[Region, ...]
     steps: tuple[Step, ...]
     buffers: tuple[Buffer, ...]

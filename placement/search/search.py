@@ -42,12 +42,11 @@ class Search:
         wafer: Wafer,
         groups: Sequence[Group],
         objective: str,
-        seed: int,
         placer: str,
         others: Sequence[Graph],
     ) -> None:
         self.graph, self.wafer, self.groups, self.others = graph, wafer, groups, others
-        self.objective, self.seed, self.placer = objective, seed, placer
+        self.objective, self.placer = objective, placer
         self.ahead = [ahead_of(graph, i) for i in range(len(graph.nodes))]
         self.best: Plan | None = None
         self.timing: Timing | None = None  # of the best
@@ -92,7 +91,7 @@ class Search:
         Optimized for throughput, these are the cycles between calls that follow one another.
         """
         graph, wafer = self.graph, self.wafer
-        regions = _regions(wafer, a, self.placer, self.seed)
+        regions = _regions(wafer, a, self.placer)
         if regions is None:
             return float("inf")
         region_of = dict(enumerate(a.region_of))
@@ -113,9 +112,7 @@ class Search:
             op = graph.nodes[i].op
             return estimator.choice(op, sources, region, columns, rows, given[i], True, ahead, next_limits)
 
-        built = assemble(
-            graph, wafer, regions, region_of, choose_split, self.objective, self.seed, self.others
-        )
+        built = assemble(graph, wafer, regions, region_of, choose_split, self.objective, self.others)
         self.excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
         if self.others:
             kept = max((b.address + b.bytes for b in built.buffers if b.stays), default=0)
@@ -135,9 +132,9 @@ class Search:
         return cycles
 
 
-def _regions(wafer: Wafer, a: Assignment, placer: str, seed: int) -> tuple[Region, ...] | None:
+def _regions(wafer: Wafer, a: Assignment, placer: str) -> tuple[Region, ...] | None:
     if len(a.sizes) == 1:
         name, columns, rows = a.sizes[0]
         region = make_region(wafer, name, 0, 0, columns, rows)
         return None if region is None else (region,)
-    return PLACERS[placer](wafer, a.sizes, seed)
+    return PLACERS[placer](wafer, a.sizes)

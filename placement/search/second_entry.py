@@ -126,9 +126,7 @@ def plan_beside(graph: Graph, first: Plan) -> Plan:
 
     try:
         region_of = as_first.regions()
-        built = assemble(
-            graph, wafer, first.regions, region_of, choose_split, first.objective, first.seed, beside=first
-        )
+        built = assemble(graph, wafer, first.regions, region_of, choose_split, first.objective, beside=first)
     except Unlike as e:
         raise DoesNotFit(f"entries cannot share weights: {e}; compile them apart") from None
     if int(built.sram().max(initial=0)) > wafer.sram_bytes:
