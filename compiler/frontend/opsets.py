@@ -6,20 +6,23 @@ import onnx
 from onnx import helper, version_converter
 
 from ...ir.graph import REGISTRY
-from ..errors import (
-    UnsupportedModel,
-    shown,
-)
+from ..errors import UnsupportedModel, shown
 
 OLDEST_DIRECT_OPSET = 7  # opset 6 differs in how operands broadcast: onnx's converter rewrites it
 
 
-def opsets_of(proto: onnx.ModelProto) -> dict[str, int]:
+def domain_of(name: str) -> str:
+    """A domain as rules, schemas and opsets are found by: the standard's has two names."""
+    return "" if name == "ai.onnx" else name
+
+
+def opsets_of(proto: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
     return {domain_of(o.domain): o.version for o in proto.opset_import}
 
 
-def domain_of(name: str) -> str:
-    return "" if name == "ai.onnx" else name
+def functions_of(proto: onnx.ModelProto) -> dict[tuple[str, str], onnx.FunctionProto]:
+    """A model's own functions, by domain and name."""
+    return {(domain_of(f.domain), f.name): f for f in proto.functions}
 
 
 def count_operators(proto: onnx.ModelProto) -> dict[tuple[str, str], int]:

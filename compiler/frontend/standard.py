@@ -8,9 +8,11 @@ from typing import Any, cast
 
 import onnx
 
-from ..errors import quoted
+from ..errors import DoesNotFit, UnsupportedModel, quoted
+from .opsets import domain_of, functions_of, opsets_of
 
 OLDEST_OPSET = 6
+MOST_NODES = 1_000_000  # with functions expanded
 DEPTH_LIMIT = 64  # functions within functions: a body that calls itself would never end
 
 
@@ -31,25 +33,40 @@ def _domains() -> frozenset[str]:
     return frozenset(str(s.domain) for s in schemas)
 
 
-def raised(proto: onnx.ModelProto) -> onnx.ModelProto | None:
+def in_known_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in an opset that we know. Raises UnsupportedModel, DoesNotFit for one of too many nodes."""
+    version = opsets_of(proto).get("")
+    newest = onnx.defs.onnx_opset_version()
+    if version is not None and version < OLDEST_OPSET:
+        proto = _raised(proto) or proto
+        version = opsets_of(proto)[""]
+    if version is not None and not OLDEST_OPSET <= version <= newest:
+        raise UnsupportedModel(f"opset {version}: waferc takes opsets {OLDEST_OPSET} to {newest}")
+    if (nodes := _written_out(proto)) > MOST_NODES:
+        count = f"{nodes:,}" if nodes < 10**12 else "more than 10^12"
+        raise DoesNotFit(f"the model's functions stand for {count} nodes; at most {MOST_NODES:,}")
+    return proto
+
+
+def _raised(proto: onnx.ModelProto) -> onnx.ModelProto | None:
     """A model of an opset before the oldest one that we take, in that one; None if an operator differs."""
-    (have,) = (o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    have = opsets_of(proto)[""]
     for node in _nodes(proto.graph):
-        if node.domain in ("", "ai.onnx"):
+        if not domain_of(node.domain):
             old, new = (_schema(node.op_type, "", opset) for opset in (have, OLDEST_OPSET))
             if old is None or new is None or old.since_version != new.since_version:
                 return None
     out = onnx.ModelProto()
     out.CopyFrom(proto)
     for o in out.opset_import:
-        if o.domain in ("", "ai.onnx"):
+        if not domain_of(o.domain):
             o.version = OLDEST_OPSET
     return out
 
 
-def written_out(proto: onnx.ModelProto) -> int:
+def _written_out(proto: onnx.ModelProto) -> int:
     """How many nodes a model has once its own functions are expanded, found without expanding them."""
-    functions = {(f.domain, f.name): f for f in proto.functions}
+    functions = functions_of(proto)
 
     @cache
     def of_function(key: tuple[str, str], depth: int) -> int:
@@ -58,7 +75,7 @@ def written_out(proto: onnx.ModelProto) -> int:
     def total(nodes: Sequence[onnx.NodeProto], depth: int) -> int:
         out = 0
         for node in nodes:
-            key = node.domain, node.op_type
+            key = domain_of(node.domain), node.op_type
             out += of_function(key, depth + 1) if key in functions else 1
             out += sum(total(list(a.g.node), depth) for a in node.attribute if a.HasField("g"))
         return out
