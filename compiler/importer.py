@@ -25,11 +25,10 @@ from .frontend import cache_names
 from .frontend.graph_ends import graph_of
 from .frontend.inputs import Binding
 from .frontend.load import check_model, load_model
-from .frontend.opsets import converted, domain_of, functions_of, opsets_of
+from .frontend.opsets import converted, in_known_opset
 from .frontend.refusals import judge_refusals, merged
-from .frontend.standard import in_known_opset, why_unknown
 from .frontend.walk import walk_model
-from .host.operators import place
+from .host.operators import unknown_operators
 from .host.partition import OnHost, staged_model
 from .host.so_far import StagesSoFar
 from .passes import caches
@@ -125,7 +124,7 @@ def accept(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) ->
     Raises InputOutput, InvalidInput, UnsupportedModel, DoesNotFit.
     """
     proto = in_known_opset(load_model(model, weights))
-    unknown = _unknown_operators(proto)
+    unknown = unknown_operators(proto)
     if not unknown:
         check_model(proto)
     try:
@@ -133,20 +132,6 @@ def accept(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) ->
     except UnsupportedModel:
         judge_refusals(unknown, "unsupported")
         raise
-
-
-def _unknown_operators(proto: onnx.ModelProto) -> list[Refusal]:
-    """Operators of the top level that have no rule, no body and no schema that could give one."""
-    opsets, own = opsets_of(proto), functions_of(proto)
-    found: dict[tuple[str, str], list[str]] = {}
-    for node in proto.graph.node:
-        key = (domain_of(node.domain), node.op_type)
-        if key not in own and place(node.op_type, key[0], opsets.get(key[0], 1)) == "unsupported":
-            found.setdefault(key, []).append(node.name or (node.output[0] if node.output else ""))
-    return [
-        Refusal(op_type, domain, len(nodes), why_unknown(op_type, domain, opsets.get(domain, 1)), nodes[0])
-        for (domain, op_type), nodes in found.items()
-    ]
 
 
 # -- from there to graphs ---------------------------------------------------------------

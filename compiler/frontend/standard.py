@@ -8,11 +8,9 @@ from typing import Any, cast
 
 import onnx
 
-from ..errors import DoesNotFit, UnsupportedModel, quoted
-from .opsets import domain_of, functions_of, opsets_of
+from ..errors import quoted
 
 OLDEST_OPSET = 6
-MOST_NODES = 1_000_000  # with functions expanded
 DEPTH_LIMIT = 64  # functions within functions: a body that calls itself would never end
 
 
@@ -33,63 +31,7 @@ def _domains() -> frozenset[str]:
     return frozenset(str(s.domain) for s in schemas)
 
 
-def in_known_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in an opset that we know. Raises UnsupportedModel, DoesNotFit for one of too many nodes."""
-    version = opsets_of(proto).get("")
-    newest = onnx.defs.onnx_opset_version()
-    if version is not None and version < OLDEST_OPSET:
-        proto = _raised(proto) or proto
-        version = opsets_of(proto)[""]
-    if version is not None and not OLDEST_OPSET <= version <= newest:
-        raise UnsupportedModel(f"opset {version}: waferc takes opsets {OLDEST_OPSET} to {newest}")
-    if (nodes := _written_out(proto)) > MOST_NODES:
-        count = f"{nodes:,}" if nodes < 10**12 else "more than 10^12"
-        raise DoesNotFit(f"the model's functions stand for {count} nodes; at most {MOST_NODES:,}")
-    return proto
-
-
-def _raised(proto: onnx.ModelProto) -> onnx.ModelProto | None:
-    """A model of an opset before the oldest one that we take, in that one; None if an operator differs."""
-    have = opsets_of(proto)[""]
-    for node in _nodes(proto.graph):
-        if not domain_of(node.domain):
-            old, new = (_schema(node.op_type, "", opset) for opset in (have, OLDEST_OPSET))
-            if old is None or new is None or old.since_version != new.since_version:
-                return None
-    out = onnx.ModelProto()
-    out.CopyFrom(proto)
-    for o in out.opset_import:
-        if not domain_of(o.domain):
-            o.version = OLDEST_OPSET
-    return out
-
-
-def _written_out(proto: onnx.ModelProto) -> int:
-    """How many nodes a model has once its own functions are expanded, found without expanding them."""
-    functions = functions_of(proto)
-
-    @cache
-    def of_function(key: tuple[str, str], depth: int) -> int:
-        return 1 if depth > DEPTH_LIMIT else total(list(functions[key].node), depth)
-
-    def total(nodes: Sequence[onnx.NodeProto], depth: int) -> int:
-        out = 0
-        for node in nodes:
-            key = domain_of(node.domain), node.op_type
-            out += of_function(key, depth + 1) if key in functions else 1
-            out += sum(total(list(a.g.node), depth) for a in node.attribute if a.HasField("g"))
-        return out
-
-    return total(list(proto.graph.node), 0) if functions else len(proto.graph.node)
-
-
-def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """A graph's nodes, and those of its bodies."""
-    inner = (n for node in graph.node for a in node.attribute if a.HasField("g") for n in _nodes(a.g))
-    return [*graph.node, *inner]
-
-
-def _schema(op_type: str, domain: str, opset: int) -> Any:
+def schema_of(op_type: str, domain: str, opset: int) -> Any:
     """The operator's schema, whose members onnx's stubs do not list; None without one."""
     try:
         return cast(Any, onnx.defs.get_schema(op_type, opset, domain))
@@ -98,7 +40,7 @@ def _schema(op_type: str, domain: str, opset: int) -> Any:
 
 
 def has_body(op_type: str, domain: str, opset: int) -> bool:
-    schema = _schema(op_type, domain, opset)
+    schema = schema_of(op_type, domain, opset)
     return schema is not None and bool(schema.has_function or schema.has_context_dependent_function)
 
 
@@ -109,7 +51,7 @@ def body_of(
 
     It has the operator's default attributes, to which it may refer like to given ones.
     """
-    schema = _schema(node.op_type, domain, opset)
+    schema = schema_of(node.op_type, domain, opset)
     if schema is None:
         return None
     content: Any = None

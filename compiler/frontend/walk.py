@@ -22,7 +22,7 @@ from . import unroll
 from .inputs import Binding, add_inputs
 from .load import attribute_value
 from .node import ModelNode, name_of
-from .opsets import functions_of, opsets_of
+from .opsets import Vocabulary, vocabulary_of
 from .order import not_made
 from .refusals import Unfinished, refusal_of
 from .scope import Key, Scope
@@ -71,8 +71,7 @@ class Walk:
     of these has added.
     """
 
-    opsets: Mapping[str, int]
-    functions: Mapping[tuple[str, str], onnx.FunctionProto]
+    vocabulary: Vocabulary
     elsewhere: Elsewhere | None = None
     refusals: list[Refusal] = field(default_factory=list[Refusal])
     folded: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
@@ -120,19 +119,18 @@ class Walk:
     def _ready(self, scope: Scope, node: ModelNode, among: Sequence[onnx.NodeProto]) -> bool:
         """Whether all that the node reads is known; False behind a refused one."""
         if any(t in scope.lost for t in node.reads):
-            if self.elsewhere and not self._may_run(node, self.elsewhere):
-                # all that nothing runs is named at once
-                opset = self.opsets.get(node.domain, 1)
-                self.refusals.append(node.refusal(why_unknown(node.op_type, node.domain, opset)))
+            kind = node.op_type, node.domain, self.vocabulary.opset(node.domain)
+            own = node.key in self.vocabulary.functions
+            if self.elsewhere and not own and not self.elsewhere.runs(*kind):
+                self.refusals.append(
+                    node.refusal(why_unknown(*kind))
+                )  # all that nothing runs is named at once
             return False
         missing = next((t for t in node.reads if not scope.knows(t)), None)
+        # with refusals, and nowhere to go, the model is refused whatever else is wrong with it
         if missing is not None and (self.elsewhere or not self.refusals):
             raise not_made(node, missing, among)
         return missing is None
-
-    def _may_run(self, node: ModelNode, elsewhere: Elsewhere) -> bool:
-        opset = self.opsets.get(node.domain, 1)
-        return node.key in self.functions or elsewhere.runs(node.op_type, node.domain, opset)
 
     def _added(self, scope: Scope, node: ModelNode) -> Refusal | None:
         """Adds a node to the graph, all of it or nothing; its refusal then."""
@@ -160,18 +158,18 @@ class Walk:
         """The tensors that the node's outputs are."""
         if node.key == ("", "If"):
             if (condition := scope.value(node.proto.input[0])) is not None:
-                _holds(condition)  # it has no values
+                _holds(condition)  # raises ValuesNeeded: it is absent
             raise Unsupported("the condition depends on data")
         inputs = [scope.names[t] for t in node.proto.input]
         if node.key == ("", "Loop"):
             return unroll.loop(scope.graph, node.proto, inputs, partial(self._written_out, scope))
         if node.key == ("", "Scan"):
             run = partial(self._written_out, scope)
-            return unroll.scan(scope.graph, node.proto, inputs, run, self.opsets.get("", 1))
-        if node.key in self.functions:
-            return self._called(scope, node, self.functions[node.key])
+            return unroll.scan(scope.graph, node.proto, inputs, run, self.vocabulary.opset(node.domain))
+        if node.key in self.vocabulary.functions:
+            return self._called(scope, node, self.vocabulary.functions[node.key])
         registered = REGISTRY.get(node.key)
-        opset = self.opsets.get(node.domain, 1)
+        opset = self.vocabulary.opset(node.domain)
         if registered is None or registered.since > opset:
             return self._called(scope, node, _standard_function(scope, node, opset))
         spec = Spec(
@@ -224,8 +222,7 @@ class Walk:
         inner = scope.of_function(dict(zip(function.input, arguments, strict=True)))
         walk = replace(
             self._alone().body(),
-            # The standard's preview functions do not say which opset of its main domain they use.
-            opsets={**self.opsets, **opsets_of(function)},
+            vocabulary=self.vocabulary.inside(function),
             depth=self.depth + 1,
             first=self.first if self.depth else len(scope.graph.nodes),
         )
@@ -320,7 +317,7 @@ def walk_model(
     held elsewhere.
     """
     refusals = elsewhere.refusals if elsewhere else []
-    walk = Walk(opsets_of(proto), functions_of(proto), elsewhere, refusals)
+    walk = Walk(vocabulary_of(proto), elsewhere, refusals)
     scope, graph = Scope(), proto.graph
     scope.add_initializers(graph, stored)
     inputs = add_inputs(scope, graph, given, held=elsewhere is not None)

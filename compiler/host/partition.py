@@ -23,7 +23,7 @@ from ..frontend.node import ModelNode
 from ..frontend.scope import Key, Scope
 from ..frontend.walk import Walk, WalkedModel
 from .control import Surroundings, step_of
-from .operators import place
+from .operators import where_it_runs
 from .so_far import StagesSoFar
 
 
@@ -47,13 +47,13 @@ class OnHost:
         return self.stages.key(scope, name)
 
     def runs(self, op_type: str, domain: str, opset: int) -> bool:
-        return place(op_type, domain, opset) != "unsupported"
+        return where_it_runs(op_type, domain, opset) != "unsupported"
 
     def _decided(self, walk: Walk, scope: Scope, node: ModelNode, reason: str) -> bool:
         """Makes the host decide what the node's bodies do; False where the node must run there as one."""
         mark, refused = self.stages.mark(), len(self.stages.refusals)
         self.stages.hosts.append(node.refusal(f"{reason}: only the decision is the host's"))
-        step = step_of(Surroundings(self.stages, scope, walk.body().nodes), node, walk.opsets.get("", 1))
+        step = step_of(Surroundings(self.stages, scope, walk.body().nodes), node, walk.vocabulary.opset(""))
         if step is None:
             self.stages.back_to(mark)
             return False
