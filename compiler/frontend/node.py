@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,9 +15,13 @@ from .opsets import domain_of
 
 @dataclass(frozen=True)
 class ModelNode:
-    """A node, and what sources and errors call it: one in a function's body has the name of the call."""
+    """A node at its position among its graph's, and what sources and errors call it.
+
+    One in a function's body has the name of the call.
+    """
 
     proto: onnx.NodeProto
+    position: int
     name: str
 
     @property
@@ -45,6 +50,7 @@ class ModelNode:
         return Refusal(self.op_type, self.domain, 1, reason, self.name, unbound)
 
 
-def name_of(node: onnx.NodeProto, position: int) -> str:
-    """A node's name; one without is called after its operator and its place among its graph's nodes."""
-    return node.name or f"{node.op_type}_{position}"
+def nodes_of(protos: Iterable[onnx.NodeProto]) -> Iterator[ModelNode]:
+    """A graph's nodes; one without a name is called after its operator and its position."""
+    for i, proto in enumerate(protos):
+        yield ModelNode(proto, i, proto.name or f"{proto.op_type}_{i}")

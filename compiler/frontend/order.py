@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from ..errors import InvalidInput, quoted
-from .node import ModelNode, name_of
+from .node import ModelNode, nodes_of
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -17,55 +17,51 @@ MOST_NAMED = 8  # nodes of a cycle
 
 
 def not_made(node: ModelNode, value: str, among: Sequence[onnx.NodeProto]) -> InvalidInput:
-    """The error of a node that reads a value which nothing before it makes.
-
-    among: the nodes of its graph. Whether one of them makes the value later, and whether it waits for the
-    node itself, or is in another cycle.
-    """
-    return InvalidInput(f"{node.where}: input {quoted(value)} {_why(node.proto, value, among)}")
+    """The error of a node that reads a value which nothing before it makes. among: its graph's nodes."""
+    return InvalidInput(f"{node.where}: input {quoted(value)} {_why(node, value, among)}")
 
 
 def judge_order(graph: onnx.GraphProto) -> None:
     """Raises InvalidInput for the first node with an input that nothing before it makes."""
     known = {v.name for v in (*graph.input, *graph.initializer)} | {""}
     known |= {t.values.name for t in graph.sparse_initializer}
-    for i, proto in enumerate(graph.node):
-        node = ModelNode(proto, name_of(proto, i))
+    for node in nodes_of(graph.node):
         for value in node.reads:
             if value not in known:
                 raise not_made(node, value, graph.node)
-        known |= {*proto.output}
+        known |= {*node.proto.output}
 
 
-def _why(node: onnx.NodeProto, value: str, among: Sequence[onnx.NodeProto]) -> str:
-    bodies = [a.g.node for a in node.attribute if a.HasField("g")]
-    # what a body makes, but too late, seems to come from outside
-    nodes = next((body for body in bodies if any(value in n.output for n in body)), among)
-    maker = next((i for i, n in enumerate(nodes) if value in n.output), None)
+def _why(node: ModelNode, value: str, among: Sequence[onnx.NodeProto]) -> str:
+    for a in node.proto.attribute:  # what a body makes, but too late, seems to come from outside
+        if a.HasField("g") and any(value in n.output for n in a.g.node):
+            return _why(next(n for n in nodes_of(a.g.node) if value in n.reads), value, a.g.node)
+    nodes = list(nodes_of(among))
+    maker = next((n for n in nodes if value in n.proto.output), None)
     if maker is None:
         return "is made by no node"
-    names = [quoted(name_of(n, i)) for i, n in enumerate(nodes)]
-    if cycle := _cycle(nodes, maker):
-        row = [names[i] for i in cycle]
+    if maker.position < node.position:
+        return f"is an output that {quoted(maker.name)} leaves out"
+    if cycle := _cycle(nodes, maker.position):
+        row = [quoted(n.name) for n in cycle]
         if len(row) > MOST_NAMED:
             row[MOST_NAMED:] = [f"{len(row) - MOST_NAMED} more"]
-        return f"waits for a cycle of nodes: {' -> '.join([*row, names[cycle[0]]])}"
-    return f"is made by a later node, {names[maker]}: nodes must be in order"
+        return f"waits for a cycle of nodes: {' -> '.join([*row, quoted(cycle[0].name)])}"
+    return f"is made by a later node, {quoted(maker.name)}: nodes must be in order"
 
 
-def _cycle(nodes: Sequence[onnx.NodeProto], maker: int) -> list[int]:
-    """The positions of the nodes of a cycle behind a node, in the order in which values flow."""
+def _cycle(nodes: Sequence[ModelNode], maker: int) -> list[ModelNode]:
+    """The nodes of a cycle behind a node, in the order in which values flow; empty where there is none."""
     import networkx as nx
 
     flow: nx.DiGraph[int] = nx.DiGraph()
     flow.add_nodes_from(range(len(nodes)))
-    makers = {t: i for i, n in enumerate(nodes) for t in n.output if t}
-    reads = ((i, t) for i, n in enumerate(nodes) for t in ModelNode(n, "").reads)
-    flow.add_edges_from((makers[t], i) for i, t in reads if t in makers)
+    makers = {t: n.position for n in nodes for t in n.proto.output if t}
+    flow.add_edges_from((makers[t], n.position) for n in nodes for t in n.reads if t in makers)
     behind = flow.subgraph({maker, *nx.ancestors(flow, maker)})
     try:
         found = [a for a, _ in nx.find_cycle(behind)]
     except nx.NetworkXNoCycle:
         return []
     first = found.index(min(found))
-    return [*found[first:], *found[:first]]
+    return [nodes[i] for i in (*found[first:], *found[:first])]

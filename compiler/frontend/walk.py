@@ -21,7 +21,7 @@ from ..errors import DoesNotFit, InvalidInput, Refusal, quoted, shown
 from . import unroll
 from .inputs import Binding, add_inputs
 from .load import attribute_value
-from .node import ModelNode, name_of
+from .node import ModelNode, nodes_of
 from .opsets import Vocabulary, vocabulary_of
 from .order import not_made
 from .refusals import Unfinished, refusal_of
@@ -80,8 +80,7 @@ class Walk:
 
     def nodes(self, scope: Scope, protos: Sequence[onnx.NodeProto]) -> None:
         """Enters a graph's nodes."""
-        for i, proto in enumerate(protos):
-            node = ModelNode(proto, name_of(proto, i))
+        for node in nodes_of(protos):
             scope.graph.source = (node.name,)
             self._enter(scope, node, protos)
 
@@ -228,8 +227,8 @@ class Walk:
         )
         given = {a.name: a for a in (*function.attribute_proto, *node.proto.attribute)}
         source = scope.graph.source
-        for proto in function.node:
-            own = ModelNode(_with_attributes(proto, given), scope.graph.source[0])
+        for i, proto in enumerate(function.node):
+            own = ModelNode(_with_attributes(proto, given), i, scope.graph.source[0])
             walk._enter(inner, own, function.node)
         scope.graph.source = source
         if walk.refusals:

@@ -96,7 +96,7 @@ class StagesSoFar:
             return "tensor", scope.names[name]
         if name in scope.texts:
             proto = helper.make_node("Constant", [], [name], value=scope.texts.pop(name))
-            self.run_on_host(scope, ModelNode(proto, name), "a constant of str")
+            self.run_on_host(scope, ModelNode(proto, 0, name), "a constant of str")
         if name not in scope.held:
             raise InvalidInput(f"output {quoted(name)} of a body is made by no node")
         return scope.held[name][0]
