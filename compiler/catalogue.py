@@ -16,7 +16,7 @@ from ..ir.graph import REGISTRY
 from .frontend.opsets import OLDEST_DIRECT_OPSET
 from .frontend.standard import OLDEST_OPSET
 from .frontend.walk import LIMITS
-from .host.operators import Place, place
+from .host.operators import WhereItRuns, where_it_runs
 
 # What the table calls types that come together.
 GROUPS = {
@@ -49,7 +49,7 @@ class Operator:
 
     name: str
     domain: str
-    place: Place
+    place: WhereItRuns
     versions: tuple[int, ...]
     converted: tuple[int, ...]
     types: tuple[tuple[str, tuple[DType, ...]], ...]
@@ -96,7 +96,7 @@ def summary(found: Sequence[Operator]) -> list[str]:
     counts = Counter((o.domain, o.place) for o in found)
     return [
         f"{domain or 'ai.onnx'}: "
-        + ", ".join(f"{counts[domain, p]} {p}" for p in get_args(Place) if counts[domain, p])
+        + ", ".join(f"{counts[domain, p]} {p}" for p in get_args(WhereItRuns) if counts[domain, p])
         for domain in domains
     ]
 
@@ -116,7 +116,7 @@ def _operator(history: Sequence[Any]) -> Operator:
     ends = [s.since_version - 1 for s in history[1:]] + [last]
     carried: list[int] = []
     converted: list[int] = []
-    where: Place = "unsupported"
+    where: WhereItRuns = "unsupported"
     for schema, end in zip(history, ends, strict=True):
         if end < first or schema.deprecated:
             continue
@@ -131,12 +131,12 @@ def _operator(history: Sequence[Any]) -> Operator:
     return Operator(newest.name, newest.domain, where, tuple(carried), tuple(converted), types, limits)
 
 
-def _place(schema: Any, opset: int) -> Place:
+def _place(schema: Any, opset: int) -> WhereItRuns:
     """Where a version of an operator runs, in the last opset that has it.
 
     The standard's body for an operator of sequences or strings has values that only the host can hold.
     """
-    found = place(schema.name, schema.domain, opset)
+    found = where_it_runs(schema.name, schema.domain, opset)
     if found != "wafer":
         return found
     kinds = [t.type_str for t in (*schema.inputs, *schema.outputs)]

@@ -7,22 +7,13 @@ from pathlib import Path
 
 import onnx
 
-from .errors import (
-    Refusal,
-)
 from .frontend.inputs import Binding
-from .frontend.opsets import (
-    converted,
-    count_operators,
-)
-from .host.partition import split_model
-from .importer import (
-    build,
-    check_model,
-    loaded,
-    merged,
-    unknown_operators,
-)
+from .frontend.opsets import count_operators
+from .frontend.refusals import merged
+from .frontend.walk import walk_model
+from .host.partition import OnHost
+from .host.so_far import StagesSoFar
+from .importer import accept
 
 
 @dataclass(frozen=True)
@@ -41,18 +32,12 @@ def survey(
     given: Binding | None = None,
 ) -> list[Row]:
     """Every operator of the model, supported or not. Raises only for what is no model at all."""
-    proto = loaded(model)
-    refused = unknown_operators(proto)
-    if not refused:
-        check_model(proto)
-    builder = build(proto, given or Binding(), keep_going=True)
-    refusals = merged(refused, builder.refusals if builder else [])
-    hosts: list[Refusal] = []
-    if builder is None or refusals:
-        split = split_model(converted(proto), given or Binding())
-        builder, refusals, hosts = split.builder, merged(split.found.refusals), merged(split.found.hosts)
+    accepted = accept(model)
+    stages = StagesSoFar(accepted.ready)
+    walked = walk_model(accepted.ready, given or Binding(), OnHost(stages))
+    refusals, hosts = merged(walked.refusals), merged(stages.hosts)
     rows: list[Row] = []
-    for (op_type, domain), count in count_operators(proto).items():
+    for (op_type, domain), count in count_operators(accepted.proto).items():
         of_kind = [
             (r, "unbound" if r.unbound else status)
             for listed, status in ((refusals, "unsupported"), (hosts, "host"))
@@ -61,7 +46,7 @@ def survey(
         ]
         bad = sum(r.count for r, _ in of_kind)
         rows += [Row(op_type, domain, r.count, status, r.reason) for r, status in of_kind]
-        folded = min(builder.folded.get((op_type, domain), 0), count - bad)
+        folded = min(walked.folded.get((op_type, domain), 0), count - bad)
         if folded:
             rows.append(Row(op_type, domain, folded, "wafer", "no work: a constant or a renaming"))
         if count > bad + folded:

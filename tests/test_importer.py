@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,9 @@ from waferc.compiler.errors import (
     quoted,
     shown,
 )
+from waferc.compiler.frontend.inputs import Binding
 from waferc.compiler.frontend.load import digest, without_weights
-from waferc.compiler.importer import import_model
+from waferc.compiler.importer import import_entries, import_model
 from waferc.compiler.survey import Row, survey
 from waferc.ir.evaluate import evaluate
 from waferc.ir.op import Array
@@ -340,6 +343,65 @@ def test_outputs_keep_their_names() -> None:
 def test_sources_name_the_onnx_nodes() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["a"], "first"), helper.make_node("Neg", ["a"], ["y"])]
     assert [n.source for n in import_model(graph_of(nodes)).nodes] == [("first",), ("Neg_1",)]
+
+
+# -- order ------------------------------------------------------------------------------
+
+
+def made_of(*rows: str) -> onnx.ModelProto:
+    """A model of Add nodes, "name: inputs -> output"."""
+    nodes: list[onnx.NodeProto] = []
+    for row in rows:
+        name, inputs, output = row.replace(":", "->").split("->")
+        nodes.append(helper.make_node("Add", inputs.split(), [output.strip()], name))
+    return graph_of(nodes)
+
+
+DISORDER = [
+    (
+        ("a: x q -> r", "b: r x -> q", "c: q q -> y"),
+        "(Add): input 'q' waits for a cycle of nodes: 'a' -> 'b' -> 'a'",
+    ),
+    (
+        ("c: q q -> y", "a: x q -> r", "b: r x -> q"),
+        "'c' (Add): input 'q' waits for a cycle of nodes: 'a' -> 'b' -> 'a'",
+    ),
+    (("a: x q -> r", "b: r x -> s", "c: s s -> q", "d: q q -> y"), "'a' -> 'b' -> 'c' -> 'a'"),
+    (("a: x r -> r", "b: r r -> y"), "waits for a cycle of nodes: 'a' -> 'a'"),
+    (
+        ("a: x q -> y", "b: x x -> q"),
+        "'a' (Add): input 'q' is made by a later node, 'b': nodes must be in order",
+    ),
+    (("a: x q -> y",), "'a' (Add): input 'q' is made by no node"),
+]
+
+
+@pytest.mark.parametrize(("rows", "says"), DISORDER)
+def test_nodes_in_no_order_are_told_apart(rows: Sequence[str], says: str) -> None:
+    """By the checker's pass, and by the walk where an operator that nothing runs keeps the checker out."""
+    with pytest.raises(InvalidInput, match=re.escape(says)):
+        import_model(made_of(*rows))
+    unchecked = made_of(*rows)
+    nodes = [helper.make_node("Nonsense", ["x"], ["no"]), *unchecked.graph.node]
+    with pytest.raises(InvalidInput, match=re.escape(says)):
+        import_entries(graph_of(nodes), {"main": Binding()})
+
+
+def test_a_long_cycle_is_cut() -> None:
+    rows = [f"n{i}: x v{i} -> v{i + 1}" for i in range(40)]
+    rows[0] = "n0: x v40 -> v1"
+    with pytest.raises(InvalidInput, match=r"'n0' -> 'n1' -> .* -> 'n7' -> 32 more -> 'n0'$"):
+        import_model(made_of(*rows, "end: v40 x -> y"))
+
+
+def test_a_cycle_in_a_body_is_found() -> None:
+    nodes = [helper.make_node("Add", ["x", "q"], ["r"], "a"), helper.make_node("Neg", ["r"], ["q"], "b")]
+    out = [helper.make_tensor_value_info("q", TensorProto.FLOAT, [4])]
+    inner = helper.make_graph(nodes, "g", [], out)
+    constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True)))
+    choice = helper.make_node("If", ["c"], ["y"], "choice", then_branch=inner, else_branch=inner)
+    with pytest.raises(InvalidInput, match=r"'choice' \(If\): input 'q' waits for .* 'a' -> 'b' -> 'a'"):
+        import_model(graph_of([constant, choice]))
 
 
 # -- refusals ---------------------------------------------------------------------------

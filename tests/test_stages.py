@@ -18,7 +18,12 @@ from test_cli import good, same_as_golden, waferc
 from waferc.codegen.artifact.artifact import InvalidArtifact, read, write
 from waferc.compiler import UnsupportedOperator, compile_model
 from waferc.compiler.errors import DoesNotFit, UnsupportedModel
+from waferc.compiler.frontend.inputs import Binding
+from waferc.compiler.frontend.node import ModelNode
+from waferc.compiler.frontend.scope import Scope
+from waferc.compiler.frontend.walk import Walk
 from waferc.compiler.host.operators import operator
+from waferc.compiler.importer import import_entries
 from waferc.compiler.survey import survey
 from waferc.ir.op import Array
 from waferc.runtime.load import load
@@ -156,6 +161,26 @@ def test_the_wafer_works_before_and_behind_the_host() -> None:
         ("Constant", "wafer"), ("Add", "wafer"), ("Greater", "wafer"), ("Compress", "host"),
         ("LabelEncoder", "host"), ("Mul", "wafer"),
     ]  # fmt: skip
+
+
+def test_every_node_is_entered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the host has a share or not, by the importer and by what `waferc check` shows."""
+    entered: list[str] = []
+    enter = Walk._enter
+
+    def counted(walk: Walk, scope: Scope, node: ModelNode, among: Sequence[onnx.NodeProto]) -> None:
+        entered.append(node.name)
+        enter(walk, scope, node, among)
+
+    monkeypatch.setattr(Walk, "_enter", counted)
+    wafer = model([helper.make_node("Relu", ["x"], ["y"], "relu")], [value("x")], [value("y")])
+    names = ["Constant_0", "add", "greater", "choose", "encode", "mul"]
+    branches = ["sum", "cast", "Constant_2", "greater", "choice", "relu", "Constant_0", "plus", "neg"]
+    for proto, expected in ((wafer, ["relu"]), (chosen(), names), (branching(), branches)):
+        for look in (lambda p: import_entries(p, {"main": Binding()}), survey):
+            entered.clear()
+            look(proto)
+            assert sorted(entered) == sorted(expected)
 
 
 def test_a_model_of_the_host_alone_is_a_program(tmp_path: Path) -> None:

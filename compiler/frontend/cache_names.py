@@ -33,7 +33,7 @@ def growing(graph: onnx.GraphProto, pairs: Sequence[tuple[str, str]], dims: Mapp
     found: dict[str, str] = {}
     for past, present in pairs:
         if past not in shapes or present not in shapes:
-            continue  # `Builder.finish` says so
+            continue  # `graph_of` says so
         kept = [d.dim_param for d in shapes[present]]
         for i, d in enumerate(shapes[past]):
             if d.dim_param and d.dim_param not in dims and (i >= len(kept) or kept[i] != d.dim_param):

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import onnx
-
-if TYPE_CHECKING:
-    pass
-
 
 CONTROL = {"If", "Loop", "Scan"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,8 @@ from ...ir.graph import TooLarge
 from ...ir.op import Array
 from ..errors import DoesNotFit, InvalidInput, UnsupportedModel, UsageError, quoted, shown
 from .load import type_name
+from .scope import Scope
 from .types import why_held
-from .walk import Builder
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,42 @@ class Binding:
 
 
 def add_inputs(
-    builder: Builder,
-    graph: onnx.GraphProto,
-    given: Binding,
-    other: Callable[[onnx.ValueInfoProto], object] | None = None,
+    scope: Scope, graph: onnx.GraphProto, given: Binding, held: bool = False
 ) -> list[onnx.ValueInfoProto]:
     """Declares the graph's inputs, those with a value as constants; gives the others.
 
-    other: what becomes of inputs that no core can hold; None raises UnsupportedModel for them.
+    held: whether the host may hold inputs that no core can; else UnsupportedModel is raised for them.
 
     Raises UsageError where `given` does not suit the model, InvalidInput for a dimension left open.
     """
-    inputs = [v for v in graph.input if v.name not in builder.names]
-    listed = ", ".join(quoted(v.name) for v in inputs) or "none"
-    for flag, names in (("--shape", given.shapes), ("--value", given.values)):
-        for name in names:
-            if name not in {v.name for v in inputs}:
+    inputs = [v for v in graph.input if v.name not in scope.names]
+    _judge_flags(inputs, given)
+    values: dict[str, Array] = {}
+    bound = dict(given.dims)
+    for v in inputs:
+        if v.name in given.shapes:
+            _bind_shape(v, tuple(given.shapes[v.name]), bound)
+    for v in inputs:
+        if not held and by_onnx(v.type.tensor_type.elem_type) is None:
+            raise UnsupportedModel(f"input {quoted(v.name)} {why_held(v.type)}")
+        if v.name in given.values:
+            values[v.name] = value = value_of(v, given.values[v.name])
+            _bind(v, value.shape, bound, f"--value {shown(v.name)}: its shape is {list(value.shape)}")
+    for name, value in values.items():
+        scope.add_constant(name, value)
+    rest = [v for v in inputs if v.name not in values]
+    for v in rest:
+        _declare(scope, v, given, bound)
+    return rest
+
+
+def _judge_flags(inputs: Sequence[onnx.ValueInfoProto], given: Binding) -> None:
+    """Raises UsageError where a flag names no input, or no dimension, of the model."""
+    names = {v.name for v in inputs}
+    for flag, named in (("--shape", given.shapes), ("--value", given.values)):
+        for name in named:
+            if name not in names:
+                listed = ", ".join(quoted(v.name) for v in inputs) or "none"
                 raise UsageError(f"{flag} {quoted(name)}: no such input; the inputs are {listed}")
     symbols = sorted({s for v in inputs for d in v.type.tensor_type.shape.dim if (s := _symbol(d))})
     for name, size in given.dims.items():
@@ -57,33 +77,24 @@ def add_inputs(
             raise UsageError(f"--dim {quoted(name)}: no such dimension; the model's are {known}")
         if size < 1:
             raise UsageError(f"--dim {shown(name)}={size}: a dimension is at least 1")
-    bound = dict(given.dims)
-    for v in inputs:
-        if v.name in given.shapes:
-            shape = tuple(given.shapes[v.name])
-            flag = f"--shape {shown(v.name)}={','.join(map(str, shape))}"
-            if any(n < 1 for n in shape):
-                raise UsageError(f"{flag}: a dimension is at least 1")
-            _bind(v, shape, bound, flag)
-    for v in inputs:
-        if other is None and by_onnx(v.type.tensor_type.elem_type) is None:
-            raise UnsupportedModel(f"input {quoted(v.name)} {why_held(v.type)}")
-        if v.name in given.values:
-            value = value_of(v, given.values[v.name])
-            flag = f"--value {shown(v.name)}: its shape is {list(value.shape)}"
-            _bind(v, value.shape, bound, flag)
-            builder.add_constant(v.name, value)
-    rest = [v for v in inputs if v.name not in given.values]
-    for v in rest:
-        dtype = by_onnx(v.type.tensor_type.elem_type)
-        if dtype is not None:
-            try:
-                builder.add_input(v.name, given.shapes.get(v.name) or _static_shape(v, bound), dtype)
-            except TooLarge as e:
-                raise DoesNotFit(f"input {quoted(v.name)}: {e}; try smaller sizes") from None
-        elif other is not None:
-            other(v)
-    return rest
+
+
+def _bind_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...], bound: dict[str, int]) -> None:
+    flag = f"--shape {shown(value.name)}={','.join(map(str, shape))}"
+    if any(n < 1 for n in shape):
+        raise UsageError(f"{flag}: a dimension is at least 1")
+    _bind(value, shape, bound, flag)
+
+
+def _declare(scope: Scope, value: onnx.ValueInfoProto, given: Binding, bound: Mapping[str, int]) -> None:
+    dtype = by_onnx(value.type.tensor_type.elem_type)
+    if dtype is None:
+        scope.enter(value.name, value.type)
+        return
+    try:
+        scope.add_input(value.name, given.shapes.get(value.name) or _static_shape(value, bound), dtype)
+    except TooLarge as e:
+        raise DoesNotFit(f"input {quoted(value.name)}: {e}; try smaller sizes") from None
 
 
 def value_of(value: onnx.ValueInfoProto, given: Any) -> Array:

@@ -17,6 +17,7 @@ from ...ir.dtypes import by_onnx
 from ...ir.graph import Unsupported
 from ...ir.op import Array
 from ..errors import InputOutput, InvalidInput, quoted, shown
+from .order import judge_order
 
 # The key under which a tensor names its file, as protobuf writes it: most models need no parsing for that.
 LOCATION = b"\x0a\x08location"
@@ -122,6 +123,16 @@ def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
         else:
             out.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=[0])
     return out
+
+
+def check_model(proto: onnx.ModelProto) -> None:
+    """Raises InvalidInput for what onnx's checker refuses, in our words where nodes are in no order."""
+    try:
+        onnx.checker.check_model(without_weights(proto))  # pyright: ignore[reportUnknownMemberType]
+    except (onnx.checker.ValidationError, ValueError) as e:
+        judge_order(proto.graph)
+        first = next((line for line in str(e).splitlines() if line.strip()), "invalid")
+        raise InvalidInput(f"onnx's checker refuses the model: {shown(first, 200)}") from None
 
 
 def _set(message: Any, name: str, value: Any) -> None:

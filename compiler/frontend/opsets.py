@@ -1,25 +1,105 @@
-"""Opsets and domains of a model, and its conversion from opsets before those that rules know."""
+"""Domains, opsets and functions of a model, and its conversion from opsets before those that rules know."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 import onnx
 from onnx import helper, version_converter
 
 from ...ir.graph import REGISTRY
-from ..errors import (
-    UnsupportedModel,
-    shown,
-)
+from ..errors import DoesNotFit, UnsupportedModel, shown
+from .standard import DEPTH_LIMIT, OLDEST_OPSET, schema_of
 
+MOST_NODES = 1_000_000  # with functions expanded
 OLDEST_DIRECT_OPSET = 7  # opset 6 differs in how operands broadcast: onnx's converter rewrites it
 
 
-def opsets_of(proto: onnx.ModelProto) -> dict[str, int]:
+def domain_of(name: str) -> str:
+    """A domain as rules, schemas and opsets are found by: the standard's has two names."""
+    return "" if name == "ai.onnx" else name
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What operators mean where a node stands: opsets by domain, and the model's own functions."""
+
+    opsets: Mapping[str, int]
+    functions: Mapping[tuple[str, str], onnx.FunctionProto]
+
+    def opset(self, domain: str) -> int:
+        return self.opsets.get(domain, 1)
+
+    def inside(self, function: onnx.FunctionProto) -> Vocabulary:
+        """Of the nodes of a function's body."""
+        # The standard's preview functions do not say which opset of its main domain they use.
+        return replace(self, opsets={**self.opsets, **_opsets(function)})
+
+
+def vocabulary_of(proto: onnx.ModelProto) -> Vocabulary:
+    return Vocabulary(_opsets(proto), {(domain_of(f.domain), f.name): f for f in proto.functions})
+
+
+def _opsets(proto: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
     return {domain_of(o.domain): o.version for o in proto.opset_import}
 
 
-def domain_of(name: str) -> str:
-    return "" if name == "ai.onnx" else name
+def in_known_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in an opset that we know. Raises UnsupportedModel, DoesNotFit for one of too many nodes."""
+    version = _opsets(proto).get("")
+    newest = onnx.defs.onnx_opset_version()
+    if version is not None and version < OLDEST_OPSET:
+        proto = _raised(proto) or proto
+        version = _opsets(proto)[""]
+    if version is not None and not OLDEST_OPSET <= version <= newest:
+        raise UnsupportedModel(f"opset {version}: waferc takes opsets {OLDEST_OPSET} to {newest}")
+    if (nodes := _written_out(proto)) > MOST_NODES:
+        count = f"{nodes:,}" if nodes < 10**12 else "more than 10^12"
+        raise DoesNotFit(f"the model's functions stand for {count} nodes; at most {MOST_NODES:,}")
+    return proto
+
+
+def _raised(proto: onnx.ModelProto) -> onnx.ModelProto | None:
+    """A model of an opset before the oldest one that we take, in that one; None if an operator differs."""
+    have = _opsets(proto)[""]
+    for node in _nodes(proto.graph):
+        if not domain_of(node.domain):
+            old, new = (schema_of(node.op_type, "", opset) for opset in (have, OLDEST_OPSET))
+            if old is None or new is None or old.since_version != new.since_version:
+                return None
+    out = onnx.ModelProto()
+    out.CopyFrom(proto)
+    for o in out.opset_import:
+        if not domain_of(o.domain):
+            o.version = OLDEST_OPSET
+    return out
+
+
+def _written_out(proto: onnx.ModelProto) -> int:
+    """How many nodes a model has once its own functions are expanded, found without expanding them."""
+    functions = vocabulary_of(proto).functions
+
+    @cache
+    def of_function(key: tuple[str, str], depth: int) -> int:
+        return 1 if depth > DEPTH_LIMIT else total(list(functions[key].node), depth)
+
+    def total(nodes: Sequence[onnx.NodeProto], depth: int) -> int:
+        out = 0
+        for node in nodes:
+            key = domain_of(node.domain), node.op_type
+            out += of_function(key, depth + 1) if key in functions else 1
+            out += sum(total(list(a.g.node), depth) for a in node.attribute if a.HasField("g"))
+        return out
+
+    return total(list(proto.graph.node), 0) if functions else len(proto.graph.node)
+
+
+def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """A graph's nodes, and those of its bodies."""
+    inner = (n for node in graph.node for a in node.attribute if a.HasField("g") for n in _nodes(a.g))
+    return [*graph.node, *inner]
 
 
 def count_operators(proto: onnx.ModelProto) -> dict[tuple[str, str], int]:
@@ -40,7 +120,7 @@ def count_operators(proto: onnx.ModelProto) -> dict[tuple[str, str], int]:
 
 def converted(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model in an opset that every one of its operators has a rule for."""
-    have = opsets_of(proto).get("", OLDEST_DIRECT_OPSET)
+    have = _opsets(proto).get("", OLDEST_DIRECT_OPSET)
     used = [kind for kind, domain in count_operators(proto) if not domain]
     # an operator that is older than its rule: one that is newer than `have` is the checker's affair
     needed = [REGISTRY["", kind].since for kind in used if ("", kind) in REGISTRY]

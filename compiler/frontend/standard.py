@@ -31,48 +31,7 @@ def _domains() -> frozenset[str]:
     return frozenset(str(s.domain) for s in schemas)
 
 
-def raised(proto: onnx.ModelProto) -> onnx.ModelProto | None:
-    """A model of an opset before the oldest one that we take, in that one; None if an operator differs."""
-    (have,) = (o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
-    for node in _nodes(proto.graph):
-        if node.domain in ("", "ai.onnx"):
-            old, new = (_schema(node.op_type, "", opset) for opset in (have, OLDEST_OPSET))
-            if old is None or new is None or old.since_version != new.since_version:
-                return None
-    out = onnx.ModelProto()
-    out.CopyFrom(proto)
-    for o in out.opset_import:
-        if o.domain in ("", "ai.onnx"):
-            o.version = OLDEST_OPSET
-    return out
-
-
-def written_out(proto: onnx.ModelProto) -> int:
-    """How many nodes a model has once its own functions are expanded, found without expanding them."""
-    functions = {(f.domain, f.name): f for f in proto.functions}
-
-    @cache
-    def of_function(key: tuple[str, str], depth: int) -> int:
-        return 1 if depth > DEPTH_LIMIT else total(list(functions[key].node), depth)
-
-    def total(nodes: Sequence[onnx.NodeProto], depth: int) -> int:
-        out = 0
-        for node in nodes:
-            key = node.domain, node.op_type
-            out += of_function(key, depth + 1) if key in functions else 1
-            out += sum(total(list(a.g.node), depth) for a in node.attribute if a.HasField("g"))
-        return out
-
-    return total(list(proto.graph.node), 0) if functions else len(proto.graph.node)
-
-
-def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """A graph's nodes, and those of its bodies."""
-    inner = (n for node in graph.node for a in node.attribute if a.HasField("g") for n in _nodes(a.g))
-    return [*graph.node, *inner]
-
-
-def _schema(op_type: str, domain: str, opset: int) -> Any:
+def schema_of(op_type: str, domain: str, opset: int) -> Any:
     """The operator's schema, whose members onnx's stubs do not list; None without one."""
     try:
         return cast(Any, onnx.defs.get_schema(op_type, opset, domain))
@@ -81,7 +40,7 @@ def _schema(op_type: str, domain: str, opset: int) -> Any:
 
 
 def has_body(op_type: str, domain: str, opset: int) -> bool:
-    schema = _schema(op_type, domain, opset)
+    schema = schema_of(op_type, domain, opset)
     return schema is not None and bool(schema.has_function or schema.has_context_dependent_function)
 
 
@@ -92,7 +51,7 @@ def body_of(
 
     It has the operator's default attributes, to which it may refer like to given ones.
     """
-    schema = _schema(node.op_type, domain, opset)
+    schema = schema_of(node.op_type, domain, opset)
     if schema is None:
         return None
     content: Any = None

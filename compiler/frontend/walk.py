@@ -1,34 +1,33 @@
-"""The walk over a model's nodes: rules, function bodies, and branches that are known."""
+"""The walk over a model's nodes: rules, function bodies, and branches that are known.
+
+Each node of a graph is entered once, in order. One that the wafer refuses goes elsewhere, where the walk may
+put it: what stands in its place makes its values. Else it is refused, and what reads its values is lost. The
+bodies of functions and of loops written out go nowhere: one refused node in them, and the whole is refused.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
 
-import numpy as np
 import onnx
-from onnx import helper
 
 from ...ir.absent import ValuesNeeded, lacking
-from ...ir.dtypes import DType
-from ...ir.graph import (
-    REGISTRY,
-    DependsOnData,
-    Graph,
-    GraphBuilder,
-    InvalidModel,
-    Node,
-    Spec,
-    Tensor,
-    TooLarge,
-    Unsupported,
-)
-from ...ir.op import Array, InvalidOp, identity
-from ...ir.ops.rearrange import make_copy
-from ..errors import DoesNotFit, InvalidInput, Refusal, UsageError, quoted, shown
+from ...ir.graph import REGISTRY, InvalidModel, Spec, TooLarge, Unsupported
+from ...ir.op import Array
+from ..errors import DoesNotFit, InvalidInput, Refusal, quoted, shown
 from . import unroll
-from .load import array_of, attribute_value, dense
+from .inputs import Binding, add_inputs
+from .load import attribute_value
+from .node import ModelNode, nodes_of
+from .opsets import Vocabulary, vocabulary_of
+from .order import not_made
+from .refusals import Unfinished, refusal_of
+from .scope import Key, Scope
 from .standard import DEPTH_LIMIT, body_of, why_unknown
+from .types import why_held
 
 NUMPY_LIMITS = ("array is too big", "Maximum allowed")  # how its errors begin: ValueErrors, no MemoryErrors
 # Of operators without a rule; as `Registered.limits`.
@@ -39,308 +38,226 @@ LIMITS = {
 }
 
 
-class Unfinished(Unsupported):
-    """A body holds refused nodes. `unbound`: the inputs with whose values they would not be."""
+class Elsewhere(Protocol):
+    """Where nodes go that the wafer refuses: the host."""
 
-    def __init__(self, refusals: Sequence[Refusal]) -> None:
-        reasons = [f"{r.op_type}: {r.reason}" for r in refusals]
-        super().__init__("its body needs " + "; ".join(dict.fromkeys(reasons)))
-        self.unbound = tuple(dict.fromkeys(name for r in refusals for name in r.unbound))
+    @property
+    def refusals(self) -> list[Refusal]:
+        """Of nodes that nothing runs there either."""
+        ...
+
+    def take(self, walk: Walk, scope: Scope, node: ModelNode, reason: str) -> bool:
+        """Puts a node there, which makes its values known; False where nothing runs it there either.
+
+        reason: of the wafer's refusal.
+        """
+        ...
+
+    def key(self, scope: Scope, name: str) -> Key:
+        """A value that is not lost, whatever it is; a constant that no core holds is put there."""
+        ...
+
+    def runs(self, op_type: str, domain: str, opset: int) -> bool:
+        """Whether an operator might run, here or there."""
+        ...
 
 
-@dataclass
-class Builder:
-    """One model on its way to a Graph.
+@dataclass(frozen=True)
+class Walk:
+    """How nodes are entered, and what became of them.
 
-    names: ONNX value -> tensor of `graph`; missing for one that a refused node makes.
-    folded: how many nodes of an operator left nothing to compute.
+    elsewhere: None where all must run on the wafer. folded: how many nodes of an operator left nothing to
+    compute. depth: of functions around the nodes. first: of the graph's nodes, the first that the outermost
+    of these has added.
     """
 
-    opsets: Mapping[str, int]
-    functions: Mapping[tuple[str, str], onnx.FunctionProto]
-    graph: GraphBuilder = field(default_factory=GraphBuilder)
-    names: dict[str, str] = field(default_factory=lambda: {"": ""})
+    vocabulary: Vocabulary
+    elsewhere: Elsewhere | None = None
     refusals: list[Refusal] = field(default_factory=list[Refusal])
     folded: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
-    inputs: list[str] = field(default_factory=list[str])
-    outputs: list[str] = field(default_factory=list[str])
-    # value -> why no core can store it
-    unusable: dict[str, str] = field(default_factory=dict[str, str])
     depth: int = 0
-    first: int = 0  # of the graph's nodes, the first that the outermost function has added
+    first: int = 0
 
-    # -- inputs and constants -----------------------------------------------------------
-    def add_initializers(self, graph: onnx.GraphProto, known: dict[str, Array] | None = None) -> None:
-        """Declares a graph's constants. known: their values where they were read before; filled."""
-        for t in graph.initializer:
-            try:
-                value = known.get(t.name) if known is not None else None
-                if value is None:
-                    value = array_of(t)
-                if known is not None:
-                    known[t.name] = value
-                self.names[t.name] = self.graph.constant(value, t.name)
-            except Unsupported as e:
-                self.unusable[t.name] = str(e)
-        for s in graph.sparse_initializer:
-            self.names[s.values.name] = self.graph.constant(dense(s), s.values.name)
+    def nodes(self, scope: Scope, protos: Sequence[onnx.NodeProto]) -> None:
+        """Enters a graph's nodes."""
+        for node in nodes_of(protos):
+            scope.graph.source = (node.name,)
+            self._enter(scope, node, protos)
 
-    def add_constant(self, name: str, value: Array) -> None:
-        self.names[name] = self.graph.constant(value, name)
+    def body(self) -> Walk:
+        """The walk of a body that becomes a graph of its own."""
+        return replace(self, folded={})
 
-    def add_input(self, name: str, shape: Sequence[int], dtype: DType) -> None:
-        self.names[name] = self.graph.tensor(name, shape, dtype)
-        self.inputs.append(self.names[name])
+    def _alone(self) -> Walk:
+        """The walk of what runs on the wafer entirely or not at all."""
+        return replace(self, elsewhere=None, refusals=[])
 
-    # -- nodes --------------------------------------------------------------------------
-    def add_nodes(self, nodes: Sequence[onnx.NodeProto]) -> None:
-        for i, node in enumerate(nodes):
-            self.graph.source = (node.name or f"{node.op_type}_{i}",)
-            self._add(node)
-
-    def attempt(self, node: onnx.NodeProto, name: str) -> Refusal | None:
-        """Adds one node, or says why it cannot be."""
-        self.graph.source = (name,)
-        refused = len(self.refusals)
-        self._add(node)
-        return self.refusals.pop() if len(self.refusals) > refused else None
-
-    def beside(self) -> Builder:
-        """A builder of another graph of the same model."""
-        return Builder(self.opsets, self.functions)
-
-    def _add(self, node: onnx.NodeProto) -> None:
-        """One node; a refused one is recorded and its outputs stay unknown."""
-        source = self.graph.source
-        where = f"node {quoted(source[0])} ({shown(node.op_type)})"
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        unusable = [t for t in node.input if t in self.unusable]
-        if unusable:
-            reason = f"its input {quoted(unusable[0])} has {self.unusable[unusable[0]]}"
-            self.refusals.append(Refusal(node.op_type, domain, 1, reason, source[0]))
+    def _enter(self, scope: Scope, node: ModelNode, among: Sequence[onnx.NodeProto]) -> None:
+        """One node, whose values are known or lost then. among: the nodes of its graph."""
+        if not self._ready(scope, node, among):
+            scope.lost |= {*node.proto.output}
             return
-        if any(t not in self.names for t in node.input):
-            if not self.refusals:
-                missing = next(t for t in node.input if t not in self.names)
-                raise InvalidInput(f"{where}: input {quoted(missing)} is made by no earlier node")
-            return  # behind a refused node
-        before = len(self.graph.nodes)
+        before = len(scope.graph.nodes), len(scope.steps), len(self.refusals)
+        refusal = None
+        if (branch := _known_branch(scope, node)) is not None:
+            self._inline(scope, node, branch)
+        else:
+            refusal = self._added(scope, node)
+        if refusal is None:
+            if before == (len(scope.graph.nodes), len(scope.steps), len(self.refusals)):
+                kind = node.op_type, node.domain
+                self.folded[kind] = self.folded.get(kind, 0) + 1
+        elif (
+            self.elsewhere is None
+            or refusal.unbound
+            or not self.elsewhere.take(self, scope, node, refusal.reason)
+        ):
+            self.refusals.append(refusal)
+            scope.lost |= {*node.proto.output}
+
+    def _ready(self, scope: Scope, node: ModelNode, among: Sequence[onnx.NodeProto]) -> bool:
+        """Whether all that the node reads is known; False behind a refused one."""
+        if any(t in scope.lost for t in node.reads):
+            kind = node.op_type, node.domain, self.vocabulary.opset(node.domain)
+            own = node.key in self.vocabulary.functions
+            if self.elsewhere and not own and not self.elsewhere.runs(*kind):
+                self.refusals.append(
+                    node.refusal(why_unknown(*kind))
+                )  # all that nothing runs is named at once
+            return False
+        missing = next((t for t in node.reads if not scope.knows(t)), None)
+        # with refusals, and nowhere to go, the model is refused whatever else is wrong with it
+        if missing is not None and (self.elsewhere or not self.refusals):
+            raise not_made(node, missing, among)
+        return missing is None
+
+    def _added(self, scope: Scope, node: ModelNode) -> Refusal | None:
+        """Adds a node to the graph, all of it or nothing; its refusal then."""
+        held = next((t for t in node.reads if t not in scope.names), None)
+        if held is not None:
+            return node.refusal(f"its input {quoted(held)} {why_held(scope.kind(held))}")
+        before = len(scope.graph.nodes)
         try:
-            results = self._results(node, domain)
+            results = self._results(scope, node)
         except (Unsupported, ValuesNeeded) as e:
-            del self.graph.nodes[before:]
-            self.refusals.append(self._refusal(node.op_type, domain, e, source[0]))
-            return
+            del scope.graph.nodes[before:]
+            return refusal_of(node, e, scope, self.first if self.depth else None)
         except InvalidModel as e:
-            raise InvalidInput(f"{where}: {shown(str(e), 300)}") from None
+            raise InvalidInput(f"{node.where}: {shown(str(e), 300)}") from None
         except (TooLarge, MemoryError, OverflowError, ValueError) as e:
             if type(e) is ValueError and not str(e).startswith(NUMPY_LIMITS):
                 raise
             what = str(e) if isinstance(e, TooLarge) else "a tensor has no room in this machine's memory"
-            raise DoesNotFit(f"{where}: {shown(what, 300)}; try smaller sizes") from None
-        for name, tensor in zip(node.output, results, strict=False):
-            if name and tensor:
-                self.names[name] = tensor
-        if len(self.graph.nodes) == before:
-            self.folded[node.op_type, domain] = self.folded.get((node.op_type, domain), 0) + 1
+            raise DoesNotFit(f"{node.where}: {shown(what, 300)}; try smaller sizes") from None
+        made = zip(node.proto.output, results, strict=False)
+        scope.names |= {name: tensor for name, tensor in made if name and tensor}
+        return None
 
-    def _refusal(self, op_type: str, domain: str, e: Exception, node: str) -> Refusal:
-        reason, unbound = str(e), tuple[str, ...]()
-        if isinstance(e, Unfinished):
-            unbound = e.unbound
-        elif isinstance(e, DependsOnData) and (unbound := self._inputs_behind(e.tensor)):
-            flags = " ".join(f"--value {shown(name)}=..." for name in unbound)
-            reason = f"needs {flags}: {e.what} depends on it"
-        return Refusal(op_type, domain, 1, shown(reason, 200), node, unbound)
-
-    def _inputs_behind(self, tensor: str) -> tuple[str, ...]:
-        """The model's inputs that a node takes a tensor from, if that is all that it takes it from.
-
-        Looks through what a function has made of them, not through other nodes: those compute it from data.
-        """
-        made: dict[str, list[str]] = {}
-        for n in self.graph.nodes[self.first :] if self.depth else []:
-            made.setdefault(n.output, []).extend(n.inputs)
-        found, left = dict[str, None](), [tensor]
-        while left:
-            t = left.pop()
-            if t in self.inputs:
-                found[t] = None
-            elif t in made:
-                left += made.pop(t)
-            elif t not in self.graph.constants:
-                return ()
-        return tuple(found)
-
-    def _results(self, node: onnx.NodeProto, domain: str) -> Sequence[str]:
+    def _results(self, scope: Scope, node: ModelNode) -> Sequence[str]:
         """The tensors that the node's outputs are."""
-        key = (domain, node.op_type)
-        if key == ("", "If"):
-            return self._branch(node)
-        if key in (("", "Loop"), ("", "Scan")):
-            inputs = [self.names[t] for t in node.input]
-            if node.op_type == "Loop":
-                return unroll.loop(self.graph, node, inputs, self._inside)
-            return unroll.scan(self.graph, node, inputs, self._inside, self.opsets.get("", 1))
-        if key in self.functions:
-            return self._call(node, self.functions[key])
-        registered = REGISTRY.get(key)
-        opset = self.opsets.get(domain, 1)
+        if node.key == ("", "If"):
+            if (condition := scope.value(node.proto.input[0])) is not None:
+                _holds(condition)  # raises ValuesNeeded: it is absent
+            raise Unsupported("the condition depends on data")
+        inputs = [scope.names[t] for t in node.proto.input]
+        if node.key == ("", "Loop"):
+            return unroll.loop(scope.graph, node.proto, inputs, partial(self._written_out, scope))
+        if node.key == ("", "Scan"):
+            run = partial(self._written_out, scope)
+            return unroll.scan(scope.graph, node.proto, inputs, run, self.vocabulary.opset(node.domain))
+        if node.key in self.vocabulary.functions:
+            return self._called(scope, node, self.vocabulary.functions[node.key])
+        registered = REGISTRY.get(node.key)
+        opset = self.vocabulary.opset(node.domain)
         if registered is None or registered.since > opset:
-            return self._call(node, self._standard_function(node, domain, opset))
+            return self._called(scope, node, _standard_function(scope, node, opset))
         spec = Spec(
             node.op_type,
-            self.graph.source[0],
-            tuple(self.names[t] for t in node.input),
-            tuple(node.output),
-            {a.name: attribute_value(a) for a in node.attribute},
+            node.name,
+            tuple(inputs),
+            tuple(node.proto.output),
+            {a.name: attribute_value(a) for a in node.proto.attribute},
             opset,
         )
-        return registered.rule(self.graph, spec)
+        return registered.rule(scope.graph, spec)
 
-    def _branch(self, node: onnx.NodeProto) -> Sequence[str]:
-        condition = self.graph.value(self.names[node.input[0]])
-        if condition is None:
-            raise Unsupported("the condition depends on data")
-        wanted = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
-        body = next(a.g for a in node.attribute if a.name == wanted)
-        outer = dict(self.names)
-        self.add_initializers(body)
-        self.add_nodes(body.node)
-        results = [self.names.get(o.name, "") for o in body.output]
-        self.names = outer
-        return results
+    # -- bodies -------------------------------------------------------------------------
+    def _inline(self, scope: Scope, node: ModelNode, body: onnx.GraphProto) -> None:
+        """The nodes of a body that runs once, as if they stood here; its names stay its own."""
+        inner = scope.nested()
+        inner.add_initializers(body)
+        self.nodes(inner, body.node)
+        for name, result in zip(node.proto.output, (o.name for o in body.output), strict=False):
+            if result in inner.lost:
+                scope.lost.add(name)
+            elif name and inner.knows(result):
+                self._hand_out(inner, result, scope, name)
 
-    def _inside(self, body: onnx.GraphProto, arguments: Sequence[str]) -> Sequence[str]:
+    def _hand_out(self, inner: Scope, result: str, scope: Scope, name: str) -> None:
+        """Makes a value of a scope inside known in the one around it."""
+        if self.elsewhere and result not in inner.names:
+            scope.held[name] = self.elsewhere.key(inner, result), inner.kind(result)
+        elif result in inner.names:
+            scope.names[name] = inner.names[result]
+        elif result in inner.texts:
+            scope.texts[name] = inner.texts[result]
+
+    def _written_out(self, scope: Scope, body: onnx.GraphProto, arguments: Sequence[str]) -> Sequence[str]:
         """Adds a body's nodes; the tensors of its outputs. Raises Unfinished where one is refused."""
-        outer, refused = dict(self.names), len(self.refusals)
-        self.names |= {v.name: t for v, t in zip(body.input, arguments, strict=True)}
-        self.add_initializers(body)
-        self.add_nodes(body.node)
-        results = [self.names.get(o.name, "") for o in body.output]
-        self.names = outer
-        if len(self.refusals) > refused:
-            inside = self.refusals[refused:]
-            del self.refusals[refused:]
-            raise Unfinished(inside)
-        return results
+        inner, walk = scope.nested(), self._alone()
+        inner.names |= {v.name: t for v, t in zip(body.input, arguments, strict=True)}
+        inner.add_initializers(body)
+        walk.nodes(inner, body.node)
+        if walk.refusals:
+            raise Unfinished(walk.refusals)
+        return [inner.names.get(o.name, "") for o in body.output]
 
-    def _call(self, node: onnx.NodeProto, function: onnx.FunctionProto) -> Sequence[str]:
+    def _called(self, scope: Scope, node: ModelNode, function: onnx.FunctionProto) -> Sequence[str]:
         """Runs the body of a function in a scope of its own."""
         if self.depth >= DEPTH_LIMIT:
             raise Unsupported(f"functions nested deeper than {DEPTH_LIMIT}")
-        given = {a.name: a for a in node.attribute}
-        defaults = {a.name: a for a in function.attribute_proto}
-        arguments = [self.names[t] for t in node.input]
+        arguments = [scope.names[t] for t in node.proto.input]
         arguments += [""] * (len(function.input) - len(arguments))
-        # The standard's preview functions do not say which opset of its main domain they use.
-        own = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
-        inner = replace(
-            self,
-            opsets={**self.opsets, **own},
-            names={"": "", **dict(zip(function.input, arguments, strict=True))},
-            folded={},
+        inner = scope.of_function(dict(zip(function.input, arguments, strict=True)))
+        walk = replace(
+            self._alone().body(),
+            vocabulary=self.vocabulary.inside(function),
             depth=self.depth + 1,
-            first=self.first if self.depth else len(self.graph.nodes),
+            first=self.first if self.depth else len(scope.graph.nodes),
         )
-        refused = len(self.refusals)
-        source = self.graph.source
-        for body_node in function.node:
-            inner._add(_with_attributes(body_node, {**defaults, **given}))
-        self.graph.source = source
-        if len(self.refusals) > refused:
-            inside = self.refusals[refused:]
-            del self.refusals[refused:]
-            raise Unfinished(inside)
+        given = {a.name: a for a in (*function.attribute_proto, *node.proto.attribute)}
+        source = scope.graph.source
+        for i, proto in enumerate(function.node):
+            own = ModelNode(_with_attributes(proto, given), i, scope.graph.source[0])
+            walk._enter(inner, own, function.node)
+        scope.graph.source = source
+        if walk.refusals:
+            raise Unfinished(walk.refusals)
         return [inner.names.get(o, "") for o in function.output]
 
-    def _standard_function(self, node: onnx.NodeProto, domain: str, opset: int) -> onnx.FunctionProto:
-        """The body that the ONNX standard gives for the node's operator."""
-        types = [self.type_of(t).SerializeToString() for t in node.input]
-        body = body_of(node, domain, opset, types)
-        if body is None:
-            raise Unsupported(why_unknown(node.op_type, domain, opset))
-        return body
 
-    def type_of(self, value: str) -> onnx.TypeProto:
-        if not value:
-            return onnx.TypeProto()
-        t = self.graph.tensors[self.names[value]]
-        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(t.dtype.numpy), t.shape)
+def _known_branch(scope: Scope, node: ModelNode) -> onnx.GraphProto | None:
+    """The branch of an If whose condition is known."""
+    if node.key != ("", "If"):
+        return None
+    condition = scope.value(node.proto.input[0])
+    if condition is None or lacking([condition]):
+        return None
+    wanted = "then_branch" if _holds(condition) else "else_branch"
+    return next(a.g for a in node.proto.attribute if a.name == wanted)
 
-    # -- outputs ------------------------------------------------------------------------
-    def set_outputs(self, outputs: Sequence[str]) -> None:
-        """Gives each output's tensor the output's own name. Does nothing after a refusal."""
-        if self.refusals:
-            return
-        for name in outputs:
-            if name not in self.names:
-                raise InvalidInput(f"output {quoted(name)} is made by no node")
-        taken: dict[str, str] = {}  # tensor -> output that has it already
-        for name in outputs:
-            tensor = self.names[name]
-            if tensor in self.inputs or tensor in taken or tensor in self.graph.constants:
-                tensor = self._copied(tensor, name)
-            taken[tensor] = name
-        self._rename(taken)
-        self.outputs = list(outputs)
 
-    def _copied(self, tensor: str, hint: str) -> str:
-        """A result of its own: an output that is an input, a constant or another output."""
-        g = self.graph
-        if (value := g.value(tensor)) is not None:
-            return g.constant(value if lacking([value]) else np.array(value), hint)
-        shape = g.shape(tensor)
-        axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
-        access = identity([a for a, _ in axes])
-        g.source = (hint,)
-        return g.emit(make_copy(g, tensor, axes, access, access), [tensor], shape, hint)
+def _holds(condition: Array) -> bool:
+    return bool(condition.reshape(-1)[0])
 
-    def _rename(self, wanted: Mapping[str, str]) -> None:
-        """Renames tensors; one that has a wanted name by chance makes room."""
-        g = self.graph
-        table = dict(wanted)
-        for name in wanted.values():
-            if name in g.tensors and name not in wanted:
-                table[name] = g.fresh(name)
-        if all(a == b for a, b in table.items()):
-            return
 
-        def new(name: str) -> str:
-            return table.get(name, name)
-
-        g.tensors = {new(t.name): Tensor(new(t.name), t.shape, t.dtype) for t in g.tensors.values()}
-        g.constants = {new(name): value for name, value in g.constants.items()}
-        g.nodes = [Node(n.op, tuple(map(new, n.inputs)), new(n.output), n.source) for n in g.nodes]
-
-    def finish(self, name: str, states: Sequence[tuple[str, str]], grow: bool = False) -> Graph:
-        """The graph; UsageError for a state that is no pair of input and output of one type.
-
-        grow: an output may be longer than its input; such states are checked by whom they concern.
-        """
-        g = self.graph
-        for past, present in states:
-            for end, ends, what in ((past, self.inputs, "input"), (present, self.outputs, "output")):
-                if end not in ends:
-                    known = ", ".join(map(quoted, ends))
-                    raise UsageError(f"--state: no {what} {quoted(end)}; the {what}s are {known}")
-            a, b = g.tensors[past], g.tensors[present]
-            if not grow and (a.shape, a.dtype) != (b.shape, b.dtype):
-                raise UsageError(f"--state: {shown(str(a))} and {shown(str(b))} differ")
-        graph = Graph(
-            name,
-            g.tensors,
-            tuple(g.nodes),
-            g.constants,
-            tuple(self.inputs),
-            tuple(self.outputs),
-            tuple(states),
-        )
-        try:
-            replace(graph, states=()).check() if grow else graph.check()
-        except InvalidOp as e:
-            raise AssertionError(f"a rule made an op that contradicts itself: {e}") from e
-        return graph
+def _standard_function(scope: Scope, node: ModelNode, opset: int) -> onnx.FunctionProto:
+    """The body that the ONNX standard gives for the node's operator."""
+    types = [scope.kind(t).SerializeToString() for t in node.proto.input]
+    body = body_of(node.proto, node.domain, opset, types)
+    if body is None:
+        raise Unsupported(why_unknown(node.op_type, node.domain, opset))
+    return body
 
 
 def _with_attributes(node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
@@ -359,3 +276,54 @@ def _with_attributes(node: onnx.NodeProto, given: Mapping[str, onnx.AttributePro
             value.name = a.name
             out.attribute.append(value)
     return out
+
+
+# -- a whole model ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WalkedModel:
+    """A model whose nodes have been entered.
+
+    scope: of its graph. inputs: those that a call gives. values: of those that are constants. folded: see
+    `Walk`.
+    """
+
+    scope: Scope
+    inputs: Sequence[onnx.ValueInfoProto]
+    outputs: Sequence[str]
+    values: Mapping[str, Array]
+    refusals: Sequence[Refusal]
+    folded: Mapping[tuple[str, str], int]
+
+    @property
+    def on_wafer(self) -> bool:
+        """Whether the wafer does it all, in one graph."""
+        scope = self.scope
+        return not scope.steps and not scope.held and all(o in scope.names for o in self.outputs)
+
+
+def walk_model(
+    proto: onnx.ModelProto,
+    given: Binding,
+    elsewhere: Elsewhere | None = None,
+    stored: dict[str, Array] | None = None,
+) -> WalkedModel:
+    """Enters each of a model's nodes, those in bodies that are written out as often as they stand there.
+
+    elsewhere: None where all must run on the wafer. stored: initializers that were read before; those read
+    now are added. Raises InvalidInput, UsageError, DoesNotFit, and UnsupportedModel for an input that must be
+    held elsewhere.
+    """
+    refusals = elsewhere.refusals if elsewhere else []
+    walk = Walk(vocabulary_of(proto), elsewhere, refusals)
+    scope, graph = Scope(), proto.graph
+    scope.add_initializers(graph, stored)
+    inputs = add_inputs(scope, graph, given, held=elsewhere is not None)
+    values = {name: scope.graph.constants[scope.names[name]] for name in given.values}
+    walk.nodes(scope, graph.node)
+    outputs = tuple(o.name for o in graph.output)
+    missing = next((o for o in outputs if not scope.knows(o)), None)
+    if missing is not None and (elsewhere or not walk.refusals):
+        raise InvalidInput(f"output {quoted(missing)} is made by no node")
+    return WalkedModel(scope, inputs, outputs, values, walk.refusals, walk.folded)

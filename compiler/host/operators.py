@@ -16,11 +16,11 @@ from ...codegen.artifact.artifact import InvalidArtifact
 from ...ir.graph import REGISTRY
 from ...ir.op import Array
 from ...runtime.play import Operator
-from ..errors import UnsupportedModel, quoted, shown
+from ..errors import Refusal, UnsupportedModel, quoted, shown
 from ..frontend.free_names import CONTROL
-from ..frontend.standard import has_body
+from ..frontend.opsets import domain_of, vocabulary_of
+from ..frontend.standard import has_body, why_unknown
 from ..frontend.types import types_of
-from . import operators as host
 
 DRAWING = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -126,10 +126,10 @@ def _plain(result: Any, kind: np.dtype[Any] | None) -> Any:
     return array.astype(kind) if kind is not None and kind.kind != "O" and array.dtype != kind else array
 
 
-Place = Literal["wafer", "host", "unsupported"]
+WhereItRuns = Literal["wafer", "host", "unsupported"]
 
 
-def place(op_type: str, domain: str, opset: int) -> Place:
+def where_it_runs(op_type: str, domain: str, opset: int) -> WhereItRuns:
     """Where an operator of the standard can run at best.
 
     On the wafer by a rule of its own or by the standard's body for it, else on the host by onnx's reference.
@@ -137,4 +137,20 @@ def place(op_type: str, domain: str, opset: int) -> Place:
     ruled = (domain, op_type) in REGISTRY or (not domain and op_type in CONTROL)
     if ruled or has_body(op_type, domain, opset):
         return "wafer"
-    return "host" if host.known(op_type, domain, opset) else "unsupported"
+    return "host" if known(op_type, domain, opset) else "unsupported"
+
+
+def unknown_operators(proto: onnx.ModelProto) -> list[Refusal]:
+    """Operators of a model's top level that have no rule, no body and no schema that could give one."""
+    words = vocabulary_of(proto)
+    found: dict[tuple[str, str], list[str]] = {}
+    for node in proto.graph.node:
+        domain = domain_of(node.domain)
+        own = (domain, node.op_type) in words.functions
+        if not own and where_it_runs(node.op_type, domain, words.opset(domain)) == "unsupported":
+            names = found.setdefault((node.op_type, domain), [])
+            names.append(node.name or (node.output[0] if node.output else ""))
+    return [
+        Refusal(*kind, len(names), why_unknown(*kind, words.opset(kind[1])), names[0])
+        for kind, names in found.items()
+    ]

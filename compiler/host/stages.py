@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...ir.graph import Graph, GraphBuilder, Node
 from ...runtime.script import NONE, Script, Stage, WaferStage
+from ..frontend.scope import HostStep, Key
 
-Key = tuple[str, str]
-"""A value: ("tensor", its name in the graph), or ("held", number) for one that only the host holds."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What the host does once `at` nodes of the graph are there. stage: made when its values have numbers."""
-
-    at: int
-    reads: tuple[Key, ...]
-    makes: tuple[Key | None, ...]
-    stage: Callable[[Mapping[Key, int]], Stage]
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 def numbers(keys: Sequence[Key | None], number_of: Mapping[Key, int]) -> tuple[int, ...]:
@@ -27,25 +19,29 @@ def numbers(keys: Sequence[Key | None], number_of: Mapping[Key, int]) -> tuple[i
     return tuple(NONE if key is None else number_of.get(key, NONE) for key in keys)
 
 
-def leveled(
+def script_in_stages(
     g: GraphBuilder,
-    steps: Sequence[Step],
+    steps: Sequence[HostStep],
     inputs: Sequence[Key],
     outputs: Sequence[Key],
     entry: Callable[[Graph], str],
 ) -> Script:
-    """The script of a graph. entry: adds the graph of a stage to the program and gives its entry's name."""
-    nodes, live = _needed(g, steps, outputs)
-    of_tensor, of_step = _levels(g, nodes, steps, live)
+    """The script of a graph: a stage of the wafer, then the steps that follow it, and so on.
+
+    entry: adds the graph of a stage to the program and gives its entry's name.
+    """
+    work = _staged(g, steps, outputs)
+    needed = [steps[i] for i in work.of_step]
     number_of: dict[Key, int] = {}
-    for key in (*inputs, *(k for i in live for k in (*steps[i].reads, *steps[i].makes) if k is not None)):
+    for key in (*inputs, *(k for s in needed for k in (*s.reads, *s.makes) if k is not None)):
         number_of.setdefault(key, len(number_of))
-    asked = {t for i in live for kind, t in steps[i].reads if kind == "tensor"}
+    asked = {t for s in needed for kind, t in s.reads if kind == "tensor"}
     asked |= {t for kind, t in outputs if kind == "tensor"}
-    asked |= {t for n in nodes for t in n.inputs if of_tensor.get(n.output) != of_tensor.get(t)}
+    of_tensor = work.of_tensor
+    asked |= {t for n in work.nodes for t in n.inputs if of_tensor[n.output] != of_tensor.get(t)}
     stages: list[Stage] = []
-    for level in range(1 + max((0, *of_tensor.values(), *of_step.values()))):
-        mine = [n for n in nodes if of_tensor[n.output] == level]
+    for number in range(1 + max((0, *of_tensor.values(), *work.of_step.values()))):
+        mine = [n for n in work.nodes if of_tensor[n.output] == number]
         if mine:
             graph = _stage(g, mine, asked)
             name = entry(graph)
@@ -54,7 +50,7 @@ def leveled(
                 for ends in (graph.inputs, graph.outputs)
             ]
             stages.append(WaferStage(name, *ports))
-        stages += [steps[i].stage(number_of) for i in live if of_step[i] == level]
+        stages += [steps[i].stage(number_of) for i, of in work.of_step.items() if of == number]
     results = tuple(number_of.setdefault(key, len(number_of)) for key in outputs)
     constants = tuple(
         (number, g.constants[t])
@@ -64,53 +60,49 @@ def leveled(
     return Script(tuple(number_of[key] for key in inputs), results, tuple(stages), constants)
 
 
-def _needed(g: GraphBuilder, steps: Sequence[Step], outputs: Sequence[Key]) -> tuple[list[Node], list[int]]:
-    """The nodes, and the numbers of the steps, that the outputs depend on."""
-    wanted = {*outputs}
-    nodes: list[Node] = []
-    live: list[int] = []
-    left = len(g.nodes)
+@dataclass(frozen=True)
+class StagedWork:
+    """The nodes that outputs depend on, and in which stage what happens.
 
-    def back_to(at: int) -> None:
-        for n in reversed(g.nodes[at:left]):
-            if ("tensor", n.output) in wanted:
-                nodes.append(n)
-                wanted.update(("tensor", t) for t in n.inputs)
+    of_tensor: by what a node writes. of_step: by the step's position; a step follows its stage's nodes.
+    """
 
-    for i in reversed(range(len(steps))):
-        back_to(steps[i].at)
-        left = min(left, steps[i].at)
-        if any(key in wanted for key in steps[i].makes):
-            live.append(i)
-            wanted.update(steps[i].reads)
-    back_to(0)
-    return nodes[::-1], live[::-1]
+    nodes: Sequence[Node]
+    of_tensor: Mapping[str, int]
+    of_step: Mapping[int, int]
 
 
-def _levels(
-    g: GraphBuilder, nodes: Sequence[Node], steps: Sequence[Step], live: Sequence[int]
-) -> tuple[dict[str, int], dict[int, int]]:
-    """The level at which each tensor that a node writes is made, and that of each step."""
-    position = {id(n): i for i, n in enumerate(g.nodes)}
-    ready: dict[Key, int] = {}  # the level from which on a value is there
-    of_tensor: dict[str, int] = {}
-    of_step: dict[int, int] = {}
-    waiting = list(live)
+def _staged(g: GraphBuilder, steps: Sequence[HostStep], outputs: Sequence[Key]) -> StagedWork:
+    """Each node and step in the first stage in which all that it reads is there."""
+    import networkx as nx
 
-    def pass_steps(at: int) -> None:
-        while waiting and steps[waiting[0]].at <= at:
-            i = waiting.pop(0)
-            of_step[i] = max((0, *(ready.get(key, 0) for key in steps[i].reads)))
-            for key in steps[i].makes:
-                if key is not None:
-                    ready[key] = of_step[i] + (key[0] == "tensor")
+    flow = _flow(g, steps)
+    ends = [key for key in outputs if key in flow]
+    needed = {*ends}.union(*(nx.ancestors(flow, key) for key in ends))
+    stage_of: dict[Key, int] = {}
+    for key in nx.topological_sort(flow.subgraph(needed)):
+        # a tensor that the host makes is there in the next stage: its own stage's nodes ran before
+        stage_of[key] = max(
+            (stage_of[k] + (k[0] == "step" and key[0] == "tensor") for k in flow.predecessors(key)), default=0
+        )
+    nodes = [n for n in g.nodes if ("tensor", n.output) in needed]
+    of_step = {i: stage_of["step", str(i)] for i in range(len(steps)) if ("step", str(i)) in needed}
+    return StagedWork(nodes, {n.output: stage_of["tensor", n.output] for n in nodes}, of_step)
 
-    for n in nodes:
-        pass_steps(position[id(n)])
-        level = max((of_tensor.get(n.output, 0), *(ready.get(("tensor", t), 0) for t in n.inputs)))
-        of_tensor[n.output] = ready["tensor", n.output] = level
-    pass_steps(len(g.nodes))
-    return of_tensor, of_step
+
+def _flow(g: GraphBuilder, steps: Sequence[HostStep]) -> nx.DiGraph[Key]:
+    """What flows into what: values into values, and through steps, ("step", position)."""
+    import networkx as nx
+
+    flow: nx.DiGraph[Key] = nx.DiGraph()
+    for n in g.nodes:
+        flow.add_node(("tensor", n.output))
+        flow.add_edges_from((("tensor", t), ("tensor", n.output)) for t in n.inputs)
+    for i, step in enumerate(steps):
+        here = "step", str(i)
+        flow.add_edges_from((key, here) for key in step.reads)
+        flow.add_edges_from((here, key) for key in step.makes if key is not None)
+    return flow
 
 
 def _stage(g: GraphBuilder, nodes: Sequence[Node], asked: set[str]) -> Graph:

@@ -18,7 +18,7 @@ from ...ir.op import Array
 from ...runtime.ports import Port
 from ..frontend.inputs import Binding, add_inputs
 from ..frontend.load import dense, load_model
-from ..frontend.walk import Builder
+from ..frontend.scope import Scope
 from .call_inputs import Feed
 from .compare import Comparison, Rule, compare
 from .golden import Golden
@@ -72,11 +72,11 @@ def inputs_of(model: str | Path, given: Binding) -> Inputs:
     proto = load_model(model)
     known = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
     known |= {s.values.name: dense(s) for s in proto.graph.sparse_initializer}
-    builder = Builder({}, {}, names=dict.fromkeys(("", *known), ""))
-    add_inputs(builder, proto.graph, given)
-    tensors = builder.graph.tensors
-    ports = [Port(name, tensors[name].shape, tensors[name].dtype.numpy) for name in builder.inputs]
-    return Inputs(tuple(ports), {**known, **builder.graph.constants})
+    scope = Scope(names=dict.fromkeys(("", *known), ""))
+    add_inputs(scope, proto.graph, given)
+    tensors = scope.graph.tensors
+    ports = [Port(name, tensors[name].shape, tensors[name].dtype.numpy) for name in scope.inputs]
+    return Inputs(tuple(ports), {**known, **scope.graph.constants})
 
 
 @dataclass(frozen=True)
