@@ -20,6 +20,7 @@ from ..ir.graph import Graph
 from ..placement import planner
 from ..placement.build import placement_file as written
 from ..placement.build import routes as route
+from ..placement.build.detours import Unroutable
 from ..placement.judge.entries import judge_entries
 from ..placement.judge.judge import IllegalPlan, judge
 from ..placement.machine.wafer import Wafer
@@ -100,7 +101,7 @@ def _kept_or(name: str, kept: Callable[[], Plan | None], search: Callable[[], Pl
             pass  # as good as none
     try:
         made: Plan = timed("plan", search)
-    except (planner.DoesNotFit, route.Unroutable) as e:
+    except (planner.DoesNotFit, Unroutable) as e:
         raise _refusal(e) from None
     timed("check", lambda: judge(made))
     keep_plan(name, made)
@@ -125,15 +126,15 @@ def constrained_plan(graph: Graph, wafer: Wafer, constraints: str | Path, timed:
         made: Plan = timed("plan", build)
         timed("check", lambda: judge(made))
         return made
-    except (planner.DoesNotFit, route.Unroutable) as e:
+    except (planner.DoesNotFit, Unroutable) as e:
         raise _refusal(e) from None
     except (written.PlacementError, IllegalPlan) as e:
         raise InvalidInput(f"{where}: {e}") from None
 
 
-def _refusal(e: planner.DoesNotFit | route.Unroutable) -> DoesNotFit:
+def _refusal(e: planner.DoesNotFit | Unroutable) -> DoesNotFit:
     """The error of a model that has no plan, with the nearest attempt."""
-    if isinstance(e, route.Unroutable):
+    if isinstance(e, Unroutable):
         return DoesNotFit(f"{e}; try another --wafer")
     error = DoesNotFit(str(e))
     error.plan = e.plan
