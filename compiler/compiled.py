@@ -13,7 +13,8 @@ from ..codegen.artifact import artifact
 from ..ir.graph import Graph
 from ..ir.op import Array
 from ..placement.build import placement_file as written
-from ..placement.cost.timing import Timing, link_bytes, simulate
+from ..placement.cost.links import link_bytes
+from ..placement.cost.timing import Timing, simulate
 from ..placement.machine.wafer import Wafer
 from ..placement.plan.plan import Plan
 from ..runtime.load import files, prepare

@@ -20,6 +20,7 @@ from ..ir.graph import Graph
 from ..placement import planner
 from ..placement.build import placement_file as written
 from ..placement.build import routes as route
+from ..placement.build.detours import Unroutable
 from ..placement.judge.entries import judge_entries
 from ..placement.judge.judge import IllegalPlan, judge
 from ..placement.machine.wafer import Wafer
@@ -116,7 +117,7 @@ def _kept_or(
             pass  # as good as none
     try:
         made = watch.timed("plan", search)
-    except (planner.DoesNotFit, route.Unroutable) as e:
+    except (planner.DoesNotFit, Unroutable) as e:
         raise _refusal(e) from None
     watch.timed("check", lambda: judge(made))
     keep_plan(name, made)
@@ -141,15 +142,15 @@ def constrained_plan(graph: Graph, wafer: Wafer, constraints: str | Path, watch:
         made = watch.timed("plan", build)
         watch.timed("check", lambda: judge(made))
         return made
-    except (planner.DoesNotFit, route.Unroutable) as e:
+    except (planner.DoesNotFit, Unroutable) as e:
         raise _refusal(e) from None
     except (written.PlacementError, IllegalPlan) as e:
         raise InvalidInput(f"{where}: {e}") from None
 
 
-def _refusal(e: planner.DoesNotFit | route.Unroutable) -> DoesNotFit:
+def _refusal(e: planner.DoesNotFit | Unroutable) -> DoesNotFit:
     """The error of a model that has no plan, with the nearest attempt."""
-    if isinstance(e, route.Unroutable):
+    if isinstance(e, Unroutable):
         return DoesNotFit(f"{e}; try another --wafer")
     error = DoesNotFit(str(e))
     error.plan = e.plan

@@ -272,7 +272,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dataclasses import asdict
 
     from waferc.compiler.show.figures import figures
-    from waferc.placement.cost.timing import link_bytes
+    from waferc.placement.cost.links import link_bytes
 
     plans = planned_together()
     totals = {n: asdict(figures(p, link_bytes(p))) for n, p in plans.items()}

@@ -13,8 +13,9 @@ from waferc.ir.affine import Access, Affine, axis
 from waferc.ir.dtypes import F32
 from waferc.ir.ops.elementwise import Neg
 from waferc.ir.ops.reduce import ReduceSum
-from waferc.placement.cost.fabric import load
-from waferc.placement.cost.reach import Ends, ends, need_elements
+from waferc.placement.cost.fabric import traffic_between
+from waferc.placement.cost.needs import need_elements
+from waferc.placement.cost.reach import Ends, ends
 from waferc.placement.machine.presets import preset
 from waferc.placement.plan.layout import Cut, Grid, Layout, Split, layout
 from waferc.placement.plan.move import Move, combining, derive, identical, records
@@ -146,7 +147,7 @@ def test_no_link_carries_more_than_the_load_says(data: st.DataObject) -> None:
         )
     ]
     along, down = sides
-    found = load(preset("wse3"), move, along, down, int(np.prod([p.extent for p in hold])), 4)
+    found = traffic_between(preset("wse3"), move, along, down, int(np.prod([p.extent for p in hold])), 4)
     assert max(map(len, row.values()), default=0) <= found.row
     assert max(map(len, column.values()), default=0) <= found.column
 
@@ -185,7 +186,7 @@ def test_a_delivery_takes_what_its_pairs_of_cores_say(data: st.DataObject) -> No
     if near and x.still and y.still:
         assert got == wafer.copy(np.max(need_elements(move.dims)), F32)
         return
-    t = load(wafer, move, x, y, int(np.prod([p.extent for p in hold])), 4)
+    t = traffic_between(wafer, move, x, y, int(np.prod([p.extent for p in hold])), 4)
     hops = int(x.distance.max(initial=0) + y.distance.max(initial=0)) + source.distance
     way = wafer.route(hops, 0 if x.still or y.still else 1)
     if not near or t.deep[0] * t.deep[1] > TREE_COLOURS:

@@ -118,7 +118,7 @@ def _of_ours(e: BaseException) -> int | None:
     """The exit code of an exception of the packages below, which know no exit codes."""
     from ...codegen.artifact.artifact import InvalidArtifact
     from ...ir.graph import TooLarge
-    from ...placement.build.routes import Unroutable
+    from ...placement.build.detours import Unroutable
     from ...placement.machine.wafer import WaferError
     from ...placement.search.explain import DoesNotFit
     from ...runtime.play import HostError

@@ -10,30 +10,32 @@ all sources of a move; the moves that gain most choose first.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from ..cost.reach import (
-    NOWHERE,
-    Ends,
-    coordinates,
-    depth,
-    ends,
-)
-from ..machine.wafer import LINKS, STEP, Wafer
+from ..cost.reach import NOWHERE, Ends, depth, ends_of
+from ..machine.wafer import Wafer
 from ..plan.layout import Ints
-from ..plan.move import HOST, Detour, Move, records
+from ..plan.move import HOST, Move
 from ..plan.plan import Plan, Step
+from .detours import DeadLinks
 
 LANES = 16  # colours of the shared lanes: 4 directions x 2 lengths x 2 alternating
 
 
-class Unroutable(ValueError):
-    """Dead links cut a source off from its consumer."""
+Key = tuple[int, int, int]  # of a move: step position, operand (-1: the step's own), number
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A move on its way from its producer to its step."""
+
+    key: Key
+    step: Step
+    producer: Step
+    move: Move
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class _Tree:
     urgent: cycles that it would gain on the critical path.
     """
 
-    key: tuple[int, int, int]  # step position, operand (-1: the step's own), move
+    key: Key
     colour_x: Ints
     colour_y: Ints
     colours: int
@@ -56,10 +58,10 @@ class _Tree:
 def routed(plan: Plan) -> Plan:
     """The plan with a route for each move. Raises Unroutable where dead links cut cores off."""
     by_result = {s.result: s for s in plan.steps if s.kind != "update"}
-    dead = _DeadLinks(plan.wafer) if plan.wafer.dead_links else None
+    dead = DeadLinks(plan.wafer) if plan.wafer.dead_links else None
     irregular = bool(plan.wafer.dead_cores)
     trees: list[_Tree] = []
-    new: dict[tuple[int, int, int], Move] = {}
+    new: dict[Key, Move] = {}
     for s in plan.steps:
         for key, m in _moves(s):
             producer = by_result[m.source]
@@ -68,24 +70,24 @@ def routed(plan: Plan) -> Plan:
             if dead is not None:
                 m = replace(m, detours=dead.detours(plan, s, producer, m))
             if not irregular:
-                x, y = (_along(plan, s, producer, m, side) for side in ("x", "y"))
+                x, y = (ends_of(plan, s, producer, m, side) for side in ("x", "y"))
                 if m.route != "join" and x.still and y.still:
                     m = replace(m, route="local")
                 elif m.route != "join" and not m.detours:
-                    trees += _tree(plan, key, s, producer, m, x, y)
+                    trees += _tree(plan, _Way(key, s, producer, m), x, y)
             new[key] = m
     for key, (x, y) in _assign(plan.wafer, trees).items():
         new[key] = replace(new[key], route="tree", colour_x=x, colour_y=y)
     return replace(plan, steps=tuple(_with(s, new) for s in plan.steps))
 
 
-def _moves(step: Step) -> list[tuple[tuple[int, int, int], Move]]:
+def _moves(step: Step) -> list[tuple[Key, Move]]:
     out = [((step.position, j, k), m) for j, o in enumerate(step.operands) for k, m in enumerate(o.moves)]
     out += [((step.position, -1, k), m) for k, m in enumerate(step.moves)]
     return [(key, m) for key, m in out if m.source != HOST]
 
 
-def _with(step: Step, new: dict[tuple[int, int, int], Move]) -> Step:
+def _with(step: Step, new: dict[Key, Move]) -> Step:
     p = step.position
     operands = tuple(
         replace(o, moves=tuple(new.get((p, j, k), m) for k, m in enumerate(o.moves)))
@@ -96,9 +98,7 @@ def _with(step: Step, new: dict[tuple[int, int, int], Move]) -> Step:
     )
 
 
-def _tree(
-    plan: Plan, key: tuple[int, int, int], step: Step, producer: Step, move: Move, ex: Ends, ey: Ends
-) -> list[_Tree]:
+def _tree(plan: Plan, way: _Way, ex: Ends, ey: Ends) -> list[_Tree]:
     """The move as trees, if it needs no more colours than there are besides the lanes'."""
     if depth(*ex.spans()) * depth(*ey.spans()) > plan.wafer.colours - LANES:
         return []
@@ -109,29 +109,24 @@ def _tree(
         (int(min(e.at.min(), e.to.min())), int(max(e.at.max(), e.to.max()))) for e in (ex, ey)
     )
     # Equal ends and equal tables of who sends to whom: the same trees.
-    tables = [a for d in move.dims for a in (d.x, d.y, d.t, d.start, d.core)]
+    tables = [a for d in way.move.dims for a in (d.x, d.y, d.t, d.start, d.core)]
+    step, producer = way.step, way.producer
     where = repr((step.region, step.grid, producer.region, producer.grid, [len(a) for a in tables]))
     shape = hashlib.sha256(where.encode() + b"".join(a.tobytes() for a in tables)).hexdigest()
     hops = float(ex.distance.max(initial=0) + ey.distance.max(initial=0))
     relays = float(plan.wafer.relayed(hops))
-    urgent = relays if (step.node, key[1]) in plan.urgent else 0.0
+    urgent = relays if (step.node, way.key[1]) in plan.urgent else 0.0
     gain = relays * step.grid.cores
-    return [_Tree(key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, gain, urgent)]
+    return [_Tree(way.key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, gain, urgent)]
 
 
-def _along(plan: Plan, step: Step, producer: Step, move: Move, side: str) -> Ends:
-    here, there = plan.regions[step.region], plan.regions[producer.region]
-    to, at = (coordinates(r, s.grid, side, plan.wafer) for r, s in ((here, step), (there, producer)))
-    return ends(move, producer.grid, to, at, side)
-
-
-def _assign(wafer: Wafer, trees: Sequence[_Tree]) -> dict[tuple[int, int, int], tuple[Ints, Ints]]:
+def _assign(wafer: Wafer, trees: Sequence[_Tree]) -> dict[Key, tuple[Ints, Ints]]:
     """Colours for as many moves as they last, those first that gain most: for the call, then for all cores.
 
     Two moves share a colour if their boxes are apart, or if they are the same trees (the same
     configuration of every router) in different steps.
     """
-    out: dict[tuple[int, int, int], tuple[Ints, Ints]] = {}
+    out: dict[Key, tuple[Ints, Ints]] = {}
     taken: list[tuple[_Tree, int]] = []
     urgent: dict[str, float] = {}
     for t in trees:
@@ -154,77 +149,6 @@ def _compatible(t: _Tree, first: int, other: _Tree, at: int) -> bool:
     if a[0] > b[2] or b[0] > a[2] or a[1] > b[3] or b[1] > a[3]:
         return True
     return t.shape == other.shape and first == at and t.key[0] != other.key[0]
-
-
-class _DeadLinks:
-    """Which paths meet a dead link, and ways around."""
-
-    def __init__(self, wafer: Wafer) -> None:
-        self.wafer = wafer
-        self.dead = {(x, y, d) for x, y, d in wafer.dead_links}
-        count = {d: np.zeros((wafer.height + 1, wafer.width + 1), np.int64) for d in LINKS}
-        for x, y, d in self.dead:
-            count[d][y, x] = 1
-        # before[d][y, x]: dead links of direction d left of x in row y (or above y in column x).
-        self.row = {d: np.cumsum(np.pad(count[d], ((0, 0), (1, 0))), 1) for d in ("east", "west")}
-        self.column = {d: np.cumsum(np.pad(count[d], ((1, 0), (0, 0))), 0) for d in ("south", "north")}
-
-    def along_row(self, y: Any, x0: Any, x1: Any) -> Any:
-        """Dead links on the way from (x0, y) to (x1, y)."""
-        east = self.row["east"][y, np.maximum(x0, x1)] - self.row["east"][y, x0]
-        west = self.row["west"][y, x0 + 1] - self.row["west"][y, np.minimum(x0, x1) + 1]
-        return np.where(x1 >= x0, east, west)
-
-    def along_column(self, x: Any, y0: Any, y1: Any) -> Any:
-        south = self.column["south"][np.maximum(y0, y1), x] - self.column["south"][y0, x]
-        north = self.column["north"][y0 + 1, x] - self.column["north"][np.minimum(y0, y1) + 1, x]
-        return np.where(y1 >= y0, south, north)
-
-    def detours(self, plan: Plan, step: Step, producer: Step, move: Move) -> tuple[Detour, ...]:
-        """For each record whose path along the row, then the column, meets a dead link, another."""
-        w = self.wafer.width
-        target = plan.regions[step.region].on(step.grid).ravel().astype(np.int64)
-        source = plan.regions[producer.region].on(producer.grid).ravel().astype(np.int64)
-        met: set[tuple[int, int]] = set()
-        for r in records(move, step.grid, 1 << 22):
-            a, b = source[r.source], target[r.target]
-            sx, sy, dx, dy = a % w, a // w, b % w, b // w
-            bad = (self.along_row(sy, sx, dx) + self.along_column(dx, sy, dy)) > 0
-            met |= set(zip(a[bad].tolist(), b[bad].tolist(), strict=True))
-        out: list[Detour] = []
-        for a, b in sorted(met):
-            s, t = (a % w, a // w), (b % w, b // w)
-            corners: tuple[tuple[int, int], ...] | None = (s, (s[0], t[1]), t)
-            if int(self.along_column(s[0], s[1], t[1])) + int(self.along_row(t[1], s[0], t[0])):
-                corners = self._around(s, t)
-            if corners is None:
-                raise Unroutable(f"dead links cut core {t} off from core {s} on wafer {self.wafer.name}")
-            out.append(Detour(a, b, corners))
-        return tuple(out)
-
-    def _around(self, s: tuple[int, int], t: tuple[int, int]) -> tuple[tuple[int, int], ...] | None:
-        """A shortest path over live links, as its corners."""
-        back: dict[tuple[int, int], tuple[int, int]] = {s: s}
-        queue = deque([s])
-        while queue and t not in back:
-            x, y = queue.popleft()
-            for d in LINKS:
-                n = (x + STEP[d][0], y + STEP[d][1])
-                inside = 0 <= n[0] < self.wafer.width and 0 <= n[1] < self.wafer.height
-                if inside and n not in back and (x, y, d) not in self.dead:
-                    back[n] = (x, y)
-                    queue.append(n)
-        if t not in back:
-            return None
-        path = [t]
-        while path[-1] != s:
-            path.append(back[path[-1]])
-        path.reverse()
-        corners = [s]
-        for a, b, c in zip(path, path[1:], path[2:], strict=False):
-            if (b[0] - a[0], b[1] - a[1]) != (c[0] - b[0], c[1] - b[1]):
-                corners.append(b)
-        return (*corners, t)
 
 
 def colour_intervals(lo: Ints, hi: Ints) -> Ints:

@@ -15,8 +15,9 @@ import numpy as np
 from ..machine.wafer import Wafer
 from ..plan.move import Move
 from ..plan.plan import Plan, Step
+from .fabric import Floats, traffic_of
 from .reach import Ends
-from .timing import Floats, Timing, came, traffic_of
+from .timing import Timing, came
 
 Place = tuple[int, int]  # row and column of a step's grid
 

@@ -1,4 +1,4 @@
-"""What a move costs on the fabric, from its tables alone: one side of the grid at a time.
+"""When a move's bytes are there, from its tables alone: one side of the grid at a time.
 
 A consumer at column x and row y is taken to need every producer column that some consumer of column x
 needs, and every row that some consumer of row y needs. Where the two are tied to each other that
@@ -14,17 +14,11 @@ from typing import Any
 import numpy as np
 
 from ..machine.wafer import Wafer
-from ..plan.layout import Grid, Ints, Region, Split
+from ..plan.layout import Grid, Split
 from ..plan.move import Move
-from .reach import (
-    NOWHERE,
-    Ends,
-    coordinates,
-    depth,
-    different_rows,
-    ends,
-    need_elements,
-)
+from ..plan.plan import Plan, Step
+from .needs import different_rows, need_elements
+from .reach import Ends, depth, ends_of
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 BLOCK = 1 << 17  # of its terms that are computed at once: they stay in the host's cache
@@ -55,32 +49,15 @@ class Traffic:
         return self.x.still and self.y.still
 
 
-def traffic(
-    wafer: Wafer,
-    move: Move,
-    consumer: Grid,
-    producer: Grid,
-    here: Region,
-    there: Region,
-    held: int,
-    nbytes: int,
-) -> Traffic:
+def traffic_of(plan: Plan, step: Step, producer: Step, move: Move) -> Traffic:
+    """The traffic of a move from the producer to the step."""
+    x, y = (ends_of(plan, step, producer, move, side) for side in ("x", "y"))
+    buffer = plan.buffers[move.source]
+    return traffic_between(plan.wafer, move, x, y, buffer.elements, buffer.dtype.bytes)
+
+
+def traffic_between(wafer: Wafer, move: Move, x: Ends, y: Ends, held: int, nbytes: int) -> Traffic:
     """The traffic of `move`. held: elements of a producer's tile; nbytes: of an element."""
-    x, y = (
-        ends(
-            move,
-            producer,
-            coordinates(here, consumer, s, wafer),
-            coordinates(there, producer, s, wafer),
-            s,
-        )
-        for s in ("x", "y")
-    )
-    return load(wafer, move, x, y, held, nbytes)
-
-
-def load(wafer: Wafer, move: Move, x: Ends, y: Ends, held: int, nbytes: int) -> Traffic:
-    """The traffic of `move` between known ends."""
     sent = float(wafer.wavelets(held * nbytes))
     inbound = wafer.wavelets(need_elements(move.dims) * nbytes)
     deep = depth(*x.spans()), depth(*y.spans())
@@ -134,41 +111,3 @@ def _max_plus(wafer: Wafer, e: Ends, ready: Floats, relayed: bool) -> Floats:
                 terms = np.maximum.reduceat(terms, first, axis=0)
             out[e.target[first], c : c + block] = terms
     return np.broadcast_to(out, (len(e.to), width))
-
-
-def add_links(wafer: Wafer, links: Floats, move: Traffic) -> None:
-    """Adds a move's bytes to [4, height, width]: along producers' rows, then down targets' columns."""
-    nbytes = move.sent * wafer.wavelet_bytes
-    sending = np.flatnonzero(np.bincount(move.y.at[move.y.source]))
-    for number, covered in enumerate(_coverage(move.x, wafer.width)):
-        if covered.any():
-            lo, hi = np.flatnonzero(covered)[[0, -1]]
-            links[number, :, lo : hi + 1][_evenly(sending)] += nbytes * covered[lo : hi + 1]
-    count = np.bincount(move.x.to[move.x.target])
-    columns = np.flatnonzero(count)
-    through = move.through * wafer.wavelet_bytes
-    for number, covered in enumerate(_coverage(move.y, wafer.height), 2):
-        if covered.any():
-            lo, hi = np.flatnonzero(covered)[[0, -1]]
-            into = covered[lo : hi + 1, None] * count[columns] * nbytes
-            links[number, lo : hi + 1][:, _evenly(columns)] += np.minimum(into, through)
-
-
-def _evenly(numbers: Ints) -> Any:
-    """Rising numbers as a slice where they are evenly spaced: what it selects is no copy."""
-    pitch = int(numbers[1] - numbers[0]) if len(numbers) > 1 else 1
-    even = len(numbers) > 0 and (np.diff(numbers) == pitch).all()
-    return slice(int(numbers[0]), int(numbers[-1]) + 1, pitch) if even else numbers
-
-
-def _coverage(e: Ends, size: int) -> tuple[Floats, Floats]:
-    """How many producers' spans cover each outgoing link, upward and downward in the coordinate."""
-    lo, hi = e.spans()
-    used = hi < NOWHERE
-    at, lo, hi = e.at[used], lo[used], hi[used]
-    up, down = np.zeros(size + 1), np.zeros(size + 1)
-    np.add.at(up, at, 1.0)
-    np.subtract.at(up, hi, 1.0)
-    np.add.at(down, lo + 1, 1.0)
-    np.subtract.at(down, at + 1, 1.0)
-    return np.cumsum(up)[:size], np.cumsum(down)[:size]

@@ -1,4 +1,4 @@
-"""Who hears whom: sources and destinations of a move, their distances, and what each needs."""
+"""Who hears whom: the columns and rows of a move's producers and consumers, and how far apart they lie."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from ..machine.wafer import Wafer
 from ..plan.layout import Grid, Ints, Region
-from ..plan.move import MOST_KEPT, DimensionMoves, Move
+from ..plan.move import DimensionMoves, Move
+from ..plan.plan import Plan, Step
 
 NOWHERE = 1 << 40  # a coordinate far outside any wafer
 
@@ -72,6 +73,12 @@ def ends(move: Move, producer: Grid, to: Ints, at: Ints, side: str) -> Ends:
     return Ends(target, source, at, to)
 
 
+def ends_of(plan: Plan, step: Step, producer: Step, move: Move, side: str) -> Ends:
+    """The pairs of a move of a plan, from the producer to the step."""
+    to, at = (coordinates(plan.regions[s.region], s.grid, side, plan.wafer) for s in (step, producer))
+    return ends(move, producer.grid, to, at, side)
+
+
 MOST_PAIRS = 256  # of these tables, the largest of all, that are remembered
 
 
@@ -123,52 +130,3 @@ def depth(lo: Ints, hi: Ints) -> int:
     # Where one starts, those overlap that have started and not stopped before.
     open_ = np.arange(1, len(starts) + 1) - np.searchsorted(stops, starts)
     return int(open_.max(initial=0))
-
-
-MOST_NEEDS = 64  # of these tables, a number for each core, that are remembered: a layer's
-
-
-@lru_cache(maxsize=MOST_NEEDS)
-def need_elements(dims: tuple[DimensionMoves, ...]) -> Any:
-    """[rows, columns] (each 1 where it does not matter): elements that each consumer receives."""
-    total: Any = 0
-    lengths = [_lengths(d) for d in dims]
-    for t in range(len(dims[0].t) if dims else 1):
-        n: Any = np.ones((1, 1))
-        for d, own in zip(dims, lengths, strict=True):
-            x = d.x if d.x.any() else d.x[:1]
-            y = d.y if d.y.any() else d.y[:1]
-            n = n * own[y[:, None] + x[None, :] + d.t[t]]
-        total = total + n
-    return total
-
-
-def most_elements(dims: tuple[DimensionMoves, ...]) -> int:
-    """The most that one consumer receives."""
-    if not dims or len(dims[0].t) > 1 or any(d.x.any() and d.y.any() for d in dims):
-        return int(np.max(need_elements(dims), initial=0))
-    along_x: Any = 1
-    along_y: Any = 1
-    for d in dims:  # each dimension varies along one side: the most is where both sides have most
-        own = _lengths(d)
-        if d.y.any():
-            along_y = along_y * own[d.y + d.t[0]]
-        else:
-            along_x = along_x * own[d.x + d.t[0]]
-    return int(np.max(along_x, initial=0)) * int(np.max(along_y, initial=0))
-
-
-def _lengths(d: DimensionMoves) -> Ints:
-    """[pieces]: how many elements of the dimension each receives."""
-    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(d.length)])
-    return before[d.start[1:]] - before[d.start[:-1]]
-
-
-@lru_cache(maxsize=MOST_KEPT)
-def different_rows(dims: tuple[DimensionMoves, ...], rows: int) -> int:
-    """How many of a consumer's `rows` need something else than all the others."""
-    number = np.zeros(rows, np.int64)
-    for d in dims:
-        if d.y.any():
-            number = np.unique(number * (int(d.y.max()) + 1) + d.y, return_inverse=True)[1]
-    return int(number.max(initial=0)) + 1

@@ -19,10 +19,9 @@ from ..machine.wafer import Wafer
 from ..plan.layout import Ints, Split, axis_indices
 from ..plan.move import Move
 from ..plan.plan import Plan, Step
-from .fabric import Traffic, add_links, arrival, joining, traffic
+from .fabric import Floats, Traffic, arrival, joining, traffic_of
+from .links import link_bytes
 from .reach import Ends
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass
@@ -127,7 +126,7 @@ def _replay(plan: Plan) -> Iterator[_Run]:
         active, own = known[step.op, step.split]
         arrived = np.zeros(core.shape)
         extra = np.zeros(core.shape)
-        for m in _moves(step):
+        for m in step.received:
             producer = by_result[m.source]
             t = traffic_of(plan, step, producer, m)
             arrived = np.maximum(arrived, _came(wafer, m, producer, t, ends[m.source]))
@@ -154,24 +153,9 @@ def _replay(plan: Plan) -> Iterator[_Run]:
         yield _Run(core, begin, finish, work, active)
 
 
-def _moves(step: Step) -> list[Move]:
-    return [*(m for o in step.operands for m in o.moves), *step.moves]
-
-
 def _heard(step: Step) -> list[int]:
     """The buffers whose writers the step waits for, and constants."""
-    return [*(m.source for m in _moves(step)), *(o.buffer for o in step.operands if not o.received)]
-
-
-def link_bytes(plan: Plan) -> Floats:
-    """[4, height, width]: bytes on each core's outgoing links in one call, in the order of wafer.LINKS."""
-    by_result = {s.result: s for s in plan.steps if s.kind != "update"}
-    links = np.zeros((4, plan.wafer.height, plan.wafer.width))
-    for step in plan.steps:
-        for m in _moves(step):
-            if m.route != "local":
-                add_links(plan.wafer, links, traffic_of(plan, step, by_result[m.source], m))
-    return links
+    return [*(m.source for m in step.received), *(o.buffer for o in step.operands if not o.received)]
 
 
 def came(plan: Plan, step: Step, producer: Step, move: Move, ready: Floats) -> Floats:
@@ -183,15 +167,6 @@ def _came(wafer: Wafer, move: Move, producer: Step, t: Traffic, ready: Floats) -
     if move.route == "join":
         return _joined(wafer, move, producer, t, ready)
     return arrival(wafer, t, ready, move.route == "relay") + _detour(wafer, move)
-
-
-def traffic_of(plan: Plan, step: Step, producer: Step, move: Move) -> Traffic:
-    """The traffic of a move from the producer to the step."""
-    buffer = plan.buffers[move.source]
-    here, there = plan.regions[step.region], plan.regions[producer.region]
-    return traffic(
-        plan.wafer, move, step.grid, producer.grid, here, there, buffer.elements, buffer.dtype.bytes
-    )
 
 
 def _detour(wafer: Wafer, move: Move) -> float:

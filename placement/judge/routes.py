@@ -17,7 +17,7 @@ def judge_routes(plan: Plan, index: Index) -> None:
     colours = Colours(plan)
     for s in plan.steps:
         trees: list[Visits] = []
-        for m in [m for o in s.operands for m in o.moves] + list(s.moves):
+        for m in s.received:
             producer = index.owner[m.source]
             where = f"{step_name(s)}: {m.route} from {step_name(producer)}"
             if m.route not in ("local", "tree", "relay", "join"):

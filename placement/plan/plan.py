@@ -128,10 +128,15 @@ class Step:
         """What each core holds when the step is done."""
         return layout(self.write, self.op.axes, self.split, self.part, merge_time=True)
 
+    @property
+    def received(self) -> tuple[Move, ...]:
+        """The moves that bring the step what it needs: its operands', then its own."""
+        return (*(m for o in self.operands for m in o.moves), *self.moves)
+
     @cached_property
     def fetched(self) -> frozenset[int]:
         """The buffers that the step's moves read."""
-        return frozenset(m.source for m in (*(m for o in self.operands for m in o.moves), *self.moves))
+        return frozenset(m.source for m in self.received)
 
     @property
     def leader(self) -> int:

@@ -14,7 +14,8 @@ import numpy as np
 
 from ...ir.affine import Access
 from ...ir.op import Op
-from ..cost.reach import NOWHERE, depth, different_rows, most_elements, reach
+from ..cost.needs import different_rows, most_elements
+from ..cost.reach import NOWHERE, depth, reach
 from ..machine.wafer import Wafer
 from ..plan.layout import Grid, Ints, Split, layout
 from ..plan.move import HOST, derive, identical

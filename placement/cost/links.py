@@ -1,0 +1,62 @@
+"""How many bytes each link carries in a call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..machine.wafer import Wafer
+from ..plan.layout import Ints
+from ..plan.plan import Plan
+from .fabric import Floats, Traffic, traffic_of
+from .reach import NOWHERE, Ends
+
+
+def link_bytes(plan: Plan) -> Floats:
+    """[4, height, width]: bytes on each core's outgoing links in one call, in the order of wafer.LINKS."""
+    by_result = {s.result: s for s in plan.steps if s.kind != "update"}
+    links = np.zeros((4, plan.wafer.height, plan.wafer.width))
+    for step in plan.steps:
+        for m in step.received:
+            if m.route != "local":
+                _add(plan.wafer, links, traffic_of(plan, step, by_result[m.source], m))
+    return links
+
+
+def _add(wafer: Wafer, links: Floats, move: Traffic) -> None:
+    """Adds a move's bytes to [4, height, width]: along producers' rows, then down targets' columns."""
+    nbytes = move.sent * wafer.wavelet_bytes
+    sending = np.flatnonzero(np.bincount(move.y.at[move.y.source]))
+    for number, covered in enumerate(_coverage(move.x, wafer.width)):
+        if covered.any():
+            lo, hi = np.flatnonzero(covered)[[0, -1]]
+            links[number, :, lo : hi + 1][_evenly(sending)] += nbytes * covered[lo : hi + 1]
+    count = np.bincount(move.x.to[move.x.target])
+    columns = np.flatnonzero(count)
+    through = move.through * wafer.wavelet_bytes
+    for number, covered in enumerate(_coverage(move.y, wafer.height), 2):
+        if covered.any():
+            lo, hi = np.flatnonzero(covered)[[0, -1]]
+            into = covered[lo : hi + 1, None] * count[columns] * nbytes
+            links[number, lo : hi + 1][:, _evenly(columns)] += np.minimum(into, through)
+
+
+def _evenly(numbers: Ints) -> Any:
+    """Rising numbers as a slice where they are evenly spaced: what it selects is no copy."""
+    pitch = int(numbers[1] - numbers[0]) if len(numbers) > 1 else 1
+    even = len(numbers) > 0 and (np.diff(numbers) == pitch).all()
+    return slice(int(numbers[0]), int(numbers[-1]) + 1, pitch) if even else numbers
+
+
+def _coverage(e: Ends, size: int) -> tuple[Floats, Floats]:
+    """How many producers' spans cover each outgoing link, upward and downward in the coordinate."""
+    lo, hi = e.spans()
+    used = hi < NOWHERE
+    at, lo, hi = e.at[used], lo[used], hi[used]
+    up, down = np.zeros(size + 1), np.zeros(size + 1)
+    np.add.at(up, at, 1.0)
+    np.subtract.at(up, hi, 1.0)
+    np.add.at(down, lo + 1, 1.0)
+    np.subtract.at(down, at + 1, 1.0)
+    return np.cumsum(up)[:size], np.cumsum(down)[:size]
