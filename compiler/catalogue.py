@@ -1,4 +1,5 @@
-"""Every operator of the ONNX standard and how it is carried out: from onnx's schemas and our own rules."""
+"""Every operator of the ONNX standard, and those of other domains that there are rules for, and how each is
+carried out: from onnx's schemas and our own rules."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from ..ir.dtypes import ALL, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, SMALL, SUB_BYTE, DType, by_onnx
-from ..ir.graph import REGISTRY
+from ..ir.graph import REGISTRY, Registered
 from .frontend.opsets import OLDEST_DIRECT_OPSET
 from .frontend.standard import OLDEST_OPSET
 from .frontend.walk import LIMITS
@@ -82,12 +83,19 @@ class Operator:
 
 
 def operators() -> list[Operator]:
-    """All that the installed onnx knows, but for those that its newest opset has no more; ai.onnx's first."""
+    """All that the installed onnx knows, but for those that its newest opset has no more, and those of other
+    domains that have rules; ai.onnx's first."""
     histories: dict[tuple[str, str], list[Any]] = {}
     for schema in cast(Any, onnx.defs).get_all_schemas_with_history():
         histories.setdefault((schema.domain, schema.name), []).append(schema)
     ordered = [sorted(h, key=lambda s: s.since_version) for _, h in sorted(histories.items())]
-    return [_operator(history) for history in ordered if not _gone(history)]
+    of_onnx = [_operator(history) for history in ordered if not _gone(history)]
+    return [*of_onnx, *(_ruled(r) for key, r in sorted(REGISTRY.items()) if key not in histories)]
+
+
+def _ruled(rule: Registered) -> Operator:
+    """An operator that onnx has no schema of: what its rule says of itself."""
+    return Operator(rule.op_type, rule.domain, "wafer", (rule.since,), (), rule.types, rule.limits)
 
 
 def summary(found: Sequence[Operator]) -> list[str]:

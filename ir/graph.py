@@ -368,19 +368,30 @@ Rule = Callable[[GraphBuilder, Spec], Sequence[str]]
 
 @dataclass(frozen=True)
 class Registered:
-    """The rule of one ONNX operator, from opset `since` on. limits: what of it the rule leaves out, in a few
-    words for docs/operators.md; "known" there is what `GraphBuilder.known` gives."""
+    """The rule of one ONNX operator, from opset `since` of its domain on.
+
+    limits: what of it the rule leaves out, in a few words for docs/operators.md; "known" there is what
+    `GraphBuilder.known` gives. types: by type parameter, of an operator that onnx has no schema of.
+    """
 
     op_type: str
     rule: Rule
     since: int
     domain: str = ""
     limits: str = ""
+    types: tuple[tuple[str, tuple[DType, ...]], ...] = ()
 
 
 REGISTRY: dict[tuple[str, str], Registered] = {}
 
 
-def register(op_type: str, rule: Rule, since: int = 6, domain: str = "", limits: str = "") -> None:
+def register(
+    op_type: str,
+    rule: Rule,
+    since: int = 6,
+    domain: str = "",
+    limits: str = "",
+    types: tuple[tuple[str, tuple[DType, ...]], ...] = (),
+) -> None:
     """Makes the importer use `rule` for ONNX operator `op_type`. See `Registered`."""
-    REGISTRY[domain, op_type] = Registered(op_type, rule, since, domain, limits)
+    REGISTRY[domain, op_type] = Registered(op_type, rule, since, domain, limits, types)

@@ -54,6 +54,7 @@ class Case:
     constants: Sequence[int] = ()
     opset: int = 21
     outputs: int = 1
+    domain: str = ""
 
     def __str__(self) -> str:
         shapes = "_".join("x".join(map(str, x.shape)) if x is not None else "-" for x in self.inputs)
@@ -61,16 +62,15 @@ class Case:
         return f"{self.op_type}-{self.opset}-{shapes}-{own}".replace(" ", "")
 
     def proto(self) -> onnx.ModelProto:
-        return model(
-            self.op_type, self.inputs, self.constants, self.opset, self.outputs, **dict(self.attributes)
-        )
+        ends = self.inputs, self.constants, self.opset, self.outputs, self.domain
+        return model(self.op_type, *ends, **dict(self.attributes))
 
     def fed(self) -> dict[str, Array]:
         return {f"x{i}": x for i, x in enumerate(self.inputs) if x is not None and i not in self.constants}
 
 
 def case(op_type: str, *inputs: Array | None, **more: Any) -> Case:
-    own = {k: more.pop(k) for k in ("constants", "opset", "outputs") if k in more}
+    own = {k: more.pop(k) for k in ("constants", "opset", "outputs", "domain") if k in more}
     return Case(op_type, [x if x is None else np.asarray(x) for x in inputs], more, **own)
 
 

@@ -20,9 +20,13 @@ def model(
     constants: Sequence[int] = (),
     opset: int = 21,
     outputs: int = 1,
+    domain: str = "",
     **attributes: Any,
 ) -> onnx.ModelProto:
-    """One node of inputs x0, x1, ... (None: omitted; those in `constants` initialisers) to y0, ... ."""
+    """One node of inputs x0, x1, ... (None: omitted; those in `constants` initialisers) to y0, ... .
+
+    domain: the operator's, taken in version 1; onnx has no schema of it: results are declared as what x0 is.
+    """
     names = ["" if x is None else f"x{i}" for i, x in enumerate(inputs)]
     results = [f"y{i}" for i in range(outputs)]
     values = [
@@ -35,16 +39,20 @@ def model(
         for i, (n, x) in enumerate(zip(names, inputs, strict=True))
         if x is not None and i in constants
     ]
-    node = helper.make_node(op_type, names, results, "it", **attributes)
+    imports = [helper.make_opsetid("", opset)]
+    if domain:
+        imports.append(helper.make_opsetid(domain, 1))
+    node = helper.make_node(op_type, names, results, "it", domain=domain, **attributes)
     graph = helper.make_graph([node], "one", values, [onnx.ValueInfoProto(name=r) for r in results], fixed)
-    proto = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset)])
+    proto = helper.make_model(graph, ir_version=8, opset_imports=imports)
     # the checker wants outputs with types; a shape may stay open
     inferred = onnx.shape_inference.infer_shapes(proto).graph.output
     for output, known in zip(graph.output, inferred, strict=True):
-        kind = known.type.tensor_type.elem_type or onnx.TensorProto.FLOAT
+        found = values[0].type.tensor_type if domain else known.type.tensor_type
+        kind = found.elem_type or onnx.TensorProto.FLOAT
         output.CopyFrom(helper.make_tensor_value_info(output.name, kind, ()))
-        output.type.tensor_type.shape.dim.extend(known.type.tensor_type.shape.dim)
-    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset)])
+        output.type.tensor_type.shape.dim.extend(found.shape.dim)
+    return helper.make_model(graph, ir_version=8, opset_imports=imports)
 
 
 def golden(proto: onnx.ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]:

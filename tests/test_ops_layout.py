@@ -65,6 +65,8 @@ ELEMENTWISE = [
     case("Selu", X, alpha=1.2, gamma=0.7),
     case("HardSigmoid", X, alpha=0.5, beta=0.1),
     case("ThresholdedRelu", X, alpha=0.25),
+    case("QuickGelu", X, domain="com.microsoft"),
+    case("QuickGelu", X, domain="com.microsoft", alpha=0.7),
     case("Gelu", X, opset=20),
     case("Gelu", X, opset=20, approximate="tanh"),
     case("Where", flags(3, 1), normal(2, 3, 4), normal(4)),
@@ -155,6 +157,18 @@ def test_swish_against_its_formula() -> None:
     want = x / (1 + np.exp(-1.5 * x.astype(np.float64)))
     for run in (evaluate, by_kernels):
         close(run(graph, {"x0": x})["y0"], want.astype(np.float32), 1e-6)
+
+
+def test_a_foreign_operator_says_what_it_takes_and_its_domain_must_be_imported() -> None:
+    with pytest.raises(InvalidInput, match="QuickGelu takes f16, bf16, f32, f64, not x0: i32"):
+        import_model(model("QuickGelu", [whole(4).astype(np.int32)], domain="com.microsoft"))
+    proto = model("QuickGelu", [X], domain="com.microsoft")
+    del proto.opset_import[1]
+    with pytest.raises(InvalidInput, match=r"onnx's checker refuses .*com\.microsoft"):
+        import_model(proto)
+    reason = "of domain 'com.microsoft' only QuickGelu is known"
+    with pytest.raises(UnsupportedOperator, match=reason):
+        import_model(model("FusedMatMul", [normal(2, 3), normal(3, 2)], domain="com.microsoft"))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "uint64"])

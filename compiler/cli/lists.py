@@ -75,7 +75,8 @@ def operators(console: Console, names: tuple[str, ...]) -> None:
     if not found:
         raise UsageError(f"no operator of ONNX has {' or '.join(map(quoted, names))} in its name")
     titles = ["operator", "where", "opsets", "types", "limits"]
-    rows = [[o.full_name, o.where, o.opsets, o.typed, o.limits] for o in found if names or not o.domain]
+    shown = [o for o in found if names or not o.domain or o.place == "wafer"]
+    rows = [[o.full_name, o.where, o.opsets, o.typed, o.limits] for o in shown]
     for line in table(titles, rows, wrap=["opsets", "types", "limits"]):
         console.say(line)
     console.say()

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import onnx
 
+from ...ir.graph import REGISTRY
 from ..errors import quoted
 
 OLDEST_OPSET = 6
@@ -17,7 +18,9 @@ DEPTH_LIMIT = 64  # functions within functions: a body that calls itself would n
 def why_unknown(op_type: str, domain: str, opset: int) -> str:
     """Why there is neither a rule for an operator nor a body."""
     if domain and domain not in _domains():
-        return f"domain {quoted(domain)} is not known"
+        ruled = [name for of, name in REGISTRY if of == domain]
+        known = f"of domain {quoted(domain)} only {', '.join(ruled)} is known"
+        return known if ruled else f"domain {quoted(domain)} is not known"
     if not onnx.defs.has(op_type, domain):
         where = domain or "ONNX"
         newest = f" up to opset {onnx.defs.onnx_opset_version()}" if not domain else ""

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import math
 from ..builder import Arithmetic, Value
-from ..dtypes import F16, F32, F64
+from ..dtypes import BF16, F16, F32, F64
 from ..op import Array
 from .elementwise import Elementwise
 
@@ -231,6 +231,17 @@ class Swish(Elementwise):
 
     def numpy(self, *x: Array) -> Array:
         return x[0] * _sigmoid(x[0] * self.alpha)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickGelu(Swish):
+    """Swish with another default, as onnxruntime's optimizer writes it."""
+
+    onnx = "QuickGelu"
+    domain = "com.microsoft"
+    since = 1
+    types = (F16, BF16, F32, F64)
+    alpha: float = 1.702
 
 
 class Softplus(Elementwise):

@@ -34,13 +34,15 @@ class Elementwise(Op):
     arity: ClassVar[int] = 1
     onnx: ClassVar[str] = ""
     domain: ClassVar[str] = ""  # the operator's, "" for the standard's
+    types: ClassVar[tuple[DType, ...]] = ()  # of operands, where no schema of onnx says so
     since: ClassVar[int] = 7
     stored: ClassVar[bool] = False  # is given elements as they are stored, not as they are computed with
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
         if cls.__dict__.get("onnx"):
-            register(cls.onnx, cls.build, cls.since, cls.domain)
+            stated = (("T", cls.types),) if cls.types else ()
+            register(cls.onnx, cls.build, cls.since, cls.domain, types=stated)
 
     def names_axis(self, axis: str) -> bool:
         return False
@@ -88,6 +90,8 @@ class Elementwise(Op):
         inputs = [t for t in spec.inputs if t]
         if len(inputs) != cls.arity:
             raise InvalidModel(f"{cls.onnx} takes {cls.arity} inputs, not {len(inputs)}")
+        if cls.types and (others := [g.tensors[t] for t in inputs if g.dtype(t) not in cls.types]):
+            raise InvalidModel(f"{cls.onnx} takes {', '.join(t.name for t in cls.types)}, not {others[0]}")
         own = {f.name: spec.attribute(f.name, f.default) for f in fields(cls) if f.name not in _SHARED}
         return [apply(g, cls, inputs, spec.outputs[0], **own)]
 
