@@ -15,7 +15,7 @@ import numpy as np
 
 from ..machine.wafer import Wafer
 from ..plan.layout import Grid, Ints, Region, Split
-from ..plan.move import Move
+from ..plan.move import Move, need_elements
 from .reach import (
     NOWHERE,
     Ends,
@@ -23,7 +23,6 @@ from .reach import (
     depth,
     different_rows,
     ends,
-    need_elements,
 )
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
