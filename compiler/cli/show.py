@@ -82,8 +82,8 @@ def report(console: Console, program: str, output: str, entry: str | None) -> No
 @click.option(
     "--graph",
     "graph_path",
-    metavar="FILE.dot|FILE.graphml",
-    help="Write its steps, their regions and what they hand over as a graph, for other tools.",
+    metavar="FILE",
+    help="Write its steps, regions and hand-overs as a graph: a .dot or .graphml file.",
 )
 @entry
 @click.pass_obj
