@@ -21,7 +21,7 @@ from typing import Any
 
 import generate
 import onnx
-from waferc.compiler import compile_model
+from waferc import compile_model
 from waferc.compiler.errors import WafercError
 from waferc.compiler.show.critical_parts import path_rows
 from waferc.placement.machine.presets import preset

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from waferc.compiler import compile_model
+from waferc import compile_model
 
 DIGITS = Path(__file__).parent / "digits"
 

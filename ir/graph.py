@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import heappop, heappush
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from .absent import folded, lacking
 from .affine import Access, show
 from .dtypes import DType
 from .op import Array, Op
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 FOLD_LIMIT = 1 << 26  # bytes; a constant result larger than this and its operands is not folded
 MOST_BYTES = 1 << 42  # of one tensor: a hundred times what the largest wafer holds
@@ -84,7 +87,7 @@ class Length:
     dims: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Graph:
     """A model: nodes in an order in which every input comes before its use.
 
@@ -218,6 +221,50 @@ class Graph:
         if len(t.shape) != len(access) or t.dtype != dtype:
             raise InvalidModel(f"{t} is accessed as {dtype}{show(access)}")
 
+    def to_networkx(self) -> nx.MultiDiGraph[str]:
+        """The graph for networkx: a node for each op and each tensor, an edge for each read and write.
+
+        Attributes are str, int or bool. Of an op ("op 0", ...): kind "op", op, onnx (the ONNX nodes that it
+        stands for), axes ("m:4 k:64"), work (elements that pass through vector units). Of a tensor
+        ("tensor 0", ...): kind "input", "constant" or "tensor", name, dtype, shape ("4x64"), bytes, output
+        (whether a call returns it) and, where it is kept between calls, becomes (the name of its next value).
+        Of an edge: operand, its number, -1 for a write. No values are in it.
+        """
+        import networkx as nx
+
+        out: nx.MultiDiGraph[str] = nx.MultiDiGraph(name=self.name)
+        states = dict(self.states)
+        id_of = {t: f"tensor {i}" for i, t in enumerate(self.tensors)}
+        for t, tensor in self.tensors.items():
+            kind = "input" if t in self.inputs else "constant" if t in self.constants else "tensor"
+            out.add_node(
+                id_of[t],
+                kind=kind,
+                name=t,
+                dtype=str(tensor.dtype),
+                shape="x".join(map(str, tensor.shape)),
+                bytes=tensor.bytes,
+                output=t in self.outputs,
+                **({"becomes": states[t]} if t in states else {}),
+            )
+        for i, n in enumerate(self.nodes):
+            out.add_node(
+                f"op {i}",
+                kind="op",
+                op=n.op.name,
+                onnx=", ".join(n.source),
+                axes=" ".join(f"{a}:{s}" for a, s in n.op.axes),
+                work=int(sum(w.elements for w in n.op.work(n.op.size))),
+            )
+            for j, t in enumerate(n.inputs):
+                out.add_edge(id_of[t], f"op {i}", operand=j)
+            out.add_edge(f"op {i}", id_of[n.output], operand=-1)
+        return out
+
+    def __repr__(self) -> str:
+        ends = f"inputs {_some(self.inputs)}, outputs {_some(self.outputs)}"
+        return f"Graph({self.name!r}, {len(self.nodes)} nodes, {ends})"
+
     def __str__(self) -> str:
         lines = [f"graph {self.name!r}"]
         lines += [f"  input  {self.tensors[t]}" for t in self.inputs]
@@ -232,6 +279,11 @@ class Graph:
             at = self.length
             lines.append(f"  length {at.input}: {at.added} more of {at.capacity} each call")
         return "\n".join(lines) + "\n"
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return f"[{', '.join([*map(repr, names[:most]), *more])}]"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.runner import Runner
 from suite import DRAWN, all_cases, data_of, groups_of, in_shard, model_of
 from supervised import Died, each
-from waferc.compiler import UnsupportedOperator
+from waferc import UnsupportedOperator
 from waferc.compiler.errors import DoesNotFit, UnsupportedModel
 from waferc.compiler.onnx_backend import WaferBackend
 

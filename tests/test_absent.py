@@ -12,8 +12,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
+from waferc import compile_model
 from waferc.codegen.artifact.artifact import read
-from waferc.compiler import compile_model
 from waferc.compiler.cli.main import main
 from waferc.compiler.errors import UnsupportedModel, UsageError
 from waferc.ir.absent import Absent, ValuesNeeded, absent

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from waferc.compiler import compile_model
+from waferc import compile_model
 from waferc.compiler.verify.call_inputs import random_feed
 from waferc.compiler.verify.compare import Rule, compare
 from waferc.compiler.verify.golden import OnnxRuntime

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from plans import GRAPHS, Model, damaged
+from waferc import compile_model
 from waferc.codegen.kernels import kernel as kernels
-from waferc.compiler import compile_model, planning
+from waferc.compiler import planning
 from waferc.compiler.passes.simplify import simplify
 from waferc.ir import dtypes
 from waferc.ir.graph import Graph

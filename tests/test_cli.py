@@ -21,7 +21,8 @@ import click.testing
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from waferc.compiler import compile_model, survey
+from waferc import compile_model
+from waferc.compiler import pipeline, survey
 from waferc.compiler.cli import console
 from waferc.compiler.cli.main import ORDER, main
 from waferc.compiler.verify.bench import Peer, PeerFailed, Setting, measure
@@ -191,6 +192,7 @@ ERRORS: list[tuple[int, tuple[str, ...]]] = [
     (2, ("heatmap", "tiny.wafer", "-o", "o.png", "--metric", "heat")),
     (2, ("inspect", "tiny.wafer", "--core", "4,0")),
     (2, ("inspect", "tiny.wafer", "--core", "here")),
+    (2, ("inspect", "tiny.wafer", "--graph", "o.png")),
     (3, ("check", "empty.onnx")),
     (3, ("check", "garbage.onnx")),
     (3, ("compile", "tiny.onnx", "--wafer", "4x4", "-o", "o")),
@@ -343,6 +345,16 @@ def test_passes_that_find_something_are_dumped_in_turn(here: Path) -> None:
     assert [int(p.name[:2]) for p in passes] == list(range(1, len(passes) + 1))
     assert [p.name[3:-4] for p in passes][-2:] == ["fuse-elementwise", "dead-nodes"]
     assert passes[-1].read_text() == (here / "graph.txt").read_text()
+
+
+def test_phases_are_dumped_in_their_order_however_many_there_are(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = [(f"pass {i}", lambda graph: graph) for i in range(8)]
+    monkeypatch.setattr(pipeline, "_passes", lambda asked: passes)
+    good("compile", *TINY, "--dump-phases-to", "phases", "--compile-to", "plan", "-o", "tiny.plan")
+    names = sorted(p.name for p in (here / "phases").glob("*.txt"))
+    assert names == ["01-import.txt", *(f"{i + 2:02}-pass-{i}.txt" for i in range(8)), "10-plan.txt"]
 
 
 def test_a_graph_is_written_as_text_and_simplified_unless_told_not_to(here: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from language import CHAT, byte_tokenizer
 from test_cli import WAFERC, good, perceptron, same_as_golden, waferc
 from test_smollm2 import Decoder
-from waferc.compiler import compile_model
+from waferc import compile_model
 from waferc.compiler.cli import console
 from waferc.compiler.language import generate as generate_module
 from waferc.compiler.language.tokens import Tokenizer

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from test_cli import perceptron, same_as_golden
-from waferc.compiler import compile_model
+from waferc import compile_model
 from waferc.compiler.cli.main import main
 from waferc.compiler.errors import UnsupportedModel
 from waferc.compiler.frontend.inputs import Binding

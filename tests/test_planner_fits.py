@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from plans import Model
-from waferc.compiler import compile_model
+from waferc import compile_model
 from waferc.compiler.verify.golden import OnnxRuntime
 from waferc.ir.dtypes import F32
 from waferc.placement.build import placement_file as written

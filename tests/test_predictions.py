@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waferc.compiler import compile_model
+from waferc import compile_model
 from waferc.placement.cost.timing import cycles_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))

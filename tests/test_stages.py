@@ -15,8 +15,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from single import golden
 from test_cli import good, same_as_golden, waferc
+from waferc import UnsupportedOperator, compile_model
 from waferc.codegen.artifact.artifact import InvalidArtifact, read, write
-from waferc.compiler import UnsupportedOperator, compile_model
 from waferc.compiler.errors import DoesNotFit, UnsupportedModel
 from waferc.compiler.frontend.inputs import Binding
 from waferc.compiler.frontend.node import ModelNode

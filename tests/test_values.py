@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from test_cli import good, same_as_golden, waferc
-from waferc.compiler import compile_model
+from waferc import compile_model
 from waferc.compiler.errors import InputUnbound, UsageError
 from waferc.compiler.onnx_backend import WaferBackend
 from waferc.compiler.survey import survey

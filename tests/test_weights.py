@@ -9,7 +9,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from waferc.compiler import compile_model
+from waferc import compile_model
 from waferc.compiler.errors import UsageError
 from waferc.compiler.verify.compare import Rule, compare
 from waferc.compiler.verify.golden import OnnxRuntime

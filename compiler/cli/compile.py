@@ -196,8 +196,9 @@ def compile_verb(
             "manifest": dict(compiled.manifest),
         }
     if time_phases:
+        longest = max(10, *map(len, compiled.seconds))
         for name, seconds in compiled.seconds.items():
-            console.note(f"{name:10} {seconds:8.3f} s")
+            console.note(f"{name:{longest}} {seconds:8.3f} s")
     console.note(f"wrote {shown(output)}")
     console.result({**data, "seconds": compiled.seconds})
 
@@ -242,8 +243,9 @@ def _dump(folder: str, compiled: Compiled) -> None:
     for entry, texts in compiled.phases.items():
         own = Path(folder) / entry if len(compiled.phases) > 1 else Path(folder)
         own.mkdir(parents=True, exist_ok=True)
+        digits = len(str(len(texts)))  # names in the phases' order, however many there are
         for i, (name, text) in enumerate(texts.items(), 1):
-            (own / f"{i}-{name}.txt").write_text(text, encoding="utf-8")
+            (own / f"{i:0{digits}}-{name.replace(' ', '-')}.txt").write_text(text, encoding="utf-8")
         if "simplify" in texts:
             _dump_passes(own / "simplify", compiled.imported.graphs[entry])
         if entry in compiled.plans:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...codegen.artifact.artifact import Artifact, InvalidArtifact, read
 from ...runtime.load import load
-from ...runtime.play import Operator
 from ...runtime.program import Program
-from ..errors import ArtifactError, UnsupportedModel, UsageError, quoted, shown
+from ..errors import ArtifactError, UsageError, quoted, shown
+from ..loading import operator
 from ..show.figures import Figures
 
 if TYPE_CHECKING:
@@ -107,15 +107,4 @@ class Saved:
 
     def program(self, threads: int | None = None, guard: bool = False) -> Program:
         with self._named():
-            return load(self.artifact, threads, guard, _operator)
-
-
-def _operator(content: bytes) -> Operator:
-    """An operator of a program on the host, which onnx carries out."""
-    try:
-        from ..host.operators import operator
-    except ImportError:
-        raise UnsupportedModel(
-            "the program has operators on the host, which onnx carries out; pip install onnx"
-        ) from None
-    return operator(content)
+            return load(self.artifact, threads, guard, operator)

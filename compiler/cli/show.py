@@ -79,9 +79,17 @@ def report(console: Console, program: str, output: str, entry: str | None) -> No
 @click.command(cls=Verb)
 @click.argument("program")
 @click.option("--core", type=Core(), metavar="X,Y", help="What lies and runs on this core.")
+@click.option(
+    "--graph",
+    "graph_path",
+    metavar="FILE",
+    help="Write its steps, regions and hand-overs as a graph: a .dot or .graphml file.",
+)
 @entry
 @click.pass_obj
-def inspect(console: Console, program: str, core: tuple[int, int] | None, entry: str | None) -> None:
+def inspect(
+    console: Console, program: str, core: tuple[int, int] | None, graph_path: str | None, entry: str | None
+) -> None:
     """Say what is inside a program or plan.
 
     The totals, regions and steps of PROGRAM (.wafer or .plan), or the buffers and
@@ -89,8 +97,27 @@ def inspect(console: Console, program: str, core: tuple[int, int] | None, entry:
     """
     from .saved import Saved
 
+    suffix = None if graph_path is None else _graph_suffix(graph_path)
     saved = Saved(program, entry)
-    console.result(_overview(console, saved) if core is None else _core(console, saved, *core))
+    result = _overview(console, saved) if core is None else _core(console, saved, *core)
+    if graph_path is not None and suffix is not None:
+        from ..files import replacing
+        from ..show.graph_files import timed_graph, write_graph
+
+        with replacing(graph_path) as part:
+            write_graph(timed_graph(saved.plan, saved.timing), part, suffix)
+        console.note(f"wrote {shown(graph_path)}")
+        result["graph"] = graph_path
+    console.result(result)
+
+
+def _graph_suffix(path: str) -> str:
+    from ..show.graph_files import SUFFIXES
+
+    for suffix in SUFFIXES:
+        if path.lower().endswith(suffix):
+            return suffix
+    raise UsageError(f"--graph {quoted(path)}: a graph is a {' or '.join(SUFFIXES)} file")
 
 
 def _overview(console: Console, saved: Saved) -> dict[str, Any]:

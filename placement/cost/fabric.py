@@ -16,8 +16,8 @@ import numpy as np
 from ..machine.wafer import Wafer
 from ..plan.layout import Grid, Split
 from ..plan.move import Move
+from ..plan.needs import different_rows, need_elements
 from ..plan.plan import Plan, Step
-from .needs import different_rows, need_elements
 from .reach import Ends, depth, ends_of
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

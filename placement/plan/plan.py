@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from ...ir.op import Op
 from ..machine.wafer import Wafer
 from .layout import Grid, Ints, Layout, Region, Split, layout
 from .move import Move
+from .needs import need_elements
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Role = Literal["input", "constant", "state", "result", "receive", "scratch"]
 Kind = Literal["input", "task", "join", "update"]
@@ -156,7 +160,7 @@ class Step:
         return full
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Regions, steps in schedule order, buffers with addresses, moves with routes.
 
@@ -198,6 +202,63 @@ class Plan:
                 np.maximum(at, end, out=at)
             out[region.core] = np.maximum(out[region.core], used)
         return out.reshape(self.wafer.height, self.wafer.width)
+
+    def to_networkx(self) -> nx.MultiDiGraph[str]:
+        """The plan for networkx: a node for each step, an edge for each operand in place and each hand-over.
+
+        Attributes are str, int or bool; none is of a single core. Of the whole: name, wafer, optimize, and
+        "region 0", ... ("16x16 at 0,0: its name"). Of a step ("step 0", ..., by position): name, kind, op,
+        onnx, region, grid, split, part (the axis of its partial sums), wavefront, tiles, bytes (of its result
+        on one core), rides (the position of the step whose task it is part of, or -1). Of an edge: tensor,
+        route ("in place", or a move's), bytes (what all of the step's cores receive), crosses (whether it
+        goes to another region).
+        """
+        import networkx as nx
+
+        places = {
+            f"region {i}": f"{r.columns}x{r.rows} at {r.x},{r.y}: {r.name}"
+            for i, r in enumerate(self.regions)
+        }
+        out: nx.MultiDiGraph[str] = nx.MultiDiGraph(
+            name=self.graph.name, wafer=self.wafer.name, optimize=self.objective, **places
+        )
+        made = {s.result: s for s in self.steps if s.kind != "update"}
+        for s in self.steps:
+            out.add_node(
+                f"step {s.position}",
+                name=s.name,
+                kind=s.kind,
+                op=s.op.name,
+                onnx=", ".join(s.source),
+                region=s.region,
+                grid=str(s.grid),
+                split=str(s.split),
+                part=s.part,
+                wavefront=s.wavefront,
+                tiles=s.tiles,
+                bytes=self.buffers[s.result].bytes,
+                rides=s.rides,
+            )
+        for s in self.steps:
+            lies = [(o.tensor, "in place", 0, o.buffer) for o in s.operands if not o.received]
+            brought = [(o.tensor, m) for o in s.operands for m in o.moves] + [(s.tensor, m) for m in s.moves]
+            lies += [(t, m.route, self.received(s, m), m.source) for t, m in brought]
+            for tensor, route, received, source in lies:
+                if (p := made.get(source)) is not None:
+                    edge = {"tensor": tensor, "route": route, "bytes": received}
+                    edge["crosses"] = p.region != s.region
+                    out.add_edge(f"step {p.position}", f"step {s.position}", **edge)
+        return out
+
+    def received(self, step: Step, move: Move) -> int:
+        """Bytes that all cores of a step together receive by a move."""
+        each = np.asarray(need_elements(move.dims))
+        alike = step.grid.cores // each.size  # the cores that each of these numbers is for
+        return int(each.sum()) * alike * self.buffers[move.source].dtype.bytes
+
+    def __repr__(self) -> str:
+        ends = f"{len(self.regions)} regions, {len(self.steps)} steps"
+        return f"Plan({self.graph.name!r} on {self.wafer.name}, {ends}, for {self.objective})"
 
     def __str__(self) -> str:
         used = self.sram()

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..plan.layout import Ints
-from ..plan.move import MOST_KEPT, DimensionMoves
+from .layout import Ints
+from .move import MOST_KEPT, DimensionMoves
 
 MOST_NEEDS = 64  # of these tables, a number for each core, that are remembered: a layer's
 
