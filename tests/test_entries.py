@@ -16,7 +16,7 @@ from plans import Model, all_shared
 from waferc.codegen.artifact import artifact
 from waferc.codegen.artifact.artifact import InvalidArtifact, read, write
 from waferc.codegen.host.arena import Shared, share
-from waferc.codegen.host.homes import LINE, Home
+from waferc.codegen.host.homes import LINE
 from waferc.codegen.literal.tags import tags_of
 from waferc.compiler.cli.main import main
 from waferc.ir import dtypes
@@ -140,7 +140,7 @@ def test_what_entries_share_lies_in_the_hosts_memory_once() -> None:
     alone = {n: share({n: p}, 16) for n, p in plans.items()}
 
     def kept(homes: Any) -> dict[str, int]:
-        return {h.tensor: h.bytes for h in homes.values() if h.kind in ("constant", "state")}
+        return {h.tensor: h.bytes for h in homes.values() if h.stays}
 
     def turns(s: Shared) -> int:
         """Bytes for what is not kept."""
@@ -183,15 +183,12 @@ def test_homes_of_entries_share_addresses_only_where_they_never_meet() -> None:
             users.setdefault(lay.home, set()).add(name)
     homes = list(both.homes.values())
 
-    def stays(h: Home) -> bool:
-        return h.kind in ("constant", "state")
-
     for i, a in enumerate(homes):
         for b in homes[:i]:
             apart = a.offset + a.bytes <= b.offset or b.offset + b.bytes <= a.offset
-            if stays(a) or stays(b) or (users[a.number] & users[b.number] and (a.bound or b.bound)):
+            if a.stays or b.stays or (users[a.number] & users[b.number] and (a.bound or b.bound)):
                 assert apart
-    assert all(len(users[h.number]) == 1 for h in homes if not stays(h))
+    assert all(len(users[h.number]) == 1 for h in homes if not h.stays)
 
 
 def test_tags_agree_on_what_is_shared_and_on_nothing_else() -> None:

@@ -95,7 +95,7 @@ def test_what_nothing_else_kept_is_poisoned_when_it_dies() -> None:
     start, count = t.steps
     numbers = t.words[start : start + count * Record.SIZE].reshape(count, Record.SIZE)[:, Record.NUMBER]
     assert [s.number for s in p.steps if s.kind != "input"] == numbers[numbers >= 0].tolist()
-    died = {b.live[1] for b in p.buffers if b.role not in ("constant", "state")}
+    died = {b.live[1] for b in p.buffers if not b.stays}
     for position in died & set(range(len(p.steps))):
         i = numbers.tolist().index(next(s.number for s in p.steps if s.position == position))
         assert numbers[i + 1] == -1

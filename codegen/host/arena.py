@@ -41,5 +41,5 @@ def share(plans: Mapping[str, Plan], lanes: int) -> Shared:
 
 def _lived(home: Home, end: int) -> Home:
     """What keeps its value between calls lives always."""
-    stays = home.kind in ("constant", "state") or home.fill is not None
-    return replace(home, live=(-1, end)) if stays else home
+    lasts = home.stays or home.fill is not None
+    return replace(home, live=(-1, end)) if lasts else home

@@ -49,6 +49,11 @@ class Home:
     bound: bool = False
 
     @property
+    def stays(self) -> bool:
+        """Whether it keeps its value between calls."""
+        return self.kind in ("constant", "state")
+
+    @property
     def bytes(self) -> int:
         return self.elements * self.dtype.bytes
 

@@ -188,7 +188,7 @@ class Sweeping:
     ) -> Home:
         fill = margin.fill if margin else None
         home = self.stock.add(tensor, kind, dtype, shape, lay_out(shape, inner, margin), fill)
-        if kind not in ("constant", "state") and margin is None:
+        if not home.stays and margin is None:
             self.mine.append(home.number)
         return home
 

@@ -33,7 +33,7 @@ from .records import (
     OwnedWords,
     Tables,
 )
-from .tags import Tagged, from_host, stays, tags_of
+from .tags import Tagged, from_host, tags_of
 
 
 def make_tables(plans: Mapping[str, Plan], lanes: int, dot2: bool) -> dict[str, Lowered]:
@@ -61,7 +61,7 @@ class _Maker:
             for t, m in plan.lays
             if m.target not in self.laid_before
         ]
-        poisoning = self._freed([b for b in plan.buffers if not stays(b)])
+        poisoning = self._freed([b for b in plan.buffers if not b.stays])
         first = [s for s in plan.steps if s.kind == "input"]
         inputs: list[Entry] = []
         for s in first:
@@ -76,7 +76,7 @@ class _Maker:
             result = plan.buffers[s.result]
             if result.over >= 0:
                 steps.append(self._renamed(result))
-            dead = [b for b in plan.buffers if b.live[1] == s.position and not stays(b)]
+            dead = [b for b in plan.buffers if b.live[1] == s.position and not b.stays]
             steps += self._freed([b for b in dead if b.number != result.over])
         reading = [self._read(name, [plan.steps[i] for i in owners]) for name, owners in plan.outputs.items()]
         # What a call made of a state in place is the past of the next one, of whichever entry.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 from ...placement.plan.layout import Grid, whole
 from ...placement.plan.move import HOST, Move, derive
-from ...placement.plan.plan import Buffer, Plan, Step
+from ...placement.plan.plan import Plan, Step
 from .records import FREE
 
 
@@ -34,7 +34,7 @@ def tags_of(plans: Iterable[Plan]) -> list[Tagged]:
         before: set[int] = set()
         for b in plan.buffers:
             key = shared.get(b.number)
-            if b.over >= 0 and stays(b):
+            if b.over >= 0 and b.stays:
                 key = "changed", tags[b.over]  # what a state becomes where it lies
             if key is not None and key in known:
                 tags.append(known[key])
@@ -48,11 +48,6 @@ def tags_of(plans: Iterable[Plan]) -> list[Tagged]:
     return out
 
 
-def stays(buffer: Buffer) -> bool:
-    """Whether a buffer keeps its value between calls."""
-    return buffer.role in ("constant", "state")
-
-
 def from_host(step: Step, shape: tuple[int, ...]) -> Move:
     """How an input (of `shape`) comes to its owners."""
     return derive(step.hold, whole(shape), shape, Grid(1, 1), HOST, step.result)
@@ -62,7 +57,7 @@ def _shared(plan: Plan) -> dict[int, object]:
     """For each buffer that stays: what it is, in words that hold for every entry's plan."""
     laid = {m.target: (t, m) for t, m in plan.lays}
     for s in plan.steps:
-        if s.kind == "input" and stays(plan.buffers[s.result]):
+        if s.kind == "input" and plan.buffers[s.result].stays:
             laid[s.result] = s.tensor, from_host(s, plan.graph.tensors[s.tensor].shape)
     out: dict[int, object] = {}
     for number, (tensor, move) in laid.items():

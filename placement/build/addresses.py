@@ -89,11 +89,8 @@ def _first_fit(
     What has its place comes first, then what lives always.
     """
 
-    def lasts(b: Buffer) -> bool:
-        return b.role in ("constant", "state")
-
     def rank(b: Buffer) -> tuple[int, int, int, int, int]:
-        turn = 0 if b.address >= 0 else 2 - (lasts(b) or b.number in early)
+        turn = 0 if b.address >= 0 else 2 - (b.stays or b.number in early)
         return turn, b.live[0] - b.live[1], -b.grid.cores, -b.bytes, b.number
 
     order = [*alone, *sorted(buffers, key=rank)]
@@ -117,13 +114,13 @@ def _first_fit(
             if step > 1:  # spread grids whose columns lie between one another's
                 every = np.gcd(table[pitch][:i], step)
                 clash &= (table[start][:i] - own) % np.maximum(every, 1) == 0
-        if i >= len(alone) and not lasts(b):
+        if i >= len(alone) and not b.stays:
             clash[: len(alone)] = False
         lo, hi = table["lo"][:i][clash], table["hi"][:i][clash]
         nbytes = b.bytes
         aligned = max(alignment, b.dtype.bytes)
         address = b.address
-        if address < 0 and alone and lasts(b):
+        if address < 0 and alone and b.stays:
             # At the end: what comes and goes has the room behind what the first entry keeps to itself.
             address = _last_gap(lo, hi, nbytes, code_bytes[b.region], aligned, limit)
         if address < 0:

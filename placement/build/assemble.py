@@ -93,7 +93,7 @@ def _finish(a: Assembly, objective: str, others: Sequence[Graph], beside: Plan |
     for b in a.buffers:
         at = [position[s] for s in a.users.get(b.number, ())]
         live = (min(at, default=0), max(at, default=0))
-        if b.role in ("constant", "state"):
+        if b.stays:
             live = (-1, end)
         elif b.role == "input":
             live = (-1, live[1])
@@ -117,7 +117,7 @@ def _finish(a: Assembly, objective: str, others: Sequence[Graph], beside: Plan |
     )
     if beside is not None:
         code = beside.code_bytes
-    alone = [b for b in beside.buffers if b.role not in ("constant", "state")] if beside is not None else []
+    alone = [b for b in beside.buffers if not b.stays] if beside is not None else []
     return Plan(
         graph=a.graph,
         tensors=a.tensors,

@@ -41,7 +41,7 @@ class Residents:
 
 def residents(plan: Plan) -> Residents:
     """What `plan` keeps on the cores."""
-    kept = [b for b in plan.buffers if b.role in ("constant", "state")]
+    kept = [b for b in plan.buffers if b.stays]
     number = {b.number: i for i, b in enumerate(kept)}
     buffers = tuple(
         replace(b, number=i, over=number[b.over] if b.over >= 0 else -1) for i, b in enumerate(kept)

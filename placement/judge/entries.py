@@ -12,7 +12,6 @@ from ..plan.plan import Buffer, Plan
 from .memory import judge_addresses
 from .verdict import IllegalPlan, buffer_name
 
-RESIDENT = ("constant", "state")
 ALWAYS = (-1, 1 << 60)  # from before any call to after every one
 
 
@@ -54,7 +53,7 @@ def _judge_pair(one: str, first: Plan, other: str, second: Plan) -> None:
 
 
 def _kept(plan: Plan) -> list[Buffer]:
-    return [b for b in plan.buffers if b.role in RESIDENT and b.over < 0]
+    return [b for b in plan.buffers if b.stays and b.over < 0]
 
 
 def _place(b: Buffer) -> tuple[Any, ...]:

@@ -114,8 +114,8 @@ def _judge_lifetimes(plan: Plan, index: Index, users: Sequence[Sequence[int]]) -
     for b, at in zip(plan.buffers, users, strict=True):
         if not at:
             continue
-        first = -1 if b.role in ("input", "constant", "state") else min(at)
-        last = end if b.role in ("constant", "state") or b.number in output else max(at)
+        first = -1 if b.stays or b.role == "input" else min(at)
+        last = end if b.stays or b.number in output else max(at)
         if b.live[0] > first or b.live[1] < last:
             raise IllegalPlan(
                 f"{buffer_name(b)}: lives from {b.live[0]} to {b.live[1]}, is used from {first} to {last}"

@@ -45,6 +45,11 @@ class Buffer:
     address: int = -1
     over: int = -1
 
+    @property
+    def stays(self) -> bool:
+        """Whether it keeps its value between calls."""
+        return self.role in ("constant", "state")
+
     @cached_property
     def elements(self) -> int:
         return math.prod(self.shape)

@@ -22,7 +22,6 @@ from .layers import Layers
 from .region_sizes import GAIN
 from .shared_constants import shared_splits
 
-RESIDENT_ROLES = ("constant", "state")
 KEPT = 0.8  # of SRAM: where what lasts must end, if other entries want room for what comes and goes
 
 
@@ -117,7 +116,7 @@ class Search:
         built = assemble(graph, wafer, regions, region_of, choose_split, self.objective, self.others)
         self.excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
         if self.others:
-            kept = max((b.address + b.bytes for b in built.buffers if b.role in RESIDENT_ROLES), default=0)
+            kept = max((b.address + b.bytes for b in built.buffers if b.stays), default=0)
             self.excess = max(self.excess, kept - round(KEPT * wafer.sram_bytes))
         if self.excess > 0:
             if self.nearest is None or self.excess < self._least_excess:

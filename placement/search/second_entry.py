@@ -38,7 +38,7 @@ class Alike:
             for j, o in enumerate(s.operands):
                 if s.kind == "task" and o.tensor in resident:
                     self._readers.setdefault((o.tensor, s.op.name, j), s)
-        kept = [b for b in self.first.buffers if b.role in ("constant", "state") and b.over < 0]
+        kept = [b for b in self.first.buffers if b.stays and b.over < 0]
         fullest = max((b.address + b.bytes for b in kept), default=0)
         self.room = max(0.0, self.first.wafer.sram_bytes - fullest)
 
