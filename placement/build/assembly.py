@@ -21,7 +21,8 @@ from ..plan.plan import Buffer, Operand, Role, Step
 from ..splits.candidates import useful_ways
 from ..splits.choice import Source, tile_elements
 from ..splits.join import join_split
-from .residents import Residents
+from ..splits.policy import Policy
+from .companions import Residents
 
 MOST_WORK = 1 << 62  # of a reader whose wish is not to be overruled
 ROWS_BYTES = 1024  # of new rows of a cache that a core receives at a time
@@ -53,8 +54,9 @@ class Assembly:
     graph: Graph
     wafer: Wafer
     regions: tuple[Region, ...]
+    policy: Policy
     pile: float  # of SRAM: up to there, what is small may lie where it likes
-    beside: Residents | None = None  # what another entry of the program keeps on the cores
+    residents: Residents  # what another entry of the program keeps on the cores
     tensors: dict[str, Tensor] = field(default_factory=lambda: {})
     steps: list[_Draft] = field(default_factory=lambda: [])
     writers: dict[str, list[int]] = field(default_factory=lambda: {})
@@ -65,13 +67,11 @@ class Assembly:
     laid: dict[tuple[str, int], list[Laid]] = field(default_factory=lambda: {})  # constant, region -> buffers
 
     def __post_init__(self) -> None:
-        if self.beside is None:
-            return
-        self.buffers += self.beside.buffers
-        self.lays += self.beside.lays
-        for place, kept in self.beside.constants.items():
+        self.buffers += self.residents.buffers
+        self.lays += self.residents.lays
+        for place, kept in self.residents.constants.items():
             self.laid[place] = [Laid(k.buffer, k.grid, k.held, MOST_WORK) for k in kept]
-        for b in self.beside.buffers:
+        for b in self.residents.buffers:
             if b.over < 0:
                 self.keep(b.number)
 
@@ -129,7 +129,7 @@ class Assembly:
         far = abs(a.x + a.width / 2 - b.x - b.width / 2) + abs(a.y + a.height / 2 - b.y - b.height / 2)
         shape = self.graph.tensors[tensor].shape
         if len(steps) > 1:
-            return Source(Grid(1, 1), Split(), (), (), -1, far, shape)
+            return Source.anywhere(far, shape)
         return Source(s.grid, s.split, s.write, s.op.axes, s.region, far, shape)
 
     def add(self, step: Step, temporary: Sequence[int] = ()) -> int:
@@ -148,8 +148,8 @@ class Assembly:
     # -- inputs ----------------------------------------------------------------------
     def lay_input(self, name: str, region: int, role: Role) -> int:
         """The owners of a graph input: spread over the region, each byte once."""
-        if self.beside is not None and name in self.beside.states:
-            step, buffer, _ = self.beside.states[name]
+        if name in self.residents.states:
+            step, buffer, _ = self.residents.states[name]
             return self.add(replace(step, number=-1, result=buffer, position=0))
         tensor = self.graph.tensors[name]
         axes = tuple((f"d{i}", n) for i, n in enumerate(tensor.shape))
@@ -161,8 +161,9 @@ class Assembly:
             for side, limit in (("x", r.columns), ("y", r.rows)):
                 if rest <= INPUT_BYTES or any(c.side == side or c.axis == a for c in cuts):
                     continue
-                enough = [w for w in useful_ways(n, limit) if rest / w <= INPUT_BYTES]
-                ways = enough[:1] or useful_ways(n, limit)[-1:]
+                useful = useful_ways(n, limit, self.policy.most_ways)
+                enough = [w for w in useful if rest / w <= INPUT_BYTES]
+                ways = enough[:1] or useful[-1:]
                 if ways:
                     cuts.append(Cut(a, "x" if side == "x" else "y", ways[0]))
                     rest = -(-rest // ways[0])
@@ -350,7 +351,7 @@ class Assembly:
             assert op.updates is not None and not operands[op.updates].received
             name = node.inputs[op.updates]
             past = self.buffers[operands[op.updates].buffer]
-            result = self.beside.states[name][2] if self.beside and name in self.beside.states else -1
+            result = self.residents.states[name][2] if name in self.residents.states else -1
             if result < 0:
                 result = len(self.buffers)
                 self.buffers.append(replace(past, number=result, name=tensor, over=past.number))
@@ -409,7 +410,7 @@ class Assembly:
         step = self.steps[made].step
         op = step.op
         assert op.combine is not None
-        split, grid = join_split(op, step.split, step.part, step.grid)
+        split, grid = join_split(op, step.split, step.part, step.grid, self.policy)
         box = op.hold({a: (0, n) for a, n in op.axes})
         kept = access_axes(op.write)
         axes = ((PART, self.tensors[step.tensor].shape[0]), *((a, op.size[a]) for a in kept))
