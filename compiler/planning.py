@@ -20,11 +20,13 @@ from ..ir.graph import Graph
 from ..placement import planner
 from ..placement.build import placement_file as written
 from ..placement.build import routes as route
+from ..placement.build.companions import ALONE, Companions
 from ..placement.build.detours import Unroutable
 from ..placement.judge.entries import judge_entries
 from ..placement.judge.judge import IllegalPlan, judge
 from ..placement.machine.wafer import Wafer
 from ..placement.plan.plan import Plan
+from ..placement.search.explain import explain
 from ..placement.search.second_entry import plan_beside
 from ..runtime.cache import read_entry, sources_in, write_entry
 from .errors import DoesNotFit, InvalidInput, UsageError, quoted
@@ -32,31 +34,24 @@ from .request import Request
 from .stopwatch import Stopwatch
 
 
-def name_of(
-    graph: Graph, wafer: Wafer, objective: str, others: Sequence[Graph] = (), beside: str = ""
-) -> str:
+def name_of(graph: Graph, wafer: Wafer, objective: str, others: Sequence[Graph] = (), first: str = "") -> str:
     """The entry of the plan that a search for these would find.
 
-    others: graphs of the program's other entries. beside: the entry of the first one's plan, for another's.
+    others: graphs of the program's other entries. first: the name of the first one's plan, for another's.
     """
     graphs = [encode_graph(g) for g in (graph, *others)]
-    asked = json.dumps([graphs, encode(wafer), objective, beside, np.__version__])
+    asked = json.dumps([graphs, encode(wafer), objective, first, np.__version__])
     planner = sources_in(*ir.__path__, *placement.__path__)
     return hashlib.sha256((asked + planner).encode()).hexdigest() + ".placement"
 
 
-def kept_plan(
-    name: str, graph: Graph, wafer: Wafer, others: Sequence[Graph] = (), beside: Plan | None = None
-) -> Plan | None:
-    """The plan of an entry, not yet judged; None where there is none that can be built.
-
-    others, beside: see `written.read`.
-    """
+def kept_plan(name: str, graph: Graph, wafer: Wafer, companions: Companions = ALONE) -> Plan | None:
+    """The plan of an entry, not yet judged; None where there is none that can be built."""
     held = read_entry(name)
     if held is None:
         return None
     try:
-        return route.routed(written.read(json.loads(held), graph, wafer, None, others, beside))
+        return route.routed(written.read(json.loads(held), graph, wafer, companions))
     except ValueError:  # no JSON, or a placement that nothing can be built of
         return None
 
@@ -84,19 +79,19 @@ def plans_for(graphs: Mapping[str, Graph], request: Request, watch: Stopwatch) -
 def best_plans(graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, watch: Stopwatch) -> dict[str, Plan]:
     """The plan that the search finds for the first entry, and those of the others beside it; judged."""
     (first, graph), *rest = graphs.items()
-    others = [other for _, other in rest]
-    name = watch.timed("plan", lambda: name_of(graph, wafer, optimize, others))
+    companions = Companions(tuple(other for _, other in rest))
+    name = watch.timed("plan", lambda: name_of(graph, wafer, optimize, companions.graphs))
 
     def search() -> Plan:
-        return planner.plan(graph, wafer, optimize, others=others, report=watch.report)
+        return planner.plan(graph, wafer, optimize, companions, report=watch.report)
 
-    plan = _kept_or(name, lambda: kept_plan(name, graph, wafer, others), search, watch)
-    plans = {first: plan}
+    plan = _kept_or(name, lambda: kept_plan(name, graph, wafer, companions), search, watch)
+    plans, after = {first: plan}, Companions(first=plan)
     for entry, other in rest:
-        own = watch.timed("plan", lambda g=other: name_of(g, wafer, optimize, beside=name))
+        own = watch.timed("plan", lambda g=other: name_of(g, wafer, optimize, first=name))
         plans[entry] = _kept_or(
             own,
-            lambda own=own, g=other: kept_plan(own, g, wafer, beside=plan),
+            lambda own=own, g=other: kept_plan(own, g, wafer, after),
             lambda g=other: plan_beside(g, plan),
             watch,
         )
@@ -133,9 +128,9 @@ def constrained_plan(graph: Graph, wafer: Wafer, constraints: str | Path, watch:
         raise InvalidInput(f"{where} is not JSON: {e}") from None
 
     def build() -> Plan:
-        made = route.routed(written.read(data, graph, wafer, planner.chooser(graph, wafer)))
+        made = route.routed(written.read(data, graph, wafer, choose=planner.chooser(graph, wafer)))
         if int(made.sram().max(initial=0)) > wafer.sram_bytes:
-            raise planner.DoesNotFit(planner.explain(made), made)
+            raise planner.DoesNotFit(explain(made), made)
         return made
 
     try:

@@ -23,6 +23,8 @@ from waferc.placement.judge.judge import IllegalPlan, judge
 from waferc.placement.machine.presets import preset
 from waferc.placement.plan.plan import Plan
 from waferc.placement.search.budget import budget
+from waferc.placement.splits.choice import Site
+from waferc.placement.splits.policy import POLICY
 from waferc.runtime.load import load, prepare
 from waferc.runtime.program import InputError, Program
 
@@ -73,7 +75,7 @@ def attention(**more: Any) -> bytes:
 def test_caches_are_no_load_besides_what_keeps_them() -> None:
     graph = compile_model(attention(), wafer="8x8", capacity=CAPACITY, until="plan").graph
     caches = sum(graph.tensors[past].bytes for past, _ in graph.states)
-    b = budget(graph, range(len(graph.nodes)), 8, 8, preset("8x8"))
+    b = budget(graph, range(len(graph.nodes)), Site(0, 8, 8, preset("8x8"), POLICY))
     assert max(b.carried.values()) * 64 < caches / 2
 
 

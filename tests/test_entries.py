@@ -25,6 +25,7 @@ from waferc.ir.entries import agreed
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array
+from waferc.placement.build.companions import Companions
 from waferc.placement.judge.judge import judge
 from waferc.placement.machine.presets import preset
 from waferc.placement.plan.plan import Plan
@@ -58,7 +59,7 @@ def graphs() -> dict[str, Graph]:
 @cache
 def planned_together(wafer: str = "16x16") -> Plans:
     one, five = graphs().values()
-    first = plan(one, preset(wafer), others=[five])
+    first = plan(one, preset(wafer), companions=Companions((five,)))
     plans = {"one": first, "five": plan_beside(five, first)}
     for p in plans.values():
         judge(p)

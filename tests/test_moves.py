@@ -19,10 +19,11 @@ from waferc.placement.machine.presets import preset
 from waferc.placement.plan.layout import Cut, Grid, Layout, Split, layout
 from waferc.placement.plan.move import Move, combining, derive, identical, records
 from waferc.placement.plan.needs import need_elements
-from waferc.placement.splits.choice import Source
-from waferc.placement.splits.delivery_time import TREE_COLOURS, delivery
+from waferc.placement.splits.choice import Limits, Question, Site, Source
+from waferc.placement.splits.delivery_time import delivery
 from waferc.placement.splits.follow import follow
 from waferc.placement.splits.join import join_split
+from waferc.placement.splits.policy import POLICY
 
 Axes = tuple[tuple[str, int], ...]
 
@@ -172,7 +173,8 @@ def test_a_delivery_takes_what_its_pairs_of_cores_say(data: st.DataObject) -> No
     producer, consumer = placed(*made.grid[:2]), placed(*split.grid[:2])
     near = data.draw(st.booleans())
     source = Source(producer, made, write, held_axes, 0, 0.0 if near else 40.0, shape)
-    got = delivery(op, 0, split, consumer, source, near, wafer)
+    site = Site(0 if near else 1, wafer.width, wafer.height, wafer, POLICY)
+    got = delivery(Question(op, (source,), site, Limits(0, 0)), 0, split, consumer, POLICY.tree_colours)
     need, hold = layout(access, axes, split), layout(write, held_axes, made, merge_time=True)
     if near and identical(need, hold, consumer, producer) is not None:
         assert got == 0
@@ -189,7 +191,7 @@ def test_a_delivery_takes_what_its_pairs_of_cores_say(data: st.DataObject) -> No
     t = traffic_between(wafer, move, x, y, int(np.prod([p.extent for p in hold])), 4)
     hops = int(x.distance.max(initial=0) + y.distance.max(initial=0)) + source.distance
     way = wafer.route(hops, 0 if x.still or y.still else 1)
-    if not near or t.deep[0] * t.deep[1] > TREE_COLOURS:
+    if not near or t.deep[0] * t.deep[1] > POLICY.tree_colours:
         way += wafer.relayed(np.asarray(hops))
     assert got == way + wafer.serial(max(float(np.max(t.inbound, initial=0)), t.sent, t.row, t.column))
 
@@ -230,7 +232,7 @@ def test_partial_results_are_all_joined_in_ascending_order(data: st.DataObject) 
     )
     grid = Grid(*split.grid[:2])
     hold = layout(op.write, axes, split, part="k", merge_time=True)
-    joined, roots = join_split(op, split, "k", grid)
+    joined, roots = join_split(op, split, "k", grid, POLICY)
     kept = axes[:2]
     need = layout(op.write, (("part", parts), *kept), joined)
     assert joined.grid[:2] == (roots.columns, roots.rows)
@@ -409,7 +411,7 @@ def test_a_join_is_spread_over_the_cores_that_made_its_parts() -> None:
         in_types=(F32,),
         out_type=F32,
     )
-    split, grid = join_split(op, Split((Cut("k", "x", 4),)), "k", Grid(4, 1, 3, 5))
+    split, grid = join_split(op, Split((Cut("k", "x", 4),)), "k", Grid(4, 1, 3, 5), POLICY)
     # 6 elements over 4 cores: two roots of 3 each divide exactly, each in the middle of its two cores.
     assert str(split) == "x: m/2" and grid == Grid(2, 1, 4, 5, 2, 1)
 

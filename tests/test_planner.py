@@ -1,4 +1,4 @@
-"""Planning as a whole: every placer, every preset, every graph; damage; determinism; what does not fit."""
+"""Planning as a whole: every preset, every graph, every placer; damage; determinism; what does not fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from waferc.ir import dtypes
 from waferc.placement.build import placement_file as written
 from waferc.placement.build.addresses import ALIGNMENT, allocate
-from waferc.placement.build.regions import PLACERS, logical_width, physical_width
+from waferc.placement.build.assemble import assemble
+from waferc.placement.build.regions import Ground, logical_width, physical_width
 from waferc.placement.build.routes import colour_intervals, routed
 from waferc.placement.cost.fabric import joining
 from waferc.placement.cost.reach import NOWHERE
@@ -26,15 +27,16 @@ from waferc.placement.machine.wafer import Wafer
 from waferc.placement.plan.layout import Cut, Grid, Side, Split, axis_indices
 from waferc.placement.plan.move import Move
 from waferc.placement.plan.plan import Buffer, Plan, Step
-from waferc.placement.planner import plan
+from waferc.placement.planner import chooser, plan
 from waferc.placement.search.explain import DoesNotFit
+from waferc.placement.search.placers import PLACERS, arrangements
+from waferc.placement.splits.policy import POLICY
 
 
-@pytest.mark.parametrize("placer", PLACERS)
 @pytest.mark.parametrize("wafer", plans.SMALL)
 @pytest.mark.parametrize("graph", plans.GRAPHS)
-def test_every_placer_makes_legal_plans(graph: str, wafer: str, placer: str) -> None:
-    made = plan(plans.GRAPHS[graph](), preset(wafer), placer=placer)
+def test_plans_are_legal(graph: str, wafer: str) -> None:
+    made = plan(plans.GRAPHS[graph](), preset(wafer))
     judge(made)
     assert {s.node for s in made.steps if s.kind == "task"} == set(range(len(made.graph.nodes)))
     assert made.sram().max() <= made.wafer.sram_bytes
@@ -321,6 +323,28 @@ def test_regions_are_apart_inside_and_alive(
         assert r.x >= 0 and r.y >= 0 and r.x + r.width <= 24 and r.y + r.height <= 24
     assert taken.max() == 1 and used.max() == 1
     assert not used[wafer.dead().ravel()].any()
+
+
+@pytest.mark.parametrize("placer", PLACERS)
+@pytest.mark.parametrize("dead", [0.0, 0.01])
+@pytest.mark.parametrize("graph", ["mlp", "attention"])
+def test_plans_on_the_regions_of_every_placer_are_legal(graph: str, dead: float, placer: str) -> None:
+    """Nodes in turn on four regions: every hand-over that there can be, forward and back."""
+    made, wafer = plans.GRAPHS[graph](), plans.damaged(24, dead, 1)
+    regions = PLACERS[placer](wafer, [("a", 12, 8), ("b", 8, 12), ("c", 9, 4), ("d", 4, 9)])
+    assert regions is not None
+    ground = Ground(wafer, regions, {i: i % 4 for i in range(len(made.nodes))}, POLICY)
+    built = routed(assemble(made, ground, chooser(made, wafer), "latency"))
+    judge(built)
+    assert {s.region for s in built.steps} == set(range(4))
+
+
+def test_placers_go_along_rows_or_along_columns() -> None:
+    wafer, sizes = preset("16x16"), [("r", 6, 4)] * 4
+    found = arrangements(wafer, sizes)
+    assert [(r.x, r.y) for r in found["strips"]] == [(0, 0), (6, 0), (10, 4), (4, 4)]
+    assert [(r.x, r.y) for r in found["piles"]] == [(0, 0), (0, 4), (0, 8), (0, 12)]
+    assert list(arrangements(wafer, sizes[:1])) == ["strips"]  # the same place is not tried twice
 
 
 @given(st.integers(1, 200))

@@ -22,6 +22,8 @@ from waferc.placement.machine.presets import preset
 from waferc.placement.plan.layout import Grid
 from waferc.placement.plan.plan import Buffer
 from waferc.placement.search.budget import budget
+from waferc.placement.splits.choice import Site
+from waferc.placement.splits.policy import POLICY
 
 WAFER = "8x8"
 SRAM = preset(WAFER).cores * preset(WAFER).sram_bytes
@@ -86,7 +88,7 @@ def test_a_table_that_is_read_twice_is_kept_once() -> None:
     again = written.read(c.placement(), c.graph, c.plan.wafer)
     assert str(route.routed(again)) == str(c.plan)
     # Budgeted as kept once with a row that is whole on the product's cores, or twice.
-    b = budget(c.graph, range(len(c.graph.nodes)), 8, 8, preset(WAFER))
+    b = budget(c.graph, range(len(c.graph.nodes)), Site(0, 8, 8, preset(WAFER), POLICY))
     (name,) = (t for t in c.graph.constants if c.graph.tensors[t].bytes == table.nbytes)
     first = next(b.offers[key] for i, key in b.keys.items() if name in c.graph.nodes[i].inputs)
     once = first.share == first.resident
@@ -122,7 +124,7 @@ def test_limits_leave_room_for_what_else_is_alive() -> None:
     h = m.op("Relu", m.op("MatMul", x, m.normal(0, 256, 256)))
     graph = m.graph("m", [x], [m.op("Add", h, x)])
     wafer = preset(WAFER)
-    b = budget(graph, range(len(graph.nodes)), wafer.width, wafer.height, wafer)
+    b = budget(graph, range(len(graph.nodes)), Site(0, wafer.width, wafer.height, wafer, POLICY))
     # x is alive all along; when Add runs, so is what Relu made.
     share = 256 * 256 * 4 / wafer.cores
     assert [b.carried[i] for i in range(len(graph.nodes))] == [share, 2 * share, 2 * share]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from waferc.placement.search.region_sizes import climb
+from waferc.placement.splits.policy import POLICY
 
 
 @pytest.mark.parametrize("few", [False, True])
@@ -18,7 +19,7 @@ def test_sizes_are_climbed_to_the_best_near_the_likely_side(best: int, few: bool
             asked.append(size)
             return 100.0 + 50 * abs(sizes.index(size) - best)
 
-        climb(sizes, float(sizes[start][0]), few, cycles)
+        climb(sizes, float(sizes[start][0]), few, cycles, POLICY)
         assert len(set(asked)) == len(asked)
         assert (sizes[best] in asked) if few else (asked == [sizes[start]])
 
@@ -31,5 +32,5 @@ def test_sizes_where_nothing_fits_are_all_asked_for() -> None:
         asked.append(size)
         return 7.0 if size == (8, 8) else float("inf")
 
-    climb(sizes, 16.0, False, cycles)
+    climb(sizes, 16.0, False, cycles, POLICY)
     assert asked == [(16, 16), (32, 32), (8, 8)]

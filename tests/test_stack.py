@@ -25,12 +25,14 @@ from waferc.placement.plan.plan import Plan
 from waferc.placement.planner import plan
 from waferc.placement.search.layer_stacks import stacked
 from waferc.placement.search.layers import repeated
-from waferc.placement.splits.join import FEW, LONG, join_split
+from waferc.placement.splits.join import join_split
+from waferc.placement.splits.policy import POLICY
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import generate
 
+FEW, LONG = POLICY.few_elements, POLICY.long_line
 SMALL = generate.Decoder("small", 6, 256, 2048, 4, 2, 2048, head=64)
 # Memory enough for the model, and not for it in the largest region that is tried, 16 x 384.
 WAFER = replace(
@@ -67,7 +69,7 @@ def test_stacks_hold_each_layer_whole(side: float) -> None:
     g = graph()
     found = repeated(g)
     assert found is not None
-    for region_of, sizes in stacked(g, found, WAFER, side, 0.6):
+    for region_of, sizes in stacked(g, found, WAFER, side, POLICY):
         assert len(region_of) == len(g.nodes) and max(region_of) < len(sizes)
         assert sum(c * r for _, c, r in sizes) <= WAFER.cores
         order = [r for r in region_of if sizes[r][0].startswith("layers")]
@@ -102,7 +104,7 @@ def test_a_long_line_has_one_root_for_a_few_elements(ways: int, size: int, roots
         in_types=(F32, F32),
         out_type=F32,
     )
-    split, grid = join_split(op, Split((Cut("k", "x", ways),)), "k", Grid(ways, 1))
+    split, grid = join_split(op, Split((Cut("k", "x", ways),)), "k", Grid(ways, 1), POLICY)
     assert grid.columns == roots and split.axis_ways("n") == roots
 
 

@@ -16,7 +16,7 @@ import os
 import re
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -29,6 +29,7 @@ from ...ir.op import Array
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
+    from ...placement.build.companions import Companions
     from ...placement.machine.wafer import Wafer
     from ...placement.plan.plan import Plan
 
@@ -85,21 +86,28 @@ class Artifact:
     def plan(self, entry: str | None = None) -> Plan:
         """An entry's plan (None: the first one's), built again from graph, wafer and placement."""
         name, first = self._known(entry), self._first_plan()
-        return first if name == self.entries[0] else self._plan(name, beside=first)
+        return first if name == self.entries[0] else self._later_plan(name, first)
 
     def plans(self) -> dict[str, Plan]:
         """The plans of all entries."""
         if not self.entries:
             return {}
         first = self._first_plan()
-        others = {name: self._plan(name, beside=first) for name in self.entries[1:]}
+        others = {name: self._later_plan(name, first) for name in self.entries[1:]}
         return {self.entries[0]: first, **others}
 
     def _first_plan(self) -> Plan:
-        return self._plan(self.entries[0], [self.graph(name) for name in self.entries[1:]])
+        from ...placement.build.companions import Companions
 
-    def _plan(self, entry: str, others: Sequence[Graph] = (), beside: Plan | None = None) -> Plan:
-        """others, beside: see `placement.written.read`."""
+        others = tuple(self.graph(name) for name in self.entries[1:])
+        return self._plan(self.entries[0], Companions(others))
+
+    def _later_plan(self, entry: str, first: Plan) -> Plan:
+        from ...placement.build.companions import Companions
+
+        return self._plan(entry, Companions(first=first))
+
+    def _plan(self, entry: str, companions: Companions) -> Plan:
         from ...placement.build.placement_file import PlacementError, read
         from ...placement.build.routes import routed
         from .encode import Undecodable, decode_wafer
@@ -110,7 +118,7 @@ class Artifact:
             raise InvalidArtifact(f"wafer.json: {e}") from None
         path = f"{entry}/placement.json"
         try:
-            return routed(read(self.json(path), self.graph(entry), wafer, None, others, beside))
+            return routed(read(self.json(path), self.graph(entry), wafer, companions))
         except PlacementError as e:
             raise InvalidArtifact(f"{path}: {e}") from None
 

@@ -7,120 +7,83 @@ from dataclasses import replace
 
 from ...ir.graph import Graph
 from ...ir.op import Op
-from ..machine.wafer import Wafer
-from ..plan.layout import Region
 from ..plan.move import identical
 from ..plan.plan import Buffer, Plan, Step
-from ..splits.choice import Choice, Source
+from ..splits.choice import Choice, Site, Source
 from .addresses import allocate
 from .assembly import Assembly, Tiling
+from .companions import ALONE, Companions
 from .inputs import fill_cache, lay_cache, lay_input, spot
-from .residents import residents
+from .regions import Ground
 from .step_order import order
 from .steps import task, update
 
-PILE = 0.4  # of SRAM: constants of small ops and inputs may pile up to this before they are spread
-CROWDED = 0.5  # of all SRAM: where constants take more, nothing may pile up
-
-Chooser = Callable[[int, Sequence[Source | None], int, int, int], Choice]
-"""(node, sources, region, columns, rows) -> the node's split on that region."""
+Chooser = Callable[[int, tuple[Source | None, ...], Site], Choice]
+"""(node, where its operands lie, where it runs) -> its split."""
 
 
 def assemble(
-    graph: Graph,
-    wafer: Wafer,
-    regions: tuple[Region, ...],
-    region_of: Mapping[int, int],
-    choose: Chooser,
-    objective: str,
-    others: Sequence[Graph] = (),
-    beside: Plan | None = None,
+    graph: Graph, ground: Ground, choose: Chooser, objective: str, companions: Companions = ALONE
 ) -> Plan:
-    """The plan for `regions`, each node on region `region_of[node]`, split as `choose` says.
-
-    others: graphs of the program's other entries, whose kernels lie on the cores, too. beside: the plan of
-    the first entry, for another one. The plan may be over budget.
-    """
+    """The plan of `graph` on `ground`, each node split as `choose` says. It may be over budget."""
     constants = sum(graph.tensors[t].bytes for t in graph.constants)
-    crowded = constants > CROWDED * wafer.sram_bytes * sum(r.core.size for r in regions)
-    kept = None if beside is None else residents(beside)
-    a = Assembly(graph, wafer, regions, 0.0 if crowded else PILE, kept)
+    policy, room = ground.policy, ground.wafer.sram_bytes * sum(r.core.size for r in ground.regions)
+    pile = 0.0 if constants > policy.crowded * room else policy.pile_share
+    a = Assembly(graph, ground.wafer, ground.regions, policy, pile, companions.residents)
     a.tensors.update(graph.tensors)
     pasts = {p for p, _ in graph.states}
-    own = graph.in_place
     caches: dict[str, int] = {}  # present -> node, until its first reader says where it lies
-
-    def lay(tensors: Iterable[str], region: int) -> None:
-        for t in tensors:
-            if t in graph.inputs and t not in a.writers:
-                lay_input(a, t, region, "state" if t in pasts else "input")
-
     for i, node in enumerate(graph.nodes):
-        region = region_of[i]
-        if node.output in own:
-            caches[node.output] = i
-            lay((t for t in node.inputs if t not in pasts), region)
-            if kept is not None and own[node.output] in kept.states:
-                lay_input(a, own[node.output], region, "state")
-                fill_cache(a, caches.pop(node.output))
+        region = ground.region_of[i]
+        past = graph.in_place.get(node.output)
+        if past is None:
+            _lay(a, node.inputs, region, pasts)
+            sources = tuple(None if t in caches else a.source(t, region) for t in node.inputs)
+            _run(a, i, region, choose(i, sources, ground.site(region)), caches)
             continue
-        lay(node.inputs, region)
-        r = regions[region]
-        sources = [None if t in caches else a.source(t, region) for t in node.inputs]
-        c = choose(i, sources, region, r.columns, r.rows)
-        grid = c.grid if c.fixed else spot(a, region, c.grid, c.resident)
-        on = Tiling.of(node.op, region, grid, c.split, c.part)
-        for j, t in enumerate(node.inputs):
-            if t in caches:
-                lay_cache(a, caches.pop(t), on, j)
-        task(a, i, on)
+        _lay(a, (t for t in node.inputs if t not in pasts), region, pasts)
+        if past in a.residents.states:
+            lay_input(a, past, region, "state")
+            fill_cache(a, i)
+        else:
+            caches[node.output] = i
     for t, i in caches.items():
-        lay_input(a, own[t], region_of[i], "state")
+        lay_input(a, graph.in_place[t], ground.region_of[i], "state")
         fill_cache(a, i)
-    for t in graph.inputs:
-        if t not in a.writers:
-            lay_input(a, t, 0, "state" if t in pasts else "input")
+    _lay(a, graph.inputs, 0, pasts)
     for past, present in graph.update_order():
         update(a, past, present)
-    return _finish(a, objective, others, beside)
+    return _finish(a, objective, companions)
 
 
-def _finish(a: Assembly, objective: str, others: Sequence[Graph], beside: Plan | None) -> Plan:
+def _lay(a: Assembly, tensors: Iterable[str], region: int, pasts: Collection[str]) -> None:
+    """Lays those of `tensors` that are inputs of the graph and lie nowhere yet."""
+    for t in tensors:
+        if t in a.graph.inputs and t not in a.writers:
+            lay_input(a, t, region, "state" if t in pasts else "input")
+
+
+def _run(a: Assembly, number: int, region: int, c: Choice, caches: dict[str, int]) -> None:
+    """The step of node `number`, and the caches that it is the first to read."""
+    node = a.graph.nodes[number]
+    grid = c.grid if c.fixed else spot(a, region, c.grid, c.resident)
+    on = Tiling.of(node.op, region, grid, c.split, c.part)
+    for j, t in enumerate(node.inputs):
+        if t in caches:
+            lay_cache(a, caches.pop(t), on, j)
+    task(a, number, on)
+
+
+def _finish(a: Assembly, objective: str, companions: Companions) -> Plan:
     """Positions, lifetimes, addresses."""
     ordered = order(a)
     position = {n: p for p, n in enumerate(ordered)}
-    end = len(ordered)
-    outputs: dict[str, tuple[int, ...]] = {}
-    buffers: list[Buffer] = []
-    owned = {a.steps[i].step.result for t in a.graph.outputs for i in a.writers.get(t, ())}
-    for b in a.buffers:
-        at = [position[s] for s in a.users.get(b.number, ())]
-        live = (min(at, default=0), max(at, default=0))
-        if b.stays:
-            live = (-1, end)
-        elif b.role == "input":
-            live = (-1, live[1])
-        if b.number in owned:
-            live = (live[0], end)
-        buffers.append(replace(b, live=live))
-    for number in ordered:
-        _take_over(a, a.steps[number].step, position, owned, buffers)
-    for d in a.steps:
-        if d.step.scratch >= 0:
-            p = position[d.step.number]
-            buffers[d.step.scratch] = replace(buffers[d.step.scratch], live=(p, p))
-    steps = tuple(replace(a.steps[n].step, position=position[n]) for n in ordered)
-    steps = tuple(_renumber(s, position) for s in steps)
-    for t in a.graph.outputs:
-        outputs[t] = tuple(sorted(position[i] for i in a.writers.get(t, ())))
-    ran = [s for s in steps if s.kind == "task" or (s.kind == "update" and s.operands)]
-    more = [n.op for g in others for n in g.nodes]
-    code = tuple(
-        code_bytes([*(s.op for s in ran if s.region == r), *more], a.wafer) for r in range(len(a.regions))
-    )
-    if beside is not None:
-        code = beside.code_bytes
-    alone = [b for b in beside.buffers if not b.stays] if beside is not None else []
+    steps = tuple(_renumber(replace(a.steps[n].step, position=position[n]), position) for n in ordered)
+    ran: dict[int, list[Op]] = {r: [] for r in range(len(a.regions))}
+    for s in steps:
+        if s.kind == "task" or (s.kind == "update" and s.operands):
+            ran[s.region].append(s.op)
+    code = companions.code_bytes(ran, a.wafer)
     return Plan(
         graph=a.graph,
         tensors=a.tensors,
@@ -128,11 +91,30 @@ def _finish(a: Assembly, objective: str, others: Sequence[Graph], beside: Plan |
         objective=objective,
         regions=a.regions,
         steps=steps,
-        buffers=allocate(buffers, code, a.wafer.sram_bytes, alone),
+        buffers=allocate(_alive(a, ordered), code, a.wafer.sram_bytes, companions.passing),
         code_bytes=code,
         lays=tuple(a.lays),
-        outputs=outputs,
+        outputs={t: tuple(sorted(position[i] for i in a.writers.get(t, ()))) for t in a.graph.outputs},
     )
+
+
+def _alive(a: Assembly, ordered: Sequence[int]) -> list[Buffer]:
+    """The buffers with the first and the last position that need them; some lie over others."""
+    position, end = {n: p for p, n in enumerate(ordered)}, len(ordered)
+    owned = {a.steps[i].step.result for t in a.graph.outputs for i in a.writers.get(t, ())}
+    buffers: list[Buffer] = []
+    for b in a.buffers:
+        at = [position[s] for s in a.users.get(b.number, ())]
+        first = -1 if b.stays or b.role == "input" else min(at, default=0)
+        last = end if b.stays or b.number in owned else max(at, default=0)
+        buffers.append(replace(b, live=(first, last)))
+    for number in ordered:
+        _take_over(a, a.steps[number].step, position, owned, buffers)
+    for d in a.steps:
+        if d.step.scratch >= 0:
+            p = position[d.step.number]
+            buffers[d.step.scratch] = replace(buffers[d.step.scratch], live=(p, p))
+    return buffers
 
 
 def _take_over(
@@ -165,12 +147,6 @@ def _take_over(
         if apart is not None and not any(t.any() for t in apart):
             buffers[new.number] = replace(new, order=old.order, over=old.number)
             return
-
-
-def code_bytes(ops: Iterable[Op], wafer: Wafer) -> int:
-    """What the kernels of `ops` take on each core of a region."""
-    kernels = {(type(op).__name__, op.key(), op.in_types, op.out_type) for op in ops}
-    return wafer.code_bytes_base + len(kernels) * wafer.code_bytes_per_kernel
 
 
 def _renumber(step: Step, position: Mapping[int, int]) -> Step:

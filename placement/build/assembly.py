@@ -17,7 +17,8 @@ from ..plan.layout import Grid, Layout, Region, Split, layout, row_order
 from ..plan.move import Move
 from ..plan.plan import Buffer, Role, Step
 from ..splits.choice import Source
-from .residents import Residents
+from ..splits.policy import Policy
+from .companions import Residents
 
 MOST_WORK = 1 << 62  # of a reader whose wish is not to be overruled
 
@@ -71,8 +72,9 @@ class Assembly:
     graph: Graph
     wafer: Wafer
     regions: tuple[Region, ...]
+    policy: Policy
     pile: float  # of SRAM: up to there, what is small may lie where it likes
-    beside: Residents | None = None  # what another entry of the program keeps on the cores
+    residents: Residents  # what another entry of the program keeps on the cores
     tensors: dict[str, Tensor] = field(default_factory=lambda: {})
     steps: list[_Draft] = field(default_factory=lambda: [])
     writers: dict[str, list[int]] = field(default_factory=lambda: {})
@@ -83,13 +85,11 @@ class Assembly:
     laid: dict[tuple[str, int], list[Laid]] = field(default_factory=lambda: {})  # constant, region -> buffers
 
     def __post_init__(self) -> None:
-        if self.beside is None:
-            return
-        self.buffers += self.beside.buffers
-        self.lays += self.beside.lays
-        for place, kept in self.beside.constants.items():
+        self.buffers += self.residents.buffers
+        self.lays += self.residents.lays
+        for place, kept in self.residents.constants.items():
             self.laid[place] = [Laid(k.buffer, k.grid, k.held, MOST_WORK) for k in kept]
-        for b in self.beside.buffers:
+        for b in self.residents.buffers:
             if b.over < 0:
                 self.keep(b.number)
 
@@ -127,7 +127,7 @@ class Assembly:
         far = abs(a.x + a.width / 2 - b.x - b.width / 2) + abs(a.y + a.height / 2 - b.y - b.height / 2)
         shape = self.graph.tensors[tensor].shape
         if len(steps) > 1:
-            return Source(Grid(1, 1), Split(), (), (), -1, far, shape)
+            return Source.anywhere(far, shape)
         return Source(s.grid, s.split, s.write, s.op.axes, s.region, far, shape)
 
     def add(self, step: Step, temporary: Sequence[int] = ()) -> int:

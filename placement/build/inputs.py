@@ -21,19 +21,21 @@ SPOTS, MOST_SPOTS = 12, 128  # places tried along each side; for grids with free
 
 def lay_input(a: Assembly, name: str, region: int, role: Role) -> None:
     """The owners of a graph input: spread over the region, each byte once."""
-    if a.beside is not None and name in a.beside.states:
-        step, buffer, _ = a.beside.states[name]
+    if name in a.residents.states:
+        step, buffer, _ = a.residents.states[name]
         a.add(replace(step, number=-1, result=buffer, position=0))
         return
     tensor = a.graph.tensors[name]
     axes = tuple((f"d{i}", n) for i, n in enumerate(tensor.shape))
-    split, rest = _spread(axes, tensor.bytes, a.regions[region])
+    split, rest = _spread(axes, tensor.bytes, a.regions[region], a.policy.most_ways)
     columns, rows, _ = split.grid
     grid = spot(a, region, Grid(columns, rows), rest)
     _lay(a, name, role, Tiling(_whole_copy(axes, tensor.dtype), region, grid, split), None)
 
 
-def _spread(axes: tuple[tuple[str, int], ...], nbytes: int, region: Region) -> tuple[Split, int]:
+def _spread(
+    axes: tuple[tuple[str, int], ...], nbytes: int, region: Region, most_ways: int
+) -> tuple[Split, int]:
     """A split of `nbytes` until a core has few enough, the longest axes first; what is left for each core."""
     cuts: list[Cut] = []
     sides: tuple[tuple[Side, int], ...] = (("x", region.columns), ("y", region.rows))
@@ -41,8 +43,9 @@ def _spread(axes: tuple[tuple[str, int], ...], nbytes: int, region: Region) -> t
         for side, limit in sides:
             if nbytes <= INPUT_BYTES or any(c.side == side or c.axis == a for c in cuts):
                 continue
-            enough = [w for w in useful_ways(n, limit) if nbytes / w <= INPUT_BYTES]
-            if ways := enough[:1] or useful_ways(n, limit)[-1:]:
+            useful = useful_ways(n, limit, most_ways)
+            enough = [w for w in useful if nbytes / w <= INPUT_BYTES]
+            if ways := enough[:1] or useful[-1:]:
                 cuts.append(Cut(a, side, ways[0]))
                 nbytes = -(-nbytes // ways[0])
     return Split(tuple(cuts)), nbytes

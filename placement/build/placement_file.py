@@ -6,20 +6,24 @@ same text both constrains a new compile and rebuilds the plan of a saved one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from ...ir.graph import Graph
+from ...ir.op import Op
 from ..machine.wafer import Wafer
 from ..plan.layout import Cut, Grid, Region, Split
 from ..plan.plan import Plan
 from ..splits.candidates import part_axis
-from ..splits.choice import Choice, Source
-from .assemble import assemble
-from .regions import make_region
+from ..splits.choice import Choice, Site, Source
+from ..splits.policy import POLICY
+from .assemble import Chooser, assemble
+from .companions import ALONE, Companions
+from .regions import Ground, make_region
 
 SCHEMA = 1
+MOST = 1 << 40  # of any number in a placement
 
 
 class PlacementError(ValueError):
@@ -54,89 +58,138 @@ def write(plan: Plan) -> dict[str, Any]:
     }
 
 
+def undecided(node: int, sources: Sequence[Source | None], site: Site) -> Choice:
+    """A chooser that leaves nothing open."""
+    raise PlacementError(f"node {node} has no split")
+
+
 def read(
-    data: Mapping[str, Any],
-    graph: Graph,
-    wafer: Wafer,
-    choose: Callable[[int, Sequence[Source | None], int, int, int], Choice] | None = None,
-    others: Sequence[Graph] = (),
-    beside: Plan | None = None,
+    data: Any, graph: Graph, wafer: Wafer, companions: Companions = ALONE, choose: Chooser = undecided
 ) -> Plan:
     """The plan that a placement describes.
 
-    choose: splits of ops whose entry has no "split". others, beside: see `assemble`. Raises PlacementError
-    for a placement of another model, or one that contradicts itself; whether the plan is legal is
-    `Plan.check`'s to say.
+    data: of a JSON file. choose: splits of ops whose entry has no "split". Raises PlacementError for a
+    placement of another model, or one that contradicts itself; whether the plan is legal is for the judge
+    to say.
     """
-    try:
-        if data["schema"] != SCHEMA:
-            raise PlacementError(f"placement has schema {data['schema']!r}, this waferc reads {SCHEMA}")
-        regions: list[Region] = []
-        for i, r in enumerate(data["regions"]):
-            x, y, columns, rows = (int(r[k]) for k in ("x", "y", "columns", "rows"))
-            if (
-                min(x, y) < 0
-                or min(columns, rows) < 1
-                or x + columns > wafer.width
-                or y + rows > wafer.height
-            ):
-                raise PlacementError(
-                    f"region {i} ({columns}x{rows} at {x},{y}) passes the wafer's "
-                    f"{wafer.width}x{wafer.height} cores"
-                )
-            region = make_region(wafer, str(r["name"]), x, y, columns, rows)
-            if region is None:
-                raise PlacementError(f"region {i} has more dead cores than spare ones")
-            regions.append(region)
-        entries = {int(e["node"]): e for e in data["ops"]}
-        chosen: dict[int, Choice] = {}
-        urgent = frozenset((i, int(j)) for i, e in entries.items() for j in e.get("urgent", ()))
-        region_of: dict[int, int] = {}
-        for i, node in enumerate(graph.nodes):
-            e = entries.get(i)
-            if e is None or e.get("op", node.op.name) != node.op.name:
-                raise PlacementError(
-                    f"node {i} is {node.op.name}, the placement says {e.get('op') if e else 'nothing'}; "
-                    "it belongs to another model, or to other --dim values"
-                )
-            region_of[i] = int(e["region"])
-            if not 0 <= region_of[i] < len(regions):
-                raise PlacementError(f"node {i} is on region {region_of[i]}; there are {len(regions)}")
-            if "split" in e:
-                split = Split(tuple(Cut(str(a), _side(s), int(w)) for a, s, w in e["split"]))
-                gw, gh, _ = split.grid
-                grid = Grid(*(int(v) for v in e["grid"])) if "grid" in e else Grid(gw, gh)
-                _fits(i, node.op.size, split, grid, regions[region_of[i]])
-                chosen[i] = Choice(split, grid, part_axis(node.op, split), 0.0, 0.0, 0.0, fixed=True)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, PlacementError):
-            raise
-        raise PlacementError(f"placement is not complete: {error!r}") from None
+    top = _mapping(data, "the placement")
+    schema = _field(top, "schema", "the placement")
+    if schema != SCHEMA:
+        raise PlacementError(f"placement has schema {schema!r}, this waferc reads {SCHEMA}")
+    objective = top.get("optimize", "latency")
+    if not isinstance(objective, str):
+        raise PlacementError(f"optimize is {objective!r}, not a word")
+    listed = _list(_field(top, "regions", "the placement"), "regions")
+    regions = tuple(_region(i, r, wafer) for i, r in enumerate(listed))
+    entries = _entries(_list(_field(top, "ops", "the placement"), "ops"), graph)
+    region_of: dict[int, int] = {}
+    chosen: dict[int, Choice] = {}
+    urgent: set[tuple[int, int]] = set()
+    for i, e in enumerate(entries):
+        what = f"node {i}"
+        region_of[i] = _number(_field(e, "region", what), f"{what}: region")
+        if not 0 <= region_of[i] < len(regions):
+            raise PlacementError(f"node {i} is on region {region_of[i]}; there are {len(regions)}")
+        if "split" in e:
+            chosen[i] = _choice(i, e, graph.nodes[i].op, regions[region_of[i]])
+        urgent |= {(i, j) for j in _numbers(e.get("urgent", []), f"{what}: urgent")}
 
-    def choice(i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int) -> Choice:
-        if i in chosen:
-            return chosen[i]
-        if choose is None:
-            raise PlacementError(f"node {i} has no split")
-        return choose(i, sources, region, columns, rows)
+    def choice(i: int, sources: tuple[Source | None, ...], site: Site) -> Choice:
+        return chosen[i] if i in chosen else choose(i, sources, site)
 
-    made = assemble(
-        graph,
-        wafer,
-        tuple(regions),
-        region_of,
-        choice,
-        str(data.get("optimize", "latency")),
-        others,
-        beside,
-    )
-    return replace(made, urgent=urgent)
+    ground = Ground(wafer, regions, region_of, POLICY)
+    return replace(assemble(graph, ground, choice, objective, companions), urgent=frozenset(urgent))
 
 
-def _side(name: Any) -> Any:
-    if name not in ("x", "y", "t"):
-        raise PlacementError(f"a cut is along x, y or t, not {name!r}")
-    return name
+def _region(number: int, data: Any, wafer: Wafer) -> Region:
+    what = f"region {number}"
+    r = _mapping(data, what)
+    x, y, columns, rows = (_number(_field(r, k, what), f"{what}: {k}") for k in ("x", "y", "columns", "rows"))
+    if min(x, y) < 0 or min(columns, rows) < 1 or x + columns > wafer.width or y + rows > wafer.height:
+        raise PlacementError(
+            f"{what} ({columns}x{rows} at {x},{y}) passes the wafer's {wafer.width}x{wafer.height} cores"
+        )
+    region = make_region(wafer, str(_field(r, "name", what)), x, y, columns, rows)
+    if region is None:
+        raise PlacementError(f"{what} has more dead cores than spare ones")
+    return region
+
+
+def _entries(listed: Sequence[Any], graph: Graph) -> list[Mapping[str, Any]]:
+    """Each node's entry."""
+    entries = [_mapping(e, f"entry {i} of ops") for i, e in enumerate(listed)]
+    by_node = {
+        _number(_field(e, "node", f"entry {i} of ops"), f"entry {i} of ops: node"): e
+        for i, e in enumerate(entries)
+    }
+    out: list[Mapping[str, Any]] = []
+    for i, node in enumerate(graph.nodes):
+        e = by_node.get(i)
+        if e is None or e.get("op", node.op.name) != node.op.name:
+            raise PlacementError(
+                f"node {i} is {node.op.name}, the placement says {e.get('op') if e else 'nothing'}; "
+                "it belongs to another model, or to other --dim values"
+            )
+        out.append(e)
+    return out
+
+
+def _choice(node: int, entry: Mapping[str, Any], op: Op, region: Region) -> Choice:
+    """The split that an entry says, on the grid that it says or in the region's corner."""
+    what = f"node {node}: split"
+    split = Split(tuple(_cut(c, what) for c in _list(entry["split"], what)))
+    columns, rows, _ = split.grid
+    grid = Grid(columns, rows)
+    if "grid" in entry:
+        numbers = _numbers(entry["grid"], f"node {node}: grid")
+        if not 2 <= len(numbers) <= 6:
+            raise PlacementError(f"node {node}: grid is columns, rows, x, y, dx, dy, not {numbers}")
+        grid = Grid(*numbers)
+    _fits(node, op.size, split, grid, region)
+    return Choice.given(split, grid, part_axis(op, split))
+
+
+def _cut(data: Any, what: str) -> Cut:
+    """A cut, [axis, side, ways]."""
+    parts = _list(data, f"{what}: a cut")
+    if len(parts) != 3:
+        raise PlacementError(f"{what}: a cut is [axis, side, ways], not {parts!r}")
+    axis, side, ways = parts
+    if side not in ("x", "y", "t"):
+        raise PlacementError(f"a cut is along x, y or t, not {side!r}")
+    return Cut(str(axis), side, _number(ways, f"{what}: ways"))
+
+
+# -- fields ---------------------------------------------------------------------------------------
+
+
+def _mapping(data: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(data, dict):
+        raise PlacementError(f"{what} is no object: {data!r}")
+    return cast(dict[str, Any], data)
+
+
+def _list(data: Any, what: str) -> list[Any]:
+    if not isinstance(data, list | tuple):
+        raise PlacementError(f"{what} is no list: {data!r}")
+    return list(cast(Sequence[Any], data))
+
+
+def _field(data: Mapping[str, Any], name: str, what: str) -> Any:
+    if name not in data:
+        raise PlacementError(f"{what} has no {name!r}")
+    return data[name]
+
+
+def _number(data: Any, what: str) -> int:
+    """A whole number of a sane size."""
+    if not isinstance(data, int) or isinstance(data, bool) or abs(data) > MOST:
+        raise PlacementError(f"{what} is no whole number: {data!r}")
+    return data
+
+
+def _numbers(data: Any, what: str) -> list[int]:
+    return [_number(v, what) for v in _list(data, what)]
 
 
 def _fits(node: int, size: Mapping[str, int], split: Split, grid: Grid, region: Region) -> None:

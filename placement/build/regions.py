@@ -1,22 +1,33 @@
-"""Regions: which rectangle of the wafer each group of ops gets.
-
-A placer is a function (wafer, sizes) -> regions or None; `strips` is the default.
-"""
+"""Regions: rectangles of the wafer, and the ground that they and a plan's nodes make."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..machine.wafer import Wafer
 from ..plan.layout import Region
+from ..splits.choice import Site
+from ..splits.policy import Policy
 
 SPARE_EVERY = 16  # with dead cores, one column in 16 is kept to stand in for them
 
-Size = tuple[str, int, int]  # name, columns, rows (logical)
-Placer = Callable[[Wafer, Sequence[Size]], "tuple[Region, ...] | None"]
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What a plan is built on: regions of a wafer, by node the number of its own, and the search's policy."""
+
+    wafer: Wafer
+    regions: tuple[Region, ...]
+    region_of: Mapping[int, int]
+    policy: Policy
+
+    def site(self, region: int) -> Site:
+        r = self.regions[region]
+        return Site(region, r.columns, r.rows, self.wafer, self.policy)
 
 
 def physical_width(wafer: Wafer, columns: int) -> int:
@@ -61,43 +72,3 @@ def make_region(wafer: Wafer, name: str, x: int, y: int, columns: int, rows: int
             open_[best] = False
             core[r, i] = physical[at[best, 0], at[best, 1]]
     return Region(name, x, y, width, rows, core)
-
-
-def strips(wafer: Wafer, sizes: Sequence[Size]) -> tuple[Region, ...] | None:
-    """Regions in dataflow order on strips of the wafer, in serpentine order.
-
-    None when they do not fit.
-    """
-    strip: list[tuple[str, int, int]] = []
-    strips_: list[list[tuple[str, int, int]]] = []
-    used = 0
-    for name, columns, rows in sizes:
-        width = physical_width(wafer, columns)
-        if width > wafer.width:
-            return None
-        if used + width > wafer.width:
-            strips_.append(strip)
-            strip, used = [], 0
-        strip.append((name, columns, rows))
-        used += width
-    strips_.append(strip)
-    out: list[Region] = []
-    y = 0
-    for number, row in enumerate(strips_):
-        height = max((r for _, _, r in row), default=0)
-        if y + height > wafer.height:
-            return None
-        x = 0 if number % 2 == 0 else wafer.width
-        for name, columns, rows in row:
-            width = physical_width(wafer, columns)
-            x = x if number % 2 == 0 else x - width
-            region = make_region(wafer, name, x, y, columns, rows)
-            if region is None:
-                return None
-            out.append(region)
-            x = x + width if number % 2 == 0 else x
-        y += height
-    return tuple(out)
-
-
-PLACERS: dict[str, Placer] = {"strips": strips}

@@ -71,7 +71,7 @@ def _over_past(a: Assembly, node: Node, operands: Sequence[Operand]) -> int:
     updates = node.op.updates
     assert updates is not None and not operands[updates].received
     name = node.inputs[updates]
-    known = a.beside.states[name][2] if a.beside and name in a.beside.states else -1
+    known = a.residents.states[name][2] if name in a.residents.states else -1
     if known >= 0:
         return known
     past, number = a.buffers[operands[updates].buffer], len(a.buffers)
@@ -118,7 +118,7 @@ def _join(a: Assembly, node: Node, made: Step) -> None:
     """The fabric reduction of the partial results of step `made`."""
     op, write = made.op, made.op.write
     assert op.combine is not None
-    split, grid = join_split(op, made.split, made.part, made.grid)
+    split, grid = join_split(op, made.split, made.part, made.grid, a.policy)
     axes = ((PART, a.tensors[made.tensor].shape[0]), *((x, op.size[x]) for x in access_axes(write)))
     joined = REDUCTIONS[op.combine](
         axes=axes,

@@ -7,24 +7,18 @@ which each of its tensors is ready and where it lies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ...ir.graph import Graph
-from ...ir.op import Op
-from ..machine.wafer import Wafer
-from ..plan.layout import Grid, Split
-from ..splits.choice import Choice, Limits, Source
+from ..splits.choice import Choice, Limits, Question, Site, Source
 from ..splits.choose import Option, option, options
 from ..splits.join import join_split
-from ..splits.next_product import Ahead, Prospects, cycles_ahead, prospects
+from ..splits.next_product import Later, Outlook
 from .layers import Layers
-
-WIDTH = 16  # ways kept
-WIDE = 0.2  # of a region: an op on more of it keeps the cores busy
 
 
 @dataclass(frozen=True)
@@ -66,22 +60,11 @@ class _Way:
 
 
 class Beam:
-    """Chooses splits for nodes on a region of columns x rows."""
+    """Chooses splits for nodes at a site, region 0."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        wafer: Wafer,
-        columns: int,
-        rows: int,
-        limits: Mapping[int, Limits],
-        ahead: Sequence[Ahead | None],
-    ) -> None:
-        self.graph, self.wafer, self.columns, self.rows = graph, wafer, columns, rows
-        self.limits, self.ahead = limits, ahead
-        self._options: dict[Any, list[Option]] = {}
-        self._prospects: dict[Any, Prospects] = {}
-        self._leaves: dict[Any, dict[Any, float]] = {}  # cycles that choices leave to the op ahead
+    def __init__(self, graph: Graph, site: Site, limits: Mapping[int, Limits], outlook: Outlook) -> None:
+        self.graph, self.site, self.limits, self.outlook = graph, site, limits, outlook
+        self._options: dict[tuple[Question, Later], list[Option]] = {}
 
     def run(self, nodes: Sequence[int], known: Mapping[int, Choice] | None = None) -> list[_Way]:
         """The best ways to run `nodes`, best first; what others make lies anywhere and is ready.
@@ -105,12 +88,10 @@ class Beam:
     def _after(self, way: _Way, i: int, known: Choice | None) -> list[_Way]:
         node = self.graph.nodes[i]
         op = node.op
-        sources = [self._source(way, t) for t in node.inputs]
+        site, policy = self.site, self.site.policy
+        q = Question(op, tuple(self._source(way, t) for t in node.inputs), site, self.limits[i])
         out: list[_Way] = []
-        if known is None:
-            found = self._found(i, sources)
-        else:
-            found = [option(op, known, sources, self.limits[i], self.wafer, 0.0)]
+        found = self._found(i, q) if known is None else [option(q, known, 0.0)]
         for o in found:
             ready = max(
                 [
@@ -121,12 +102,12 @@ class Beam:
                 default=0.0,
             )
             split, grid = o.choice.split, o.choice.grid
-            wide = grid.cores >= WIDE * self.columns * self.rows
+            wide = grid.cores >= policy.wide_share * site.cores
             begin = max(ready, way.busy) if wide else ready
-            compute = float(self.wafer.task(op, split.extents(op.axes))[0]) * split.grid[2]
+            compute = float(site.wafer.task(op, split.extents(op.axes))[0]) * split.grid[2]
             end = begin + o.alone
             if o.choice.part:
-                split, grid = join_split(op, split, o.choice.part, grid)
+                split, grid = join_split(op, split, o.choice.part, grid, policy)
             source = Source(grid, split, op.write, op.axes, 0, 0.0, self.graph.tensors[node.output].shape)
             if (other := way.tensors.get(node.output)) is not None:
                 end = max(end, other.ready)  # of a tensor with several parts the last one stands for all
@@ -143,35 +124,13 @@ class Beam:
         if tensor in way.tensors:
             return way.tensors[tensor].source
         shape = self.graph.tensors[tensor].shape
-        return Source(Grid(1, 1), Split(), (), (), -1, float(self.columns), shape)
+        return Source.anywhere(float(self.site.columns), shape)
 
-    def _found(self, i: int, sources: Sequence[Source | None]) -> list[Option]:
-        op, limits, ahead = self.graph.nodes[i].op, self.limits[i], self.ahead[i]
-        key = (op, tuple(sources), limits, ahead)
+    def _found(self, i: int, q: Question) -> list[Option]:
+        key = q, self.outlook.later(i, self.site, self.limits)
         if key not in self._options:
-            found = options(
-                op, sources, self.columns, self.rows, limits, self.wafer, self._later(op, i, ahead)
-            )
-            self._options[key] = found
+            self._options[key] = options(*key)
         return self._options[key]
-
-    def _later(self, op: Op, i: int, ahead: Ahead | None) -> Callable[[Choice], float]:
-        if ahead is None:
-            return lambda c: 0.0
-        limits = self.limits.get(ahead.node, self.limits[i])
-        key = (ahead, limits)
-        if key not in self._prospects:
-            self._prospects[key] = prospects(ahead, self.columns, self.rows, limits, self.wafer)
-        p, known = self._prospects[key], self._leaves.setdefault((key, op), {})
-
-        def later(c: Choice) -> float:
-            if not np.isfinite(c.cycles):
-                return 0.0
-            if (c.split, c.grid) not in known:
-                known[c.split, c.grid] = cycles_ahead(ahead, op, c, p, self.wafer)
-            return known[c.split, c.grid]
-
-        return later
 
     def _pruned(self, found: Sequence[_Way], i: int, last: Mapping[str, int]) -> list[_Way]:
         """The best ways, one for each arrangement of what is still needed."""
@@ -186,11 +145,7 @@ class Beam:
             key = tuple((t, v.source.grid, v.source.split) for t, v in tensors.items())
             if key not in best or way.score < best[key].score:
                 best[key] = way
-        return sorted(best.values(), key=lambda w: w.score)[:WIDTH]
-
-
-LAYERS = 2  # that are weighed together
-AGAIN = 3  # layers split alike, the last of which shows what one takes that comes after others
+        return sorted(best.values(), key=lambda w: w.score)[: self.site.policy.ways_kept]
 
 
 def along_layers(beam: Beam, layers: Layers) -> dict[int, Choice]:
@@ -198,14 +153,14 @@ def along_layers(beam: Beam, layers: Layers) -> dict[int, Choice]:
 
     The last layer of each way is a candidate: what counts is how long it takes after layers like it.
     """
-    start, period = layers.start, layers.period
-    last = start + (min(layers.count, LAYERS) - 1) * period
+    start, period, policy = layers.start, layers.period, beam.site.policy
+    last = start + (min(layers.count, policy.layers_weighed) - 1) * period
     found: dict[tuple[Choice, ...], dict[int, Choice]] = {}
     for way in beam.run(range(start, last + period)):
         one = {i - last: c for i, c in way.choices().items() if i >= last}
         found.setdefault(tuple(one.values()), one)
     best, least = dict[int, Choice](), np.inf
-    again = min(layers.count, AGAIN)
+    again = min(layers.count, policy.layers_in_row)
     for one in found.values():
         known = {start + n * period + i: c for n in range(again) for i, c in one.items()}
         (way, *_) = beam.run(range(start, start + again * period), known)

@@ -15,19 +15,12 @@ import numpy as np
 
 from ...ir.graph import Graph
 from ...ir.op import Op
-from ..machine.wafer import Wafer
+from ..build.companions import ALONE, Companions
 from ..splits.candidates import Candidates, dense, enumerate_cuts, uncut
-from ..splits.choice import Limits
-from ..splits.estimate import cut_extents, estimate, joining_parts
+from ..splits.choice import Limits, Site
+from ..splits.estimate import Share, cut_extents, estimate, joining_parts
+from ..splits.policy import Policy
 from .shared_constants import Partner, followed, partners
-
-# Of the bytes shared out: working sets tried.
-WORKING = (0.015, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.6)
-PLACES = 8  # where the caches of different layers may lie, each on cores of its own
-SLACK = 1.001  # a choice may keep this much more than the one that its limits come from
-TIME_WAYS = (4, 16, 64, 256)  # cuts of one axis along time that are weighed
-SPARING = 1.25  # times the fewest bytes: what a constant with several readers may take
-PRICES = np.geomspace(1e-4, 1e4, 49)  # cycles per byte
 
 
 @dataclass(frozen=True)
@@ -43,38 +36,42 @@ class Offer:
     share: Any
 
 
-def offer(
-    op: Op,
-    kept: Sequence[bool | None],
-    uncut: tuple[str, ...],
-    alike: Op | None,
-    others: Sequence[Partner],
-    columns: int,
-    rows: int,
-    wafer: Wafer,
-) -> Offer:
-    """What the splits of `op` on a region cost.
+@dataclass(frozen=True)
+class Need:
+    """What an op asks of a budget; equal ones are offered the same.
 
     kept: by operand, whether it is a constant of its own; None: it is another op's, which lies there anyway.
-
     uncut, alike: see `Limits`. others: readers of the same constants: they are split in the same way, or each
     keeps its own.
+    """
+
+    op: Op
+    kept: tuple[bool | None, ...]
+    uncut: tuple[str, ...]
+    alike: Op | None
+    others: tuple[Partner, ...]
+
+    def limits(self, resident: float, working: float) -> Limits:
+        return Limits(resident, working, True, self.uncut, self.alike)
+
+
+def offer(need: Need, site: Site) -> Offer:
+    """What the splits of an op at a site cost.
 
     Cuts along time are among them for ops that keep something: they make room for it.
     """
-    c = enumerate_cuts(op, columns, rows, True, uncut)
+    op, others, policy = need.op, need.others, site.policy
+    c = enumerate_cuts(op, site.columns, site.rows, policy, True, need.uncut)
     times: list[dict[str, int]] = [{}]
-    if any(kept):
-        times += [{a: w} for a in c.axes for w in TIME_WAYS if w <= op.size[a]]
-    limits = Limits(0, 0, True, uncut, alike)
-    apart = [_figures(op, c, t, kept, limits, (), wafer) for t in times]
-    together = [_figures(op, c, {}, kept, limits, others, wafer)] if others else []
+    if any(need.kept):
+        times += [{a: w} for a in c.axes for w in policy.offered_time_ways if w <= op.size[a]]
+    apart = [_figures(need, c, t, (), site) for t in times]
+    together = [_figures(need, c, {}, others, site)] if others else []
     cycles, resident, working, cores = np.concatenate([*apart, *together], axis=1)
     share = resident
-    if uncut:  # rectangles of more than half of the cores overlap
-        share = resident * np.where(
-            2 * cores <= columns * rows, np.maximum(cores / (columns * rows), 1 / PLACES), 1
-        )
+    if need.uncut:  # rectangles of more than half of the cores overlap
+        part = np.maximum(cores / site.cores, 1 / policy.cache_places)
+        share = resident * np.where(2 * cores <= site.cores, part, 1)
     if others:
         alone = sum(f.shape[1] for f in apart)
         share = share * np.where(np.arange(len(share)) < alone, 1 + len(others), 1)
@@ -82,18 +79,13 @@ def offer(
 
 
 def _figures(
-    op: Op,
-    c: Candidates,
-    time: Mapping[str, int],
-    kept: Sequence[bool | None],
-    limits: Limits,
-    others: Sequence[Partner],
-    wafer: Wafer,
+    need: Need, c: Candidates, time: Mapping[str, int], others: Sequence[Partner], site: Site
 ) -> Any:
     """[4, legal splits]: cycles, bytes kept and in use, and cores, when cut along `time` besides.
 
     others: ops that must be able to follow.
     """
+    op, kept, wafer = need.op, need.kept, site.wafer
     n = c.ways.shape[1]
     cut, tiles = cut_extents(op, c, time)
     held = {a: extent * time.get(a, 1) for a, extent in tiles.items()}
@@ -104,12 +96,12 @@ def _figures(
     legal = legal & np.all([cut[a] <= op.size[a] for a in time] or [np.ones(n, np.bool_)], axis=0)
     steps = int(np.prod(list(time.values())))
     own = [k is True for k in kept]
-    cycles, resident, working = estimate(op, tiles, held, steps, own, received, joined, wafer)
-    working = limits.in_use(op, held, working)
+    cycles, resident, working = estimate(op, Share(tiles, held, steps), own, received, joined, wafer)
+    working = need.limits(0, 0).in_use(op, held, working)
     if others:
         resident = np.broadcast_to(np.asarray(resident, float), (n,))
-        sparing = legal & (resident <= SPARING * np.min(resident, initial=np.inf, where=legal))
-        least = followed(op, c, sparing, others, wafer)
+        sparing = legal & (resident <= site.policy.sparing * np.min(resident, initial=np.inf, where=legal))
+        least = followed(op, c, sparing, others, site)
         legal, working = np.isfinite(least), np.maximum(working, least)
     figures = cycles, resident, working, c.ways.prod((0, 2))
     return np.stack([np.broadcast_to(np.asarray(v, float), (n,))[legal] for v in figures])
@@ -119,26 +111,27 @@ def _figures(
 class Budget:
     """The offers of a region's ops, and what else lies on a core while they run.
 
-    keys: each node's offer. carried: by node, bytes on each core of other live tensors, spread evenly.
+    keys: what each node needs. carried: by node, bytes on each core of other live tensors, spread evenly.
     """
 
-    offers: Mapping[Any, Offer]
-    keys: Mapping[int, Any]
+    offers: Mapping[Need, Offer]
+    keys: Mapping[int, Need]
     carried: Mapping[int, float]
+    policy: Policy
 
     def limits(self, nbytes: float) -> dict[int, Limits]:
         """Each node's limits when all that they keep and the largest working set have `nbytes` of a core.
 
         Of several sizes of working sets the one with the least cycles is taken.
         """
-        best: tuple[dict[Any, float], float] = {}, 0.0
+        best: tuple[dict[Need, float], float] = {}, 0.0
         least = (np.inf, np.inf)
         counts = dict.fromkeys(self.offers, 0)
         most = dict.fromkeys(self.offers, 0.0)
         for i, k in self.keys.items():
             counts[k] += 1
             most[k] = max(most[k], self.carried[i])
-        for share in WORKING:
+        for share in self.policy.working_shares:
             working = share * nbytes
             picked, total, cycles = self._picked(counts, most, nbytes - working, working)
             over = max(0.0, total - (nbytes - working))
@@ -146,26 +139,25 @@ class Budget:
                 least = over, cycles
                 best = picked, max(working, nbytes - total)
         kept, left = best
-        return {
-            i: Limits(kept[k] * SLACK, max(left - self.carried[i], 0.0), True, k[2], k[3])
-            for i, k in self.keys.items()
-        }
+        slack = self.policy.slack
+        return {i: k.limits(kept[k] * slack, max(left - self.carried[i], 0.0)) for i, k in self.keys.items()}
 
     def _picked(
-        self, counts: Mapping[Any, int], carried: Mapping[Any, float], room: float, working: float
-    ) -> tuple[dict[Any, float], float, float]:
+        self, counts: Mapping[Need, int], carried: Mapping[Need, float], room: float, working: float
+    ) -> tuple[dict[Need, float], float, float]:
         """(bytes that each op keeps, their sum, cycles) at the lowest price that keeps to `room`."""
         fronts = {k: _front(o, working - carried[k]) for k, o in self.offers.items()}
-        at: Any = np.zeros(len(PRICES))
-        cycles: Any = np.zeros(len(PRICES))
-        chosen: dict[Any, Any] = {}
+        prices = np.geomspace(*self.policy.prices)
+        at: Any = np.zeros(len(prices))
+        cycles: Any = np.zeros(len(prices))
+        chosen: dict[Need, Any] = {}
         for k, (spent, kept, share) in fronts.items():
-            pick = np.argmin(spent + PRICES[:, None] * share, axis=1)
+            pick = np.argmin(spent + prices[:, None] * share, axis=1)
             chosen[k] = kept[pick]
             at = at + counts[k] * share[pick]
             cycles = cycles + counts[k] * spent[pick]
         fitting = np.flatnonzero(at <= room)
-        p = int(fitting[0]) if len(fitting) else len(PRICES) - 1
+        p = int(fitting[0]) if len(fitting) else len(prices) - 1
         return {k: float(v[p]) for k, v in chosen.items()}, float(at[p]), float(cycles[p])
 
 
@@ -183,31 +175,23 @@ def _front(o: Offer, working: float) -> tuple[Any, Any, Any]:
     return cycles[better], resident[better], share[better]
 
 
-def budget(
-    graph: Graph,
-    nodes: Sequence[int],
-    columns: int,
-    rows: int,
-    wafer: Wafer,
-    alike: Mapping[int, Op] | None = None,
-) -> Budget:
-    """The offers of `nodes` on one region; of a constant with several readers the first one keeps it."""
+def budget(graph: Graph, nodes: Sequence[int], site: Site, companions: Companions = ALONE) -> Budget:
+    """The offers of `nodes` at one site; of a constant with several readers the first one keeps it."""
     own, seen = graph.in_place, set[str]()
-    keys: dict[int, Any] = {}
-    offers: dict[Any, Offer] = {}
-    with_others = partners(graph, columns, rows)
+    keys: dict[int, Need] = {}
+    offers: dict[Need, Offer] = {}
+    with_others, alike = partners(graph, site), companions.alike(graph)
     for i in nodes:
         n = graph.nodes[i]
         if n.output in own:
             continue  # it runs where its cache is read
         kept = tuple(None if t in seen else t in graph.resident for t in n.inputs)
         seen.update(t for t in n.inputs if t in graph.resident)
-        fixed, other = uncut(graph, i), (alike or {}).get(i)
-        others = with_others.get(i, ())
-        keys[i] = key = (n.op, kept, fixed, other, others)
-        if key not in offers:
-            offers[key] = offer(n.op, kept, fixed, other, others, columns, rows, wafer)
-    return Budget(offers, keys, {i: b / (columns * rows) for i, b in _alive(graph, nodes).items()})
+        keys[i] = need = Need(n.op, kept, uncut(graph, i), alike.get(i), with_others.get(i, ()))
+        if need not in offers:
+            offers[need] = offer(need, site)
+    carried = {i: b / site.cores for i, b in _alive(graph, nodes).items()}
+    return Budget(offers, keys, carried, site.policy)
 
 
 def _alive(graph: Graph, nodes: Sequence[int]) -> dict[int, int]:

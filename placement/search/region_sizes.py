@@ -8,18 +8,13 @@ from collections.abc import Callable, Sequence
 from ...ir.graph import Graph
 from ..build.regions import logical_width
 from ..machine.wafer import Wafer
-
-SIDES = (4, 8, 16, 32, 64, 128, 256, 384)
-GAIN = 0.98  # a plan replaces one on fewer cores if it needs at most this share of the cycles
-FEW = 40  # nodes of a graph for which any size is soon tried
-NEAR = 8  # elements whose sum goes no far way
-SURE = 1.5  # of larger graphs only sizes are tried that are as near as this to the likely side
+from ..splits.policy import Policy
 
 
-def shapes(wafer: Wafer) -> list[tuple[int, int]]:
+def shapes(wafer: Wafer, policy: Policy) -> list[tuple[int, int]]:
     """Logical (columns, rows) worth trying for a region, smallest first: as square as the wafer allows."""
     most_x, most_y = logical_width(wafer, wafer.width), wafer.height
-    return sorted({(min(s, most_x), min(s, most_y)) for s in SIDES}, key=lambda s: s[0] * s[1])
+    return sorted({(min(s, most_x), min(s, most_y)) for s in policy.sides}, key=lambda s: s[0] * s[1])
 
 
 def likely_side(graph: Graph, wafer: Wafer) -> float:
@@ -33,7 +28,11 @@ def likely_side(graph: Graph, wafer: Wafer) -> float:
 
 
 def climb(
-    sizes: Sequence[tuple[int, int]], side: float, few: bool, cycles: Callable[[tuple[int, int]], float]
+    sizes: Sequence[tuple[int, int]],
+    side: float,
+    few: bool,
+    cycles: Callable[[tuple[int, int]], float],
+    policy: Policy,
 ) -> None:
     """Asks for the `cycles` (infinite: does not fit) of `sizes`, smallest first, from the likely side on.
 
@@ -42,7 +41,7 @@ def climb(
     """
 
     def likely(i: int) -> bool:
-        return few or 1 / SURE <= max(sizes[i]) / side <= SURE
+        return few or 1 / policy.sure <= max(sizes[i]) / side <= policy.sure
 
     start = min(range(len(sizes)), key=lambda i: abs(math.log(max(sizes[i]) / side)))
     best, at = math.inf, start
@@ -50,7 +49,7 @@ def climb(
         if math.isfinite(best) and not likely(i):
             break
         now = cycles(sizes[i])
-        if math.isfinite(best) and now > GAIN * best:
+        if math.isfinite(best) and now > policy.gain * best:
             break
         best, at = now, i
     if at > start and math.isfinite(best):
@@ -59,6 +58,6 @@ def climb(
         if math.isfinite(best) and not likely(i):
             break
         now = cycles(sizes[i])
-        if math.isfinite(best) and now * GAIN > best:
+        if math.isfinite(best) and now * policy.gain > best:
             break
         best = min(best, now)

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from ...ir.graph import Graph
 from ..build.assemble import assemble
-from ..build.regions import PLACERS, Size, make_region
+from ..build.companions import ALONE, Companions
+from ..build.regions import Ground, make_region
 from ..build.routes import routed
 from ..cost.timing import Timing, simulate
 from ..machine.wafer import Wafer
 from ..plan.layout import Region
 from ..plan.plan import Plan
-from ..splits.choice import Choice, Limits, Source
-from ..splits.next_product import ahead_of
+from ..splits.choice import Choice, Limits, Question, Site, Source
+from ..splits.next_product import NOTHING, Outlook
+from ..splits.policy import POLICY, Policy
 from .beam import Beam, along_layers
 from .choices import Estimator
-from .groups import Group
+from .explain import DoesNotFit, explain
+from .groups import Group, layers
 from .layers import Layers
-from .region_sizes import GAIN
+from .placers import Size, arrangements
+from .region_sizes import likely_side, shapes
 from .shared_constants import shared_splits
 
-KEPT = 0.8  # of SRAM: where what lasts must end, if other entries want room for what comes and goes
+Report = Callable[[str, float], None]
+"""(phase, share done)"""
 
 
 @dataclass(frozen=True)
@@ -32,109 +39,205 @@ class Assignment:
     region_of: tuple[int, ...]
     sizes: tuple[Size, ...]
 
+    @property
+    def cores(self) -> int:
+        return sum(columns * rows for _, columns, rows in self.sizes)
 
+    def __str__(self) -> str:
+        shown = dict.fromkeys(f"{columns}x{rows}" for _, columns, rows in self.sizes)
+        return (f"{len(self.sizes)} regions, " if len(self.sizes) > 1 else "") + ", ".join(shown)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A plan that was built: in which way, on what, and its cycles, or by how many bytes it is over budget.
+
+    cycles: infinite where it does not fit, and where there is no place for the regions (`over` is 0 then).
+    """
+
+    way: str
+    what: str
+    cycles: float
+    over: int
+    best: bool  # of those so far
+
+    def __str__(self) -> str:
+        if math.isfinite(self.cycles):
+            came = f"{self.cycles:,.0f} cycles" + (", the best so far" if self.best else "")
+        else:
+            came = f"{self.over:,} bytes over" if self.over else "no place"
+        return f"{self.way}: {self.what}: {came}"
+
+
+@dataclass(eq=False)
 class Search:
     """The plans built so far: the best that fits, or the nearest to fitting."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        wafer: Wafer,
-        groups: Sequence[Group],
-        objective: str,
-        placer: str,
-        others: Sequence[Graph],
-    ) -> None:
-        self.graph, self.wafer, self.groups, self.others = graph, wafer, groups, others
-        self.objective, self.placer = objective, placer
-        self.ahead = [ahead_of(graph, i) for i in range(len(graph.nodes))]
-        self.best: Plan | None = None
-        self.timing: Timing | None = None  # of the best
-        self.nearest: Plan | None = None
-        self.cycles = float("inf")
-        self.excess = 0  # bytes by which the last plan built is over budget
-        self._least_excess = 0
-        self._cores = 0
+    graph: Graph
+    wafer: Wafer
+    objective: str = "latency"
+    companions: Companions = ALONE
+    policy: Policy = POLICY
+    report: Report = lambda phase, share: None
+    way: str = ""  # in which plans are being made
+    tight: bool = False  # memory is what binds: plans are made within budgets
+    attempts: list[Attempt] = field(default_factory=lambda: [])
+    best: Plan | None = None
+    timing: Timing | None = None  # of the best
+    nearest: Plan | None = None
+    cycles: float = math.inf  # of the best
+    excess: int = 0  # bytes by which the last plan built is over budget
+    _least_excess: int = 0
+    _cores: int = 0
 
-    def together(self, estimator: Estimator, a: Assignment) -> dict[int, Choice]:
+    def __post_init__(self) -> None:
+        self.groups: tuple[Group, ...] = layers(self.graph)
+        self.estimator = Estimator(self.graph, self.wafer, self.policy, self.companions)
+        self.outlook = Outlook(self.graph, self.policy)
+
+    def __str__(self) -> str:
+        """What was attempted, one plan a line."""
+        return "\n".join(map(str, self.attempts))
+
+    @cached_property
+    def need(self) -> int:
+        """Bytes that stay on the cores: constants and caches, each once."""
+        return sum(self.graph.tensors[t].bytes for t in self.graph.resident)
+
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Logical (columns, rows) of regions worth trying, smallest first."""
+        every = shapes(self.wafer, self.policy)
+        room = self.policy.room * self.wafer.sram_bytes
+        return [s for s in every if self.need <= room * s[0] * s[1]] or every[-1:]
+
+    @cached_property
+    def side(self) -> float:
+        """The likely side; in a pipeline the smallest, to try all from there on: it gains by more cores."""
+        latency = self.objective == "latency"
+        return likely_side(self.graph, self.wafer) if latency else float(max(self.sizes[0]))
+
+    @property
+    def few(self) -> bool:
+        return len(self.graph.nodes) <= self.policy.few_nodes
+
+    def on_one(self, columns: int, rows: int) -> Assignment:
+        """All nodes together."""
+        return Assignment((0,) * len(self.graph.nodes), ((self.groups[0].name, columns, rows),))
+
+    def site(self, columns: int, rows: int) -> Site:
+        return Site(0, columns, rows, self.wafer, self.policy)
+
+    def together(self, a: Assignment) -> dict[int, Choice]:
         """Choices for all nodes of one region, weighed together."""
         nodes = range(len(self.graph.nodes))
         _, columns, rows = a.sizes[0]
-        beam = Beam(self.graph, self.wafer, columns, rows, estimator.limits(nodes), self.ahead)
+        beam = Beam(self.graph, self.site(columns, rows), self.estimator.limits(nodes), self.outlook)
         ways = beam.run(nodes)
         return ways[0].choices() if ways else {}
 
-    def along(self, estimator: Estimator, a: Assignment, alike: Layers) -> dict[int, Choice]:
+    def along(self, a: Assignment, alike: Layers) -> dict[int, Choice]:
         """Choices for all nodes of layers that are alike, weighed together."""
         inside = range(alike.start, alike.end)
         one = a.region_of[alike.start + alike.period]
-        limits = estimator.limits([i for i in inside if a.region_of[i] == one])
+        limits = self.estimator.limits([i for i in inside if a.region_of[i] == one])
         by_place = {(i - alike.start) % alike.period: v for i, v in limits.items()}
         whole = {i: by_place[(i - alike.start) % alike.period] for i in inside}
         _, columns, rows = a.sizes[one]
-        beam = Beam(self.graph, self.wafer, columns, rows, whole, self.ahead)
-        chosen = along_layers(beam, alike)
+        chosen = along_layers(Beam(self.graph, self.site(columns, rows), whole, self.outlook), alike)
         return {i: c for i, c in chosen.items() if a.sizes[a.region_of[i]][1:] == (columns, rows)}
 
     def build(
         self,
-        estimator: Estimator,
         a: Assignment,
         looks_ahead: bool = True,
         limits: Mapping[int, Limits] | None = None,
         pinned: Mapping[int, Choice] | None = None,
     ) -> float:
-        """Builds the plan of an assignment; its cycles per call, infinite when it does not fit.
+        """Builds the plans of an assignment; the least cycles per call, infinite where none fits.
 
-        looks_ahead: splits are chosen with a view to where results go next. limits: of every node where
-        memory is tight, else the estimator's. pinned: choices made beforehand.
-        Optimized for throughput, these are the cycles between calls that follow one another.
+        Several regions are laid as each placer would. looks_ahead: splits are chosen with a view to where
+        results go next. limits: of every node where memory is tight, else the estimator's. pinned: choices
+        made beforehand. Optimized for throughput, these are the cycles between calls that follow one another.
         """
-        graph, wafer = self.graph, self.wafer
-        regions = _regions(wafer, a, self.placer)
-        if regions is None:
-            return float("inf")
-        region_of = dict(enumerate(a.region_of))
         given = dict(limits or {})
         fixed = dict(pinned or {})
         if limits is not None:
-            fixed |= shared_splits(graph, regions[0].columns, regions[0].rows, limits, wafer)
-        for r in range(len(regions) if limits is None else 0):
-            given |= estimator.limits([i for i, k in region_of.items() if k == r])
+            _, columns, rows = a.sizes[0]
+            fixed |= shared_splits(self.graph, self.site(columns, rows), limits)
+        for r in range(len(a.sizes) if limits is None else 0):
+            given |= self.estimator.limits([i for i, k in enumerate(a.region_of) if k == r])
 
-        def choose_split(
-            i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int
-        ) -> Choice:
+        def choose_split(i: int, sources: tuple[Source | None, ...], site: Site) -> Choice:
             if i in fixed:
                 return fixed[i]
-            ahead = self.ahead[i] if looks_ahead else None
-            next_limits = None if ahead is None else given.get(ahead.node, given[i])
-            op = graph.nodes[i].op
-            return estimator.choice(op, sources, region, columns, rows, given[i], True, ahead, next_limits)
+            near = self.site(site.columns, site.rows)  # where in the wafer it lies makes no difference
+            later = self.outlook.later(i, near, given) if looks_ahead else NOTHING
+            return self.estimator.choice(Question(self.graph.nodes[i].op, sources, site, given[i]), later)
 
-        built = assemble(graph, wafer, regions, region_of, choose_split, self.objective, self.others)
-        self.excess = int(built.sram().max(initial=0)) - wafer.sram_bytes
-        if self.others:
-            kept = max((b.address + b.bytes for b in built.buffers if b.stays), default=0)
-            self.excess = max(self.excess, kept - round(KEPT * wafer.sram_bytes))
+        least, region_of = math.inf, dict(enumerate(a.region_of))
+        for how, regions in self._arranged(a).items():
+            ground = Ground(self.wafer, regions, region_of, self.policy)
+            built = assemble(self.graph, ground, choose_split, self.objective, self.companions)
+            least = min(least, self._judged(built, f"{a}{how}", a.cores))
+        return least
+
+    def _arranged(self, a: Assignment) -> dict[str, tuple[Region, ...]]:
+        """The regions of an assignment, by what to call how they lie."""
+        if len(a.sizes) > 1:
+            found = {f" in {how}": regions for how, regions in arrangements(self.wafer, a.sizes).items()}
+        else:
+            name, columns, rows = a.sizes[0]
+            region = make_region(self.wafer, name, 0, 0, columns, rows)
+            found = {} if region is None else {"": (region,)}
+        if not found:
+            self.attempts.append(Attempt(self.way, str(a), math.inf, 0, False))
+        return found
+
+    def _judged(self, built: Plan, what: str, cores: int) -> float:
+        """The cycles of a plan, infinite where it does not fit; kept if it is the best so far."""
+        self.excess = self._over(built)
         if self.excess > 0:
             if self.nearest is None or self.excess < self._least_excess:
                 self.nearest, self._least_excess = built, self.excess
-            return float("inf")
+            self.attempts.append(Attempt(self.way, what, math.inf, self.excess, False))
+            return math.inf
         built = routed(built)
         timing = simulate(built, links=self.objective != "latency")
-        cycles = timing.cycles if self.objective == "latency" else timing.interval(wafer)
-        cores = sum(columns * rows for _, columns, rows in a.sizes)
-        worth = GAIN if cores > self._cores else 1 / GAIN if cores < self._cores else 1.0
-        if cycles < worth * self.cycles:
+        cycles = timing.cycles if self.objective == "latency" else timing.interval(self.wafer)
+        gain = self.policy.gain
+        worth = gain if cores > self._cores else 1 / gain if cores < self._cores else 1.0
+        better = cycles < worth * self.cycles
+        if better:
             self._cores = cores
             self.best, self.timing, self.cycles = built, timing, cycles
+        self.attempts.append(Attempt(self.way, what, cycles, 0, better))
         return cycles
 
+    def reroute(self, made: Plan) -> None:
+        """Keeps the best plan with other routes, if a call is quicker with them."""
+        assert self.timing is not None
+        timing = simulate(made, links=self.objective != "latency")
+        better = timing.cycles < self.timing.cycles
+        self.attempts.append(Attempt(self.way, "other routes", timing.cycles, 0, better))
+        if better:
+            self.best, self.timing = made, timing
 
-def _regions(wafer: Wafer, a: Assignment, placer: str) -> tuple[Region, ...] | None:
-    if len(a.sizes) == 1:
-        name, columns, rows = a.sizes[0]
-        region = make_region(wafer, name, 0, 0, columns, rows)
-        return None if region is None else (region,)
-    return PLACERS[placer](wafer, a.sizes)
+    def _over(self, built: Plan) -> int:
+        """Bytes by which a plan is over budget, or leaves too few for entries that come later."""
+        over = int(built.sram().max(initial=0)) - self.wafer.sram_bytes
+        if self.companions.want_room:
+            kept = max((b.address + b.bytes for b in built.buffers if b.stays), default=0)
+            over = max(over, kept - round(self.policy.kept_share * self.wafer.sram_bytes))
+        return over
+
+    def result(self) -> Plan:
+        """The best plan. Raises DoesNotFit where none fits."""
+        if self.best is not None:
+            return self.best
+        if self.nearest is None:
+            raise DoesNotFit(
+                f"no arrangement of {len(self.groups)} regions avoids the dead cores of wafer "
+                f"{self.wafer.name}; try a larger --wafer"
+            )
+        raise DoesNotFit(explain(self.nearest), self.nearest)

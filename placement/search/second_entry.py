@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 from ...ir.graph import Graph
 from ...ir.op import Op
 from ..build.assemble import assemble
+from ..build.companions import Companions
+from ..build.regions import Ground
 from ..build.routes import routed
 from ..plan.layout import Cut, Split
 from ..plan.plan import Plan, Step
 from ..splits.candidates import part_axis
-from ..splits.choice import Choice, Source, tile_elements
-from .choices import SMALL, WORKING, Estimator
+from ..splits.choice import Choice, Question, Site, Source, tile_elements
+from ..splits.policy import POLICY, Policy
+from .choices import Estimator
 from .explain import DoesNotFit, explain
-
-SHARE = 0.2  # of the room that residents leave: what one op may use while it runs
 
 
 class Unlike(ValueError):
@@ -29,6 +30,7 @@ class Alike:
 
     graph: Graph
     first: Plan
+    policy: Policy
     _readers: dict[tuple[str, str, int], Step] = field(default_factory=lambda: {})
     room: float = 0.0
 
@@ -71,7 +73,7 @@ class Alike:
         result = float(tile_elements(n.op.write, whole)) * n.op.out_type.bytes
         if self._working(n.op, split, kept) + result > self.room and not self._weights(n.inputs):
             return None
-        return Choice(split, s.grid, part_axis(n.op, split), 0.0, 0.0, 0.0, fixed=True)
+        return Choice.given(split, s.grid, part_axis(n.op, split))
 
     def _weights(self, inputs: Sequence[str]) -> bool:
         return any(t in self.graph.constants for t in inputs)
@@ -88,10 +90,10 @@ class Alike:
 
     def _in_time(self, op: Op, cuts: tuple[Cut, ...], more: Sequence[str], kept: Sequence[bool]) -> Split:
         """The cuts, and one along time of the longest axis that only this entry has, if it must be."""
-        split = Split(cuts)
+        split, most = Split(cuts), self.policy.share_of_rest * self.room
         for a in sorted(more, key=lambda a: -op.size[a])[:1]:
             ways = 1
-            while ways < op.size[a] and self._working(op, split, kept) > SHARE * self.room:
+            while ways < op.size[a] and self._working(op, split, kept) > most:
                 ways *= 2
                 split = Split((*cuts, Cut(a, "t", min(ways, op.size[a]))))
         return split
@@ -103,30 +105,29 @@ class Alike:
         return sum(float(tile_elements(access, tile)) * t.bytes for access, t, own in reads if not own)
 
 
-def plan_beside(graph: Graph, first: Plan) -> Plan:
+def plan_beside(graph: Graph, first: Plan, policy: Policy = POLICY) -> Plan:
     """The plan of another entry of the program whose first entry's plan is `first`.
 
     What both keep on the cores lies where the first one has it. Raises DoesNotFit where too little room is
     left, or where the entries are too unlike.
     """
     wafer = first.wafer
-    as_first, estimator = Alike(graph, first), Estimator(graph, wafer)
+    as_first, estimator = Alike(graph, first, policy), Estimator(graph, wafer, policy)
+    working = policy.working_share * as_first.room
     limits = {
-        i: replace(one, resident=SMALL, working=WORKING * as_first.room, uncut=())
+        i: replace(one, resident=policy.small_bytes, working=working, uncut=())
         for i, one in estimator.limits(range(len(graph.nodes))).items()
     }
 
-    def choose_split(
-        i: int, sources: Sequence[Source | None], region: int, columns: int, rows: int
-    ) -> Choice:
+    def choose_split(i: int, sources: tuple[Source | None, ...], site: Site) -> Choice:
         known = as_first.choice(i)
         if known is not None:
             return known
-        return estimator.choice(graph.nodes[i].op, sources, region, columns, rows, limits[i])
+        return estimator.choice(Question(graph.nodes[i].op, sources, site, limits[i]))
 
     try:
-        region_of = as_first.regions()
-        built = assemble(graph, wafer, first.regions, region_of, choose_split, first.objective, beside=first)
+        ground = Ground(wafer, first.regions, as_first.regions(), policy)
+        built = assemble(graph, ground, choose_split, first.objective, Companions(first=first))
     except Unlike as e:
         raise DoesNotFit(f"entries cannot share weights: {e}; compile them apart") from None
     if int(built.sram().max(initial=0)) > wafer.sram_bytes:

@@ -16,12 +16,7 @@ from ...ir.affine import Access, access_axes
 from ...ir.graph import Graph
 from ...ir.op import Op
 from ..plan.layout import Cut, Side, Split
-
-MOST_AXES = 4  # axes considered for cutting, by size
-MOST_WAYS = 10  # cuts considered per axis and side
-MOST_PAIRED = 5  # of them where an axis of many is cut along both sides
-FINE_WAYS = 24  # as MOST_WAYS, where memory is tight: shares must be even
-FINE_CUTS = (5, 7, 10, 11, 13, 14, 15)  # tried besides divisors there: few cores of 2^n have no share
+from .policy import Policy
 
 
 def uncut(graph: Graph, node: int) -> tuple[str, ...]:
@@ -45,8 +40,8 @@ def runs_backwards(op: Op, axis: str) -> bool:
     return any(e.coefficient(axis) < 0 for access in op.reads for e in access)
 
 
-def useful_ways(size: int, limit: int, most: int = MOST_WAYS) -> list[int]:
-    """Numbers of cuts worth trying: divisors first; only the smallest count for each tile size."""
+def useful_ways(size: int, limit: int, most: int) -> list[int]:
+    """At most `most` numbers of cuts worth trying: divisors first, the smallest count for each tile size."""
     limit = min(size, limit)
     ways = {d for d in range(2, limit + 1) if size % d == 0}
     if len(ways) < 4:
@@ -85,17 +80,19 @@ class Candidates:
 
 @lru_cache(maxsize=16)  # an op's cuts are wanted when it is split and when the one before it looks ahead
 def enumerate_cuts(
-    op: Op, columns: int, rows: int, fine: bool = False, uncut: tuple[str, ...] = ()
+    op: Op, columns: int, rows: int, policy: Policy, fine: bool = False, uncut: tuple[str, ...] = ()
 ) -> Candidates:
     """All combinations of useful cuts of the op's largest axes that fit a columns x rows region.
 
     fine: of an op with two axes all cuts that divide them, and a reduced axis along both sides.
     """
     size = op.size
-    axes = sorted(cuttable(op, uncut), key=lambda a: -size[a])[:MOST_AXES]
+    axes = sorted(cuttable(op, uncut), key=lambda a: -size[a])[: policy.most_axes]
     reduced = set(op.reduced)
-    single = FINE_WAYS if fine and len(axes) <= 2 else MOST_WAYS
-    most = single if len(axes) <= 2 else MOST_PAIRED
+    finest = fine and len(axes) <= 2
+    single = policy.fine_ways if finest else policy.most_ways
+    most = single if len(axes) <= 2 else policy.most_ways_paired
+    besides = policy.fine_cuts if finest else ()
     wx = np.ones((0, 1), np.int64)
     wy = np.ones((0, 1), np.int64)
     parts = np.zeros(1, np.int64)
@@ -105,7 +102,7 @@ def enumerate_cuts(
         options += [(w, 1) for w in useful_ways(size[a], columns, single)]
         options += [(1, w) for w in useful_ways(size[a], rows, single)]
         if (a not in reduced or fine) and not runs_backwards(op, a):
-            more = [w for w in FINE_CUTS if w < min(size[a], columns) and most == FINE_WAYS]
+            more = [w for w in besides if w < min(size[a], columns)]
             for i in dict.fromkeys((*useful_ways(size[a], columns, most), *more)):
                 options += [(i, j) for j in useful_ways(-(-size[a] // i), rows, most)]
         ox = np.array([o[0] for o in options], np.int64)

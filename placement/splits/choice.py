@@ -1,16 +1,18 @@
-"""What is known of operands, what a split may take, and a split that was chosen."""
+"""The question that a split answers: an op, where its operands lie, where it runs, and what it may take."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ...ir.affine import Access
 from ...ir.op import Op
+from ..machine.wafer import Wafer
 from ..plan.layout import Grid, Split
+from .policy import Policy
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,16 @@ class Source:
     region: int
     distance: float  # hops between the regions' centres
     shape: tuple[int, ...] = ()  # of the tensor
+
+    @classmethod
+    def anywhere(cls, distance: float, shape: tuple[int, ...] = ()) -> Source:
+        """Of an operand of which only this is known: how far it comes."""
+        return cls(Grid(1, 1), Split(), (), (), -1, distance, shape)
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known who holds what. A scalar has no dimension that would say so."""
+        return bool(self.write)
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,47 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Site:
+    """A place to run: region number `region`, of columns x rows logical cores.
+
+    wafer, policy: of the whole search, so they do not tell its sites apart (nor does a hash look at them).
+    """
+
+    region: int
+    columns: int
+    rows: int
+    wafer: Wafer = field(compare=False, repr=False)
+    policy: Policy = field(compare=False, repr=False)
+
+    @property
+    def cores(self) -> int:
+        return self.columns * self.rows
+
+
+@dataclass(frozen=True)
+class Question:
+    """How is `op` split at `site`? sources: by operand; None for one that stays on the cores."""
+
+    op: Op
+    sources: tuple[Source | None, ...]
+    site: Site
+    limits: Limits
+
+    @property
+    def kept(self) -> tuple[bool, ...]:
+        """By operand, whether it stays on the cores."""
+        return tuple(s is None for s in self.sources)
+
+    def near(self, source: Source) -> bool:
+        """Whether `source` lies on the site's own region."""
+        return source.region == self.site.region
+
+    def excess(self, choice: Choice) -> float:
+        """How many times over the limits a choice is; 1 when within."""
+        return float(self.limits.excess(choice.resident, choice.working))
+
+
+@dataclass(frozen=True)
 class Choice:
     """A split with its grid and its estimate: cycles, bytes that stay, bytes while it runs.
 
@@ -74,6 +127,11 @@ class Choice:
     resident: float
     working: float
     fixed: bool = False
+
+    @classmethod
+    def given(cls, split: Split, grid: Grid, part: str) -> Choice:
+        """One that nobody weighs any more."""
+        return cls(split, grid, part, 0.0, 0.0, 0.0, fixed=True)
 
 
 def tile_elements(access: Access, extents: Mapping[str, Any]) -> Any:

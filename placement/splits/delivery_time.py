@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...ir.affine import Access
-from ...ir.op import Op
 from ..cost.reach import NOWHERE, depth, reach
-from ..machine.wafer import Wafer
 from ..plan.layout import Grid, Ints, Split, layout
 from ..plan.move import HOST, derive, identical
 from ..plan.needs import different_rows, most_elements
-from .choice import Source
+from .choice import Question
 
-TREE_COLOURS = 2  # a move that needs no more is taken to get trees of its own, others the shared lanes
 MOST_KEPT = 4096  # patterns that are remembered
 
 
@@ -60,19 +57,19 @@ class _Pattern:
     rows: int
 
 
+class _Cut(NamedTuple):
+    """A tensor's access from axes, and how these are cut."""
+
+    access: Access
+    axes: tuple[tuple[str, int], ...]
+    split: Split
+
+
 @lru_cache(maxsize=MOST_KEPT)
-def _pattern(
-    read: Access,
-    axes: tuple[tuple[str, int], ...],
-    split: Split,
-    write: Access,
-    producer_axes: tuple[tuple[str, int], ...],
-    producer_split: Split,
-    shape: tuple[int, ...],
-) -> _Pattern:
-    need = layout(read, axes, split)
-    hold = layout(write, producer_axes, producer_split, merge_time=True)
-    columns, rows, _ = producer_split.grid
+def _pattern(consumer: _Cut, producer: _Cut, shape: tuple[int, ...]) -> _Pattern:
+    need, hold = layout(*consumer), layout(*producer, merge_time=True)
+    split = consumer.split
+    columns, rows, _ = producer.split.grid
     move = derive(need, hold, shape, Grid(columns, rows), HOST, HOST)
     sides: list[_Side] = []
     for side, count, sources in (("x", split.grid[0], columns), ("y", split.grid[1], rows)):
@@ -84,22 +81,15 @@ def _pattern(
     return _Pattern(sides[0], sides[1], received, held, different_rows(move.dims, split.grid[1]))
 
 
-def delivery(
-    op: Op,
-    operand: int,
-    split: Split,
-    grid: Grid,
-    s: Source,
-    near: bool,
-    wafer: Wafer,
-    trees: int = TREE_COLOURS,
-) -> float:
-    """Cycles until the operand's last element is there, from when its producer is done.
+def delivery(q: Question, operand: int, split: Split, grid: Grid, trees: int) -> float:
+    """Cycles until a run-time operand's last element is there, from when its producer is done.
 
-    trees: a move that needs no more colours is taken to get trees.
+    trees: a move that needs no more colours is taken to get trees of its own, others the shared lanes.
     """
-    dtype = op.in_types[operand]
-    if not s.write:
+    op, s, wafer = q.op, q.sources[operand], q.site.wafer
+    assert s is not None, "what stays on the cores is not delivered"
+    near, dtype = q.near(s), op.in_types[operand]
+    if not s.known:
         need = layout(op.reads[operand], op.axes, split)
         elements = float(np.prod([p.extent for p in need]))
         hops = s.distance + grid.columns * grid.dx + grid.rows * grid.dy
@@ -110,7 +100,7 @@ def delivery(
         hold = layout(s.write, s.axes, s.split, merge_time=True)
         if identical(need, hold, grid, s.grid) is not None:
             return 0.0
-    p = _pattern(op.reads[operand], op.axes, split, s.write, s.axes, s.split, s.shape)
+    p = _pattern(_Cut(op.reads[operand], op.axes, split), _Cut(s.write, s.axes, s.split), s.shape)
     x0, x1, far_x = p.x.spans(_coordinates(s.grid, "x"), _coordinates(grid, "x"))
     y0, y1, far_y = p.y.spans(_coordinates(s.grid, "y"), _coordinates(grid, "y"))
     if near and far_x + far_y == 0:

@@ -17,38 +17,50 @@ import numpy as np
 from ...ir.affine import Access
 from ...ir.op import Op
 from ..machine.wafer import Wafer
-from ..plan.layout import Side
+from ..plan.layout import Side, Split
 from .candidates import Candidates, digit_order
 from .choice import Source, tile_elements
 
 
+@dataclass(frozen=True, eq=False)
+class Share:
+    """A core's share of an op. tile: extents of one time step; held: of all `steps` of them."""
+
+    tile: Mapping[str, Any]
+    held: Mapping[str, Any]
+    steps: int
+
+    @classmethod
+    def of(cls, op: Op, split: Split) -> Share:
+        tile = split.extents(op.axes)
+        return cls(tile, {a: n * split.time_ways(a) for a, n in tile.items()}, split.grid[2])
+
+
 def estimate(
     op: Op,
-    tiles: Mapping[str, Any],
-    held: Mapping[str, Any],
-    steps: int,
-    constant: Sequence[bool],
+    share: Share,
+    kept: Sequence[bool],
     arrivals: Mapping[int, Any],
     joined: Callable[[Any], Any],
     wafer: Wafer,
 ) -> tuple[Any, Any, Any]:
     """(cycles, resident bytes, working bytes) of a core's share, all as arrays of candidates.
 
-    tiles: extents of one time step; held: of all `steps` of them. constant: by operand. arrivals: by
-    received operand; the others are read in place. joined: cycles of joining partial results by wavelets.
+    kept: by operand, whether it stays on the core. arrivals: by received operand; the others are read in
+    place. joined: cycles of joining partial results by wavelets.
     """
-    cycles, scratch = wafer.task(op, tiles)
-    cycles = cycles * steps
+    cycles, scratch = wafer.task(op, share.tile)
+    cycles = cycles * share.steps
     resident: Any = 0
     working: Any = scratch
     latest: Any = 0.0
     for j, (access, dtype) in enumerate(zip(op.reads, op.in_types, strict=True)):
-        if constant[j]:
-            resident = resident + tile_elements(access, held) * dtype.bytes
+        if kept[j]:
+            resident = resident + tile_elements(access, share.held) * dtype.bytes
         elif j in arrivals:
             latest = np.maximum(latest, arrivals[j])
-            working = working + tile_elements(access, tiles) * dtype.bytes
-    out = tile_elements(op.write, held) * op.out_type.bytes
+            working = working + tile_elements(access, share.tile) * dtype.bytes
+    out = tile_elements(op.write, share.held) * op.out_type.bytes
     working = working + out
     return cycles + latest + joined(wafer.wavelets(out)), resident, working
 
@@ -141,7 +153,7 @@ def _share(size: int, ways: Any) -> Any:
 
 def arrival(d: Demand, source: Source, wafer: Wafer) -> Any:
     """[candidates]: estimated cycles from the producer's end to the operand's last element."""
-    if not source.write:
+    if not source.known:
         hops = source.distance + (d.own[0] + d.own[1])
         return wafer.route(hops, 1) + wafer.relayed(hops) + wafer.serial(d.needed)
     first, second = SIDES

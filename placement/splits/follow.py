@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ...ir.op import Op
-from ..plan.layout import Cut, Grid, Split
+from ..plan.layout import Cut, Grid, Side, Split
 from .candidates import dense, runs_backwards
 from .choice import Source
 
@@ -22,13 +23,32 @@ def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
     Producer cuts that the op cannot take (its axis must stay whole, or is absent) are dropped when
     they are the outermost or innermost digits of their side: the op then runs on a part of the grid.
     """
-    held = dict(source.axes)
-    size = op.size
-    whole = set(op.whole)
-    reduced = set(op.reduced)
-    taken: list[tuple[Cut, str]] = []  # producer's cut, our axis ("" = dropped)
-    tiles: dict[str, int] = {}
+    taken = _taken(op, operand, source)
+    if taken is None:
+        return None
+    x, dx, columns = _part_of_side([t for t in taken if t.side == "x"], source.grid.x, source.grid.dx)
+    y, dy, rows = _part_of_side([t for t in taken if t.side == "y"], source.grid.y, source.grid.dy)
+    if columns == 0 or rows == 0:
+        return None
+    split = Split(tuple(Cut(t.axis, t.side, t.ways) for t in taken if t.axis))
+    tiles = {t.axis: t.tile for t in taken if t.axis}
+    return (split, Grid(columns, rows, x, y, dx, dy)) if _can(op, split, tiles) else None
+
+
+class _Taken(NamedTuple):
+    """A producer's digit as a cut of our `axis` into tiles of `tile`; axis "": dropped."""
+
+    side: Side
+    ways: int
+    axis: str
+    tile: int
+
+
+def _taken(op: Op, operand: int, source: Source) -> list[_Taken] | None:
+    """The producer's digits in space as cuts of our axes; None where one is of no dimension of the tensor."""
+    held, size, whole = dict(source.axes), op.size, set(op.whole)
     dim_of = {a: d for d, e in enumerate(source.write) for a in e.axes}
+    taken: list[_Taken] = []
     for at, c in enumerate(source.split.cuts):
         if c.side == "t":
             continue
@@ -44,37 +64,32 @@ def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
         inner = math.prod(o.ways for o in source.split.cuts[at + 1 :] if o.axis == c.axis and o.side != "t")
         digits = _digits(terms, size, tile * inner, c.ways) if whole.isdisjoint(a for a, _ in terms) else None
         if digits is not None:
-            tiles |= {a: tile_ for a, _, tile_ in digits}
-            taken += [(Cut(c.axis, c.side, ways), a) for a, ways, _ in digits]
-            continue
-        name = ""
-        for a, k in terms:
-            if a not in whole and k > 0 and tile % k == 0 and tile // k <= size[a]:
-                name = a
-                tiles[a] = tile // k
-                break
-        taken.append((c, name))
-    x, dx, columns = _part_of_side([t for t in taken if t[0].side == "x"], source.grid.x, source.grid.dx)
-    y, dy, rows = _part_of_side([t for t in taken if t[0].side == "y"], source.grid.y, source.grid.dy)
-    if columns == 0 or rows == 0:
-        return None
-    cuts = tuple(Cut(a, c.side, c.ways) for c, a in taken if a)
-    split = Split(cuts)
+            taken += [_Taken(c.side, ways, a, own) for a, ways, own in digits]
+        else:
+            one = (
+                (a, tile // k)
+                for a, k in terms
+                if a not in whole and k > 0 and tile % k == 0 and tile // k <= size[a]
+            )
+            taken.append(_Taken(c.side, c.ways, *next(one, ("", 0))))
+    return taken
+
+
+def _can(op: Op, split: Split, tiles: Mapping[str, int]) -> bool:
+    """Whether the op can be split so. tiles: what its cut axes' tiles must be."""
+    size, reduced, cuts = op.size, set(op.reduced), split.cuts
     if any(runs_backwards(op, a) and sum(c.axis == a for c in cuts) > 1 for a in size):
-        return None
+        return False
     parts = [i for i, c in enumerate(cuts) if c.axis in reduced]
     if len({cuts[i].axis for i in parts}) > 1 or len({cuts[i].side for i in parts}) < len(parts):
-        return None
+        return False
     if any(c.side == cuts[i].side for i in parts for c in cuts[i + 1 :]):
-        return None
+        return False
     # Where a tile does not end at an outer axis' boundary, no cut of the inner one stands for it.
     if any(split.axis_ways(a) > n or split.tile(a, n) != tiles.get(a, n) for a, n in op.axes):
-        return None
-    extents = split.extents(op.axes)
+        return False
     cut = {a: split.axis_ways(a) for a in size}
-    if not bool(dense(op.write, extents, cut)):
-        return None
-    return split, Grid(columns, rows, x, y, dx, dy)
+    return bool(dense(op.write, split.extents(op.axes), cut))
 
 
 def _digits(
@@ -99,10 +114,10 @@ def _digits(
     return out if done and len(terms) > 1 else None
 
 
-def _part_of_side(cuts: Sequence[tuple[Cut, str]], start: int, pitch: int) -> tuple[int, int, int]:
+def _part_of_side(cuts: Sequence[_Taken], start: int, pitch: int) -> tuple[int, int, int]:
     """(start, pitch, length) of the kept digits; length 0 where a dropped one lies between kept ones."""
-    kept = [bool(a) for _, a in cuts]
-    ways = [c.ways for c, _ in cuts]
+    kept = [bool(c.axis) for c in cuts]
+    ways = [c.ways for c in cuts]
     while kept and not kept[0]:
         kept, ways = kept[1:], ways[1:]
     while kept and not kept[-1]:

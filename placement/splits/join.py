@@ -8,14 +8,10 @@ from ...ir.affine import access_axes
 from ...ir.op import Op
 from ..plan.layout import Cut, Grid, Split
 from .candidates import dense
-
-FEW = 16  # elements that one root of a long line keeps
-
-
-LONG = 192  # cores of a line that is long
+from .policy import Policy
 
 
-def join_split(op: Op, split: Split, part: str, grid: Grid) -> tuple[Split, Grid]:
+def join_split(op: Op, split: Split, part: str, grid: Grid, policy: Policy) -> tuple[Split, Grid]:
     """Where the partial results of `part` are joined: spread over the cores that made them.
 
     Each of the part's digits, innermost on its side, is given to the result axis with the longest tile; as
@@ -25,19 +21,19 @@ def join_split(op: Op, split: Split, part: str, grid: Grid) -> tuple[Split, Grid
     chosen = Split(tuple(c for c in split.cuts if c.axis != part and c.side != "t"))
     left: list[Cut] = []
     for cut in (c for c in split.cuts if c.axis == part and c.side != "t"):
-        more = _roots(op, chosen, cut)
+        more = _roots(op, chosen, cut, policy)
         chosen = Split((*chosen.cuts, *more))
         left.append(Cut(part, cut.side, cut.ways // more[0].ways if more else cut.ways))
     return chosen, _centre(chosen, left, grid)
 
 
-def _roots(op: Op, split: Split, cut: Cut) -> tuple[Cut, ...]:
+def _roots(op: Op, split: Split, cut: Cut, policy: Policy) -> tuple[Cut, ...]:
     """What becomes of a digit of the part: a cut of a result axis along the same side, or nothing."""
-    extents = split.extents(op.axes)
+    extents, long = split.extents(op.axes), cut.ways >= policy.long_line
     best: tuple[Cut, ...] = ()
     for a in access_axes(op.write):
         tile = extents[a]
-        most = 1 if tile <= FEW and cut.ways >= LONG else min(cut.ways, tile)
+        most = 1 if tile <= policy.few_elements and long else min(cut.ways, tile)
         for w in range(most, best[0].ways if best else 1, -1):
             if tile % w == 0 and cut.ways % w == 0:
                 trial = Split((*split.cuts, Cut(a, cut.side, w)))

@@ -7,69 +7,51 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.op import Op
-from ..machine.wafer import Wafer
 from ..plan.layout import Cut, Grid, Split
 from .candidates import Candidates, dense, enumerate_cuts, part_axis, to_split
-from .choice import Choice, Limits, Source, tile_elements
-from .estimate import SIDES, arrival, cut_extents, demand, estimate, joining_parts
-
-TIME_WAYS = (2, 4, 8, 16)
-MANY_TIME_WAYS = (2, 4, 8, 16, 64, 256)  # of one axis, or of two together, where nothing else fits
+from .choice import Choice, Question, tile_elements
+from .estimate import SIDES, Share, arrival, cut_extents, demand, estimate, joining_parts
 
 
-def shortlist(
-    op: Op,
-    sources: Sequence[Source | None],
-    columns: int,
-    rows: int,
-    limits: Limits,
-    wafer: Wafer,
-    most: int,
-) -> list[Choice]:
+def shortlist(q: Question, most: int) -> list[Choice]:
     """At most `most` enumerated splits, best estimate first; at least one.
 
     Cuts along time are tried only where no cut in space keeps to the limits, of two axes only where
     memory is tight.
     """
-    c = enumerate_cuts(op, columns, rows, limits.tight, limits.uncut)
-    found = _best(op, c, {}, sources, limits, wafer, most)
+    limits, policy = q.limits, q.site.policy
+    c = enumerate_cuts(q.op, q.site.columns, q.site.rows, policy, limits.tight, limits.uncut)
+    found = _best(q, c, {}, most)
     best = found[0]
     if best.resident <= limits.resident and best.working > limits.working and not limits.tight:
-        found += _in_time(op, c, [{a: w} for a in c.axes for w in TIME_WAYS], sources, limits, wafer)
-    elif limits.tight and limits.excess(best.resident, best.working) > 1:
-        c = _sparing(op, c, sources, limits)
-        one = [{a: w} for a in c.axes for w in MANY_TIME_WAYS]
+        found += _in_time(q, c, [{a: w} for a in c.axes for w in policy.time_ways])
+    elif limits.tight and q.excess(best) > 1:
+        c = _sparing(q, c)
+        one = [{a: w} for a in c.axes for w in policy.tight_time_ways]
         two = [{**a, **b} for i, a in enumerate(one) for b in one[:i] if a.keys() != b.keys()]
         for ways in (one, two):
-            if min(limits.excess(f.resident, f.working) for f in found) > 1:
-                found += _in_time(op, c, ways, sources, limits, wafer)
-    found.sort(key=lambda f: (limits.excess(f.resident, f.working), f.cycles))
+            if min(map(q.excess, found)) > 1:
+                found += _in_time(q, c, ways)
+    found.sort(key=lambda f: (q.excess(f), f.cycles))
     return found[:most]
 
 
-def _in_time(
-    op: Op,
-    c: Candidates,
-    steps: Sequence[Mapping[str, int]],
-    sources: Sequence[Source | None],
-    limits: Limits,
-    wafer: Wafer,
-) -> list[Choice]:
+def _in_time(q: Question, c: Candidates, steps: Sequence[Mapping[str, int]]) -> list[Choice]:
     """The best candidates for each of `steps`, which are cuts along time."""
-    possible = [t for t in steps if all(w <= op.size[a] for a, w in t.items())]
-    return [f for t in possible for f in _best(op, c, t, sources, limits, wafer, 2)]
+    possible = [t for t in steps if all(w <= q.op.size[a] for a, w in t.items())]
+    return [f for t in possible for f in _best(q, c, t, 2)]
 
 
-def _sparing(op: Op, c: Candidates, sources: Sequence[Source | None], limits: Limits) -> Candidates:
+def _sparing(q: Question, c: Candidates) -> Candidates:
     """The candidates whose constants and results keep closest to the limits: no cut in time shrinks them."""
+    op = q.op
     _, tiles = cut_extents(op, c, {})
     resident: Any = sum(
         tile_elements(access, tiles) * dtype.bytes
-        for access, dtype, s in zip(op.reads, op.in_types, sources, strict=True)
-        if s is None
+        for access, dtype, kept in zip(op.reads, op.in_types, q.kept, strict=True)
+        if kept
     )
-    over = limits.excess(resident, tile_elements(op.write, tiles) * op.out_type.bytes)
+    over = q.limits.excess(resident, tile_elements(op.write, tiles) * op.out_type.bytes)
     keep = np.broadcast_to(over <= np.min(over), c.ways.shape[1])
     return Candidates(c.axes, c.ways[:, keep])
 
@@ -85,29 +67,20 @@ def _first(of: Any, most: int, excess: Any, cycles: Any, cores: Any) -> Any:
     return of[np.lexsort((cores[of], cycles[of], excess[of]))][:most]
 
 
-def _best(
-    op: Op,
-    c: Candidates,
-    time: Mapping[str, int],
-    sources: Sequence[Source | None],
-    limits: Limits,
-    wafer: Wafer,
-    most: int,
-) -> list[Choice]:
+def _best(q: Question, c: Candidates, time: Mapping[str, int], most: int) -> list[Choice]:
     """The best candidates when the axes of `time` are cut along time besides."""
-    n = c.ways.shape[1]
+    op, limits, wafer, n = q.op, q.limits, q.site.wafer, c.ways.shape[1]
     cut, tiles = cut_extents(op, c, time)
     held = {a: extent * time.get(a, 1) for a, extent in tiles.items()}
     space = {a: ways // time.get(a, 1) for a, ways in cut.items()}
     steps = int(np.prod(list(time.values())))
     arrivals = {
         j: arrival(demand(op, j, c.axes, c.ways, steps, wafer), s, wafer)
-        for j, s in enumerate(sources)
+        for j, s in enumerate(q.sources)
         if s is not None
     }
-    constant = [s is None for s in sources]
     joined = joining_parts(op, space, wafer)
-    cycles, resident, working = estimate(op, tiles, held, steps, constant, arrivals, joined, wafer)
+    cycles, resident, working = estimate(op, Share(tiles, held, steps), q.kept, arrivals, joined, wafer)
     working = limits.in_use(op, held, working)
     cycles = np.broadcast_to(np.asarray(cycles, float), (n,))
     resident = np.broadcast_to(np.asarray(resident, float), (n,))
