@@ -16,7 +16,6 @@ from waferc.ir import dtypes
 from waferc.ir.graph import REGISTRY, Graph, GraphBuilder, Spec
 from waferc.placement.build import placement_file as written
 from waferc.placement.build.routes import routed
-from waferc.placement.judge.judge import judge
 from waferc.placement.machine.presets import preset
 from waferc.placement.machine.wafer import Wafer
 from waferc.placement.plan.plan import Plan
@@ -53,7 +52,7 @@ class Model(GraphBuilder):
             tuple(outputs),
             tuple(states),
         )
-        judge(out)
+        out.check()
         return out
 
 
