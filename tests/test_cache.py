@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from plans import GRAPHS, Model, damaged
 from waferc.codegen.kernels import kernel as kernels
-from waferc.compiler import compile_model, plan_cache
+from waferc.compiler import compile_model, planning
 from waferc.compiler.passes.simplify import simplify
 from waferc.ir import dtypes
 from waferc.ir.graph import Graph
@@ -76,11 +76,11 @@ def search(graph: str, wafer: str) -> tuple[Graph, Wafer]:
 @pytest.mark.parametrize("graph, wafer, objective", SEARCHES)
 def test_a_plan_is_found_again_to_the_byte(graph: str, wafer: str, objective: str) -> None:
     model, machine = search(graph, wafer)
-    name = plan_cache.name_of(model, machine, objective, 0)
-    assert plan_cache.kept_plan(name, model, machine) is None
+    name = planning.name_of(model, machine, objective, 0)
+    assert planning.kept_plan(name, model, machine) is None
     made = planner.plan(model, machine, objective)
-    plan_cache.keep_plan(name, made)
-    again = plan_cache.kept_plan(name, model, machine)
+    planning.keep_plan(name, made)
+    again = planning.kept_plan(name, model, machine)
     assert again is not None
     judge(again)
     assert differences(made, again) == []
@@ -144,14 +144,14 @@ def test_all_that_a_search_depends_on_is_in_its_name(monkeypatch: pytest.MonkeyP
         (graph, wafer, "throughput", 0),
         (graph, wafer, "latency", 1),
     ]
-    names = {plan_cache.name_of(*search) for search in [(graph, wafer, "latency", 0), *others]}
+    names = {planning.name_of(*search) for search in [(graph, wafer, "latency", 0), *others]}
     assert len(names) == 1 + len(others)
     # What the weights are worth is not: they are no part of a plan.
     zeros = {n: np.zeros_like(v) for n, v in graph.constants.items()}
-    assert plan_cache.name_of(replace(graph, constants=zeros), wafer, "latency", 0) in names
+    assert planning.name_of(replace(graph, constants=zeros), wafer, "latency", 0) in names
     # A changed planner, or a changed operator, plans anew.
-    monkeypatch.setattr(plan_cache, "sources_in", lambda *folders: "changed")
-    assert plan_cache.name_of(graph, wafer, "latency", 0) not in names
+    monkeypatch.setattr(planning, "sources_in", lambda *folders: "changed")
+    assert planning.name_of(graph, wafer, "latency", 0) not in names
 
 
 def test_a_changed_source_changes_the_digest_of_its_folder(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_damaged_plan_is_searched_for_anew(
             "another model": whole[32:].replace(b'"op":"', b'"op":"Other'),
             "illegal": whole[32:].replace(b'"grid":[', b'"grid":[1'),
         }
-        plan_cache.write_entry(kept.name, held[damage])
+        planning.write_entry(kept.name, held[damage])
     assert compiled(tmp_path / "b.wafer") == first
     assert len(searches) == 2
     assert kept.read_bytes() == whole
@@ -192,13 +192,13 @@ def test_an_illegal_plan_is_searched_for_anew(
 ) -> None:
     """A placement can be built and be no plan: what does not fit is left to the judge."""
     first = compiled(tmp_path / "a.wafer")
-    kept = plan_cache.kept_plan
+    kept = planning.kept_plan
 
     def tight(name: str, graph: Graph, wafer: Wafer, others: Sequence[Graph]) -> Plan | None:
         made = kept(name, graph, wafer, others)
         return None if made is None else replace(made, wafer=replace(wafer, sram_bytes=1024))
 
-    monkeypatch.setattr(plan_cache, "kept_plan", tight)
+    monkeypatch.setattr(planning, "kept_plan", tight)
     assert compiled(tmp_path / "b.wafer") == first
     assert len(searches) == 2
 

@@ -21,7 +21,7 @@ import click.testing
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from waferc.compiler import compile_model, importer
+from waferc.compiler import compile_model, survey
 from waferc.compiler.cli import console
 from waferc.compiler.cli.main import ORDER, main
 from waferc.compiler.verify.bench import Peer, PeerFailed, measure
@@ -239,7 +239,7 @@ def test_a_bug_of_ours_is_70_with_a_traceback_only_for_v_v(
     def fail(*_: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr(importer, "survey", fail)
+    monkeypatch.setattr(survey, "survey", fail)
     quiet, loud = waferc("check", "tiny.onnx"), waferc("check", "tiny.onnx", "-v", "-v")
     assert (quiet.exit_code, loud.exit_code) == (70, 70)
     assert quiet.stderr == (
@@ -252,7 +252,7 @@ def test_interrupted_is_130(here: Path, monkeypatch: pytest.MonkeyPatch) -> None
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importer, "survey", interrupt)
+    monkeypatch.setattr(survey, "survey", interrupt)
     done = waferc("check", "tiny.onnx")
     assert (done.exit_code, done.stderr) == (130, "\nwaferc: error: interrupted\n")
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from plans import GRAPHS, Model, all_shared, planned
 from waferc.codegen.host.arena import share
+from waferc.compiler import planning
 from waferc.compiler.passes.narrow_weights import narrow_weights
 from waferc.compiler.passes.simplify import simplify
 from waferc.compiler.pipeline import compile_model
@@ -537,10 +538,10 @@ def test_a_plan_that_lost_a_move_is_refused_before_there_is_a_program() -> None:
 def test_every_compile_is_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The pipeline makes no program of a plan that its judge refuses."""
 
-    def refuse(self: Plan) -> None:
+    def refuse(plan: Plan) -> None:
         raise IllegalPlan("planted")
 
-    monkeypatch.setattr(Plan, "check", refuse)
+    monkeypatch.setattr(planning, "judge", refuse)
     path = tmp_path / "relu.onnx"
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, (3, 4)) for n in "xy")
     onnx.save(

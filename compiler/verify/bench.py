@@ -1,8 +1,8 @@
 """A program side by side with onnxruntime and other peers, in measurements taken in turns.
 
 Each peer lives in a process of its own that is stopped while another runs: idle threads spin, and would
-take the processors that the others need. `python -m waferc.compiler.bench` is that process; it reads one
-JSON request per line and answers with one.
+take the processors that the others need. `python -m waferc.compiler.verify.bench` is that process; it reads
+one JSON request per line and answers with one.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Peer:
 
     @contextmanager
     def started(self) -> Generator[Peer]:
-        command = [sys.executable, "-m", "waferc.compiler.bench"]
+        command = [sys.executable, "-m", "waferc.compiler.verify.bench"]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
         )
