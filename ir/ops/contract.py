@@ -26,6 +26,14 @@ class Contract(Op):
     """result = sum of a * b over the axes that the result lacks, in `accumulate`'s type."""
 
     combine = "add"
+    collapsible = True
+    resumes = True
+    prefetches = True
+    zero_absorbs = True
+
+    @property
+    def panels(self) -> tuple[int, ...]:
+        return 0, 1
 
     @property
     def accumulate(self) -> DType:

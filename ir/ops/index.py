@@ -39,6 +39,10 @@ class Gather(Op):
     combine = "add"
     exact = True
 
+    @property
+    def order_free(self) -> bool:
+        return True  # one term is the element chosen, all others leave it as it is
+
     def key(self) -> tuple[object, ...]:
         return (self.name, self.sizes, self.wraps, self._chosen_by)
 
