@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -29,9 +29,9 @@ from waferc.ir.ops.normalize import LayerNorm, Softmax
 from waferc.ir.ops.pool import MaxPool
 from waferc.ir.ops.rearrange import Copy
 from waferc.ir.ops.reduce import ReduceSum
-from waferc.runtime.engine import Code, bitcode, host_dot2, host_lanes
+from waferc.runtime.engine import Code, bitcode, processor
 
-LANES = host_lanes()
+LANES = processor().lanes
 CHAINS = 16  # of the peak loop: more than two FMA units have stages
 ROUNDS = 15
 SECONDS = 0.004  # of one timed run, about
@@ -368,7 +368,7 @@ def measure(case: Case) -> tuple[float, float]:
         steps[1][case.lane] = 2
     kinds = stride_kinds(op, steps, case.lane, (False, case.pairs))
     ahead = case.limit == "memory"
-    kernel = kernel_for(op, case.lane, kinds, LANES, part=case.part, dot2=host_dot2(), ahead=ahead)
+    kernel = kernel_for(op, case.lane, kinds, replace(processor(), ahead=ahead), part=case.part)
     code = Code(bitcode(make_module([kernel])))
     (address,) = code.addresses([kernel.symbol])
     axes = kernel.signature.axes

@@ -13,7 +13,7 @@ from .words import Base
 
 
 @dataclass
-class Entry:
+class Record:
     """A record: its words; `offsets`: those that hold the place of a table in the pool; `others`:
     those that get an address of something else, as (base, number)."""
 
@@ -40,17 +40,17 @@ class Pool:
             self._known[key] = self._append(flat)
         return self._known[key]
 
-    def table(self, entries: Sequence[Entry]) -> int:
+    def table(self, records: Sequence[Record]) -> int:
         """The word offset of records laid one after the other."""
         words: list[int] = []
         relocations: list[tuple[int, int, int]] = []
-        for e in entries:
+        for r in records:
             at = self.size + len(words)
-            for i, offset in e.offsets.items():
-                e.words[i] = 8 * offset
+            for i, offset in r.offsets.items():
+                r.words[i] = 8 * offset
                 relocations.append((at + i, Base.WORDS, 0))
-            relocations += [(at + i, base, number) for i, (base, number) in e.others.items()]
-            words += e.words
+            relocations += [(at + i, base, number) for i, (base, number) in r.others.items()]
+            words += r.words
         if not relocations:
             return self.add(words)
         self._relocations += relocations

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 
-class Record(IntEnum):
+class StepWords(IntEnum):
     """Words of a step record."""
 
     KERNEL = 0  # function, 0: none

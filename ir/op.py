@@ -196,6 +196,35 @@ class Op:
         """The operand whose memory the result is: the op changes it where it lies. None: a result apart."""
         return None
 
+    # -- what code generation may assume; each default is the careful answer -----
+    # The body knows of an axis only whether it is reduced: axes may be renamed, reordered within the kept and
+    # within the reduced ones, left out where they have one iteration, and collapsed into one where all
+    # operands and the result run through them as one.
+    collapsible: ClassVar[bool] = False
+    # The body can go on, term by term, with a sum that the result holds: `ir.builder.RESUME`.
+    resumes: ClassVar[bool] = False
+    # The body asks ahead for operands that it reads once: `KernelBuilder.prefetch`.
+    prefetches: ClassVar[bool] = False
+    # The body turns squares of an operand in registers (`KernelBuilder.load_square`), so that reading across
+    # the operand's neighbours costs little more than reading along them.
+    turns_squares: ClassVar[bool] = False
+
+    @property
+    def order_free(self) -> bool:
+        """Whether the bits of a result do not depend on the order in which its terms are combined."""
+        return not self.out_type.is_float or self.combine in ("min", "max")
+
+    @property
+    def accumulate(self) -> DType:
+        """The type that a result's terms are combined in, before they are rounded to `out_type`."""
+        return self.out_type
+
+    @property
+    def panels(self) -> tuple[int, ...]:
+        """The operands whose elements the body reads into register tiles, each for many results: they may
+        stand in panels, side by side along the vectors' axis. Those of a product; () for none."""
+        return ()
+
     # -- to be given by a family -----------------------------------------------
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from functools import cache
 import llvmlite
 import llvmlite.binding as llvm
 
+from ..codegen.processor import Processor
 from .cache import read_entry, write_entry
 
 OPTIONS = "-disable-lsr"  # loop strength reduction spills vector registers under run-time strides
@@ -35,16 +36,11 @@ def host() -> tuple[str, str]:
 
 
 @cache
-def host_lanes() -> int:
-    """f32 elements in one of the host's vector registers."""
+def processor() -> Processor:
+    """What kernels are made for on this host."""
     features = llvm.get_host_cpu_features()
-    return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
-
-
-@cache
-def host_dot2() -> bool:
-    """Whether the host has an instruction for pairs of bf16."""
-    return bool(llvm.get_host_cpu_features().get("avx512bf16"))
+    lanes = 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
+    return Processor(lanes, dot2=bool(features.get("avx512bf16")))
 
 
 def bitcode(*texts: str) -> bytes:

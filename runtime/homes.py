@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.host.records import Calls, Placed
+from ..codegen.host.records import Calls, HostCopy
 from ..codegen.words import Base
 from ..ir.op import Array
 from .engine import Code
@@ -121,11 +121,11 @@ def _bound(calls: Calls, words: Any, arena: int) -> dict[str, tuple[Any, Any]]:
     return out
 
 
-def _home(memory: mmap.mmap, p: Placed) -> Array:
+def _home(memory: mmap.mmap, p: HostCopy) -> Array:
     return np.ndarray(p.shape, np.dtype(p.dtype), memory, p.offset, p.strides)
 
 
-def _host(value: Array, p: Placed) -> Array:
+def _host(value: Array, p: HostCopy) -> Array:
     return np.ndarray(p.shape, np.dtype(p.dtype), value, p.host_offset, p.host_strides)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..codegen.artifact.artifact import Artifact, InvalidArtifact, dumps, npy
-from ..codegen.host.records import Calls, Margins, Placed, Resident
+from ..codegen.host.records import Calls, HostCopy, Margins, Resident
 from ..ir.graph import Length
 from .judge import TYPES, judge, judge_resident, judge_together
 from .ports import Port, Ports
@@ -130,16 +130,16 @@ def _decode_entry(artifact: Artifact, folder: str) -> Entry:
     return Entry(ports, calls)
 
 
-def _copy(p: Placed) -> list[Any]:
+def _copy(p: HostCopy) -> list[Any]:
     return [p.tensor, p.dtype, list(p.shape), p.offset, list(p.strides), p.host_offset, list(p.host_strides)]
 
 
-def _placed(row: Any) -> Placed:
+def _placed(row: Any) -> HostCopy:
     name, dtype, shape, offset, strides, host_offset, host_strides = row
     whole = [tuple(int(n) for n in values) for values in (shape, strides, host_strides)]
     if not len(whole[0]) == len(whole[1]) == len(whole[2]):
         raise InvalidArtifact(f"image.json: the copy of {name!r} has strides for another rank")
-    return Placed(str(name), _type(dtype).name, whole[0], int(offset), whole[1], int(host_offset), whole[2])
+    return HostCopy(str(name), _type(dtype).name, whole[0], int(offset), whole[1], int(host_offset), whole[2])
 
 
 def _ports(data: Any) -> tuple[Port, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..codegen.artifact.artifact import InvalidArtifact
-from ..codegen.host.records import Calls, GroupWords, Placed, Resident, SweepWords
+from ..codegen.host.records import Calls, GroupWords, HostCopy, Resident, SweepWords
 from ..codegen.words import Base
 from ..ir.dtypes import ALL, SMALL
 from ..ir.op import Array
@@ -59,7 +59,7 @@ def judge_resident(resident: Resident) -> None:
 
 def judge_together(entries: Sequence[tuple[Ports, Calls]]) -> None:
     """InvalidArtifact unless a state is the same in all entries, and all caches have the same capacity."""
-    places: dict[str, Placed] = {}
+    places: dict[str, HostCopy] = {}
     capacities: set[int] = set()
     for ports, calls in entries:
         for p in calls.inputs:
@@ -110,7 +110,7 @@ def _judge_copies(ports: Ports, calls: Calls, arena: int) -> None:
         raise InvalidArtifact("image.json: a bound tensor that is no array like the caller's")
 
 
-def _judge_copy(p: Placed, arena: int) -> None:
+def _judge_copy(p: HostCopy, arena: int) -> None:
     if not _is_shape(p.shape):
         raise InvalidArtifact(f"image.json: {p.tensor!r} is copied as {list(p.shape)}")
     if any(abs(s) > MOST_BYTES for s in (*p.strides, *p.host_strides, p.host_offset)):
@@ -122,13 +122,13 @@ def _judge_copy(p: Placed, arena: int) -> None:
         raise InvalidArtifact(f"image.json: {p.tensor!r} leaves the arena of {arena} bytes")
 
 
-def _c_order(p: Placed) -> tuple[int, ...]:
+def _c_order(p: HostCopy) -> tuple[int, ...]:
     """The strides in bytes of an array of the copy's shape."""
     size = np.dtype(p.dtype).itemsize
     return tuple(size * prod(p.shape[d + 1 :]) for d in range(len(p.shape)))
 
 
-def _judge_each(kind: str, copies: Sequence[Placed], ports: Sequence[Port]) -> None:
+def _judge_each(kind: str, copies: Sequence[HostCopy], ports: Sequence[Port]) -> None:
     by_name = {p.name: p for p in ports}
     if sorted(p.tensor for p in copies) != sorted(by_name):
         raise InvalidArtifact(f"image.json: not every {kind} is copied once")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..codegen.literal.records import Lowered, Tables, WatchWords
-from ..codegen.words import Base, Record, Section
+from ..codegen.words import Base, Section, StepWords
 from ..ir.op import Array
 from ..placement.plan.plan import Plan
 from .engine import Code
@@ -77,7 +77,7 @@ class _Entry:
         for i, name in enumerate(self._tables.laid):
             if name in given:
                 self._point(("input", name), given[name])
-                self._section((start + i * Record.SIZE, 1))
+                self._section((start + i * StepWords.SIZE, 1))
 
     def call(self) -> dict[str, Array]:
         out = {p.name: np.zeros(p.shape, p.dtype) for p in self._outputs}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..codegen.artifact.artifact import SCRIPT, Artifact, InvalidArtifact, by_entry, constants_of, read
 from ..ir.op import Array
 from .cache import read_entry, sources_in, write_entry
-from .engine import Code, bitcode, host_dot2, host_lanes
+from .engine import Code, bitcode, processor
 from .homes import Homes
 from .image import Entry, Image, decode, encode
 from .judge import judge_constants
@@ -44,7 +44,7 @@ def load(
     if guard or not artifact.entries:
         return prepare(artifact.plans(), threads, guard, values, staged)
     image = decode(artifact)
-    if image.dot2 not in (None, host_dot2()):  # made on another kind of host
+    if image.dot2 not in (None, processor().dot2):  # made on another kind of host
         return prepare(artifact.plans(), threads, False, values, staged)
     constants = artifact.constants()
     judge_constants(image.resident, constants)
@@ -96,7 +96,7 @@ def prepare(
 
     for plan in named.values():
         judge_in_place(plan)
-    lowered = make_tables(named, host_lanes(), host_dot2())
+    lowered = make_tables(named, processor())
     pulls = {p: None for made in lowered.values() for p in made.pulls}
     kernels = [k for made in lowered.values() for k in made.kernels]
     code = Code(bitcode(make_executor(tuple(pulls)), make_module(kernels)))
@@ -128,8 +128,8 @@ def _lowered(plans: Mapping[str, Plan]) -> tuple[Image, bytes]:
     """The image of a program's plans, and bitcode of all that it calls."""
     from ..codegen.host.calls import make_calls
 
-    resident, calls, kernels = make_calls(plans, host_lanes(), host_dot2())
-    dot2 = host_dot2() if any(k.op.paired for k in kernels) else None
+    resident, calls, kernels = make_calls(plans, processor())
+    dot2 = processor().dot2 if any(k.op.paired for k in kernels) else None
     made = {name: Entry(ports_of(plan.graph), calls[name]) for name, plan in plans.items()}
     image = Image(made, resident, tuple(k.symbol for k in kernels), dot2)
     return image, _native(kernels)

@@ -9,9 +9,10 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 from waferc.codegen.kernels.kernel import Kernel, kernel_for, make_module, stride_kinds
+from waferc.codegen.processor import Processor
 from waferc.ir.builder import FRESH
 from waferc.ir.op import Array, Op
-from waferc.runtime.engine import host, host_dot2, host_lanes
+from waferc.runtime.engine import host, processor
 
 
 def target_machine(opt: int = 2) -> Any:
@@ -127,9 +128,9 @@ def run(
     starts = [*(a for _, a in ready), out.ctypes.data + at]
     steps = axis_strides(op, arrays)
     along = op.lane_axis(extents) if lane_axis is None else lane_axis
-    native = host_dot2() if dot2 is None else dot2
+    native = processor().dot2 if dot2 is None else dot2
     kinds = stride_kinds(op, steps, along)
-    kernel = kernel_for(op, along, kinds, lanes or host_lanes(), guard, part, native)
+    kernel = kernel_for(op, along, kinds, Processor(lanes or processor().lanes, native), guard, part)
     bounds = [np.lib.array_utils.byte_bounds(a) for a in arrays]
     record = call(kernel, arrays, starts, steps, extents, None, mode, chunk, bounds)
     assert record == [0, 0, 0, 0], f"guard: {record}"

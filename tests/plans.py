@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import waferc.ir.ops  # noqa: F401  (registers the operators)
-from waferc.codegen.host import blocks, calls, sweeps
+from waferc.codegen.host import blocks, calls, entry_homes, sweeps
 from waferc.ir import dtypes
 from waferc.ir.graph import REGISTRY, Graph, GraphBuilder, Spec
 from waferc.placement.build import placement_file as written
@@ -156,7 +156,7 @@ def all_shared() -> Iterator[None]:
     """Programs made meanwhile share out all their work among threads, and use the caller's arrays
     where they are, however little it is worth."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeps, "BOUND", 0)
+        patch.setattr(entry_homes, "BOUND", 0)
         patch.setattr(calls, "CALL", 0)
         for module in (blocks, sweeps):
             patch.setattr(module, "LITTLE", 0)

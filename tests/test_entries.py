@@ -159,11 +159,11 @@ def test_products_of_several_rows_take_parts_of_the_panels_of_one() -> None:
     for name, part in both.entries.items():
         for s in part.sweeps:
             for v in s.views:
-                if v.panel is not None and both.homes[v.home].tensor == "weight":
-                    lane = [a for a, _ in s.op.axes].index(v.panel.axis)
-                    widths[name].add((v.home, v.panel.width, int(s.boxes.extent[:, lane].max())))
+                if v.panels is not None and both.homes[v.home].tensor == "weight":
+                    lane = [a for a, _ in s.op.axes].index(v.panels.axis)
+                    widths[name].add((v.home, v.panels.width, int(s.boxes.extent[:, lane].max())))
                     first, extent = s.boxes.first[:, lane], s.boxes.extent[:, lane]
-                    assert (first // v.panel.width == (first + extent - 1) // v.panel.width).all()
+                    assert (first // v.panels.width == (first + extent - 1) // v.panels.width).all()
     ((home, *one),) = widths["one"]
     ((same, *five),) = widths["five"]
     assert home == same

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from plans import Model, planned
 from waferc.codegen.literal.tables import make_tables
-from waferc.codegen.words import Base, Record
+from waferc.codegen.processor import Processor
+from waferc.codegen.words import Base, StepWords
 from waferc.ir import dtypes
 from waferc.ir.dtypes import DType
 from waferc.ir.graph import Graph
@@ -78,22 +79,24 @@ def test_partial_results_are_joined_in_the_order_of_their_index() -> None:
 
 def test_tables_are_the_same_every_time_and_know_no_address() -> None:
     p = planned("convolution", "8x8")
-    a, b = (make_tables({"main": p}, 16, False)["main"] for _ in range(2))
+    a, b = (make_tables({"main": p}, Processor(16))["main"] for _ in range(2))
     np.testing.assert_array_equal(a.tables.words, b.tables.words)
     np.testing.assert_array_equal(a.tables.relocations, b.tables.relocations)
     assert a.kernels == b.kernels
     assert a.pulls == b.pulls
     start, count = a.tables.steps
     kinds = {int(at): int(kind) for at, kind, _ in a.tables.relocations}
-    assert {kinds[start + i * Record.SIZE + Record.BASES] for i in range(count)} == {Base.REGION}
+    assert {kinds[start + i * StepWords.SIZE + StepWords.BASES] for i in range(count)} == {Base.REGION}
 
 
 def test_what_nothing_else_kept_is_poisoned_when_it_dies() -> None:
     """Every buffer but constants and states is poisoned before a call, and again by the step it dies at."""
     p = planned("mlp", "8x8")
-    t = make_tables({"main": p}, 16, False)["main"].tables
+    t = make_tables({"main": p}, Processor(16))["main"].tables
     start, count = t.steps
-    numbers = t.words[start : start + count * Record.SIZE].reshape(count, Record.SIZE)[:, Record.NUMBER]
+    numbers = t.words[start : start + count * StepWords.SIZE].reshape(count, StepWords.SIZE)[
+        :, StepWords.NUMBER
+    ]
     assert [s.number for s in p.steps if s.kind != "input"] == numbers[numbers >= 0].tolist()
     died = {b.live[1] for b in p.buffers if not b.stays}
     for position in died & set(range(len(p.steps))):

@@ -14,7 +14,7 @@ from plans import GRAPHS, planned, riding
 from test_sweeps import PASSES, forced
 from waferc.codegen.host.arena import share
 from waferc.codegen.host.blocks import boxes
-from waferc.codegen.host.homes import LINE, Home, Panel, View, allocate
+from waferc.codegen.host.homes import LINE, Home, Panels, View, allocate
 from waferc.codegen.host.sum_order import Stage, orders
 from waferc.codegen.host.sweeps import Sweep
 from waferc.ir import dtypes
@@ -207,7 +207,7 @@ def test_a_view_through_panels_reads_the_same_elements(n: int, width: int, rows:
     for p in range(panels):
         part = whole[:, p * width : (p + 1) * width]
         packed[p, :, : part.shape[1]] = part
-    v = View(0, offset, {"k": width, "n": 1}, Panel("n", width, rows * width))
+    v = View(0, offset, {"k": width, "n": 1}, Panels("n", width, rows * width))
     k, i = np.meshgrid(np.arange(rows), np.arange(n), indexing="ij")
     np.testing.assert_array_equal(packed.ravel()[v.at({"k": k, "n": i}) - offset], whole)
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waferc.codegen.kernels import guard
 from waferc.codegen.kernels.kernel import Kernel, kernel_for, make_module, stride_kinds
+from waferc.codegen.processor import Processor
 from waferc.ir.affine import Affine, axis
 from waferc.ir.dtypes import (
     ALL,
@@ -45,7 +46,7 @@ from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.elementwise import Elementwise
 from waferc.ir.ops.rearrange import Copy
 
-W = jit.host_lanes()
+W = jit.processor().lanes
 RAGGED = (1, W - 1, W, W + 1, 3 * W + 5)
 NUMBERS = tuple(t for t in ALL if t != BOOL)
 INTEGERS = tuple(t for t in NUMBERS if not t.is_float)
@@ -290,7 +291,9 @@ def test_bits_as_another_type() -> None:
 def kernel_of(op: Op, *operands: Array, guarded: bool = False) -> Kernel:
     arrays = [*operands, op.reference(*operands)]
     lane = op.lane_axis(dict(op.axes))
-    return kernel_for(op, lane, stride_kinds(op, jit.axis_strides(op, arrays), lane), W, guarded)
+    return kernel_for(
+        op, lane, stride_kinds(op, jit.axis_strides(op, arrays), lane), jit.processor(), guarded
+    )
 
 
 def add_of(n: int) -> Op:
@@ -346,7 +349,7 @@ def test_a_module_is_the_same_in_every_process() -> None:
 def guarded_call(dtype: DType, n: int, bounds: list[tuple[int, int]], x: Array, out: Array) -> list[int]:
     op = elementwise_op(logic.Not if dtype == BOOL else elementwise.Neg, [(n,)], [dtype])
     steps = jit.axis_strides(op, [x, out])
-    kernel = kernel_for(op, "d0", stride_kinds(op, steps, "d0"), W, guard=True)
+    kernel = kernel_for(op, "d0", stride_kinds(op, steps, "d0"), jit.processor(), guard=True)
     starts = [x.ctypes.data, out.ctypes.data]
     return jit.call(kernel, [x, out], starts, steps, {"d0": n}, bounds=bounds)
 
@@ -439,7 +442,7 @@ def assembly_for(lanes: int, op: Op, lane: str, part: str = "") -> str:
     if lane == "k":
         arrays[1] = np.asfortranarray(arrays[1])
     kinds = stride_kinds(op, jit.axis_strides(op, arrays), lane)
-    module = llvm.parse_assembly(make_module([kernel_for(op, lane, kinds, lanes, part=part)]))
+    module = llvm.parse_assembly(make_module([kernel_for(op, lane, kinds, Processor(lanes), part=part)]))
     triple, cpu = HOSTS[lanes]
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=2)
     return machine.emit_assembly(module)

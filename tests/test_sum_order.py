@@ -112,7 +112,7 @@ def test_pairs_of_bf16_are_chains_of_single_products(
     wide = [x.astype(np.float32) for x in (a, b)]
     part = "k" if chunk else ""
     right = jit.run(gemm(m, n, k), wide, lanes=lanes, lane_axis="n", part=part, chunk=chunk)
-    native = [False, jit.host_dot2() and lanes == jit.host_lanes()]
+    native = [False, jit.processor().dot2 and lanes == jit.processor().lanes]
     for dot2 in dict.fromkeys(native):
         op = gemm(m, n, k, BF16, BF16)
         same(jit.run(op, [a, b], None, lanes, "n", part=part, chunk=chunk, dot2=dot2), right)
@@ -285,7 +285,7 @@ def test_a_gather_leaves_every_bit_of_what_it_joins() -> None:
         )
         out = np.full((3, 3), np.nan, np.float32)
         steps = jit.axis_strides(op, [data, at, out])
-        kernel = jit.kernel_for(op, "d1", jit.stride_kinds(op, steps, "d1"), jit.host_lanes())
+        kernel = jit.kernel_for(op, "d1", jit.stride_kinds(op, steps, "d1"), jit.processor())
         starts = [data.ctypes.data, at.ctypes.data, out.ctypes.data]
         jit.call(kernel, [data, at, out], starts, steps, op.size, {"v0": origin})
         return out

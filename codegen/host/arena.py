@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ...placement.plan.plan import Plan
+from .entry_homes import kept_padded_reads, work_of
 from .homes import Home, Lay, Stock, allocate, margins_of
-from .sweeps import Part, Sweeping
+from .sweeps import Part, sweeps_of
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,9 @@ def share(plans: Mapping[str, Plan], lanes: int) -> Shared:
     A constant or state of one name is the same in all entries. It stands in memory as the entry wants it
     that computes least: there reading it is what takes the time.
     """
-    makers = {name: Sweeping(plan, lanes) for name, plan in plans.items()}
-    stock = Stock(margins_of(m for maker in makers.values() for m in maker.padded_reads(kept=True)))
-    least_first = sorted(makers, key=lambda name: makers[name].work)
-    made = {name: makers[name].make(stock) for name in least_first}
+    stock = Stock(margins_of(read for plan in plans.values() for read in kept_padded_reads(plan)))
+    least_first = sorted(plans, key=lambda name: work_of(plans[name]))
+    made = {name: sweeps_of(plans[name], lanes, stock) for name in least_first}
     homes = [_lived(h, stock.count) for h in stock.homes.values()]
     # Constants that only stand in panels need no home in their own order.
     used = [h for h in homes if h.kind != "constant" or h.number in stock.touched]

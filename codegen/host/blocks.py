@@ -13,7 +13,6 @@ from math import prod
 import numpy as np
 
 from ...ir.op import Op
-from ...ir.ops.contract import Contract
 from ...placement.plan.layout import Ints
 from .sum_order import Stage
 
@@ -78,7 +77,7 @@ def steps_of(op: Op, lane: str, width: int, lanes: int, whole: Sequence[str]) ->
     if width and lane in steps:
         steps[lane] = width
     inner = prod(size[a] for a in op.reduced)
-    bound = NEAR // 4 if isinstance(op, Contract) else ELEMENTS
+    bound = NEAR // 4 if op.panels else ELEMENTS
 
     def cost() -> int:
         """What one block reads of its largest operand, in elements."""

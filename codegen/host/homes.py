@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from ...ir.affine import Access
 from ...ir.dtypes import DType
 from ...ir.graph import Graph
+from ...ir.op import Op
 from ...placement.plan.plan import Step
 from .records import LINE
 
@@ -59,7 +61,7 @@ class Home:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Panels:
     """Elements along `axis` stand `width` at a time, densely; the next ones `pitch` elements further."""
 
     axis: str
@@ -69,16 +71,16 @@ class Panel:
 
 @dataclass(frozen=True)
 class View:
-    """A home as iterations see it: element `offset + sum(strides[axis] * index)`, but for a panel's axis.
+    """A home as iterations see it: element `offset + sum(strides[axis] * index)`, but for the panels' axis.
 
     pairs: what is neighbours along the op's paired axis stands side by side, the second one first, and
-    along the panel's axis the stride is 2. Only even places along the paired axis have an address.
+    along the panels' axis the stride is 2. Only even places along the paired axis have an address.
     """
 
     home: int
     offset: int
     strides: Mapping[str, int]
-    panel: Panel | None = None
+    panels: Panels | None = None
     pairs: bool = False
 
     def at(self, first: Mapping[str, Any]) -> Any:
@@ -86,8 +88,9 @@ class View:
         total: Any = self.offset
         for a, stride in self.strides.items():
             i = first[a]
-            if self.panel is not None and a == self.panel.axis:
-                total = total + (i // self.panel.width) * self.panel.pitch + stride * (i % self.panel.width)
+            if self.panels is not None and a == self.panels.axis:
+                width = self.panels.width
+                total = total + (i // width) * self.panels.pitch + stride * (i % width)
             else:
                 total = total + stride * i
         return total
@@ -98,6 +101,11 @@ def view(home: Home, access: Access, axes: Sequence[str]) -> View:
     offset = home.origin + sum(e.const * p for e, p in zip(access, home.pitches, strict=True))
     strides = {a: sum(e.coefficient(a) * p for e, p in zip(access, home.pitches, strict=True)) for a in axes}
     return View(home.number, offset, {a: s for a, s in strides.items() if s})
+
+
+def elements_of(op: Op, v: View) -> int:
+    """Elements of an operand that the iterations tell apart."""
+    return prod(n for a, n in op.axes if v.strides.get(a))
 
 
 @dataclass(frozen=True)

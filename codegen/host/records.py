@@ -30,7 +30,7 @@ class SweepWords(IntEnum):
 
 
 @dataclass(frozen=True)
-class Placed:
+class HostCopy:
     """A strided copy between an array of the host and the arena. Offsets and strides in bytes."""
 
     tensor: str
@@ -57,7 +57,7 @@ class Resident:
     """What all entries of a program share: the bytes of the arena, and what lies there from the start."""
 
     arena: int
-    constants: tuple[Placed, ...]
+    constants: tuple[HostCopy, ...]
     margins: tuple[Margins, ...]
 
 
@@ -75,8 +75,8 @@ class Calls:
     relocations: Ints
     fills: Ints
     groups: Section
-    inputs: tuple[Placed, ...]
-    outputs: tuple[Placed, ...]
+    inputs: tuple[HostCopy, ...]
+    outputs: tuple[HostCopy, ...]
     bound: frozenset[str]
     shared: bool
 

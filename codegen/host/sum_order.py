@@ -14,8 +14,6 @@ from math import prod
 from ...ir.affine import access_axes
 from ...ir.builder import FRESH, JOIN, RESUME
 from ...ir.op import Op
-from ...ir.ops.contract import Contract
-from ...ir.ops.index import Gather
 from ...ir.ops.loops import LONG
 from ...placement.plan.layout import axis_indices
 from ...placement.plan.plan import Step
@@ -49,7 +47,7 @@ def across(step: Step) -> str:
     Partial results of a few iterations each are summed in every lane of its own.
     """
     op = step.op
-    if step.part and not _any_order(op):
+    if step.part and not op.order_free:
         wide = any(op.size[a] >= WIDE for a in access_axes(op.write))
         if wide or (step.part == op.across and _partial(step) < LONG):
             return ""
@@ -82,13 +80,12 @@ def orders(step: Step) -> tuple[Order, ...]:
     """
     op, split = step.op, step.split
     whole = {a: (0, n) for a, n in op.axes if a in op.reduced}
-    if op.combine is None or _any_order(op):
+    if op.combine is None or op.order_free:
         return (Order((Stage(whole, FRESH),)),)
     timed = [a for a in whole if split.time_ways(a) > 1]
-    resumes = isinstance(op, Contract) and not across(step)
+    resumes = op.resumes and not across(step)
     # A sum that resumes goes through the first reduced axis in order whether or not it is cut in time.
-    exact = op.out_type == op.accumulate if isinstance(op, Contract) else True
-    if resumes and exact and timed in ([], [*op.reduced[:1]]):
+    if resumes and op.out_type == op.accumulate and timed in ([], [*op.reduced[:1]]):
         timed = []
     parts = _chunks(op, step.part, _partial(step)) if step.part else [(0, 0)]
     if step.part and not timed and not across(step):
@@ -110,11 +107,6 @@ def _in_passes(passes: Sequence[Bounds], resumes: bool) -> Order:
     """A sum that goes on from pass to pass."""
     modes = [FRESH, *[RESUME if resumes else JOIN] * (len(passes) - 1)]
     return Order(tuple(map(Stage, passes, modes)))
-
-
-def _any_order(op: Op) -> bool:
-    """Whether the bits of a result do not depend on the order in which its terms are combined."""
-    return not op.out_type.is_float or op.combine in ("min", "max") or isinstance(op, Gather)
 
 
 def _chunks(op: Op, axis: str, chunk: int) -> list[tuple[int, int]]:

@@ -16,13 +16,14 @@ from llvmlite import ir
 
 from ...ir.builder import StrideKind, Value
 from ...ir.dtypes import I64
-from .arithmetic import I8_TYPE, I64_TYPE, POINTER, LLVMValue
+from .arithmetic import I8_TYPE, I64_TYPE, POINTER, LLVMArithmetic, LLVMValue
+from .signature import Signature
 
 FIXED: Mapping[StrideKind, int] = {"zero": 0, "unit": 1, "pairs": 2}  # strides that are known
 
 
 @dataclass(frozen=True, eq=False)
-class Loop:
+class OpenLoop:
     """An open loop: its index and the pointers that advance with it."""
 
     before: ir.Block
@@ -40,47 +41,6 @@ class Sum:
     constant: int = 0
 
 
-@dataclass(frozen=True)
-class TaskLayout:
-    """Word numbers in the blocks that a kernel is called with; see `codegen.builder`."""
-
-    operands: int  # with the result, which is the last
-    axes: tuple[str, ...]
-
-    def extent(self, axis: str) -> int:
-        return self.operands + self.axes.index(axis)
-
-    def origin(self, axis: str) -> int:
-        return self.operands + len(self.axes) + self.axes.index(axis)
-
-    @property
-    def mode(self) -> int:
-        """Of FRESH, RESUME or JOIN (`ir.builder`)."""
-        return self.operands + 2 * len(self.axes)
-
-    @property
-    def chunk(self) -> int:
-        """Of the iterations of `Signature.part` that are summed on their own; 0: all of them."""
-        return self.mode + 1
-
-    def bound(self, operand: int) -> int:
-        """Of the operand's lowest valid address; its end is the next word. Guarded kernels only."""
-        return self.chunk + 1 + 2 * operand
-
-    @property
-    def error(self) -> int:
-        """Of the error record's address. Guarded kernels only."""
-        return self.bound(self.operands)
-
-    def words(self, guard: bool) -> int:
-        """The length of a task block."""
-        return self.error + 1 if guard else self.chunk + 1
-
-    def stride(self, operand: int, axis: str) -> int:
-        """In the op block."""
-        return operand * len(self.axes) + self.axes.index(axis)
-
-
 class Addresses:
     """The pointers of one kernel, each made once."""
 
@@ -89,17 +49,16 @@ class Addresses:
         builder: ir.IRBuilder,
         task: ir.Value,
         op: ir.Value,
-        layout: TaskLayout,
-        kinds: tuple[tuple[StrideKind, ...], ...],
-        sizes: tuple[int, ...],
+        signature: Signature,
     ) -> None:
         self.builder = builder
         self.entry = builder.block
-        self.layout = layout
-        self.loops: dict[ir.Value, Loop] = {}
+        self.layout = signature.layout
+        self.loops: dict[ir.Value, OpenLoop] = {}
         self.sums: dict[ir.Value, Sum] = {}
         self.order: dict[ir.Block, int] = {self.entry: 0}  # along any path of dominance it grows
-        self._task, self._op, self._kinds, self._sizes = task, op, kinds, sizes
+        self._task, self._op, self._kinds = task, op, signature.strides
+        self._sizes = tuple(t.bytes for t in signature.types)
         self._words: dict[tuple[str, int], LLVMValue] = {}
         self._made: dict[tuple[object, ...], LLVMValue] = {}
 
@@ -145,10 +104,7 @@ class Addresses:
         for axis, value in index.items():
             if self.kind(operand, axis) == "zero":
                 continue
-            v = cast(LLVMValue, value)
-            total = self.sums.get(v.ir) or (
-                Sum((), cast(int, v.ir.constant)) if isinstance(v.ir, ir.Constant) else Sum((v,))
-            )
+            total = _sum(self, value)
             parts += [(axis, p) for p in total.parts]
             if total.constant:
                 constants.append((axis, total.constant))
@@ -213,3 +169,24 @@ class Addresses:
         loop = self.loops.pop(index)
         for phi, pitch in loop.advancing:
             phi.add_incoming(self._gep(phi, pitch), self.builder.block)
+
+
+def add_index(arithmetic: LLVMArithmetic, at: Addresses, a: Value, b: Value | int) -> Value:
+    """The sum of two indices (i64), whose parts pointers then follow."""
+    second = arithmetic.const(b, I64) if isinstance(b, int) else b
+    x, y = _sum(at, a), _sum(at, second)
+    total = Sum((*x.parts, *y.parts), x.constant + y.constant)
+    if not total.parts:
+        return arithmetic.const(total.constant, I64)
+    if len(total.parts) == 1 and not total.constant:
+        return total.parts[0]
+    out = cast(LLVMValue, arithmetic.add(a, second))
+    at.sums[out.ir] = total
+    return out
+
+
+def _sum(at: Addresses, value: Value) -> Sum:
+    v = cast(LLVMValue, value)
+    if isinstance(v.ir, ir.Constant):
+        return Sum((), cast(int, v.ir.constant))
+    return at.sums.get(v.ir) or Sum((v,))

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from ...ir.dtypes import BOOL, DType
-from .addresses import Addresses, TaskLayout
+from .addresses import Addresses
 from .arithmetic import I1_TYPE, I64_TYPE, POINTER
+from .signature import TaskLayout
 
 READ_OUTSIDE, WRITE_OUTSIDE, STALE_READ = 1, 2, 3
 # Every byte of a dead buffer: no number in f16, one near the end in bf16 and f32, a rare one in integers.

@@ -14,8 +14,9 @@ from llvmlite import ir
 
 from ...ir.builder import StrideKind
 from ...ir.op import Op
-from ...ir.ops.contract import Contract
-from .builder import LLVMBuilder, Signature
+from ..processor import Processor
+from .builder import LLVMBuilder
+from .signature import Signature
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,13 @@ def kernel_for(
     op: Op,
     lane_axis: str,
     strides: tuple[tuple[StrideKind, ...], ...],
-    lanes: int,
+    processor: Processor,
     guard: bool = False,
     part: str = "",
-    dot2: bool = False,
-    ahead: bool = False,
 ) -> Kernel:
     """The kernel that computes a tile of `op`. strides: see `stride_kinds`.
 
     part: a reduced axis whose iterations are summed in chunks of the task's own length, or "".
-    dot2: whether the host has an instruction for pairs of bf16. ahead: whether weights come from memory.
     """
     if part and part not in op.reduced:
         raise ValueError(f"{op.name}: {part!r} is not reduced, its sum has no chunks")
@@ -97,10 +95,10 @@ def kernel_for(
             f"{op.name}: stride kinds for {len(op.reads) + 1} tensors, {len(op.axes)} axes needed"
         )
     axes = tuple(a for a, _ in op.axes)
-    native = dot2 and bool(op.paired)
-    ahead = ahead and isinstance(op, Contract)
+    native = processor.dot2 and bool(op.paired)
+    ahead = processor.ahead and op.prefetches
     signature = Signature(
-        axes, op.in_types, op.out_type, lane_axis, strides, lanes, guard, part, native, ahead
+        axes, op.in_types, op.out_type, lane_axis, strides, processor.lanes, guard, part, native, ahead
     )
     family = f"{type(op).__module__}.{type(op).__qualname__}"
     return Kernel(family, op.key(), float(op.fill), signature, op)

@@ -10,7 +10,7 @@ import numpy as np
 from ...placement.plan.layout import Grid, Ints
 from ...placement.plan.move import HOST, DimensionMoves, Move
 from ...placement.plan.plan import Buffer, Plan
-from ..pool import Entry, Pool
+from ..pool import Pool, Record
 from ..words import Base
 from .records import HOST_TAG, DimensionWords, HostBuffer, MoveWords, Pull
 
@@ -38,9 +38,9 @@ class MoveTables:
     def host_number(self, buffer: HostBuffer) -> int:
         return self.host.setdefault(buffer, len(self.host))
 
-    def entry(
+    def record(
         self, move: Move, producer: Grid | None, host: HostBuffer | None = None, operand: int = -1
-    ) -> Entry:
+    ) -> Record:
         """The record of a move from the cores of `producer`, or from or to a buffer of the host.
 
         operand: of the step that the move feeds, -1 where it fills the result.
@@ -77,13 +77,13 @@ class MoveTables:
         else:
             assert host is not None
             bases = (Base.HOST, self.host_number(host))
-        return Entry(
+        return Record(
             words,
             {int(MoveWords.DIMENSIONS): self.pool.table([self._dimension(*row) for row in rows])},
             {int(MoveWords.FUNCTION): (Base.PULL, number), int(MoveWords.BASES): bases},
         )
 
-    def _dimension(self, d: DimensionMoves, source_pitch: int, target_pitch: int) -> Entry:
+    def _dimension(self, d: DimensionMoves, source_pitch: int, target_pitch: int) -> Record:
         words = [0] * DimensionWords.SIZE
         words[DimensionWords.SOURCE_PITCH], words[DimensionWords.TARGET_PITCH] = source_pitch, target_pitch
         arrays: Mapping[int, Ints] = {
@@ -96,7 +96,7 @@ class MoveTables:
             DimensionWords.TARGET: d.target * target_pitch,
             DimensionWords.LENGTH: d.length,
         }
-        return Entry(words, {int(w): self.pool.add(array) for w, array in arrays.items()})
+        return Record(words, {int(w): self.pool.add(array) for w, array in arrays.items()})
 
 
 def _side(buffer: Buffer | None, host_shape: Sequence[int], size: int) -> _Side:

@@ -28,6 +28,9 @@ class Contract(Op):
     combine = "add"
     product = True
     rounds_factors = True
+    collapsible = True
+    resumes = True
+    prefetches = True
 
     def names_axis(self, axis: str) -> bool:
         return False
@@ -43,6 +46,10 @@ class Contract(Op):
 
     def takes_narrow(self, operand: int) -> bool:
         return True
+
+    @property
+    def panels(self) -> tuple[int, ...]:
+        return 0, 1
 
     @property
     def accumulate(self) -> DType:

@@ -31,6 +31,7 @@ class Elementwise(Op):
     """
 
     elementwise = True
+    collapsible = True
     arity: ClassVar[int] = 1
     onnx: ClassVar[str] = ""
     domain: ClassVar[str] = ""  # the operator's, "" for the standard's
@@ -413,3 +414,15 @@ class Clip(Elementwise):
         if self.low is not None:
             y = np.maximum(y, np.asarray(self.low, y.dtype))
         return y if self.high is None else np.minimum(y, np.asarray(self.high, y.dtype))
+
+
+def join_of(op: Op) -> Op:
+    """What joins a further partial result of `op`, a sum or a product, to the result so far."""
+    joins: dict[str, type[Elementwise]] = {"add": Add, "mul": Mul}
+    return joins[op.combine or "add"](
+        axes=tuple((a, n) for a, n in op.axes if a not in op.reduced),
+        reads=(op.write, op.write),
+        write=op.write,
+        in_types=(op.out_type, op.out_type),
+        out_type=op.out_type,
+    )

@@ -43,6 +43,10 @@ class Gather(Op):
     def takes_narrow(self, operand: int) -> bool:
         return operand == 0
 
+    @property
+    def order_free(self) -> bool:
+        return True  # one term is the element chosen, all others leave it as it is
+
     def key(self) -> tuple[object, ...]:
         return (self.name, self.sizes, self.wraps, self._chosen_by)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..affine import Access, Affine, axis, constant
 from ..builder import Arithmetic, Carried, KernelBuilder, Value
-from ..dtypes import I64
+from ..dtypes import I64, DType
 from ..graph import GraphBuilder, InvalidModel
 from ..op import Array, Extents, Op, Work, assemble, gather, product
 from .elementwise import Elementwise
@@ -30,6 +30,7 @@ class Copy(Elementwise):
     exact = True
     stored = True
     sign = 1
+    turns_squares = True
 
     def zero_absorbs(self, operand: int) -> bool:
         return True
@@ -76,6 +77,11 @@ class Copy(Elementwise):
             return carried
 
         k.lane_loop(lanes)
+
+
+def plain_copy(axes: Axes, access: Access, dtype: DType) -> Copy:
+    """An element for each iteration, written where it is read."""
+    return Copy(axes=axes, reads=(access,), write=access, in_types=(dtype,), out_type=dtype)
 
 
 def make_copy(

@@ -46,6 +46,7 @@ class Reduce(Op):
     The operand may be read through any access: a pooling window is a reduction too.
     """
 
+    collapsible = True
     ufunc: ClassVar[np.ufunc]
 
     def names_axis(self, axis: str) -> bool:
