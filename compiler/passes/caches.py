@@ -68,7 +68,7 @@ def of_capacity(
         r.source = node.source
         if i in rewritten:
             c = rewritten[i]
-            made = emit_scatter(r, c.past, node.inputs[0], length, c.dim, c.present, in_place=True)
+            made = emit_scatter(r, c.past, (node.inputs[0], length), c.dim, c.present, in_place=True)
             last = r.nodes.pop()
             del r.tensors[made]
             r.nodes.append(replace(last, output=c.present))

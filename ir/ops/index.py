@@ -236,9 +236,13 @@ class TensorScatter(Op):
 
 
 def emit_scatter(
-    g: GraphBuilder, past: str, new: str, position: str, dim: int, hint: str, in_place: bool = False
+    g: GraphBuilder, past: str, rows: tuple[str, str], dim: int, hint: str, in_place: bool = False
 ) -> str:
-    """past with the rows `new` along `dim` from `position`: a number, or one for each of dimension 0."""
+    """past with new rows along `dim`.
+
+    rows: them, and the position from which on they stand: a number, or one for each of dimension 0.
+    """
+    new, position = rows
     shape = g.shape(past)
     kept = tuple(("c" if d == dim else f"d{d}", n) for d, n in enumerate(shape))
     op = TensorScatter(

@@ -50,7 +50,7 @@ def _roi_align(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         if mode != "avg":
             raise Unsupported("RoiAlign in mode max with sampling_ratio 0: as many samples as data say")
         return [cast(g, _by_matrices(g, spec, x, rois, batch, bins), given, hint)]
-    along = [_bins(g, spec, rois, i, count, samples, g.shape(x)[2 + i]) for i, count in enumerate(bins)]
+    along = [_bins(g, spec, rois, i, (count, samples), g.shape(x)[2 + i]) for i, count in enumerate(bins)]
     kept = [("r", g.shape(rois)[0]), ("c", g.shape(x)[1]), ("y0", bins[0]), ("y1", bins[1])]
     dims, first = ["v0", "c", "v1", "v2"], [(batch, identity(["r"]))]
     if mode == "avg":
@@ -85,17 +85,17 @@ def _around(
     """The taps of samples at the places; none of one further than an element outside."""
     border = Border(size, padding="border")
     inside = apply(g, Clip, [place], hint, low=0.0, high=size - 1.0)
-    taps = taps_of(g, inside, axes, inner, border, hint)
+    taps = taps_of(g, (inside, axes), inner, border, hint)
     place = reshape(g, place, [*g.shape(place), 1], hint)
     return replace(taps, weight=apply(g, InReach, [taps.weight, place], hint, border=border))
 
 
-def _bins(g: GraphBuilder, spec: Spec, rois: str, dim: int, count: int, samples: int, size: int) -> Taps:
+def _bins(g: GraphBuilder, spec: Spec, rois: str, dim: int, counts: tuple[int, int], size: int) -> Taps:
     """The taps of the samples in the bins along height (dim 0) or width, for each region.
 
-    Weights of a mean have the share of a sample in them.
+    counts: of bins, and of samples in each. Weights of a mean have the share of a sample in them.
     """
-    hint, dtype = spec.outputs[0], g.dtype(rois)
+    hint, dtype, (count, samples) = spec.outputs[0], g.dtype(rois), counts
     steps = np.arange(count)[:, None] + (np.arange(samples) + 0.5) / samples
     part = g.constant((steps / count).astype(dtype.numpy), hint)
     first, length = (reshape(g, t, [g.shape(rois)[0], 1, 1], hint) for t in _extent(g, spec, rois, dim))

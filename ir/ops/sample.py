@@ -165,14 +165,17 @@ class Taps:
 
 def taps_of(
     g: GraphBuilder,
-    place: str,
-    axes: Sequence[str],
+    at: tuple[str, Sequence[str]],
     inner: Sequence[str],
     border: Border,
     hint: str,
     cubic: bool = False,
 ) -> Taps:
-    """The taps of interpolation at the places. inner: further axes of these, and one for the taps."""
+    """The taps of interpolation at places.
+
+    at: the places, and their axes. inner: further axes of theirs, and one for the taps.
+    """
+    place, axes = at
     wide = reshape(g, place, [*g.shape(place), 1], hint)
     steps = np.arange(-1, 3) if cubic else np.arange(2)
     tap = g.constant(steps.astype(g.dtype(place).numpy), hint)
@@ -245,7 +248,7 @@ def _grid_sample(g: GraphBuilder, spec: Spec) -> Sequence[str]:
             along.append(Taps(index, "", tuple(axes)))
         else:
             place = cast(g, place, g.dtype(x))
-            along.append(taps_of(g, place, axes, [f"t{i}"], border, hint, kind == "cubic"))
+            along.append(taps_of(g, (place, axes), [f"t{i}"], border, hint, kind == "cubic"))
     kept = [("n", n), ("c", channels), *zip(axes[1:], spots, strict=True)]
     dims = ["n", "c", *(f"v{i}" for i in range(rank))]
     return [cast(g, sampled(g, (x, dims), [], along, kept, hint), given, hint)]
@@ -273,7 +276,7 @@ def _deform_conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         shape = [m if j == i else 1 for m_of in (kernel, spots) for j, m in enumerate(m_of)]
         start = g.constant(step.reshape(shape).astype(wide.numpy), hint)
         place = apply(g, Add, [pick(g, offset, 2 + rank, i, hint), start], hint)
-        around.append(taps_of(g, place, ["n", "o", *taps, *places], [f"t{i}"], Border(s.size), hint))
+        around.append(taps_of(g, (place, ["n", "o", *taps, *places]), [f"t{i}"], Border(s.size), hint))
     image = reshape(g, x, [n, parts, channels // parts, *sizes], hint)
     dims = ["n", "o", "c", *(f"v{i}" for i in range(rank))]
     window = [*zip(taps, kernel, strict=True), *zip(places, spots, strict=True)]

@@ -246,7 +246,7 @@ def _tensor_scatter(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         raise InvalidModel(f"TensorScatter of {g.tensors[new]} into {g.tensors[past]}")
     position = spec.inputs[2] if spec.has(2) else g.constant(np.zeros((shape[0],), np.int64))
     if spec.attribute("mode", "linear") == "linear":
-        return [emit_scatter(g, past, new, position, dim, hint)]
+        return [emit_scatter(g, past, (new, position), dim, hint)]
     first = reshape(g, cast(g, position, I64), [shape[0], 1], hint)
     line = apply(g, Add, [first, g.constant(np.arange(rows[dim]))], hint)
     at = apply(g, Mod, [line, g.constant(np.array(shape[dim]))], hint)
