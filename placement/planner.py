@@ -101,7 +101,7 @@ def _climb(search: Search) -> None:
 
 def _settled(search: Search) -> Assignment | None:
     """All nodes on the one region that the best plan has, if memory is not what made it so."""
-    if search.best is None or len(search.best.regions) > 1 or search.tight:
+    if search.best is None or len(search.best.regions) != 1 or search.tight:
         return None
     region = search.best.regions[0]
     return search.on_one(region.columns, region.rows)

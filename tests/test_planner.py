@@ -27,9 +27,10 @@ from waferc.placement.machine.wafer import Wafer
 from waferc.placement.plan.layout import Cut, Grid, Side, Split, axis_indices
 from waferc.placement.plan.move import Move
 from waferc.placement.plan.plan import Buffer, Plan, Step
-from waferc.placement.planner import chooser, plan
+from waferc.placement.planner import chooser, plan, run
 from waferc.placement.search.explain import DoesNotFit
 from waferc.placement.search.placers import PLACERS, arrangements
+from waferc.placement.search.search import Search
 from waferc.placement.splits.policy import POLICY
 
 
@@ -345,6 +346,31 @@ def test_placers_go_along_rows_or_along_columns() -> None:
     assert [(r.x, r.y) for r in found["strips"]] == [(0, 0), (6, 0), (10, 4), (4, 4)]
     assert [(r.x, r.y) for r in found["piles"]] == [(0, 0), (0, 4), (0, 8), (0, 12)]
     assert list(arrangements(wafer, sizes[:1])) == ["strips"]  # the same place is not tried twice
+
+
+def test_what_was_attempted_is_told() -> None:
+    search = Search(plans.mlp(), preset("16x16"), "throughput")
+    run(search)
+    assert str(search).splitlines() == [
+        "all on one region: 4x4: 19,542 cycles, the best so far",
+        "all on one region: 8x8: 7,748 cycles, the best so far",
+        "all on one region: 16x16: 3,444 cycles, the best so far",
+        "each op by itself: 16x16: 3,444 cycles",
+        "each group on its region: 2 regions, 8x16 in strips: 2,276 cycles, the best so far",
+        "trees where a call waits: other routes, a call: 5,456 cycles",
+    ]
+    assert search.result() is search.best and search.cycles < 2277
+
+
+def test_what_does_not_fit_was_attempted_in_vain() -> None:
+    m = plans.Model()
+    x = m.tensor("x", (1, 40_000), dtypes.F32)
+    search = Search(m.graph("row", [x], [m.op("Softmax", x)]), preset("8x8"))
+    run(search)
+    assert search.attempts and all(a.over > 0 and not a.best for a in search.attempts)
+    assert {a.way for a in search.attempts} == {"all on one region", "within budgets"}
+    with pytest.raises(DoesNotFit):
+        search.result()
 
 
 @given(st.integers(1, 200))

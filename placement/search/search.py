@@ -184,7 +184,7 @@ class Search:
 
     def _arranged(self, a: Assignment) -> dict[str, tuple[Region, ...]]:
         """The regions of an assignment, by what to call how they lie."""
-        if len(a.sizes) > 1:
+        if len(a.sizes) != 1:
             found = {f" in {how}": regions for how, regions in arrangements(self.wafer, a.sizes).items()}
         else:
             name, columns, rows = a.sizes[0]
@@ -219,7 +219,7 @@ class Search:
         assert self.timing is not None
         timing = simulate(made, links=self.objective != "latency")
         better = timing.cycles < self.timing.cycles
-        self.attempts.append(Attempt(self.way, "other routes", timing.cycles, 0, better))
+        self.attempts.append(Attempt(self.way, "other routes, a call", timing.cycles, 0, better))
         if better:
             self.best, self.timing = made, timing
 

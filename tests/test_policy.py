@@ -1,0 +1,68 @@
+"""Each number of the policy decides something: turned, it moves a plan of a small program.
+
+golden/policy.txt says what each turn moves, from which cycles to which (two numbers where a program has two
+entries); WAFERC_REFRESH=1 writes it anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from waferc.placement.build.placement_file import write
+from waferc.placement.cost.timing import cycles_of
+from waferc.placement.search.explain import DoesNotFit
+from waferc.placement.splits.policy import POLICY, Policy
+from workloads import WORKLOADS, Workload
+
+GOLDEN = Path(__file__).parent / "golden" / "policy.txt"
+
+# By number: what it is turned to, and whose plan that moves.
+TURNS: Mapping[str, tuple[Any, str]] = {
+    #TURNS
+}
+
+
+@cache
+def workload(name: str) -> Workload:
+    return WORKLOADS[name]()
+
+
+def outcome(name: str, policy: Policy) -> tuple[str, str]:
+    """(cycles or why not, placements) of a workload's plans."""
+    try:
+        made = workload(name).plans(policy)
+    except DoesNotFit:
+        return "does not fit", ""
+    return " and ".join(f"{cycles_of(p):,.0f}" for p in made), json.dumps([write(p) for p in made])
+
+
+@cache
+def as_it_is(name: str) -> tuple[str, str]:
+    return outcome(name, POLICY)
+
+
+def test_each_number_is_turned() -> None:
+    assert sorted(TURNS) == sorted(f.name for f in fields(Policy))
+
+
+@pytest.mark.parametrize("number", TURNS)
+def test_a_number_moves_a_plan(number: str) -> None:
+    value, name = TURNS[number]
+    before, after = as_it_is(name), outcome(name, replace(POLICY, **{number: value}))
+    assert before != after, f"{number} = {value} moves nothing in {name}"
+    came = after[0] if after[0] != before[0] else "other places"
+    line = f"{name}: {before[0]} -> {came}"
+    known = dict(row.split(" | ", 1) for row in GOLDEN.read_text("utf-8").splitlines()) if GOLDEN.exists() else {}
+    turn = f"{number} {getattr(POLICY, number)} -> {value}"
+    if os.environ.get("WAFERC_REFRESH"):
+        every = {f"{n} {getattr(POLICY, n)} -> {v}" for n, (v, _) in TURNS.items()}
+        known = {t: r for t, r in {**known, turn: line}.items() if t in every}
+        GOLDEN.write_text("".join(f"{t} | {r}\n" for t, r in sorted(known.items())), encoding="utf-8")
+    assert line == known.get(turn)
