@@ -11,10 +11,10 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cache as cache_results
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -23,9 +23,12 @@ from hypothesis import strategies as st
 from plans import GRAPHS, all_shared, planned
 from waferc.codegen.artifact import artifact
 from waferc.codegen.artifact.artifact import Artifact, InvalidArtifact, npy, read, write
+from waferc.codegen.artifact.encode import op_classes
 from waferc.codegen.host.records import GroupWords, SweepWords
 from waferc.codegen.words import Base
-from waferc.ir.op import Array
+from waferc.ir.affine import Affine
+from waferc.ir.dtypes import DType
+from waferc.ir.op import Array, Op
 from waferc.placement.judge.judge import judge
 from waferc.placement.plan.plan import Plan
 from waferc.runtime.cache import cache_folder
@@ -676,3 +679,21 @@ def test_read_keeps_bytes_as_they_are(tmp_path: Path) -> None:
     assert dict(a.files) == {"a": b"", "b": b"\r\n\0"}
     assert a.manifest["k"] == 1
     assert io.BytesIO(a.file("b")).read() == b"\r\n\0"
+
+
+def test_whatever_an_op_is_made_of_can_be_read_back() -> None:
+    known = op_classes()
+    parts: set[type[Any]] = {c for c in known.values() if issubclass(c, Op)}
+    todo = list(parts)
+    while todo:
+        for hint in get_type_hints(todo.pop()).values():
+            new = {c for c in _named(hint) if is_dataclass(c)} - parts
+            parts |= new
+            todo += new
+    assert parts - {Affine, DType} <= set(known.values())  # those two are encoded in ways of their own
+
+
+def _named(hint: Any) -> set[type[Any]]:
+    """All classes in an annotation."""
+    inner = {c for argument in get_args(hint) for c in _named(argument)}
+    return inner | ({hint} if isinstance(hint, type) else set())

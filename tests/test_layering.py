@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waferc.ir.op import Op
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ("ir", "placement", "codegen", "runtime", "compiler")
@@ -167,3 +169,27 @@ print("ok")
 def test_runtime_needs_neither_onnx_nor_the_compiler(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", RUNTIME_ALONE], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == "ok\n", done.stderr
+
+
+def test_code_generation_and_the_runtime_ask_no_ops_class() -> None:
+    """What they want to know of an op, the op answers: see `ir.op.Op`. Only the encoding names classes."""
+    found: list[str] = []
+    for path in FILES:
+        name = path.relative_to(ROOT).as_posix()
+        if name.split("/")[0] in ("codegen", "runtime") and name != "codegen/artifact/encode.py":
+            found += [f"{name}: {c}" for c in imports(path.read_text(encoding="utf-8"), name) if is_op(c)]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", ["waferc.ir.ops.contract.Contract", "waferc.ir.ops.rearrange.Copy"])
+def test_an_ops_class_is_found(name: str) -> None:
+    assert is_op(name)
+
+
+def is_op(name: str) -> bool:
+    """Whether an imported name is a class of an op family."""
+    module, _, last = name.rpartition(".")
+    if not module.startswith("waferc.ir.ops."):
+        return False
+    named = getattr(importlib.import_module(module), last, None)
+    return isinstance(named, type) and issubclass(named, Op)

@@ -19,11 +19,11 @@ class Undecodable(ValueError):
 
 
 def op_classes() -> dict[str, type[Any]]:
-    """Every concrete op, and what fused ones are made of, by the class's name."""
+    """Every concrete op, and what their fields are made of, by the class's name."""
     from ...ir import ops  # registers every op class; a run needs none of them
 
     fused = ops.fused
-    parts = (fused.Constant, fused.Operand, fused.Result, fused.Step)
+    parts = (fused.Constant, fused.Operand, fused.Result, fused.Step, ops.sample.Border)
     out: dict[str, type[Any]] = {c.__name__: c for c in parts}
     todo: list[type[Op]] = [Op]
     while todo:
