@@ -106,7 +106,7 @@ class Graph:
     states: tuple[tuple[str, str], ...] = ()
     length: Length | None = None
 
-    @property
+    @cached_property
     def results(self) -> tuple[str, ...]:
         """The tensors that a call is for: the outputs, and what its states become."""
         return tuple(dict.fromkeys((*self.outputs, *(present for _, present in self.states))))

@@ -89,9 +89,7 @@ class Op:
     sign: ClassVar[int] = 0  # 1: the result is the operand, moved; -1: the negated operand, moved
     product: ClassVar[bool] = False  # sum of the products of two operands over the axes the result lacks
     rounds_factors: ClassVar[bool] = False  # operands may be rounded to bf16 beside a bf16 weight
-    dequantises: ClassVar[bool] = (
-        False  # (stored - zero point) * scale, of operands stored, scale, zero point
-    )
+    dequantises: ClassVar[bool] = False  # (stored - zero point) * scale; operands: stored, scale, zero point
 
     @property
     def is_copy(self) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -34,6 +35,9 @@ from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.elementwise import Div
 from waferc.ir.ops.index import TensorScatter
 from waferc.ir.ops.normalize import Softmax
+
+if TYPE_CHECKING:
+    from _typeshed import TraceFunction
 
 MODELS = Path(__file__).resolve().parent.parent / "build" / "models"
 random = np.random.default_rng(3)
@@ -643,41 +647,89 @@ def test_every_pass_has_a_name_and_is_in_a_file_of_its_own() -> None:
         assert any(name.replace(" ", "_").startswith(file) for file in files), name
 
 
-def relus(count: int) -> Graph:
-    rows = [("Relu", f"t{i}", f"t{i + 1}") for i in range(count)]
-    return import_model(several(rows, {"t0": (8,)}, [f"t{count}"]))
+def chain(count: int) -> onnx.ModelProto:
+    return several([("Relu", f"t{i}", f"t{i + 1}") for i in range(count)], {"t0": (8,)}, [f"t{count}"])
 
 
-def counted(count: int) -> tuple[int, Counter[str]]:
-    """Calls of functions while a chain is simplified, those of `writers` and `readers` apart."""
-    graph = relus(count)
-    calls, tables = 0, Counter[str]()
+def star(count: int) -> onnx.ModelProto:
+    """One tensor that all read, and as many results."""
+    rows = [
+        row
+        for i in range(count)
+        for row in (("Exp", "x", f"a{i}"), ("Mul", f"a{i} x", f"b{i}"), ("Softmax", f"b{i}", f"y{i}"))
+    ]
+    return several(rows, {"x": (8,)}, [f"y{i}" for i in range(count)])
 
-    def count_call(frame: FrameType, event: str, _: object) -> None:
-        nonlocal calls
-        if event == "call":
-            calls += 1
-            if frame.f_code.co_name in ("writers", "readers"):
-                tables[frame.f_code.co_name] += 1
 
-    before = sys.getprofile()
-    sys.setprofile(count_call)
+def joined(count: int) -> onnx.ModelProto:
+    """One tensor that all write."""
+    rows = [("Exp", f"a{i}", f"a{i + 1}") for i in range(count)]
+    parts = " ".join(f"a{i + 1}" for i in range(count))
+    return several([*rows, ("Concat", parts, "c", {"axis": 0}), ("Neg", "c", "y")], {"a0": (8,)}, ["y"])
+
+
+def multiplied(count: int) -> onnx.ModelProto:
+    """Products, each with a weight of its own, normalised in between."""
+    rows = [
+        row
+        for i in range(count)
+        for row in (("Softmax", f"t{i}", f"n{i}"), ("MatMul", f"n{i} w{i}", f"t{i + 1}"))
+    ]
+    return several(rows, {"t0": (1, 8)}, [f"t{count}"], {f"w{i}": normal(8, 8) for i in range(count)})
+
+
+def counted(graph: Graph) -> tuple[int, Counter[str]]:
+    """Lines that run while a graph is simplified, and how often tables of writers and readers are made."""
+    lines, tables = 0, Counter[str]()
+
+    def trace(frame: FrameType, event: str, _: object) -> TraceFunction:
+        nonlocal lines
+        if event == "line":
+            lines += 1
+        elif event == "call" and frame.f_code.co_name in ("writers", "readers"):
+            tables[frame.f_code.co_name] += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
     try:
         simplify(graph)
     finally:
-        sys.setprofile(before)
-    return calls, tables
+        sys.settrace(before)
+    return lines, tables
 
 
-def test_four_times_the_nodes_are_four_times_the_work() -> None:
-    (few, tables), (many, more) = counted(500), counted(2000)
+@pytest.mark.parametrize("make", [star, joined, multiplied])
+def test_four_times_the_nodes_are_four_times_the_work(make: Callable[[int], onnx.ModelProto]) -> None:
+    (few, tables), (many, more) = (counted(import_model(make(count))) for count in (64, 256))
     assert many <= 4.2 * few
     assert more == tables  # once for a graph, not for a node
     assert max(more.values()) <= 24
 
 
+def test_a_long_chain_is_simplified_in_as_many_looks_at_it() -> None:
+    """4,000 nodes: a table that was made anew for each of them took minutes."""
+    made: list[Counter[str]] = []
+    for count in (1000, 4000):
+        graph, tables = import_model(chain(count)), Counter[str]()
+
+        def call(frame: FrameType, event: str, _: object, tables: Counter[str] = tables) -> None:
+            tables[frame.f_code.co_name] += event == "call"
+
+        before = sys.getprofile()
+        sys.setprofile(call)
+        try:
+            simplify(graph)
+        finally:
+            sys.setprofile(before)
+        made.append(tables)
+    few, many = made
+    assert few["writers"] == many["writers"] and few["readers"] == many["readers"]
+    assert many.total() <= 4.2 * few.total()
+
+
 def test_names_are_new() -> None:
-    r = Rewriter(relus(2))
+    r = Rewriter(import_model(chain(2)))
     assert [r.tensor("t1", (1,), F32) for _ in range(2)] == ["t1.1", "t1.2"]
     r.nodes += r.graph.nodes
     assert r.finish() is r.graph

@@ -57,14 +57,15 @@ def _read_through(
 def absorb_into_writers(graph: Graph, splits: bool) -> Graph:
     """The only reader of a tensor being a Copy, the tensor's writers write where the Copy would."""
     nodes: list[Node | None] = list(graph.nodes)
-    readers, writers = graph.readers, dict(graph.writers)
+    readers, results = graph.readers, set(graph.results)
+    writers = {t: dict.fromkeys(at) for t, at in graph.writers.items()}
     for at, node in enumerate(graph.nodes):
         copy = node.op
         if not copy.is_copy:
             continue
         source = node.inputs[0]
-        makers = writers.get(source, [])
-        if not makers or len(readers[source]) != 1 or source in graph.results:
+        makers = writers.get(source, {})
+        if not makers or len(readers[source]) != 1 or source in results:
             continue
         if leaves(copy.reads[0], full_box(copy), graph.tensors[source].shape):
             continue
@@ -80,5 +81,6 @@ def absorb_into_writers(graph: Graph, splits: bool) -> Graph:
             nodes[m] = better
         nodes[at] = None
         # the writers now stand for the Copy, should another Copy read its result
-        writers[node.output] = [*(w for w in writers[node.output] if w != at), *makers]
+        del writers[node.output][at]
+        writers[node.output] |= makers
     return replace(graph, nodes=tuple(n for n in nodes if n is not None))

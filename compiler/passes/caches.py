@@ -49,8 +49,10 @@ def of_capacity(
     """The graph with caches of fixed capacity in place of growing ones.
 
     graph: with presents of `capacity` positions. others: inputs besides the caches that have a dimension
-    of positions. Raises UsageError for a pair that is no cache,
-    UnsupportedModel where a model does with its caches what cannot be done in place.
+    of positions.
+
+    Raises UsageError for a pair that is no cache, UnsupportedModel where a model does with its caches what
+    cannot be done in place.
     """
     caches = [_cache(graph, past, present) for past, present in pairs]
     added = {c.added for c in caches}
@@ -74,7 +76,7 @@ def of_capacity(
             r.nodes.append(replace(last, output=c.present))
         elif i not in dropped:
             r.nodes.append(node)
-    states = (*(s for s in graph.states if s not in pairs), *pairs)
+    states = tuple(dict.fromkeys((*graph.states, *pairs)))
     presents = {present for _, present in pairs}
     kept = Length(length, capacity, added.pop(), (*((c.past, c.dim) for c in caches), *others))
     out = r.finish(
@@ -124,7 +126,7 @@ def in_place(graph: Graph) -> Graph:
 
     def changed(node: Node) -> Node:
         op, past = node.op.updating(), pasts.get(node.output)
-        if op is None or op.updates is None or node.inputs[op.updates] != past:
+        if op is None or op.updates is None or past is None or node.inputs[op.updates] != past:
             return node
         return replace(node, op=op) if len(graph.readers[past]) == 1 else node
 

@@ -17,7 +17,8 @@ MOST_STEPS = 48
 
 def fuse_elementwise(graph: Graph) -> Graph:
     """An elementwise op that only one other elementwise op reads becomes part of that one."""
-    outputs, readers, writers = set(graph.results), dict(graph.readers), graph.writers
+    outputs, writers = set(graph.results), graph.writers
+    readers = {t: {i for i, _ in at} for t, at in graph.readers.items()}
     nodes: list[Node | None] = list(graph.nodes)
     for at, reader in enumerate(graph.nodes):
         current = nodes[at]
@@ -27,8 +28,8 @@ def fuse_elementwise(graph: Graph) -> Graph:
         while found:
             found = False
             for tensor in dict.fromkeys(current.inputs):
-                makers = writers.get(tensor, [])
-                if len(makers) != 1 or tensor in outputs or {i for i, _ in readers[tensor]} != {at}:
+                makers = writers.get(tensor, ())
+                if len(makers) != 1 or tensor in outputs or readers[tensor] != {at}:
                     continue
                 maker = nodes[makers[0]]
                 fused = _fused(graph, maker, current) if maker else None
@@ -36,7 +37,8 @@ def fuse_elementwise(graph: Graph) -> Graph:
                     current, found = fused, True
                     nodes[at], nodes[makers[0]] = fused, None
                     for t in fused.inputs:
-                        readers[t] = [*((i, j) for i, j in readers[t] if i != makers[0]), (at, 0)]
+                        readers[t].discard(makers[0])
+                        readers[t].add(at)
                     break
     return replace(graph, nodes=tuple(n for n in nodes if n is not None))
 

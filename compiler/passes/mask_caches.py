@@ -30,12 +30,12 @@ def mask_caches(graph: Graph, length: Length) -> Graph:
 
 
 class _Masking(Rewriter):
-    """dims: for each tensor the dimensions that run over positions; nothing: tensors that are 0 past the
-    visible ones."""
+    """filled: the dimension of each cache that is filled. dims: for each tensor the dimensions that run over
+    positions; nothing: tensors that are 0 past the visible ones."""
 
     def __init__(self, graph: Graph, length: Length) -> None:
         super().__init__(graph)
-        self.length = length
+        self.length, self.filled = length, dict(length.dims)
         self.dims: dict[str, tuple[int, ...]] = {}
         self.nothing: set[str] = set()
         self._visible = ""
@@ -50,8 +50,7 @@ class _Masking(Rewriter):
         """The node's axes that run over positions."""
         op = node.op
         if op.updates is not None:
-            filled = dict(self.length.dims)[node.inputs[op.updates]]
-            yield from op.write[filled].axes
+            yield from op.write[self.filled[node.inputs[op.updates]]].axes
             return
         for t, access in zip(node.inputs, op.reads, strict=True):
             for d in self.dims.get(t, ()):

@@ -29,12 +29,12 @@ def narrow_weights(graph: Graph, kind: str, activations: str) -> Graph:
     large for f16.
     """
     dtype = KINDS[kind]
-    readers = graph.readers
+    readers, results = graph.readers, set(graph.results)
     chosen = {
         name
         for name in graph.constants
         if _matrix(graph.tensors[name])
-        and name not in graph.results
+        and name not in results
         and readers.get(name)
         and all(_takes(graph.nodes[i], operand) for i, operand in readers[name])
     }

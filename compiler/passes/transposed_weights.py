@@ -19,22 +19,32 @@ def read_transposed(graph: Graph) -> Graph:
 
     A language model's table of embeddings is also its last product's weights: kept once.
     """
-    large = [n for n, v in graph.constants.items() if v.ndim == 2 and v.nbytes >= LARGE]
     table: dict[str, str] = {}
-    for i, name in enumerate(large):
-        turned = graph.constants[name].T
-        others = (n for n in large[:i] if n not in table)
-        first = next((n for n in others if _same_matrix(graph.constants[n], turned)), None)
+    alike: dict[object, list[str]] = {}
+    for name, value in graph.constants.items():
+        if value.ndim != 2 or value.nbytes < LARGE:
+            continue
+        others = alike.get(_first_row(value.T), ())
+        first = next((n for n in others if _same_matrix(graph.constants[n], value.T)), None)
         if first is not None:
             table[name] = first
+        else:
+            alike.setdefault(_first_row(value), []).append(name)
     return replace(graph, nodes=tuple(_transposed(node, table) for node in graph.nodes)) if table else graph
 
 
+def _first_row(value: Array) -> tuple[object, ...]:
+    """What equal matrices have in common, and hardly any others."""
+    if lack := lacking([value]):
+        return (lack,)
+    return value.dtype, value.shape, value[0].tobytes()
+
+
 def _same_matrix(a: Array, b: Array) -> bool:
-    """Whether all elements are equal; most that differ do so in the first row already."""
+    """Whether all elements are equal."""
     if lacking([a, b]):
         return lacking([a]) == lacking([b])
-    return (a.dtype, a.shape) == (b.dtype, b.shape) and all(np.array_equal(a[:n], b[:n]) for n in (1, len(a)))
+    return (a.dtype, a.shape) == (b.dtype, b.shape) and np.array_equal(a, b)
 
 
 def _transposed(node: Node, table: Mapping[str, str]) -> Node:
