@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parent / "golden" / "policy.txt"
 
 # By number: what it is turned to, and whose plan that moves.
 TURNS: Mapping[str, tuple[Any, str]] = {
-    #TURNS
+    # TURNS
 }
 
 
@@ -59,7 +59,9 @@ def test_a_number_moves_a_plan(number: str) -> None:
     assert before != after, f"{number} = {value} moves nothing in {name}"
     came = after[0] if after[0] != before[0] else "other places"
     line = f"{name}: {before[0]} -> {came}"
-    known = dict(row.split(" | ", 1) for row in GOLDEN.read_text("utf-8").splitlines()) if GOLDEN.exists() else {}
+    known = (
+        dict(row.split(" | ", 1) for row in GOLDEN.read_text("utf-8").splitlines()) if GOLDEN.exists() else {}
+    )
     turn = f"{number} {getattr(POLICY, number)} -> {value}"
     if os.environ.get("WAFERC_REFRESH"):
         every = {f"{n} {getattr(POLICY, n)} -> {v}" for n, (v, _) in TURNS.items()}

@@ -203,7 +203,8 @@ def taken_over(graph: Graph, steps: Sequence[Step], padded: Collection[str]) -> 
             old = graph.tensors[name]
             if (
                 op.overwrites(j)
-                and name not in read | kept
+                and name not in read
+                and name not in kept
                 and len(writers[name]) == len(writers[node.output]) == 1
                 and (old.shape, old.dtype) == (new.shape, new.dtype)
                 and all(op.overwrites(k) for k, other in enumerate(node.inputs) if other == name)

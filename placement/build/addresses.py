@@ -52,9 +52,11 @@ def _heads(buffers: Sequence[Buffer]) -> dict[int, int]:
     over = {b.number: b.over for b in buffers if b.over >= 0}
     heads: dict[int, int] = {}
     for number, old in over.items():
-        while old in over:
+        way = [number]
+        while old in over and old not in heads:
+            way.append(old)
             old = over[old]
-        heads[number] = old
+        heads |= dict.fromkeys(way, heads.get(old, old))
     return heads
 
 

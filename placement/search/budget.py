@@ -201,10 +201,16 @@ def _alive(graph: Graph, nodes: Sequence[int]) -> dict[int, int]:
     """
     last = {t: i for i, n in enumerate(graph.nodes) for t in n.inputs}
     last |= dict.fromkeys((*graph.results, *(past for past, _ in graph.states)), len(graph.nodes))
-    alive = set(graph.inputs) - {past for past, _ in graph.states}  # those are kept by who reads them
-    out: dict[int, int] = {}
+    ends: dict[int, list[str]] = {}
+    for t, i in last.items():
+        ends.setdefault(i + 1, []).append(t)
+    pasts = {past for past, _ in graph.states}  # those are kept by who reads them
+    alive = {t: graph.tensors[t].bytes for t in graph.inputs if t in last and t not in pasts}
+    total, out = sum(alive.values()), dict[int, int]()
     for i, n in enumerate(graph.nodes):
-        alive = {t for t in alive if last.get(t, -1) >= i}
-        out[i] = sum(graph.tensors[t].bytes for t in alive if t != n.output)
-        alive |= {n.output} - graph.in_place.keys()
+        total -= sum(alive.pop(t, 0) for t in ends.get(i, ()))
+        out[i] = total - alive.get(n.output, 0)
+        if n.output not in alive and n.output not in graph.in_place and last.get(n.output, -1) > i:
+            alive[n.output] = graph.tensors[n.output].bytes
+            total += alive[n.output]
     return {i: out[i] for i in nodes}
