@@ -1,7 +1,7 @@
 """Homes: where tensors lie in the host's memory when equal bytes of many cores are shared.
 
 A tensor's elements are written once and stay until the last read, so what any core holds or receives
-of it are equal, immutable bytes: one array, the tensor's home, backs them all. `Plan.check()` has shown
+of it are equal, immutable bytes: one array, the tensor's home, backs them all. The judge has shown
 that every byte that a core needs is delivered to it; a read of the home is that read. The last to read a
 tensor may write its own result there, element by element: the home is then that of both.
 """
