@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -56,13 +55,11 @@ def import_model(
     dims: Mapping[str, int] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     states: Sequence[tuple[str, str]] = (),
-    capacity: int | None = None,
     weights: bool = True,
-    values: Mapping[str, Any] | None = None,
 ) -> Graph:
     """The model as a checked Graph: `import_entries` of one, without the host."""
-    given = Binding(dims or {}, shapes or {}, values or {})
-    imported = import_entries(model, {"": given}, states, capacity, weights, host=False)
+    given = Binding(dims or {}, shapes or {})
+    imported = import_entries(model, {"": given}, states, weights=weights, host=False)
     return imported.graphs[""]
 
 

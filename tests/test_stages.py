@@ -293,6 +293,27 @@ def test_the_host_may_work_in_a_branch_that_is_known() -> None:
     assert [r.op_type for r in made.hosts] == ["NonZero", "Size"]
 
 
+def test_a_loop_of_known_count_may_read_what_the_host_makes() -> None:
+    inner = [
+        helper.make_node("Identity", ["go"], ["on"]),
+        helper.make_node("Add", ["h", "some"], ["h2"]),
+        helper.make_node("Identity", ["h2"], ["row"]),
+    ]
+    ends = (
+        [value("i", N, ()), value("go", B, ()), value("h", F, ["k"])],
+        [value("on", B, ()), value("h2", F, ["k"]), value("row", F, ["k"])],
+    )
+    nodes = [
+        constant("n", np.int64(3)),
+        constant("zero", np.float32(0)),
+        helper.make_node("Greater", ["x", "zero"], ["positive"]),
+        helper.make_node("Compress", ["x", "positive"], ["some"]),
+        helper.make_node("Loop", ["n", "", "some"], ["y", "rows"], "loop", body=body(inner, *ends)),
+    ]
+    proto = model(nodes, [value("x")], [value("y", F, ["k"]), value("rows", F, [3, "k"])])
+    agrees(proto, compiled(proto), {"x": X})
+
+
 def test_what_nothing_runs_is_refused_all_at_once() -> None:
     nodes = [
         helper.make_node("NonZero", ["x"], ["a"], "fine"),

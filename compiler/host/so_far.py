@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx
@@ -80,14 +80,11 @@ class StagesSoFar:
         makes = tuple(scope.enter(o, kinds.get(o)) if o else None for o in node.proto.output)
         self.operators.append(content)
         self.hosts.append(node.refusal(reason))
-        scope.steps.append(
-            HostStep(
-                at,
-                reads,
-                makes,
-                lambda number_of: HostStage(number, numbers(reads, number_of), numbers(makes, number_of)),
-            )
-        )
+
+        def stage(number_of: Mapping[Key, int]) -> HostStage:
+            return HostStage(number, numbers(reads, number_of), numbers(makes, number_of))
+
+        scope.steps.append(HostStep(at, reads, makes, stage))
         return True
 
     def key(self, scope: Scope, name: str) -> Key:
