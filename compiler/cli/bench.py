@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -10,11 +11,24 @@ from ..errors import UsageError, quoted, shown
 from ..show.text import plural, table
 from .command import Verb
 from .console import Console
-from .options import COMPILING, asking, ranges, unique
+from .options import COMPILING, asking, gathered, ranges, unique
 
 if TYPE_CHECKING:
     from ..request import Request
     from ..verify.bench import Measured
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is timed and how often, from the command line."""
+
+    threads: tuple[int, ...]
+    pairs: int
+    peers: tuple[str, ...]
+    no_peers: bool
+    peer_limit: float
+    seed_of_inputs: int
+    ranges: tuple[tuple[str, tuple[float, float]], ...]
 
 
 @click.command(cls=Verb)
@@ -61,18 +75,13 @@ if TYPE_CHECKING:
     help="Of the inputs.",
 )
 @ranges
+@gathered(Measuring)
 @click.pass_obj
 def bench(
     console: Console,
     model: str,
     request: Request,
-    threads: tuple[int, ...],
-    pairs: int,
-    peers: tuple[str, ...],
-    no_peers: bool,
-    peer_limit: float,
-    seed_of_inputs: int,
-    ranges: tuple[tuple[str, tuple[float, float]], ...],
+    how: Measuring,
 ) -> None:
     """Time a model side by side with onnxruntime.
 
@@ -88,25 +97,25 @@ def bench(
     from ..verify.peers import FIRST, available
 
     installed = available()
-    if unknown := [p for p in peers if p not in installed]:
+    if unknown := [p for p in how.peers if p not in installed]:
         known = ", ".join(installed[1:]) or "none"
         raise UsageError(
             f"--peer {quoted(unknown[0])} is not installed; besides onnxruntime there are: {known}"
         )
-    beside = () if no_peers else peers or installed[1:]
+    beside = () if how.no_peers else how.peers or installed[1:]
     compiled = compile_model(model, request, report=console.progress)
     start = time.perf_counter()
     program = compiled.program
     compiled.seconds["codegen"] = time.perf_counter() - start
-    limits = unique("--range", ranges)
+    limits = unique("--range", how.ranges)
     runs: list[dict[str, object]] = []
-    for used in threads or (program.threads,):
+    for used in how.threads or (program.threads,):
         found = measure(
             program,
             model,
             (FIRST, *beside),
-            pairs,
-            Setting(used, seed_of_inputs, limits, peer_limit),
+            how.pairs,
+            Setting(used, how.seed_of_inputs, limits, how.peer_limit),
             console.progress,
         )
         _say_measured(console, found)
@@ -129,7 +138,7 @@ def bench(
         {
             "model": model,
             "wafer": compiled.wafer.name,
-            "pairs": pairs,
+            "pairs": how.pairs,
             "runs": runs,
             "wafer_cycles": f.cycles,
             "tasks": f.tasks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,7 @@ from ..errors import ArtifactError, DoesNotFit, InvalidInput, UnsupportedModel, 
 from ..show.text import facts, table
 from .command import Verb
 from .console import Console
-from .options import ASKED, BINDING, asking
+from .options import ASKED, BINDING, asking, gathered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +113,17 @@ def _say_largest(console: Console, largest: list[dict[str, Any]]) -> None:
         console.say(line)
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """What a compile writes besides, from the command line."""
+
+    report_path: str | None
+    tokenizer: str | None
+    template: str | None
+    folder: str | None
+    time_phases: bool
+
+
 @click.command("compile", cls=Verb)
 @click.argument("model")
 @click.option(
@@ -125,17 +137,14 @@ def _say_largest(console: Console, largest: list[dict[str, Any]]) -> None:
 @click.option("--chat-template", "template", metavar="FILE", help="Keep its chat template (jinja2), too.")
 @click.option("--dump-phases-to", "folder", metavar="DIR", help="Write each phase's result there as text.")
 @click.option("--time-phases", is_flag=True, help="Say on stderr how long each phase took.")
+@gathered(Keeping)
 @click.pass_obj
 def compile_verb(
     console: Console,
     model: str,
     output: str,
     request: Request,
-    report_path: str | None,
-    tokenizer: str | None,
-    template: str | None,
-    folder: str | None,
-    time_phases: bool,
+    how: Keeping,
 ) -> None:
     """Compile a model to a program.
 
@@ -145,23 +154,23 @@ def compile_verb(
     from ..files import need_folder, replacing
     from ..pipeline import compile_model
 
-    for path in (output, report_path):
+    for path in (output, how.report_path):
         if path is not None:
             need_folder(path)  # before the work, not after it
-    if tokenizer is None and template is not None:
+    if how.tokenizer is None and how.template is not None:
         raise UsageError("--chat-template needs --tokenizer")
-    if tokenizer is not None and request.until != "program":
+    if how.tokenizer is not None and request.until != "program":
         raise UsageError("--tokenizer is kept in a program; leave --compile-to out")
-    words = _language(tokenizer, template)
+    words = _language(how.tokenizer, how.template)
     try:
         compiled = compile_model(model, request, report=console.progress)
     except DoesNotFit as e:
-        if report_path is not None:
-            _report_failure(report_path, request, model, e)
-            console.note(f"wrote {shown(report_path)}")
+        if how.report_path is not None:
+            _report_failure(how.report_path, request, model, e)
+            console.note(f"wrote {shown(how.report_path)}")
         raise
-    if folder is not None:
-        _dump(folder, compiled)
+    if how.folder is not None:
+        _dump(how.folder, compiled)
     data: dict[str, Any] = {"model": model, "output": output}
     if request.until == "graph":
         with replacing(output) as part:
@@ -182,11 +191,11 @@ def compile_verb(
                 console.say(line)
         for r in compiled.hosts:
             console.say(f"on the host   {shown(str(r), 200)}")
-        if report_path is not None:
+        if how.report_path is not None:
             from ..show.picture import picture
             from ..show.report import write_report
 
-            with replacing(report_path) as part:
+            with replacing(how.report_path) as part:
                 write_report(picture(compiled.plan, compiled.timing), part)
         totals = {name: vars(compiled.figures_of(name)) for name in compiled.plans}
         data |= {
@@ -195,7 +204,7 @@ def compile_verb(
             "entries": totals,
             "manifest": dict(compiled.manifest),
         }
-    if time_phases:
+    if how.time_phases:
         longest = max(10, *map(len, compiled.seconds))
         for name, seconds in compiled.seconds.items():
             console.note(f"{name:{longest}} {seconds:8.3f} s")

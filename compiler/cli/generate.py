@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -9,11 +10,26 @@ import click
 from ..errors import ArtifactError, InvalidInput, UsageError, quoted
 from .command import Verb
 from .console import Console
-from .options import threads
+from .options import gathered, threads
 
 if TYPE_CHECKING:
     from ..language.tokens import ChatTemplate, Tokenizer
     from .saved import Saved
+
+
+@dataclass(frozen=True)
+class Generating:
+    """How a text goes on, from the command line."""
+
+    chat: bool
+    max_tokens: int
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    seed: int
+    stops: tuple[str, ...]
+    threads: int | None
+    guard: bool
 
 
 @click.command(cls=Verb)
@@ -47,20 +63,13 @@ if TYPE_CHECKING:
 )
 @threads
 @click.option("--guard", is_flag=True, help="Check every load and store; nothing is shared between cores.")
+@gathered(Generating)
 @click.pass_obj
 def generate(
     console: Console,
     program: str,
     prompt: str,
-    chat: bool,
-    max_tokens: int,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int,
-    stops: tuple[str, ...],
-    threads: int | None,
-    guard: bool,
+    how: Generating,
 ) -> None:
     """Continue a text, token by token.
 
@@ -73,24 +82,24 @@ def generate(
     from ..language.tokens import UnusableText
     from .saved import Saved
 
-    if "" in stops:
+    if "" in how.stops:
         raise UsageError("--stop is empty")
     text = _read(prompt)
     saved = Saved(program)
-    tokenizer, template = _language(saved, chat)
+    tokenizer, template = _language(saved, how.chat)
     try:
         asked = text if template is None else template.prompt(text, tokenizer.marks)
     except UnusableText as e:
         raise ArtifactError(f"{quoted(program)}: {e}") from None
     ids = tokenizer.tokens(asked, whole=template is None)
-    special = {stop: tokenizer.special(stop) for stop in stops}
-    drawn = 1.0 if top_k or top_p else 0.0
+    special = {stop: tokenizer.special(stop) for stop in how.stops}
+    drawn = 1.0 if how.top_k or how.top_p else 0.0
     try:
-        model = LanguageModel(saved.program(threads, guard), threads)
+        model = LanguageModel(saved.program(how.threads, how.guard), how.threads)
     except ArtifactError as e:
         raise ArtifactError(f"{quoted(program)}: {e}") from None
     ending = Ending(
-        max_tokens,
+        how.max_tokens,
         [token for token in special.values() if token is not None],
         [stop for stop, token in special.items() if token is None],
     )
@@ -98,7 +107,9 @@ def generate(
         model,
         tokenizer,
         ids,
-        Sampling(drawn if temperature is None else temperature, top_k or 0, top_p or 1.0, seed),
+        Sampling(
+            drawn if how.temperature is None else how.temperature, how.top_k or 0, how.top_p or 1.0, how.seed
+        ),
         ending,
         console.write,
     )
@@ -118,7 +129,7 @@ def generate(
             "prompt_seconds": found.prompt_seconds,
             "host_tokens_per_second": host,
             "wafer_tokens_per_second": wafer,
-            "guard": guard,
+            "guard": how.guard,
         }
     )
 

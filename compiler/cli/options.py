@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
@@ -225,6 +226,19 @@ def asking(*names: str) -> Callable[[Function], Function]:
             return function(*args, request=request, **values)
 
         return _stack(_as(function, collected), [_option(name) for name in names])
+
+    return decorated
+
+
+def gathered(kind: Callable[..., Any]) -> Callable[[Function], Function]:
+    """The options named as the fields of a dataclass, handed to the function as one of it, `how`."""
+
+    def decorated(function: Function) -> Function:
+        def collected(*args: Any, **values: Any) -> Any:
+            own = {name: values.pop(name) for name in inspect.signature(kind).parameters}
+            return function(*args, how=kind(**own), **values)
+
+        return _as(function, collected)
 
     return decorated
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -9,7 +10,7 @@ import click
 from ..errors import UnsupportedModel, UsageError, quoted, shown
 from .command import Verb
 from .console import Console
-from .options import entry, feeding, threads
+from .options import entry, feeding, gathered, threads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
     from ...runtime.program import Program
     from ..verify.call_inputs import Feed, Feeding
     from .saved import Saved
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a program runs and what is kept of it, from the command line."""
+
+    output: str | None
+    threads: int | None
+    guard: bool
+    no_host: bool
+    trace_path: str | None
+    entry: str | None
 
 
 @click.command(cls=Verb)
@@ -29,17 +42,13 @@ if TYPE_CHECKING:
 @click.option("--no-host", is_flag=True, help="Refuse a program with operators that run on the host.")
 @click.option("--trace", "trace_path", metavar="FILE.json", help="A Chrome trace of one predicted call.")
 @entry
+@gathered(Running)
 @click.pass_obj
 def run(
     console: Console,
     program: str,
     feeding: Feeding,
-    output: str | None,
-    threads: int | None,
-    guard: bool,
-    no_host: bool,
-    trace_path: str | None,
-    entry: str | None,
+    how: Running,
 ) -> None:
     """Run a program on this machine.
 
@@ -51,19 +60,19 @@ def run(
     from ..show.figures import clock, host_line, totals
     from .saved import Saved
 
-    saved = Saved(program, entry)
-    if no_host and saved.hosts:
+    saved = Saved(program, how.entry)
+    if how.no_host and saved.hosts:
         raise UnsupportedModel(f"--no-host refuses what runs on the host: {_counts(saved.hosts)}")
-    loaded = saved.program(threads, guard)
-    staged = loaded.staged if entry is None else None
-    if staged is not None and trace_path is not None:
+    loaded = saved.program(how.threads, how.guard)
+    staged = loaded.staged if how.entry is None else None
+    if staged is not None and how.trace_path is not None:
         raise UsageError("--trace is of one stage on the wafer; name it with --entry, see 'waferc inspect'")
     called = None if staged is not None else saved.entry
     others = loaded.others if staged is not None else ()
     feeds = feeding.calls(loaded.entry_ports(called).inputs, loaded.state_inputs, loaded.values, others)
-    results, milliseconds = _timed(console, loaded, called, feeds, threads)
-    if output is not None:
-        write_npz(output, _stacked(results, feeding.steps is not None))
+    results, milliseconds = _timed(console, loaded, called, feeds, how.threads)
+    if how.output is not None:
+        write_npz(how.output, _stacked(results, feeding.steps is not None))
     for line in _values(results[-1]):
         console.say(line)
     f = saved.figures if staged is None else totals(saved.figures_of, staged.ran)
@@ -71,23 +80,23 @@ def run(
     console.say()
     median = sorted(milliseconds)[len(milliseconds) // 2]
     calls = f"median of {len(feeds)} calls" if len(feeds) > 1 else "one call, the first"
-    used = threads or loaded.threads
-    console.say(f"this machine  {median:,.3f} ms, {calls}, {used} threads{', guarded' if guard else ''}")
+    used = how.threads or loaded.threads
+    console.say(f"this machine  {median:,.3f} ms, {calls}, {used} threads{', guarded' if how.guard else ''}")
     console.say(f"wafer         {f.cycles:,.0f} cycles = {f.microseconds:,.2f} us at {clock(wafer)}")
     console.say(f"host link     {host_line(f, wafer)}")
     if staged is not None:
         console.say(f"host          {_counts(staged.hosted) or 'decisions only'}")
-    if trace_path is not None:
-        _write_trace(console, saved, trace_path)
-    if output is not None:
-        console.note(f"wrote {shown(output)}")
+    if how.trace_path is not None:
+        _write_trace(console, saved, how.trace_path)
+    if how.output is not None:
+        console.note(f"wrote {shown(how.output)}")
     console.result(
         {
             "program": program,
             "entry": saved.entry,
             "calls": len(feeds),
             "threads": used,
-            "guard": guard,
+            "guard": how.guard,
             "milliseconds": milliseconds,
             "median_milliseconds": median,
             "cycles": f.cycles,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,7 @@ from ..errors import ArtifactError, UsageError, VerificationFailed, quoted, show
 from ..show.text import plural, table
 from .command import Verb
 from .console import Console
-from .options import COMPILING, asking, feeding, threads
+from .options import COMPILING, asking, feeding, gathered, threads
 from .per_node import FIRST_WRONG, PerNode, blame, check_per_node, plain_nodes, say_rule
 
 if TYPE_CHECKING:
@@ -20,6 +21,20 @@ if TYPE_CHECKING:
     from ..verify.compare import Comparison
 
 TOLERANCE = click.FloatRange(min=0)
+
+
+@dataclass(frozen=True)
+class Verifying:
+    """What is compared with what, from the command line."""
+
+    program_path: str | None
+    threads: int | None
+    guard: bool
+    rtol: float
+    atol: float
+    golden_name: str
+    per_node: bool
+    output: str | None
 
 
 @click.command(cls=Verb)
@@ -58,20 +73,14 @@ TOLERANCE = click.FloatRange(min=0)
     help="With --per-node: the model that shows the wrong node; its inputs are written next to it, as "
     f"FILE.npz.  [default: {FIRST_WRONG}]",
 )
+@gathered(Verifying)
 @click.pass_obj
 def verify(
     console: Console,
     model: str,
-    program_path: str | None,
     request: Request,
     feeding: Feeding,
-    threads: int | None,
-    guard: bool,
-    rtol: float,
-    atol: float,
-    golden_name: str,
-    per_node: bool,
-    output: str | None,
+    how: Verifying,
 ) -> None:
     """Compare a program's outputs with another runtime's.
 
@@ -89,31 +98,33 @@ def verify(
     from ..verify.compare import verify as compare
     from ..verify.golden import golden
 
-    if per_node and program_path:
+    if how.per_node and how.program_path:
         raise UsageError("--per-node compiles the model anew; leave --program out")
-    if output is not None and not per_node:
+    if how.output is not None and not how.per_node:
         raise UsageError("-o is for the model that --per-node writes")
-    rule = Rule(rtol, atol)
+    rule = Rule(how.rtol, how.atol)
     if feeding.seed is None:
         feeding = replace(feeding, seed=0)
-    result: dict[str, Any] = {"model": model, "golden": golden_name, "rule": str(rule)}
-    result |= {"rtol": rtol, "atol": atol}
-    how = PerNode(model, request, feeding, threads, guard, golden_name, rule, output or FIRST_WRONG)
-    nodes = check_per_node(console, how) if per_node else None
+    result: dict[str, Any] = {"model": model, "golden": how.golden_name, "rule": str(rule)}
+    result |= {"rtol": how.rtol, "atol": how.atol}
+    single = PerNode(
+        model, request, feeding, how.threads, how.guard, how.golden_name, rule, how.output or FIRST_WRONG
+    )
+    nodes = check_per_node(console, single) if how.per_node else None
     if nodes is not None and nodes.alone:
-        blame(console, how, nodes, result)
-    loaded = _program(console, model, program_path, request, threads, guard)
-    reference = golden(golden_name, model, threads)
+        blame(console, single, nodes, result)
+    loaded = _program(console, model, how.program_path, request, how.threads, how.guard)
+    reference = golden(how.golden_name, model, how.threads)
     feeds = feeding.calls(loaded.ports.inputs, loaded.state_inputs, loaded.values, loaded.others)
-    found = compare(loaded, reference, feeds, rule, threads, console.progress)
-    if per_node:
+    found = compare(loaded, reference, feeds, rule, how.threads, console.progress)
+    if how.per_node:
         console.say()
     else:
         say_rule(console, reference.name, len(feeds), rule)
     failed = [c for c in found if not c.passed]
     _say_comparisons(console, found)
     if failed and nodes is not None and nodes.chain:
-        blame(console, how, nodes, result)
+        blame(console, single, nodes, result)
     result |= {
         "calls": len(feeds),
         "passed": not failed,
@@ -124,7 +135,7 @@ def verify(
         count = plural(len(found), "output")
         console.say(f"PASS: {count}, {sum(c.values for c in found):,} values", "green", bold=True)
         return
-    before = "every node agrees, the whole program does not: " if per_node else ""
+    before = "every node agrees, the whole program does not: " if how.per_node else ""
     raise VerificationFailed(before + failed[0].verdict)
 
 
