@@ -14,11 +14,10 @@ from waferc.ir.dtypes import F32
 from waferc.ir.ops.elementwise import Neg
 from waferc.ir.ops.reduce import ReduceSum
 from waferc.placement.cost.fabric import traffic_between
-from waferc.placement.cost.needs import need_elements
 from waferc.placement.cost.reach import Ends, ends
 from waferc.placement.machine.presets import preset
 from waferc.placement.plan.layout import Cut, Grid, Layout, Split, layout
-from waferc.placement.plan.move import Move, combining, derive, identical, records
+from waferc.placement.plan.move import Move, combining, derive, identical, need_elements, records
 from waferc.placement.splits.choice import Source
 from waferc.placement.splits.delivery_time import TREE_COLOURS, delivery
 from waferc.placement.splits.follow import follow

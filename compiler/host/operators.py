@@ -20,7 +20,6 @@ from ..errors import UnsupportedModel, quoted, shown
 from ..frontend.free_names import CONTROL
 from ..frontend.standard import has_body
 from ..frontend.types import types_of
-from . import operators as host
 
 DRAWING = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -137,4 +136,4 @@ def place(op_type: str, domain: str, opset: int) -> Place:
     ruled = (domain, op_type) in REGISTRY or (not domain and op_type in CONTROL)
     if ruled or has_body(op_type, domain, opset):
         return "wafer"
-    return "host" if host.known(op_type, domain, opset) else "unsupported"
+    return "host" if known(op_type, domain, opset) else "unsupported"

@@ -15,10 +15,9 @@ import numpy as np
 
 from ..machine.wafer import Wafer
 from ..plan.layout import Grid, Split
-from ..plan.move import Move
+from ..plan.move import Move, need_elements
 from ..plan.plan import Plan, Step
-from .needs import different_rows, need_elements
-from .reach import Ends, depth, ends_of
+from .reach import Ends, depth, different_rows, ends_of
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 BLOCK = 1 << 17  # of its terms that are computed at once: they stay in the host's cache

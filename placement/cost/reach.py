@@ -11,7 +11,7 @@ import numpy as np
 
 from ..machine.wafer import Wafer
 from ..plan.layout import Grid, Ints, Region
-from ..plan.move import DimensionMoves, Move
+from ..plan.move import MOST_KEPT, DimensionMoves, Move
 from ..plan.plan import Plan, Step
 
 NOWHERE = 1 << 40  # a coordinate far outside any wafer
@@ -130,3 +130,13 @@ def depth(lo: Ints, hi: Ints) -> int:
     # Where one starts, those overlap that have started and not stopped before.
     open_ = np.arange(1, len(starts) + 1) - np.searchsorted(stops, starts)
     return int(open_.max(initial=0))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def different_rows(dims: tuple[DimensionMoves, ...], rows: int) -> int:
+    """How many of a consumer's `rows` need something else than all the others."""
+    number = np.zeros(rows, np.int64)
+    for d in dims:
+        if d.y.any():
+            number = np.unique(number * (int(d.y.max()) + 1) + d.y, return_inverse=True)[1]
+    return int(number.max(initial=0)) + 1

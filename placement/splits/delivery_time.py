@@ -14,11 +14,10 @@ import numpy as np
 
 from ...ir.affine import Access
 from ...ir.op import Op
-from ..cost.needs import different_rows, most_elements
-from ..cost.reach import NOWHERE, depth, reach
+from ..cost.reach import NOWHERE, depth, different_rows, reach
 from ..machine.wafer import Wafer
 from ..plan.layout import Grid, Ints, Split, layout
-from ..plan.move import HOST, derive, identical
+from ..plan.move import HOST, derive, identical, most_elements
 from .choice import Source
 
 TREE_COLOURS = 2  # a move that needs no more is taken to get trees of its own, others the shared lanes
