@@ -156,7 +156,7 @@ def test_only_waferc_reaches_site_packages() -> None:
 
 RUNTIME_ALONE = """
 import importlib, pkgutil, sys
-sys.modules["onnx"] = None  # importing it now raises ImportError
+sys.modules["onnx"] = sys.modules["networkx"] = None  # importing them now raises ImportError
 import waferc.runtime
 for module in pkgutil.walk_packages(waferc.runtime.__path__, "waferc.runtime."):
     importlib.import_module(module.name)
@@ -166,7 +166,7 @@ print("ok")
 """
 
 
-def test_runtime_needs_neither_onnx_nor_the_compiler(tmp_path: Path) -> None:
+def test_runtime_needs_neither_onnx_nor_networkx_nor_the_compiler(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", RUNTIME_ALONE], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == "ok\n", done.stderr
 
