@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -23,19 +24,15 @@ def target_machine(opt: int = 2) -> Any:
     )
 
 
-_ENGINES: dict[Kernel, tuple[Any, Any]] = {}
-
-
-def compiled(kernel: Kernel) -> Any:
-    """The kernel as a ctypes function of (task, op)."""
-    if kernel not in _ENGINES:
-        module = llvm.parse_assembly(make_module([kernel]))
-        module.verify()
-        engine = llvm.create_mcjit_compiler(module, target_machine())
-        engine.finalize_object()
-        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
-        _ENGINES[kernel] = engine, kind(engine.get_function_address(kernel.symbol))
-    return _ENGINES[kernel][1]
+@lru_cache(maxsize=8)  # an engine takes some megabytes: those of earlier tests are not kept
+def compiled(kernel: Kernel) -> tuple[Any, Any]:
+    """The kernel as a ctypes function of (task, op), and the engine that must outlive its calls."""
+    module = llvm.parse_assembly(make_module([kernel]), context=llvm.create_context())
+    module.verify()
+    engine = llvm.create_mcjit_compiler(module, target_machine())
+    engine.finalize_object()
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+    return kind(engine.get_function_address(kernel.symbol)), engine
 
 
 def element_strides(array: Array) -> list[int]:
@@ -79,7 +76,8 @@ def call(
     assert len(words) == kernel.signature.layout.words(kernel.signature.guard)
     task = np.array(words, np.int64)
     op = np.array([s.get(a, 0) for s in steps for a in axes] or [0], np.int64)
-    compiled(kernel)(task.ctypes.data, op.ctypes.data)
+    function, _ = compiled(kernel)
+    function(task.ctypes.data, op.ctypes.data)
     assert len(arrays) == len(starts)  # and are alive until here
     return record.tolist()
 

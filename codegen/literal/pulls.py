@@ -11,7 +11,7 @@ from ..kernels.arithmetic import POINTER, LLVMArithmetic, LLVMValue, type_of
 from ..kernels.emit import Emitter, word
 from ..kernels.guard import WRITE_OUTSIDE
 from .records import READ_FOREIGN, DimensionWords, MoveWords, Pull
-from .watch import access, not_poison
+from .watch import HeldElement, access, not_poison
 
 Dimension = dict[DimensionWords, ir.Value]
 Element = Callable[[ir.Value, ir.Value], None]  # (source address or offset, target address)
@@ -44,16 +44,17 @@ class _Function(Emitter):
     def load(self, address: ir.Value, kind: ir.Type) -> ir.Value:
         """The element at `address`, checked."""
         size = self.dtype.bytes
-        at = access(self, self.watch, READ_FOREIGN, self.operand, address, size, self.source_tag)
+        held = HeldElement(self.operand, address, size, self.source_tag)
+        at = access(self, self.watch, READ_FOREIGN, held)
         pointer = self.b.inttoptr(at, POINTER)
         raw = self.b.load(pointer, typ=ir.IntType(8 * size), align=size)
-        not_poison(self, self.watch, self.operand, raw, self.dtype, address, self.source_tag)
+        not_poison(self, self.watch, held, raw, self.dtype)
         return self.b.load(pointer, typ=kind, align=size)
 
     def target(self, address: ir.Value) -> ir.Value:
         """A pointer to the element to be written at `address`, checked."""
-        size = self.dtype.bytes
-        at = access(self, self.watch, WRITE_OUTSIDE, self.operand, address, size, self.target_tag)
+        held = HeldElement(self.operand, address, self.dtype.bytes, self.target_tag)
+        at = access(self, self.watch, WRITE_OUTSIDE, held)
         return self.b.inttoptr(at, POINTER)
 
 

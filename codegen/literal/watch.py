@@ -8,6 +8,8 @@ that a move reads or writes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from llvmlite import ir
 
 from ...ir.dtypes import BOOL, DType
@@ -25,27 +27,27 @@ def emit_watch(module: ir.Module) -> None:
     _owned(module)
 
 
-def access(
-    e: Emitter, watch: ir.Value, code: int, operand: ir.Value, address: ir.Value, size: int, tag: ir.Value
-) -> ir.Value:
-    """The address to use for an element of `size` bytes at `address` of the buffer `tag`.
+@dataclass(frozen=True)
+class HeldElement:
+    """An element of `size` bytes that the buffer `tag` should hold at `address`, for operand `operand`."""
+
+    operand: ir.Value
+    address: ir.Value
+    size: int
+    tag: ir.Value
+
+
+def access(e: Emitter, watch: ir.Value, code: int, held: HeldElement) -> ir.Value:
+    """The address to use for an element.
 
     A harmless one, and a note of the violation `code`, where the buffer does not hold the element.
     """
-    arguments = [watch, word(code), operand, address, word(size), tag]
+    arguments = [watch, word(code), held.operand, held.address, word(held.size), held.tag]
     return e.b.call(e.module.globals["watch_access"], arguments)
 
 
-def not_poison(
-    e: Emitter,
-    watch: ir.Value,
-    operand: ir.Value,
-    raw: ir.Value,
-    dtype: DType,
-    address: ir.Value,
-    tag: ir.Value,
-) -> None:
-    """Notes a stale read when the bits of an element that a move read from SRAM are poison.
+def not_poison(e: Emitter, watch: ir.Value, held: HeldElement, raw: ir.Value, dtype: DType) -> None:
+    """Notes a stale read when `raw`, the bits of an element that a move read from SRAM, are poison.
 
     One byte can be anything, unless it is a bool; one pattern in 65,536 of two bytes is met in
     honest data, so there two in a row must be poison.
@@ -62,9 +64,9 @@ def not_poison(
         previous = b.icmp_signed("!=", e.at(watch, WatchWords.PREVIOUS), word(0))
         e.put(watch, WatchWords.PREVIOUS, b.zext(found, I64_TYPE))
         found = b.and_(found, previous)
-    stale = b.and_(found, b.icmp_signed("!=", tag, word(HOST_TAG)))
+    stale = b.and_(found, b.icmp_signed("!=", held.tag, word(HOST_TAG)))
     note = e.module.globals["watch_note"]
-    e.when(stale, lambda: _void(b.call(note, [watch, word(STALE_READ), operand, address])))
+    e.when(stale, lambda: _void(b.call(note, [watch, word(STALE_READ), held.operand, held.address])))
 
 
 def _void(_: object) -> None:
@@ -158,12 +160,11 @@ def _owned(module: ir.Module) -> None:
         start = b.add(base, e.at(at, OwnedWords.OFFSET))
         tag, operand = e.at(at, OwnedWords.TAG), e.at(at, OwnedWords.OPERAND)
         size = e.at(at, OwnedWords.BYTES)
-        e.loop(
-            word(0),
-            size,
-            lambda k: _void(access(e, watch, READ_FOREIGN, operand, b.add(start, k), 1, tag)),
-            GRANULE,
-        )
+
+        def check(k: ir.Value) -> None:
+            access(e, watch, READ_FOREIGN, HeldElement(operand, b.add(start, k), 1, tag))
+
+        e.loop(word(0), size, check, GRANULE)
 
     e.loop(word(0), count, each)
     b.ret_void()
