@@ -27,15 +27,13 @@ class Contract(Op):
 
     combine = "add"
     product = True
+    zero_absorbs = True
     rounds_factors = True
 
     def names_axis(self, axis: str) -> bool:
         return False
 
     def linear_in(self, operand: int) -> bool:
-        return True
-
-    def zero_absorbs(self, operand: int) -> bool:
         return True
 
     def neutral_in(self, operand: int) -> float | None:

@@ -30,9 +30,7 @@ class Copy(Elementwise):
     exact = True
     stored = True
     sign = 1
-
-    def zero_absorbs(self, operand: int) -> bool:
-        return True
+    zero_absorbs = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return x[0]
