@@ -88,6 +88,7 @@ class Op:
     # Of what it computes, see `PROMISES`: a subclass that computes something else starts from these again.
     sign: ClassVar[int] = 0  # 1: the result is the operand, moved; -1: the negated operand, moved
     product: ClassVar[bool] = False  # sum of the products of two operands over the axes the result lacks
+    zero_absorbs: ClassVar[bool] = False  # a term is 0 where one of its operands is, the others finite
     rounds_factors: ClassVar[bool] = False  # operands may be rounded to bf16 beside a bf16 weight
     dequantises: ClassVar[bool] = False  # (stored - zero point) * scale; operands: stored, scale, zero point
 
@@ -98,10 +99,6 @@ class Op:
 
     def linear_in(self, operand: int) -> bool:
         """Whether s times the operand makes s times the result, the others as they are."""
-        return False
-
-    def zero_absorbs(self, operand: int) -> bool:
-        """Whether 0 in the operand makes 0 of all that it meets, if that is finite."""
         return False
 
     def neutral_in(self, operand: int) -> float | None:

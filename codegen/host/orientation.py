@@ -94,7 +94,7 @@ def filled_axis(
     And how many of them it takes at a step: one, or a block where the sum keeps the blocks apart.
     caches: the home of each, and its dimension of positions, of which there are `capacity`.
     """
-    if op.combine != "add" or not all(map(op.zero_absorbs, range(len(op.reads)))):
+    if op.combine != "add" or not op.zero_absorbs:
         return "", 1
     for home, dim in caches:
         for v in (v for v in operands if v.home == home.number):

@@ -72,7 +72,7 @@ class _Masking(Rewriter):
                 for d in self.dims.get(t, ())
                 if access[d].axes == (a,)
             ]
-            if any(op.zero_absorbs(j) and node.inputs[j] in self.nothing for j, _ in over):
+            if op.zero_absorbs and any(node.inputs[j] in self.nothing for j, _ in over):
                 continue
             j, d = over[0]
             fill = op.neutral_in(j)
@@ -115,6 +115,6 @@ class _Masking(Rewriter):
         if (
             op.updates is not None
             or positions & set(op.softmax_over)
-            or any(t in self.nothing and op.zero_absorbs(j) for j, t in enumerate(node.inputs))
+            or (op.zero_absorbs and not self.nothing.isdisjoint(node.inputs))
         ):
             self.nothing.add(node.output)

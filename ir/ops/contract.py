@@ -27,6 +27,7 @@ class Contract(Op):
 
     combine = "add"
     product = True
+    zero_absorbs = True
     rounds_factors = True
     collapsible = True
     resumes = True
@@ -36,9 +37,6 @@ class Contract(Op):
         return False
 
     def linear_in(self, operand: int) -> bool:
-        return True
-
-    def zero_absorbs(self, operand: int) -> bool:
         return True
 
     def neutral_in(self, operand: int) -> float | None:

@@ -202,11 +202,9 @@ class Mul(Elementwise):
     onnx = "Mul"
     exact = True
     arity = 2
+    zero_absorbs = True
 
     def linear_in(self, operand: int) -> bool:
-        return True
-
-    def zero_absorbs(self, operand: int) -> bool:
         return True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:

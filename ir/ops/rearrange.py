@@ -31,9 +31,7 @@ class Copy(Elementwise):
     stored = True
     sign = 1
     turns_squares = True
-
-    def zero_absorbs(self, operand: int) -> bool:
-        return True
+    zero_absorbs = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return x[0]
