@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import onnx
 
@@ -58,10 +58,12 @@ def _cycle(nodes: Sequence[ModelNode], maker: int) -> list[ModelNode]:
     flow.add_nodes_from(range(len(nodes)))
     makers = {t: n.position for n in nodes for t in n.proto.output if t}
     flow.add_edges_from((makers[t], n.position) for n in nodes for t in n.reads if t in makers)
-    behind = flow.subgraph({maker, *nx.ancestors(flow, maker)})
+    before = cast(set[int], nx.ancestors(flow, maker))  # pyright: ignore[reportUnknownMemberType]
+    behind = flow.subgraph({maker, *before})
     try:
-        found = [a for a, _ in nx.find_cycle(behind)]
+        edges = cast(list[tuple[int, int]], nx.find_cycle(behind))  # pyright: ignore[reportUnknownMemberType]
     except nx.NetworkXNoCycle:
         return []
+    found = [a for a, _ in edges]
     first = found.index(min(found))
     return [nodes[i] for i in (*found[first:], *found[:first])]
