@@ -58,7 +58,7 @@ def _cycle(nodes: Sequence[ModelNode], maker: int) -> list[ModelNode]:
     flow.add_nodes_from(range(len(nodes)))
     makers = {t: n.position for n in nodes for t in n.proto.output if t}
     flow.add_edges_from((makers[t], n.position) for n in nodes for t in n.reads if t in makers)
-    before = cast(set[int], nx.ancestors(flow, maker))  # pyright: ignore[reportUnknownMemberType]
+    before = nx.ancestors(flow, maker)  # pyright: ignore[reportUnknownMemberType]
     behind = flow.subgraph({maker, *before})
     try:
         edges = cast(list[tuple[int, int]], nx.find_cycle(behind))  # pyright: ignore[reportUnknownMemberType]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ...ir.graph import Graph, GraphBuilder, Node
 from ...runtime.script import NONE, Script, Stage, WaferStage
@@ -81,7 +81,7 @@ def _staged(g: GraphBuilder, steps: Sequence[HostStep], outputs: Sequence[Key]) 
     end: Key = "end", ""
     flow.add_node(end)
     flow.add_edges_from((key, end) for key in ends)
-    needed = cast(set[Key], nx.ancestors(flow, end))  # pyright: ignore[reportUnknownMemberType]
+    needed = nx.ancestors(flow, end)  # pyright: ignore[reportUnknownMemberType]
     stage_of: dict[Key, int] = {}
     for key in nx.topological_sort(flow.subgraph(needed)):
         # a tensor that the host makes is there in the next stage: its own stage's nodes ran before
