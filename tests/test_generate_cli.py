@@ -155,7 +155,7 @@ def test_the_benchmark_measures_accuracy(here: Path) -> None:
 
 ALONE = """
 import sys
-from waferc.compiler.cli import main
+from waferc.compiler.cli.main import main
 try:
     main(["generate", "tiny.wafer", "the tea", "--chat", "--max-tokens", "4"])
 except SystemExit as e:

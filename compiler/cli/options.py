@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Function = Callable[..., Any]
+Pairs = tuple[tuple[str, Any], ...]
 
 
 class Pair(click.ParamType, Generic[T]):  # pyright: ignore[reportMissingTypeArgument]  # generic from click 8.4 on
@@ -246,19 +247,24 @@ def gathered(kind: Callable[..., Any]) -> Callable[[Function], Function]:
 def _option(name: str) -> Callable[[Function], Function]:
     """An option with the field's default. It is a flag if that is a truth, and repeated if it maps names."""
     flags, attributes = ASKED[name]
-    default = getattr(DEFAULTS, name)
+    default: Any = getattr(DEFAULTS, name)
+    derived: dict[str, Any] = {}
     if isinstance(default, bool):
-        # The flag says that it is not as by default.
-        attributes = {"is_flag": True, "callback": lambda _c, _p, on: on != default, **attributes}
+
+        def told(_: click.Context, _parameter: click.Parameter, given: bool) -> bool:
+            """The flag says that it is not as by default."""
+            return given != default
+
+        derived = {"is_flag": True, "callback": told}
     elif isinstance(default, Mapping):
-        attributes = {
-            "multiple": True,
-            "callback": lambda _c, _p, pairs: unique(flags[0], pairs),
-            **attributes,
-        }
+
+        def mapped(_: click.Context, _parameter: click.Parameter, pairs: Pairs) -> dict[str, Any]:
+            return unique(flags[0], pairs)
+
+        derived = {"multiple": True, "callback": mapped}
     elif default != ():
-        attributes = {"default": default, **attributes}
-    return click.option(*flags, name, **attributes)
+        derived = {"default": default}
+    return click.option(*flags, name, **derived, **attributes)
 
 
 def words_of(request: Request) -> list[str]:

@@ -35,10 +35,11 @@ def write_graph(graph: nx.MultiDiGraph[str], path: Path, suffix: str) -> None:
         return
     import networkx as nx
 
-    plain: nx.MultiDiGraph[str] = nx.MultiDiGraph(**_printable(graph.graph))
+    plain: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+    plain.graph.update(_printable(graph.graph))
     plain.add_nodes_from((n, _printable(held)) for n, held in graph.nodes(data=True))
     plain.add_edges_from((a, b, _printable(held)) for a, b, held in graph.edges(data=True))
-    nx.write_graphml_xml(plain, path)  # pyright: ignore[reportUnknownMemberType]
+    nx.write_graphml_xml(plain, path)  # pyright: ignore[reportUnknownMemberType]  # networkx's stubs
 
 
 def _dot(graph: nx.MultiDiGraph[str]) -> str:

@@ -219,8 +219,8 @@ class Plan:
             f"region {i}": f"{r.columns}x{r.rows} at {r.x},{r.y}: {r.name}"
             for i, r in enumerate(self.regions)
         }
-        out: nx.MultiDiGraph[str] = nx.MultiDiGraph(name=self.graph.name)
-        out.graph |= {"wafer": self.wafer.name, "optimize": self.objective, **places}
+        out: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        out.graph.update(name=self.graph.name, wafer=self.wafer.name, optimize=self.objective, **places)
         made = {s.result: s for s in self.steps if s.kind != "update"}
         for s in self.steps:
             out.add_node(
