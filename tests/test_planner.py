@@ -30,7 +30,7 @@ from waferc.placement.plan.plan import Buffer, Plan, Step
 from waferc.placement.planner import chooser, plan, run
 from waferc.placement.search.explain import DoesNotFit
 from waferc.placement.search.placers import PLACERS, arrangements
-from waferc.placement.search.search import Search
+from waferc.placement.search.search import Assignment, Search
 from waferc.placement.splits.policy import POLICY
 
 
@@ -371,6 +371,21 @@ def test_what_does_not_fit_was_attempted_in_vain() -> None:
     assert {a.way for a in search.attempts} == {"all on one region", "within budgets"}
     with pytest.raises(DoesNotFit):
         search.result()
+
+
+def test_wide_regions_hand_over_sooner_in_a_pile() -> None:
+    """Of four regions of 64x8, one below the other: 8 hops from each to the next, not 64."""
+    m = plans.Model()
+    x = m.tensor("x", (2, 64), dtypes.F32)
+    h = x
+    for i in range(4):
+        h = m.op("MatMul", h, m.normal(i, 64, 64))
+    search = Search(m.graph("tower", [x], [h]), replace(preset("8x8"), width=128, height=64))
+    search.build(Assignment((0, 1, 2, 3), (("r", 64, 8),) * 4))
+    strips, pile = search.attempts
+    assert strips.what == "4 regions, 64x8 in strips" and pile.what == "4 regions, 64x8 in piles"
+    assert pile.best and pile.cycles < 0.75 * strips.cycles
+    assert search.best is not None and {r.x for r in search.best.regions} == {0}
 
 
 @given(st.integers(1, 200))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
+import numpy as np
 import plans
+from waferc.compiler import compile_model
 from waferc.ir import dtypes
+from waferc.ir.entries import agreed
 from waferc.ir.graph import Graph
 from waferc.placement.build.companions import Companions
 from waferc.placement.machine.presets import preset
@@ -48,10 +50,6 @@ class Workload:
 def memory(wafer: Wafer, nbytes: int) -> Wafer:
     """The wafer with so many bytes on each core, hardly any of them for code."""
     return replace(wafer, sram_bytes=nbytes, code_bytes_base=0, code_bytes_per_kernel=16)
-
-
-def pair(*models: Graph) -> tuple[Graph, ...]:
-    return models
 
 
 def table() -> Graph:
@@ -97,17 +95,21 @@ def vector(depth: int, width: int) -> Graph:
     return m.graph("vector", [x], [m.op("MatMul", h, m.normal(1, width, 32))])
 
 
-@cache
-def entries() -> tuple[Graph, ...]:
-    """One layer of a decoder: a token at a time, and a prompt of six."""
+def sums(rows: int) -> Graph:
+    """A running sum over calls: present = past + the rows' sum; y = x @ w + past @ v."""
+    m = plans.Model()
+    x, past = m.tensor("x", (rows, 24), dtypes.F32), m.tensor("past", (1, 24), dtypes.F32)
+    y = m.op("Add", m.op("MatMul", x, m.normal(0, 24, 300)), m.op("MatMul", past, m.normal(1, 24, 300)))
+    total = m.op("ReduceSum", x, m.constant(np.array([0], np.int64)), keepdims=1)
+    present = m.op("Add", past, total)
+    return m.graph("sums", [x, past], [y, present], [(past, present)])
+
+
+def decode() -> Graph:
+    """One layer of a decoder, a token at a time."""
     shape = Shape(layers=1, width=16, hidden=32, heads=2, kv_heads=1, head=8, vocabulary=64, positions=16)
     model = decoder(shape, random_weights(1)).SerializeToString()
-    from waferc.compiler import compile_model
-
-    made = compile_model(
-        model, wafer="16x16", capacity=16, entries={"prefill": {"S": 6}, "decode": {"S": 1}}, until="plan"
-    )
-    return tuple(made.graphs.values())
+    return compile_model(model, dims={"S": 1}, wafer="8x8", capacity=16, until="weights").graph
 
 
 WORKLOADS: Mapping[str, Callable[[], Workload]] = {
@@ -117,12 +119,12 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     "tower": lambda: Workload((tower(5),), preset("16x16"), "throughput"),
     "table": lambda: Workload((table(),), memory(preset("8x8"), 1400)),
     "square": lambda: Workload((square(96),), memory(preset("8x8"), 3000)),
-    "stacks": lambda: Workload((chain(6, 128),), memory(replace(preset("8x8"), width=8, height=90), 1900)),
+    "stacks": lambda: Workload((chain(6, 224),), memory(replace(preset("8x8"), width=8, height=104), 4096)),
     "line": lambda: Workload((vector(16384, 8),), memory(replace(preset("8x8"), width=256, height=4), 1700)),
-    "long line": lambda: Workload(
-        (vector(16384, 8),), memory(replace(preset("8x8"), width=384, height=2), 3000)
-    ),
+    "long line": lambda: Workload((vector(65536, 8),), replace(preset("8x8"), width=384, height=1)),
     "short": lambda: Workload((vector(2048, 8),), replace(preset("8x8"), width=256, height=4)),
-    "entries": lambda: Workload(entries(), memory(preset("16x16"), 1500)),
-    "decode": lambda: Workload(entries()[:1], preset("16x16")),
+    "entries": lambda: Workload(
+        tuple(agreed({"one": sums(1), "twenty": sums(20)}).values()), memory(preset("8x8"), 5200)
+    ),
+    "decode": lambda: Workload((decode(),), preset("8x8")),
 }

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Policy:
     """What a search tries and what it allows; shares are of one core's SRAM unless something else is said.
 
-    Below each number: what it is, and where it is from. "Bound": of the work that a search does, more
-    finds nothing better in the plans of tests/golden. What each number moves there is in
-    tests/golden/policy.txt.
+    Below each number: what it is, and where it is from if that is known (most are from the history's notes,
+    not measured again). "Bound": of the work that a search does. tests/golden/policy.txt says which small
+    program's plan moves when a number is turned, and tests/test_policy.py which numbers move none there.
     """
 
     # -- an op's cuts -----------------------------------------------------------------------------
