@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -157,6 +158,19 @@ def test_no_file_is_long() -> None:
 def test_few_functions_take_many_values() -> None:
     found = [f for path, source in SOURCES.items() for f in wide(source, path)]
     assert len(found) <= WIDE, found
+
+
+def test_planning_is_told_in_the_order_of_its_wings() -> None:
+    text = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
+    wings = [wing for floor in FLOORS["placement"] for wing in floor]
+    told = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert told[: len(wings)] == wings
+    parts = re.split(r"^## .*$", text, flags=re.MULTILINE)[1:]
+    for wing, part in zip(wings, parts, strict=False):
+        for name in re.findall(r"`([\w/]+\.py)`", part):
+            assert any(
+                (ROOT / f).is_file() for f in (name, f"placement/{wing}/{name}", f"placement/{name}")
+            ), name
 
 
 @pytest.mark.parametrize(
