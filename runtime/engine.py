@@ -46,9 +46,10 @@ def processor() -> Processor:
 def bitcode(*texts: str) -> bytes:
     """LLVM IR modules linked into one, verified, as bitcode."""
     _start()
-    module = llvm.parse_assembly(texts[0])
+    own = llvm.create_context()  # LLVM's global one would keep their types and constants for ever
+    module = llvm.parse_assembly(texts[0], context=own)
     for text in texts[1:]:
-        module.link_in(llvm.parse_assembly(text))
+        module.link_in(llvm.parse_assembly(text, context=own))
     module.verify()
     return module.as_bitcode()
 
@@ -68,7 +69,7 @@ class Code:
         ).hexdigest()
         made = read_entry(f"{key}.o")
         if made is None:
-            made = self._machine.emit_object(llvm.parse_bitcode(code))
+            made = self._machine.emit_object(llvm.parse_bitcode(code, context=llvm.create_context()))
             write_entry(f"{key}.o", made)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._machine)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(made))

@@ -229,7 +229,7 @@ def test_constants_stand_in_panels_as_their_sweeps_read_them(name: str) -> None:
         for v in sweep.views[:-1]:
             home = shared.homes[v.home]
             if home.kind == "constant":
-                panels += v.panel is not None
+                panels += v.panels is not None
                 read = arena[v.home][touched(sweep, v)]
                 assert not np.isnan(read).any()
                 values = p.graph.constants[home.tensor].astype(np.float64)
