@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import plans
-from waferc.compiler import compile_model
+from waferc import compile_model
 from waferc.ir import dtypes
 from waferc.ir.entries import agreed
 from waferc.ir.graph import Graph
@@ -109,7 +109,7 @@ def decode() -> Graph:
     """One layer of a decoder, a token at a time."""
     shape = Shape(layers=1, width=16, hidden=32, heads=2, kv_heads=1, head=8, vocabulary=64, positions=16)
     model = decoder(shape, random_weights(1)).SerializeToString()
-    return compile_model(model, dims={"S": 1}, wafer="8x8", capacity=16, until="weights").graph
+    return compile_model(model, dims={"S": 1}, wafer="8x8", capacity=16, until="graph").graph
 
 
 WORKLOADS: Mapping[str, Callable[[], Workload]] = {
