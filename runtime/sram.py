@@ -7,12 +7,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..codegen.literal.records import GRANULE
-from ..placement.plan.plan import Plan
+
+if TYPE_CHECKING:
+    from ..placement.plan.plan import Plan
 
 PAGE = 4096
 RESERVE = getattr(mmap, "MAP_NORESERVE", 0)

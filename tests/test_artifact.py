@@ -84,7 +84,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from plans import planned
 from test_artifact import parts
-from waferc.codegen.artifact import write
+from waferc.codegen.artifact.artifact import write
 write(sys.argv[2], {"waferc": "test", "entries": ["main"]}, parts(planned("attention", "16x16")))
 """
 
@@ -529,7 +529,7 @@ def test_a_state_is_never_the_callers_array() -> None:
     assert present in main.calls.bound
     changed = with_calls(image, bound=main.calls.bound | {past})
     with pytest.raises(InvalidArtifact, match="bound"):
-        judge(changed)
+        changed.check()
 
 
 def test_every_program_passes_its_own_judge() -> None:
@@ -554,7 +554,7 @@ def test_any_word_changed_is_refused_or_stays_inside(data: st.DataObject) -> Non
             relocations[at] = data.draw(odd)
     changed = with_calls(image, words=words, relocations=relocations)
     with contextlib.suppress(InvalidArtifact):
-        judge(changed)
+        changed.check()
 
 
 ODD: list[Any] = [None, -1, 0, 1.5, 1 << 70, "", "x", [], {}, [[]], True, float("nan"), float("inf")]

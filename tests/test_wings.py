@@ -55,7 +55,7 @@ LATE: Mapping[str, str] = {
 
 LINES = 450  # of a file, at most
 PARAMETERS = 6  # of a function, at most
-WIDE = 53  # functions that take more all the same; it only goes down
+WIDE = 9  # functions that take more all the same; it only goes down
 
 MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in FILES}
 
@@ -136,7 +136,7 @@ def test_a_file_imports_what_is_below_it(path: str) -> None:
 @pytest.mark.parametrize("package", FLOORS)
 def test_every_room_has_a_floor(package: str) -> None:
     rooms = {room(p) for p in SOURCES if p.startswith(f"{package}/")} - {"__init__"}
-    assert rooms <= {r for rooms in FLOORS[package] for r in rooms}
+    assert rooms == {r for rooms in FLOORS[package] for r in rooms}
 
 
 def test_operators_stand_on_the_rest_of_ir() -> None:
