@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -176,27 +176,53 @@ def _judge_begins(plan: Plan, s: Step, made: Step, where: str) -> None:
 def judge_addresses(plan: Plan, buffers: Sequence[Buffer]) -> None:
     """No two buffers of a region share a core, a moment and an address."""
     order = sorted(buffers, key=lambda b: (b.address, b.number))
+    clashes: list[tuple[int, int, tuple[int, int]]] = []
+    for i, near in _neighbours(order):
+        for k in near:
+            b, other = order[i], order[k]
+            shared = _shared(b.grid, other.grid)
+            if shared is not None and b.over != other.number and other.over != b.number:
+                clashes.append((min(i, k), max(i, k), shared))
+    if clashes:
+        i, k, (x, y) = min(clashes)
+        b, other = order[i], order[k]
+        core = grid_core(plan, b.region, Grid(1, 1, x, y), 0, 0)
+        raise IllegalPlan(
+            f"{buffer_name(b)} and {buffer_name(other)} both have address {other.address} on {core} "
+            f"at position {max(b.live[0], other.live[0])}"
+        )
+
+
+def _neighbours(order: Sequence[Buffer]) -> Iterator[tuple[int, list[int]]]:
+    """Pairs of buffers, by number in `order`, that share addresses, moments and the hulls of their grids.
+
+    Each pair once: what stays is looked for along the addresses, where it is alone, what comes and goes along
+    the moments: at one address a long program has as many buffers as steps.
+    """
     lo: Any = np.array([b.address for b in order], np.int64)
     hi: Any = np.array([b.address + b.bytes for b in order], np.int64)
     live: Any = np.array([b.live for b in order], np.int64).reshape(-1, 2)
     box: Any = np.array([b.grid.box for b in order], np.int64).reshape(-1, 4)
+    stays: Any = np.array([b.stays for b in order], np.bool_)
     last: Any = lo.searchsorted(hi, side="left")
-    for i, b in enumerate(order):
-        j: Ints = np.arange(i + 1, int(last[i]))
-        near = (live[j, 0] <= live[i, 1]) & (live[j, 1] >= live[i, 0])
-        near &= (box[j, :2] < box[i, 2:]).all(1) & (box[i, :2] < box[j, 2:]).all(1)
-        chosen: list[int] = j[near].tolist()
-        for k in chosen:
-            other = order[k]
-            shared = _shared(b.grid, other.grid)
-            if shared is None or b.over == other.number or other.over == b.number:
-                continue
-            x, y = shared
-            core = grid_core(plan, b.region, Grid(1, 1, x, y), 0, 0)
-            raise IllegalPlan(
-                f"{buffer_name(b)} and {buffer_name(other)} both have address {other.address} on {core} "
-                f"at position {max(b.live[0], other.live[0])}"
-            )
+
+    def near(i: int, j: Ints) -> list[int]:
+        after = j > i  # in the order of addresses
+        addresses: Any = (after & (lo[j] < hi[i])) | (~after & (lo[i] < hi[j]))
+        moments: Any = (live[j, 0] <= live[i, 1]) & (live[i, 0] <= live[j, 1])
+        cores: Any = (box[j, :2] < box[i, 2:]).all(1) & (box[i, :2] < box[j, 2:]).all(1)
+        return j[addresses & moments & cores].tolist()
+
+    kept: Ints = np.flatnonzero(stays)
+    first: Ints = kept.searchsorted(np.arange(1, len(order) + 1))
+    end: Ints = kept.searchsorted(np.asarray(last))
+    for i in range(len(order)):
+        yield i, near(i, np.arange(i + 1, int(last[i])) if stays[i] else kept[first[i] : end[i]])
+    passing: Ints = np.flatnonzero(~stays)
+    passing = passing[np.argsort(live[passing, 0], kind="stable")]
+    until = live[passing, 0].searchsorted(live[passing, 1], side="right")
+    for at, i in enumerate(passing.tolist()):
+        yield i, near(i, passing[at + 1 : int(until[at])])
 
 
 def _shared(a: Grid, b: Grid) -> tuple[int, int] | None:
