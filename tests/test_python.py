@@ -297,8 +297,11 @@ def inspected(*words: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("more", [(), ("--core", "0,0")])
 @pytest.mark.parametrize("suffix", ["dot", "graphml", "DOT"])
-def test_inspect_writes_a_graph(suffix: str, more: Sequence[str], digits: Path, tmp_path: Path) -> None:
-    path = tmp_path / f"graph.{suffix}"
+def test_inspect_writes_a_graph(
+    suffix: str, more: Sequence[str], digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a note shortens a long path
+    path = Path(f"graph.{suffix}")
     code, notes = inspected(str(digits), *more, "--graph", str(path))
     assert (code, notes) == (0, f"wrote {path}\n")
     text = path.read_text(encoding="utf-8")
