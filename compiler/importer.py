@@ -24,7 +24,7 @@ from .frontend import cache_names
 from .frontend.graph_ends import graph_of
 from .frontend.inputs import Binding
 from .frontend.load import check_model, load_model
-from .frontend.opsets import converted, in_known_opset
+from .frontend.opsets import KnownModel, converted, in_known_opset
 from .frontend.refusals import judge_refusals, merged
 from .frontend.walk import walk_model
 from .host.operators import unknown_operators
@@ -107,7 +107,7 @@ class AcceptedModel:
     """A model as given, and in an opset that we have rules for. unknown: operators that nothing runs."""
 
     proto: onnx.ModelProto
-    ready: onnx.ModelProto
+    ready: KnownModel
     unknown: Sequence[Refusal]
 
     @property
@@ -120,12 +120,12 @@ def accept(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) ->
 
     Raises InputOutput, InvalidInput, UnsupportedModel, DoesNotFit.
     """
-    proto = in_known_opset(load_model(model, weights))
-    unknown = unknown_operators(proto)
+    known = in_known_opset(load_model(model, weights))
+    unknown = unknown_operators(known)
     if not unknown:
-        check_model(proto)
+        check_model(known.proto)
     try:
-        return AcceptedModel(proto, converted(proto), unknown)
+        return AcceptedModel(known.proto, converted(known), unknown)
     except UnsupportedModel:
         judge_refusals(unknown, "unsupported")
         raise
@@ -136,7 +136,7 @@ def accept(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) ->
 
 def _with_host(accepted: AcceptedModel, entry: str, given: Binding) -> Imported:
     """One graph where the wafer does it all, else those of its stages."""
-    stages = StagesSoFar(accepted.ready)
+    stages = StagesSoFar(accepted.ready.proto)
     walked = walk_model(accepted.ready, given, OnHost(stages))
     judge_refusals(merged(walked.refusals), "unsupported")
     if walked.on_wafer:

@@ -33,7 +33,7 @@ def survey(
 ) -> list[Row]:
     """Every operator of the model, supported or not. Raises only for what is no model at all."""
     accepted = accept(model)
-    stages = StagesSoFar(accepted.ready)
+    stages = StagesSoFar(accepted.ready.proto)
     walked = walk_model(accepted.ready, given or Binding(), OnHost(stages))
     refusals, hosts = merged(walked.refusals), merged(stages.hosts)
     rows: list[Row] = []

@@ -38,15 +38,24 @@ class Vocabulary:
         return replace(self, opsets={**self.opsets, **_opsets(function)})
 
 
-def vocabulary_of(proto: onnx.ModelProto) -> Vocabulary:
-    return Vocabulary(_opsets(proto), {(domain_of(f.domain), f.name): f for f in proto.functions})
+@dataclass(frozen=True)
+class KnownModel:
+    """A model in an opset that we know, and what its operators mean."""
+
+    proto: onnx.ModelProto
+    vocabulary: Vocabulary
+
+
+def _known(proto: onnx.ModelProto) -> KnownModel:
+    functions = {(domain_of(f.domain), f.name): f for f in proto.functions}
+    return KnownModel(proto, Vocabulary(_opsets(proto), functions))
 
 
 def _opsets(proto: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
     return {domain_of(o.domain): o.version for o in proto.opset_import}
 
 
-def in_known_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
+def in_known_opset(proto: onnx.ModelProto) -> KnownModel:
     """The model in an opset that we know. Raises UnsupportedModel, DoesNotFit for one of too many nodes."""
     version = _opsets(proto).get("")
     newest = onnx.defs.onnx_opset_version()
@@ -55,10 +64,11 @@ def in_known_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
         version = _opsets(proto)[""]
     if version is not None and not OLDEST_OPSET <= version <= newest:
         raise UnsupportedModel(f"opset {version}: waferc takes opsets {OLDEST_OPSET} to {newest}")
-    if (nodes := _written_out(proto)) > MOST_NODES:
+    known = _known(proto)
+    if (nodes := _written_out(known)) > MOST_NODES:
         count = f"{nodes:,}" if nodes < 10**12 else "more than 10^12"
         raise DoesNotFit(f"the model's functions stand for {count} nodes; at most {MOST_NODES:,}")
-    return proto
+    return known
 
 
 def _raised(proto: onnx.ModelProto) -> onnx.ModelProto | None:
@@ -77,9 +87,9 @@ def _raised(proto: onnx.ModelProto) -> onnx.ModelProto | None:
     return out
 
 
-def _written_out(proto: onnx.ModelProto) -> int:
+def _written_out(known: KnownModel) -> int:
     """How many nodes a model has once its own functions are expanded, found without expanding them."""
-    functions = vocabulary_of(proto).functions
+    proto, functions = known.proto, known.vocabulary.functions
 
     @cache
     def of_function(key: tuple[str, str], depth: int) -> int:
@@ -118,18 +128,18 @@ def count_operators(proto: onnx.ModelProto) -> dict[tuple[str, str], int]:
     return found
 
 
-def converted(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in an opset that every one of its operators has a rule for."""
-    have = _opsets(proto).get("", OLDEST_DIRECT_OPSET)
+def converted(known: KnownModel) -> KnownModel:
+    """The model in an opset that every one of its operators has a rule for. Raises UnsupportedModel."""
+    proto, have = known.proto, known.vocabulary.opsets.get("", OLDEST_DIRECT_OPSET)
     used = [kind for kind, domain in count_operators(proto) if not domain]
     # an operator that is older than its rule: one that is newer than `have` is the checker's affair
     needed = [REGISTRY["", kind].since for kind in used if ("", kind) in REGISTRY]
     target = max([OLDEST_DIRECT_OPSET, *needed])
     if have >= target:
-        return proto
+        return known
     try:
         ready = _with_slopes_of_channels(proto) if have < OLDEST_DIRECT_OPSET and "PRelu" in used else proto
-        return version_converter.convert_version(ready, target)
+        return _known(version_converter.convert_version(ready, target))
     except (RuntimeError, ValueError) as e:
         first = str(e).strip().splitlines()
         reason = shown(first[0] if first else "no reason given", 160)

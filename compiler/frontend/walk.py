@@ -22,7 +22,7 @@ from . import unroll
 from .inputs import Binding, add_inputs
 from .load import attribute_value
 from .node import ModelNode, nodes_of
-from .opsets import Vocabulary, vocabulary_of
+from .opsets import KnownModel, Vocabulary
 from .order import not_made
 from .refusals import Unfinished, refusal_of
 from .scope import Key, Scope
@@ -304,7 +304,7 @@ class WalkedModel:
 
 
 def walk_model(
-    proto: onnx.ModelProto,
+    known: KnownModel,
     given: Binding,
     elsewhere: Elsewhere | None = None,
     stored: dict[str, Array] | None = None,
@@ -316,8 +316,8 @@ def walk_model(
     held elsewhere.
     """
     refusals = elsewhere.refusals if elsewhere else []
-    walk = Walk(vocabulary_of(proto), elsewhere, refusals)
-    scope, graph = Scope(), proto.graph
+    walk = Walk(known.vocabulary, elsewhere, refusals)
+    scope, graph = Scope(), known.proto.graph
     scope.add_initializers(graph, stored)
     inputs = add_inputs(scope, graph, given, held=elsewhere is not None)
     values = {name: scope.graph.constants[scope.names[name]] for name in given.values}

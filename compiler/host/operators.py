@@ -18,7 +18,7 @@ from ...ir.op import Array
 from ...runtime.play import Operator
 from ..errors import Refusal, UnsupportedModel, quoted, shown
 from ..frontend.free_names import CONTROL
-from ..frontend.opsets import domain_of, vocabulary_of
+from ..frontend.opsets import KnownModel, domain_of
 from ..frontend.standard import has_body, why_unknown
 from ..frontend.types import types_of
 
@@ -140,11 +140,11 @@ def where_it_runs(op_type: str, domain: str, opset: int) -> WhereItRuns:
     return "host" if known(op_type, domain, opset) else "unsupported"
 
 
-def unknown_operators(proto: onnx.ModelProto) -> list[Refusal]:
+def unknown_operators(known: KnownModel) -> list[Refusal]:
     """Operators of a model's top level that have no rule, no body and no schema that could give one."""
-    words = vocabulary_of(proto)
+    words = known.vocabulary
     found: dict[tuple[str, str], list[str]] = {}
-    for node in proto.graph.node:
+    for node in known.proto.graph.node:
         domain = domain_of(node.domain)
         own = (domain, node.op_type) in words.functions
         if not own and where_it_runs(node.op_type, domain, words.opset(domain)) == "unsupported":
