@@ -120,7 +120,7 @@ class EntryHomes:
         return self._added(self.stock.add(tensor, kind, dtype, shape, lay_out(shape, None, None)))
 
     def _added(self, home: Home) -> Home:
-        if home.kind not in ("constant", "state") and home.fill is None:
+        if not home.stays and home.fill is None:
             self._passing.append(home.number)
         return home
 

@@ -27,6 +27,7 @@ from ...ir.op import Array
 from ...runtime.ports import Port, Ports
 from ...runtime.program import Program
 from ..errors import WafercError, shown
+from ..stopwatch import Report, silent
 from .call_inputs import Feed, random_feed
 from .compare import Streaming
 from .peers import FIRST, load_peer
@@ -81,7 +82,7 @@ def measure(
     peers: Sequence[str],
     rounds: int,
     setting: Setting,
-    progress: Callable[[str, float], None] = lambda phase, share: None,
+    progress: Report = silent,
 ) -> Measured:
     """Times `program` and the peers on `model` in turns.
 

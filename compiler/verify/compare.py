@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, cast
@@ -14,6 +14,7 @@ from ...ir.graph import Length
 from ...ir.op import Array
 from ...runtime.program import Port, Program
 from ..errors import quoted
+from ..stopwatch import Report, silent
 from .call_inputs import Feed
 from .golden import Golden
 
@@ -204,7 +205,7 @@ def verify(
     feeds: Sequence[Feed],
     rule: Rule,
     threads: int | None = None,
-    progress: Callable[[str, float], None] = lambda phase, share: None,
+    progress: Report = silent,
 ) -> list[Comparison]:
     """Both on the same inputs, call after call; one comparison per output, in golden's order.
 

@@ -6,7 +6,7 @@ node that departs alone is wrong; one that departs along the chain only has the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,11 @@ from ...runtime.ports import Port
 from ..frontend.inputs import Binding, add_inputs
 from ..frontend.load import dense, load_model
 from ..frontend.scope import Scope
+from ..stopwatch import Report, silent
 from .call_inputs import Feed
 from .compare import Comparison, Rule, compare
 from .golden import Golden
 from .single_nodes import Build, NotChecked, Programs, Step, constants_of, model_of, steps_of
-
-Report = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def check_nodes(
     states: Sequence[tuple[str, str]],
     rule: Rule,
     build: Build,
-    progress: Report = lambda phase, share: None,
+    progress: Report = silent,
 ) -> Found:
     """Every node of the model, alone and along the chain, until both ways have departed.
 
