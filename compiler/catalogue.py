@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from ..ir.dtypes import ALL, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, SMALL, SUB_BYTE, DType, by_onnx
-from ..ir.graph import REGISTRY, Registered
+from ..ir.rules import REGISTRY, Registered
 from .frontend.opsets import OLDEST_DIRECT_OPSET
 from .frontend.standard import OLDEST_OPSET
 from .frontend.walk import LIMITS

@@ -1,28 +1,22 @@
-"""Tensors, nodes and graphs, and the builder that ops use to add nodes."""
+"""Tensors, nodes and graphs, and what is wrong with a model."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from heapq import heappop, heappush
-from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import dtypes
-from .absent import folded, lacking
 from .affine import Access, show
 from .dtypes import DType
 from .op import Array, Op
 
 if TYPE_CHECKING:
     import networkx as nx
-
-FOLD_LIMIT = 1 << 26  # bytes; a constant result larger than this and its operands is not folded
-MOST_BYTES = 1 << 42  # of one tensor: a hundred times what the largest wafer holds
 
 
 class Unsupported(ValueError):
@@ -284,166 +278,3 @@ class Graph:
 def _some(names: Sequence[str], most: int = 4) -> str:
     more = [f"{len(names) - most} more"] if len(names) > most else []
     return f"[{', '.join([*map(repr, names[:most]), *more])}]"
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One ONNX node, freed of protobuf: what a `build` rule sees.
-
-    inputs: tensor names, "" for an omitted optional. attributes: Python numbers,
-    strings, lists and NumPy arrays. opset: version of the node's domain.
-    """
-
-    op_type: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
-    opset: int
-
-    def attribute(self, name: str, default: Any = None) -> Any:
-        return self.attributes.get(name, default)
-
-    def has(self, i: int) -> bool:
-        """Whether optional input number `i` is given."""
-        return i < len(self.inputs) and self.inputs[i] != ""
-
-
-@dataclass
-class GraphBuilder:
-    """A graph under construction. Nodes whose operands are constants are evaluated at once."""
-
-    tensors: dict[str, Tensor] = field(default_factory=lambda: {})
-    constants: dict[str, Array] = field(default_factory=lambda: {})
-    nodes: list[Node] = field(default_factory=lambda: [])
-    source: tuple[str, ...] = ()  # provenance given to nodes added now
-    _count: int = 0
-
-    def fresh(self, hint: str) -> str:
-        """A name not yet taken, made from `hint`."""
-        name = hint
-        while not name or name in self.tensors:
-            self._count += 1
-            name = f"{hint}.{self._count}"
-        return name
-
-    def tensor(self, hint: str, shape: Sequence[int], dtype: DType) -> str:
-        """A new tensor; TooLarge for one of more than MOST_BYTES."""
-        sizes = tuple(map(int, shape))
-        judge_size(sizes, dtype)
-        name = self.fresh(hint)
-        self.tensors[name] = Tensor(name, sizes, dtype)
-        return name
-
-    def constant(self, value: Array, hint: str = "const") -> str:
-        """A new constant tensor."""
-        value = np.ascontiguousarray(value) if value.ndim and not lacking([value]) else value
-        name = self.tensor(hint, value.shape, dtypes.of_numpy(value.dtype))
-        self.constants[name] = value
-        return name
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.tensors[name].shape
-
-    def dtype(self, name: str) -> DType:
-        return self.tensors[name].dtype
-
-    def value(self, name: str) -> Array | None:
-        """The constant's value, None for a tensor computed at run time."""
-        return self.constants.get(name)
-
-    def known(self, name: str, what: str) -> Array:
-        """The constant's value; DependsOnData, naming `what`, for what is computed at run time.
-
-        For parameters: of an input of the model, the compiler's user may be asked to bind it.
-        """
-        value = self.constants.get(name)
-        if value is None:
-            raise DependsOnData(what, name)
-        return value
-
-    def fixed(self, name: str, what: str) -> Array:
-        """As `known`, of data: Unsupported where it is computed at run time, an input of the model or not."""
-        value = self.constants.get(name)
-        if value is None:
-            raise Unsupported(f"{what} depends on data")
-        return value
-
-    def emit(self, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str = "t") -> str:
-        """Adds `op` with a new result of `shape`; returns the result's name."""
-        empty = 0 in op.size.values()  # no iteration: the same whatever the operands hold
-        if empty or (op.folds and all(t in self.constants for t in inputs)):
-            operands = [
-                np.zeros(self.shape(t), self.dtype(t).numpy) if empty else self.constants[t] for t in inputs
-            ]
-            bytes_out = prod(shape) * op.out_type.bytes
-            if bytes_out <= max(FOLD_LIMIT, sum(a.nbytes for a in operands)):
-                if lack := lacking(operands):
-                    name = self.fresh(hint)
-                    return self.constant(folded(lack, name, shape, op.out_type.numpy), name)
-                out = np.asarray(op.reference(*operands)).astype(op.out_type.numpy, copy=False)
-                return self.constant(out.reshape(tuple(shape)), hint)
-        out_name = self.tensor(hint, shape, op.out_type)
-        self.nodes.append(Node(op, tuple(inputs), out_name, self.source))
-        return out_name
-
-    def emit_parts(
-        self, parts: Sequence[tuple[Op, Sequence[str]]], shape: Sequence[int], dtype: DType, hint: str = "t"
-    ) -> str:
-        """One tensor written by several ops, each its own dense box (Concat, Pad)."""
-        judge_size(shape, dtype)
-        if all(t in self.constants for _, inputs in parts for t in inputs):
-            if lack := lacking([self.constants[t] for _, inputs in parts for t in inputs]):
-                name = self.fresh(hint)
-                return self.constant(folded(lack, name, shape, dtype.numpy), name)
-            whole = np.zeros(tuple(shape), dtype.numpy)
-            for op, inputs in parts:
-                box = op.hold({a: (0, s) for a, s in op.axes})
-                at = tuple(slice(lo, hi) for lo, hi in box)
-                whole[at] = op.reference(*(self.constants[t] for t in inputs))
-            return self.constant(whole, hint)
-        out_name = self.tensor(hint, shape, dtype)
-        for op, inputs in parts:
-            self.nodes.append(Node(op, tuple(inputs), out_name, self.source))
-        return out_name
-
-
-def judge_size(shape: Sequence[int], dtype: DType) -> None:
-    """Raises TooLarge for a tensor of more than MOST_BYTES."""
-    if (nbytes := prod(map(int, shape)) * dtype.bytes) > MOST_BYTES:
-        raise TooLarge(f"{dtype}{list(map(int, shape))} takes {nbytes:,} bytes, no wafer has {MOST_BYTES:,}")
-
-
-Rule = Callable[[GraphBuilder, Spec], Sequence[str]]
-"""Builds the nodes of one ONNX node and returns the names of its outputs ("" for one not made)."""
-
-
-@dataclass(frozen=True)
-class Registered:
-    """The rule of one ONNX operator, from opset `since` of its domain on.
-
-    limits: what of it the rule leaves out, in a few words for docs/operators.md; "known" there is what
-    `GraphBuilder.known` gives. types: by type parameter, of an operator that onnx has no schema of.
-    """
-
-    op_type: str
-    rule: Rule
-    since: int
-    domain: str = ""
-    limits: str = ""
-    types: tuple[tuple[str, tuple[DType, ...]], ...] = ()
-
-
-REGISTRY: dict[tuple[str, str], Registered] = {}
-
-
-def register(
-    op_type: str,
-    rule: Rule,
-    since: int = 6,
-    domain: str = "",
-    limits: str = "",
-    types: tuple[tuple[str, tuple[DType, ...]], ...] = (),
-) -> None:
-    """Makes the importer use `rule` for ONNX operator `op_type`. See `Registered`."""
-    REGISTRY[domain, op_type] = Registered(op_type, rule, since, domain, limits, types)

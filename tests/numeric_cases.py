@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 from waferc.ir import dtypes
-from waferc.ir.graph import REGISTRY, Graph, GraphBuilder, Spec
+from waferc.ir.graph import Graph
 from waferc.ir.op import Array
+from waferc.ir.rules import REGISTRY, GraphBuilder, Spec
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import pytest
 import waferc.ir.ops  # noqa: F401  (registers the operators)
 from waferc.codegen.host import blocks, calls, entry_homes, sweeps
 from waferc.ir import dtypes
-from waferc.ir.graph import REGISTRY, Graph, GraphBuilder, Spec
+from waferc.ir.graph import Graph
+from waferc.ir.rules import REGISTRY, GraphBuilder, Spec
 from waferc.placement.build import placement_file as written
 from waferc.placement.build.routes import routed
 from waferc.placement.machine.presets import preset

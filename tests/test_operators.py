@@ -7,7 +7,7 @@ import pytest
 from operators import PATH, table
 from waferc.compiler.catalogue import Operator, operators
 from waferc.ir.dtypes import I64
-from waferc.ir.graph import REGISTRY
+from waferc.ir.rules import REGISTRY
 
 EVERY = {(o.domain, o.name): o for o in operators()}
 

@@ -17,9 +17,10 @@ from waferc.compiler.importer import import_model
 from waferc.ir.affine import access_axes
 from waferc.ir.dtypes import F32, I32
 from waferc.ir.evaluate import evaluate
-from waferc.ir.graph import Graph, GraphBuilder
+from waferc.ir.graph import Graph
 from waferc.ir.op import gather, scatter
 from waferc.ir.ops.rearrange import Cut, Relabel, refine, reshape, slice_box
+from waferc.ir.rules import GraphBuilder
 
 X = normal(2, 3, 37)
 ELEMENTWISE = [

@@ -16,12 +16,13 @@ from numeric_cases import CASES, Case, build, conv
 from waferc.ir import dtypes
 from waferc.ir.affine import access_axes
 from waferc.ir.builder import FRESH, JOIN, RESUME, Combine
-from waferc.ir.graph import REGISTRY, Graph, GraphBuilder, InvalidModel, Spec, Unsupported
+from waferc.ir.graph import Graph, InvalidModel, Unsupported
 from waferc.ir.op import CLOSED, Array, Op
 from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.loops import neutral
 from waferc.ir.ops.normalize import Normalize
 from waferc.ir.ops.reduce import REDUCTIONS, Reduce, reduce_over
+from waferc.ir.rules import REGISTRY, GraphBuilder, Spec
 
 
 def written(op: Op) -> tuple[Any, ...]:

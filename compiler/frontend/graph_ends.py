@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from ...ir.absent import lacking
-from ...ir.graph import Graph, GraphBuilder, Node, Tensor
+from ...ir.graph import Graph, Node, Tensor
 from ...ir.op import InvalidOp, identity
 from ...ir.ops.rearrange import make_copy
+from ...ir.rules import GraphBuilder
 from ..errors import InvalidInput, UsageError, quoted, shown
 from .scope import Scope
 

@@ -9,7 +9,7 @@ from functools import cache
 import onnx
 from onnx import helper, version_converter
 
-from ...ir.graph import REGISTRY
+from ...ir.rules import REGISTRY
 from ..errors import DoesNotFit, UnsupportedModel, shown
 from .standard import DEPTH_LIMIT, OLDEST_OPSET, schema_of
 

@@ -10,8 +10,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from ...ir.dtypes import DType, by_onnx
-from ...ir.graph import GraphBuilder, Unsupported
+from ...ir.graph import Unsupported
 from ...ir.op import Array
+from ...ir.rules import GraphBuilder
 from ...runtime.script import Stage
 from .load import array_of, dense
 from .types import static

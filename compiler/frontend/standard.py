@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import onnx
 
-from ...ir.graph import REGISTRY
+from ...ir.rules import REGISTRY
 from ..errors import quoted
 
 OLDEST_OPSET = 6

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...ir.graph import REGISTRY, GraphBuilder, Spec, Unsupported
+from ...ir.graph import Unsupported
+from ...ir.rules import REGISTRY, GraphBuilder, Spec
 from .load import attribute_value
 
 MOST_ITERATIONS = 64

@@ -15,8 +15,9 @@ from typing import Protocol
 import onnx
 
 from ...ir.absent import ValuesNeeded, lacking
-from ...ir.graph import REGISTRY, InvalidModel, Spec, TooLarge, Unsupported
+from ...ir.graph import InvalidModel, TooLarge, Unsupported
 from ...ir.op import Array
+from ...ir.rules import REGISTRY, Spec
 from ..errors import DoesNotFit, InvalidInput, Refusal, quoted, shown
 from . import unroll
 from .inputs import Binding, add_inputs

@@ -13,8 +13,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from ...codegen.artifact.artifact import InvalidArtifact
-from ...ir.graph import REGISTRY
 from ...ir.op import Array
+from ...ir.rules import REGISTRY
 from ...runtime.play import Operator
 from ..errors import Refusal, UnsupportedModel, quoted, shown
 from ..frontend.free_names import CONTROL

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...ir.graph import Graph, GraphBuilder, Node
+from ...ir.graph import Graph, Node
+from ...ir.rules import GraphBuilder
 from ...runtime.script import NONE, Script, Stage, WaferStage
 from ..frontend.scope import HostStep, Key
 

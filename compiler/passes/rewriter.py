@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from ...ir.affine import Access
-from ...ir.graph import Graph, GraphBuilder, Node
+from ...ir.graph import Graph, Node
 from ...ir.op import Op
+from ...ir.rules import GraphBuilder
 
 Read = tuple[str, Access]  # a tensor, and how it is read
 

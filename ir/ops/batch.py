@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..graph import GraphBuilder, Spec, Unsupported, register
+from ..graph import Unsupported
 from ..op import product
+from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
 from .conversion import cast
 from .elementwise import Add, Div, Mul, Sqrt, Sub, apply, scalar_constant

@@ -14,8 +14,9 @@ import numpy as np
 
 from .. import math
 from ..builder import Arithmetic, Value
-from ..graph import GraphBuilder, Spec, Unsupported
+from ..graph import Unsupported
 from ..op import Array
+from ..rules import GraphBuilder, Spec
 from .activation import Elu, HardSigmoid, LeakyRelu, Relu, Sigmoid, Softplus, Softsign, Tanh, ThresholdedRelu
 from .contract import product_of
 from .elementwise import Add, Clip, Elementwise, Mul, Sub, apply, scalar_constant

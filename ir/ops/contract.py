@@ -11,8 +11,9 @@ import numpy as np
 from ..affine import Affine, access_axes, axis
 from ..builder import KernelBuilder
 from ..dtypes import BF16, F32, DType
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import InvalidModel
 from ..op import CLOSED, Array, Extents, Op, Work, assemble, broadcast_access, gather, product
+from ..rules import GraphBuilder, Spec, register
 from .conversion import emit_rounded
 from .elementwise import Add, Mul, apply
 from .loops import LONG, WIDE, accumulator, cheapest_lane_axis, longest, widen

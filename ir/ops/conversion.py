@@ -10,9 +10,10 @@ import numpy as np
 
 from ..builder import Arithmetic, Value
 from ..dtypes import BOOL, F8E8M0, F32, F64, I8, MINIFLOATS, SUB_BYTE, DType, by_onnx, stored_as
-from ..graph import GraphBuilder, InvalidModel, Rule, Spec, Unsupported, register
+from ..graph import InvalidModel, Unsupported
 from ..minifloats import narrowed
 from ..op import Array, Op
+from ..rules import GraphBuilder, Rule, Spec, register
 from .elementwise import Add, Clip, Elementwise, Max, Min, Mul, Pow, Reciprocal, Sqrt, apply, scalar_constant
 
 POW_ERROR = 2.0**-41  # relative, of `math.pow` in f64 (2^-42) and a little more

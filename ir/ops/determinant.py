@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..dtypes import I64
-from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
+from ..graph import InvalidModel, Unsupported
 from ..op import identity, product
+from ..rules import GraphBuilder, Spec, register
 from .conversion import Where, cast
 from .elementwise import Abs, Add, Div, Mod, Mul, Neg, Sub, apply, scalar_constant
 from .index import emit_gather

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..affine import Affine, axis
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import InvalidModel
+from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
 from .conversion import emit_rounded
 from .reduce import ReduceSum

@@ -17,8 +17,9 @@ from ..affine import axis
 from ..builder import Arithmetic, Carried, KernelBuilder, Value
 from ..count import instructions
 from ..dtypes import DType, stored_as
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import InvalidModel
 from ..op import Array, Extents, Op, Work, assemble, broadcast_access, gather, product
+from ..rules import GraphBuilder, Spec, register
 
 _SHARED = {f.name for f in fields(Op)}
 

@@ -10,8 +10,9 @@ import numpy as np
 from ..affine import Access, access_axes, axis, constant
 from ..builder import FRESH, Carried, KernelBuilder, Value
 from ..dtypes import BOOL, I64, U8
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import InvalidModel
 from ..op import Array, Extents, Op, Work, assemble, gather, identity, product
+from ..rules import GraphBuilder, Spec, register
 from .conversion import Where, cast
 from .elementwise import Sub, apply
 from .logic import Equal, Less

@@ -11,7 +11,7 @@ from .. import math
 from ..affine import Access, Affine, axis
 from ..builder import RESULT, Carried, Combine, KernelBuilder, Value
 from ..count import instructions
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import InvalidModel
 from ..op import (
     Array,
     Extents,
@@ -23,6 +23,7 @@ from ..op import (
     identity,
     product,
 )
+from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
 from .conversion import cast
 from .elementwise import Add, Mul, Reciprocal, Sqrt, Sub, apply, scalar_constant

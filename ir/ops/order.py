@@ -11,8 +11,9 @@ import numpy as np
 from ..affine import Access, axis, constant
 from ..builder import RESULT, Carried, KernelBuilder, Value
 from ..dtypes import I32, I64
-from ..graph import GraphBuilder, InvalidModel, Rule, Spec, register
+from ..graph import InvalidModel
 from ..op import Array, Extents, Op, Work, assemble, gather, identity, product
+from ..rules import GraphBuilder, Rule, Spec, register
 from .conversion import cast
 from .elementwise import Add, apply
 from .index import emit_gather

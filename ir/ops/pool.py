@@ -9,8 +9,9 @@ import numpy as np
 
 from ..affine import axis
 from ..dtypes import DType
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import InvalidModel
 from ..op import Array, identity, product
+from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
 from .conversion import Pow, Where, emit_rounded
 from .elementwise import Abs, Add, Div, Mod, Mul, Sqrt, apply, scalar_constant

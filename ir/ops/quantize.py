@@ -15,9 +15,10 @@ from ..absent import lacking
 from ..affine import Access, axis
 from ..builder import Arithmetic, Value
 from ..dtypes import F32, F64, I8, I16, I32, SUB_BYTE, U8, DType
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import InvalidModel
 from ..minifloats import narrowed
 from ..op import Array, Op
+from ..rules import GraphBuilder, Spec, register
 from .contract import matrix_product
 from .conversion import cast, dtype_attribute
 from .elementwise import Add, Div, Elementwise, Mul, apply

@@ -15,8 +15,9 @@ from zlib import crc32
 import numpy as np
 
 from ..dtypes import F32, F64, I32, DType
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import InvalidModel
 from ..op import Array
+from ..rules import GraphBuilder, Spec, register
 from .activation import Exp
 from .conversion import Where, cast, dtype_attribute
 from .elementwise import Mul, Reciprocal, Sub, apply, scalar_constant

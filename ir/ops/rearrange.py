@@ -16,8 +16,9 @@ import numpy as np
 from ..affine import Access, Affine, axis, constant
 from ..builder import Arithmetic, Carried, KernelBuilder, Value
 from ..dtypes import I64, DType
-from ..graph import GraphBuilder, InvalidModel
+from ..graph import InvalidModel
 from ..op import Array, Extents, Op, Work, assemble, gather, product
+from ..rules import GraphBuilder
 from .elementwise import Elementwise
 from .loops import each
 

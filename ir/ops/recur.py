@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..dtypes import I64
-from ..graph import GraphBuilder, InvalidModel, Rule, Spec, register
+from ..graph import InvalidModel
+from ..rules import GraphBuilder, Rule, Spec, register
 from .cells import (
     DEFAULTS,
     Direction,

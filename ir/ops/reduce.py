@@ -10,8 +10,8 @@ import numpy as np
 
 from ..affine import access_axes, axis, constant
 from ..builder import FRESH, RESULT, Carried, Combine, KernelBuilder, Value
-from ..graph import GraphBuilder, Rule, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, product
+from ..rules import GraphBuilder, Rule, Spec, register
 from .activation import Exp, Log
 from .contract import Contract
 from .conversion import emit_rounded

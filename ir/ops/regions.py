@@ -10,8 +10,9 @@ import numpy as np
 from ..affine import Access
 from ..builder import Arithmetic, Value
 from ..dtypes import I64
-from ..graph import GraphBuilder, Spec, Unsupported, register
+from ..graph import Unsupported
 from ..op import Array, identity
+from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
 from .conversion import Where, cast
 from .elementwise import Add, Ceil, Clip, Div, Elementwise, Floor, Max, Mul, Sub, apply, scalar_constant

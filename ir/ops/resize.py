@@ -13,8 +13,9 @@ import numpy as np
 
 from ..affine import axis, constant
 from ..dtypes import F16, F32, F64
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import InvalidModel
 from ..op import Array, identity
+from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
 from .conversion import Where, cast
 from .elementwise import apply

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..builder import Carried, Combine, KernelBuilder, Value
 from ..dtypes import I64
-from ..graph import GraphBuilder, Rule, Spec, register
 from ..op import Array, Extents, Op, Work, assemble, identity, product
+from ..rules import GraphBuilder, Rule, Spec, register
 from .elementwise import Add, Elementwise, Mul, apply
 from .loops import Index, accumulator, at_lane, cheapest_lane_axis, combine, each, longest, neutral, view
 from .rearrange import normal_axis, pad, reshape, slice_axis

@@ -15,8 +15,9 @@ import numpy as np
 from ..affine import Access, Affine, axis
 from ..builder import Arithmetic, Value
 from ..dtypes import F32, F64, I64, DType
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import InvalidModel
 from ..op import Array, identity, product
+from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
 from .conversion import cast
 from .elementwise import Add, Elementwise, Mul, apply, scalar_constant

@@ -11,8 +11,9 @@ import numpy as np
 from ..affine import Access, access_axes, constant
 from ..builder import RESULT, Carried, KernelBuilder, Value
 from ..dtypes import BOOL, I64
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import InvalidModel
 from ..op import Array, Extents, Op, Work, assemble, gather, identity, product
+from ..rules import GraphBuilder, Spec, register
 from .conversion import cast
 from .elementwise import Add, Mod, apply
 from .index import coordinates, emit_scatter

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import by_onnx
-from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
+from ..graph import InvalidModel, Unsupported
 from ..op import product
+from ..rules import GraphBuilder, Spec, register
 from .conversion import Where
 from .elementwise import apply, broadcast
 from .rearrange import (

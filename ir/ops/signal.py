@@ -8,8 +8,9 @@ import numpy as np
 
 from ..affine import Access, Affine, axis
 from ..dtypes import by_onnx
-from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, judge_size, register
+from ..graph import InvalidModel, Unsupported
 from ..op import Array, identity
+from ..rules import GraphBuilder, Spec, judge_size, register
 from .contract import Contract
 from .elementwise import Mul, apply, scalar_constant
 from .rearrange import normal_axis, reshape, slice_axis

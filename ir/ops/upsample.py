@@ -16,8 +16,9 @@ import numpy as np
 
 from ..affine import Access, Affine, axis, constant
 from ..dtypes import DType
-from ..graph import GraphBuilder, InvalidModel, Spec, Unsupported, register
+from ..graph import InvalidModel, Unsupported
 from ..op import Op, identity, product
+from ..rules import GraphBuilder, Spec, register
 from .contract import Contract, transposed
 from .conversion import cast
 from .elementwise import Add

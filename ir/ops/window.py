@@ -13,8 +13,9 @@ import numpy as np
 
 from ..affine import Affine, axis
 from ..dtypes import DType
-from ..graph import GraphBuilder, InvalidModel, Spec, register
+from ..graph import InvalidModel
 from ..op import Array, identity
+from ..rules import GraphBuilder, Spec, register
 from .contract import Contract, transposed
 from .conversion import emit_rounded
 from .elementwise import Add, Mul
