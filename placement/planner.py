@@ -144,7 +144,7 @@ def _stack(search: Search) -> None:
 def _tighten(search: Search) -> None:
     """Plans on the whole wafer within budgets that account for every op, until one fits.
 
-    What a plan is over budget is taken from the next one's.
+    What a plan is over budget is taken from the next one's, more of it each time that nothing came of it.
     """
     graph, wafer, policy = search.graph, search.wafer, search.policy
     search.tight = True
@@ -152,7 +152,7 @@ def _tighten(search: Search) -> None:
     every, together = range(len(graph.nodes)), search.on_one(columns, rows)
     shared = budget(graph, every, search.site(columns, rows), search.companions)
     (code,) = search.companions.code_bytes({0: [n.op for n in graph.nodes]}, wafer)
-    room, least = float(wafer.sram_bytes - code), wafer.sram_bytes
+    room, least, more = float(wafer.sram_bytes - code), wafer.sram_bytes, policy.more
     limits: dict[int, Limits] = {}
     for attempt in range(policy.attempts):
         search.report("plan", attempt / policy.attempts)
@@ -161,8 +161,9 @@ def _tighten(search: Search) -> None:
             return
         if search.excess > least:
             return
+        more = 2 * more if search.excess == least else policy.more
         least = search.excess
-        room -= policy.more * least
+        room -= more * least
 
 
 # -- each group on a region of its own -----------------------------------------------------------------------

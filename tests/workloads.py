@@ -47,18 +47,19 @@ class Workload:
         return first, *(plan_beside(g, first, policy) for g in self.graphs[1:])
 
 
-def memory(wafer: Wafer, nbytes: int) -> Wafer:
-    """The wafer with so many bytes on each core, hardly any of them for code."""
-    return replace(wafer, sram_bytes=nbytes, code_bytes_base=0, code_bytes_per_kernel=16)
+def small(width: int, height: int, nbytes: int) -> Wafer:
+    """A wafer of so many cores with so many bytes each, hardly any of them for code."""
+    size = replace(preset("8x8"), width=width, height=height)
+    return replace(size, sram_bytes=nbytes, code_bytes_base=0, code_bytes_per_kernel=16)
 
 
-def table() -> Graph:
+def table(rows: int = 512, width: int = 24, tokens: int = 1) -> Graph:
     """A table that is looked up in, and multiplied with at the end."""
     m = plans.Model()
-    token = m.tensor("token", (1,), dtypes.I64)
-    rows = m.normal(0, 512, 24)
-    h = m.op("MatMul", m.op("Gather", rows, token), m.normal(1, 24, 24))
-    return m.graph("table", [token], [m.op("Einsum", h, rows, equation="ik,jk->ij")])
+    token = m.tensor("token", (tokens,), dtypes.I64)
+    held = m.normal(0, rows, width)
+    h = m.op("MatMul", m.op("Gather", held, token), m.normal(1, width, width))
+    return m.graph("table", [token], [m.op("Einsum", h, held, equation="ik,jk->ij")])
 
 
 def square(size: int) -> Graph:
@@ -78,6 +79,17 @@ def chain(count: int, width: int) -> Graph:
     return m.graph("chain", [x], [m.op("MatMul", h, m.normal(1, width, 2 * width))])
 
 
+def blocks(count: int, width: int, hidden: int) -> Graph:
+    """Layers of two products each, whose results add up."""
+    m = plans.Model()
+    x = m.tensor("x", (1, width), dtypes.F32)
+    h = x
+    for i in range(count):
+        up = m.op("Relu", m.op("MatMul", h, m.normal(i, width, hidden)))
+        h = m.op("Add", h, m.op("MatMul", up, m.normal(50 + i, hidden, width)))
+    return m.graph("blocks", [x], [h])
+
+
 def tower(count: int) -> Graph:
     """Products one after the other."""
     m = plans.Model()
@@ -93,6 +105,14 @@ def vector(depth: int, width: int) -> Graph:
     x = m.tensor("x", (1, depth), dtypes.F32)
     h = m.op("MatMul", x, m.normal(0, depth, width))
     return m.graph("vector", [x], [m.op("MatMul", h, m.normal(1, width, 32))])
+
+
+def wide(rows: int) -> Graph:
+    """Two products of as many rows as a call has."""
+    m = plans.Model()
+    x = m.tensor("x", (rows, 96), dtypes.F32)
+    h = m.op("Relu", m.op("MatMul", x, m.normal(0, 96, 300)))
+    return m.graph("wide", [x], [m.op("MatMul", h, m.normal(1, 300, 96))])
 
 
 def sums(rows: int) -> Graph:
@@ -117,14 +137,25 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     "attention": lambda: Workload((plans.attention(),), preset("8x8")),
     "pipeline": lambda: Workload((plans.mlp(),), preset("16x16"), "throughput"),
     "tower": lambda: Workload((tower(5),), preset("16x16"), "throughput"),
-    "table": lambda: Workload((table(),), memory(preset("8x8"), 1400)),
-    "square": lambda: Workload((square(96),), memory(preset("8x8"), 3000)),
-    "stacks": lambda: Workload((chain(6, 224),), memory(replace(preset("8x8"), width=8, height=104), 4096)),
-    "line": lambda: Workload((vector(16384, 8),), memory(replace(preset("8x8"), width=256, height=4), 1700)),
+    "tight mlp": lambda: Workload((plans.mlp(),), small(4, 4, 4000)),
+    "slow mlp": lambda: Workload((plans.mlp(),), small(4, 4, 5000)),
+    "tight attention": lambda: Workload((plans.attention(),), small(8, 8, 1500)),
+    "fuller attention": lambda: Workload((plans.attention(),), small(8, 8, 2000)),
+    "tight tower": lambda: Workload((tower(5),), small(12, 7, 2600)),
+    "table": lambda: Workload((table(),), small(8, 8, 1400)),
+    "odd table": lambda: Workload((table(),), small(12, 7, 1160)),
+    "tight table": lambda: Workload((table(1000, 12, 3),), small(8, 8, 1208)),
+    "square": lambda: Workload((square(96),), small(8, 8, 3000)),
+    "stacks": lambda: Workload((chain(6, 224),), small(8, 104, 4096)),
+    "stacked blocks": lambda: Workload((blocks(6, 96, 256),), small(8, 104, 2408)),
+    "line": lambda: Workload((vector(16384, 8),), small(256, 4, 1700)),
     "long line": lambda: Workload((vector(65536, 8),), replace(preset("8x8"), width=384, height=1)),
     "short": lambda: Workload((vector(2048, 8),), replace(preset("8x8"), width=256, height=4)),
     "entries": lambda: Workload(
-        tuple(agreed({"one": sums(1), "twenty": sums(20)}).values()), memory(preset("8x8"), 5200)
+        tuple(agreed({"one": sums(1), "twenty": sums(20)}).values()), small(8, 8, 5200)
+    ),
+    "wide entries": lambda: Workload(
+        tuple(agreed({"one": wide(1), "many": wide(16)}).values()), small(4, 4, 28_800)
     ),
     "decode": lambda: Workload((decode(),), preset("8x8")),
 }
