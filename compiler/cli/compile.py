@@ -48,7 +48,7 @@ def check(
         {"operator": _kind(r), "count": r.count, "where": r.status, "reason": r.reason} for r in rows
     ]
     shown_rows = [[shown(_kind(r)), r.count, r.status, shown(r.reason, 200)] for r in rows]
-    for line in table(["operator", "count", "where", "reason"], shown_rows):
+    for line in table(["operator", "count", "where", "reason"], shown_rows, wrap=["reason"]):
         console.say(line)
     refused = sorted({_kind(r) for r in rows if r.status == "unsupported"})
     supported = not refused and all(r.status != "unbound" for r in rows)
@@ -289,7 +289,7 @@ def _report_failure(path: str, request: Request, model: str, e: DoesNotFit) -> N
     from ..show.report import write_report
 
     if e.plan is None:
-        drawn = empty_picture(request.machine(), Path(model).name, str(e))
+        drawn = empty_picture(request.machine(), Path(model).name, {"does not fit": str(e)})
     else:
         drawn = picture(e.plan, simulate(e.plan))
         drawn = replace(drawn, summary={"does not fit": str(e), **drawn.summary})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,7 +53,8 @@ class Feeding:
         if self.archive is not None:
             given |= _archive(self.archive, names)
         for name, path in self.files.items():
-            given[name] = load_array(path)
+            read = load_map if name in others and path.lower().endswith(".json") else load_array
+            given[name] = read(path)
         stepped = {} if self.steps is None else _archive(self.steps, names)
         for name in others:
             if name not in {**given, **stepped}:
@@ -152,6 +154,17 @@ def load_array(path: str) -> Array:
         loaded.close()
         raise InvalidInput(f"{quoted(path)} is an .npz; give it with --inputs")
     return loaded
+
+
+def load_map(path: str) -> Any:
+    """A map, or a sequence of maps, in a .json file. Raises OSError, InvalidInput."""
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as e:
+        raise InvalidInput(f"{quoted(path)} is not JSON: {shown(str(e))}") from None
+    if isinstance(value, dict) or (isinstance(value, list) and all(isinstance(m, dict) for m in value)):
+        return value
+    raise InvalidInput(f"{quoted(path)} holds neither an object, for a map, nor a list of objects")
 
 
 def _open(path: str) -> Any:
