@@ -139,7 +139,8 @@ def _zip(head: bytes) -> Kind | None:
     if names[0].endswith(".npy"):
         return Kind("NumPy arrays (.npz)", "give them to a run with --inputs")
     inside = next((n for n in names if n.lower().endswith(".onnx")), names[0])
-    return Kind(f"a zip archive with {inside[-60:]!r} in it", UNPACK)
+    held = f" with {inside[-60:]!r} in it" if inside.isprintable() and inside else ""
+    return Kind(f"a zip archive{held}", UNPACK)
 
 
 def _name_at(head: bytes, at: int) -> str:

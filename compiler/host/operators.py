@@ -116,7 +116,7 @@ def _typed(value: Any, kind: onnx.TypeProto) -> Any:
         key = str if kind.map_type.key_type == onnx.TensorProto.STRING else int
         held = cast(dict[Any, Any], value)
         return {key(k): str(v) if of.kind == "O" else of.type(v) for k, v in held.items()}
-    return value
+    return cast(Any, value)
 
 
 def _plain(result: Any, kind: np.dtype[Any] | None) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from onnx.reference.op_run import OpRun
@@ -261,8 +261,8 @@ def _softmax(x: Array) -> Array:
 def _softmax_zero(x: Array) -> Array:
     """Softmax in which a score of 0 has no share."""
     most: Any = x.max(1, keepdims=True)
-    small = np.abs(x) <= ALMOST_NONE
-    out: Any = np.where(small, x * np.exp(-most), np.exp(x - most))
+    small: Any = np.abs(x) <= ALMOST_NONE
+    out = cast(Any, np.where(small, x * np.exp(-most), np.exp(x - most)))
     total = out.sum(1, keepdims=True)
     return np.where(total == 0, 0.5, out / np.where(total == 0, 1, total))
 

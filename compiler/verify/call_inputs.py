@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -159,11 +159,12 @@ def load_array(path: str) -> Array:
 def load_map(path: str) -> Any:
     """A map, or a sequence of maps, in a .json file. Raises OSError, InvalidInput."""
     try:
-        value = json.loads(Path(path).read_bytes())
+        value: Any = json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as e:
         raise InvalidInput(f"{quoted(path)} is not JSON: {shown(str(e))}") from None
-    if isinstance(value, dict) or (isinstance(value, list) and all(isinstance(m, dict) for m in value)):
-        return value
+    maps = cast(list[Any], value if isinstance(value, list) else [value])
+    if all(isinstance(m, dict) for m in maps):
+        return cast(Any, value)
     raise InvalidInput(f"{quoted(path)} holds neither an object, for a map, nor a list of objects")
 
 

@@ -85,8 +85,7 @@ def compare(output: str, ours: Any, golden: Any, rule: Rule, call: int = 0) -> C
         if not isinstance(ours, dict) or mine.keys() != theirs.keys():
             problem = f"a map of {len(mine)} keys instead of {len(theirs)}, or of others"
             return Comparison(output, 0, np.nan, np.nan, None, np.nan, 0, (), problem)
-        values = (_column([of[k] for k in theirs]) for of in (mine, theirs))
-        return compare(output, *values, rule, call)
+        return compare(output, _column([mine[k] for k in theirs]), _column([*theirs.values()]), rule, call)
     if isinstance(golden, list):
         theirs = cast(list[Any], golden)
         mine = cast(list[Any], ours) if isinstance(ours, list) else []
