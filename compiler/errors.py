@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..placement.plan.plan import Plan
+
+
+MOST_OPEN = 8  # dimensions that a message names
 
 
 class WafercError(Exception):
@@ -28,6 +32,20 @@ class InvalidInput(WafercError):
     exit_code = 3
 
 
+class OpenDimensions(InvalidInput):
+    """Dimensions that nothing binds. `each`: (what is open, the flag that binds it), one of a flag."""
+
+    def __init__(self, each: Sequence[tuple[str, str]]) -> None:
+        first: dict[str, str] = {}
+        for what, flag in each:
+            first.setdefault(flag, what)
+        self.each = tuple((what, flag) for flag, what in first.items())
+        some, rest = self.each[:MOST_OPEN], len(self.each) - MOST_OPEN
+        more = f" and {rest} more" if rest > 0 else ""
+        opened = "; ".join(what for what, _ in some)
+        super().__init__(f"{opened}{more}; add {' '.join(flag for _, flag in some)}")
+
+
 class InputUnbound(InvalidInput):
     """Operators ask for values of inputs that are not bound. `inputs`: their names."""
 
@@ -43,10 +61,21 @@ class UnsupportedModel(WafercError):
 
 
 class DoesNotFit(WafercError):
-    """Over a limit of the wafer or of the host. `plan`: the nearest attempt, for reports."""
+    """Over a limit of the wafer or of the host. `plan`: the nearest attempt, for reports.
+
+    remedies: what the message ends with, as str; looked for when somebody reads it.
+    """
 
     exit_code = 5
     plan: Plan | None = None
+    remedies: object = None
+
+    def __str__(self) -> str:
+        return super().__str__() if self.remedies is None else f"{super().__str__()}; try {self._tried}"
+
+    @cached_property
+    def _tried(self) -> str:
+        return str(self.remedies)
 
 
 class InputOutput(WafercError):
@@ -88,11 +117,11 @@ class Refusal:
 
 
 class UnsupportedOperator(UnsupportedModel):
-    """Every operator of a model that waferc does not do; `refusals` lists them."""
+    """Every operator of a model that waferc does not do: `refusals`. besides: what else is wrong."""
 
-    def __init__(self, refusals: Sequence[Refusal], what: str = "unsupported") -> None:
+    def __init__(self, refusals: Sequence[Refusal], what: str = "unsupported", besides: str = "") -> None:
         self.refusals = tuple(refusals)
-        super().__init__(f"{what}: " + "; ".join(map(str, self.refusals)))
+        super().__init__("; ".join(filter(None, (f"{what}: " + "; ".join(map(str, self.refusals)), besides))))
 
 
 def shown(name: str, limit: int = 80) -> str:

@@ -19,14 +19,22 @@ from ..ir import ops
 from ..ir.graph import Graph
 from ..ir.op import Array
 from ..runtime.script import Play
-from .errors import InvalidInput, Refusal, UnsupportedModel, UsageError
+from .errors import (
+    InvalidInput,
+    OpenDimensions,
+    Refusal,
+    UnsupportedModel,
+    UnsupportedOperator,
+    UsageError,
+    WafercError,
+)
 from .frontend import cache_names
 from .frontend.graph_ends import graph_of
 from .frontend.inputs import Binding
 from .frontend.load import check_model, load_model
 from .frontend.opsets import KnownModel, converted, in_known_opset
 from .frontend.refusals import judge_refusals, merged
-from .frontend.walk import walk_model
+from .frontend.walk import WalkedModel, walk_model
 from .host.operators import unknown_operators
 from .host.partition import OnHost, staged_model
 from .host.so_far import StagesSoFar
@@ -134,10 +142,26 @@ def accept(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) ->
 # -- from there to graphs ---------------------------------------------------------------
 
 
+def walked_on_host(accepted: AcceptedModel, given: Binding, stages: StagesSoFar) -> WalkedModel:
+    """The nodes entered, with those on the host that no wafer runs.
+
+    Where dimensions are open, no node is entered: what nothing runs by its name alone is told with them.
+    """
+    try:
+        return walk_model(accepted.ready, given, OnHost(stages))
+    except OpenDimensions as e:
+        raise _with_unknown(accepted.unknown, "unsupported", e) from None
+
+
+def _with_unknown(unknown: Sequence[Refusal], what: str, e: OpenDimensions) -> WafercError:
+    """Open dimensions, and before them the operators that nothing runs."""
+    return UnsupportedOperator(unknown, what, str(e)) if unknown else e
+
+
 def _with_host(accepted: AcceptedModel, entry: str, given: Binding) -> Imported:
     """One graph where the wafer does it all, else those of its stages."""
     stages = StagesSoFar(accepted.ready.proto)
-    walked = walk_model(accepted.ready, given, OnHost(stages))
+    walked = walked_on_host(accepted, given, stages)
     judge_refusals(merged(walked.refusals), "unsupported")
     if walked.on_wafer:
         graph = graph_of(walked.scope, walked.outputs, accepted.name)
@@ -164,12 +188,29 @@ class OnWafer:
         unknown = self.accepted.unknown
         try:
             walked = walk_model(self.accepted.ready, given, stored=self.stored)
+        except OpenDimensions as e:
+            raise _with_unknown(unknown, self.what, e) from None
         except (InvalidInput, UnsupportedModel):
             judge_refusals(unknown, self.what)  # too broken to get to an end
             raise
         judge_refusals(merged(unknown, walked.refusals), self.what)
         self.values.update(walked.values)
         return graph_of(walked.scope, walked.outputs, self.accepted.name, states, grow)
+
+
+def _caches(graph: onnx.GraphProto, states: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The states that were asked for, and those with the usual names."""
+    return [*states, *(p for p in cache_names.named_pairs(graph) if p not in states)]
+
+
+def with_short_caches(graph: onnx.GraphProto, given: Binding, states: Sequence[tuple[str, str]]) -> Binding:
+    """The binding for caches that hold one position before a call."""
+    symbol = cache_names.growing(graph, _caches(graph, states), given.dims)
+    if not symbol:
+        return given
+    total, _ = cache_names.totals(graph, symbol, given.dims)
+    rows = cache_names.new_rows(graph, given.dims) if total else 0
+    return replace(given, dims={**given.dims, symbol: 1, **dict.fromkeys(total, 1 + rows)})
 
 
 def _with_capacity(
@@ -181,7 +222,7 @@ def _with_capacity(
 ) -> Graph:
     """The model with caches of `capacity` positions: built for a past of one position to see how many a
     call adds, then for one that fills the capacity with them."""
-    pairs = [*states, *(p for p in cache_names.named_pairs(graph) if p not in states)]
+    pairs = _caches(graph, states)
     if not pairs:
         raise UsageError("--capacity: the model has no caches; name them with --state PAST=PRESENT")
     dims = given.dims
@@ -190,9 +231,7 @@ def _with_capacity(
     sizes = dict(dims)
     if symbol:
         total, others = cache_names.totals(graph, symbol, dims)
-        rows = cache_names.new_rows(graph, dims) if total else 0
-        one = {**dims, symbol: 1, **dict.fromkeys(total, 1 + rows)}
-        short = on_wafer(replace(given, dims=one), pairs, grow=True)
+        short = on_wafer(with_short_caches(graph, given, states), pairs, grow=True)
         added = caches.positions_added(short, pairs)
         if capacity <= added:
             raise UsageError(

@@ -14,14 +14,15 @@ from ..ir.absent import ValuesNeeded
 from ..ir.entries import agreed
 from ..ir.graph import Graph
 from .compiled import Compiled
-from .errors import UnsupportedModel, UnsupportedOperator
+from .errors import DoesNotFit, UnsupportedModel, UnsupportedOperator
 from .frontend.inputs import Binding
 from .frontend.load import digest
-from .importer import import_entries
+from .importer import Imported, import_entries
 from .passes.fuse_elementwise import fuse_elementwise
 from .passes.narrow_weights import narrow_weights
 from .passes.simplify import simplify
 from .planning import plans_for
+from .remedies import Remedies
 from .request import Request
 from .stopwatch import Report, Stopwatch, silent
 
@@ -38,24 +39,12 @@ def compile_model(
     asked.check()
     asked = replace(asked, wafer=asked.machine())
     watch = Stopwatch(report)
-    imported = watch.timed(
-        "import",
-        lambda: import_entries(
-            model, _bindings(asked), tuple(asked.states), asked.capacity, weights=not asked.no_weights
-        ),
-    )
-    staged = imported.play is not None
-    if asked.no_host and staged:
-        raise UnsupportedOperator(imported.hosts, "--no-host refuses what runs on the host")
-
-    graphs = dict(imported.graphs)
-    phases = {entry: {"import": str(graph)} for entry, graph in graphs.items()}
-    for phase, change in _passes(asked):
-        for entry, graph in graphs.items():
-            graphs[entry] = watch.timed(phase, lambda change=change, graph=graph: change(graph))
-            phases[entry][phase] = str(graphs[entry])
-    graphs = agreed(_in_order(graphs, staged))
-    plans = {} if asked.until == "graph" else plans_for(graphs, asked, watch)
+    imported, graphs, phases = _graphs(model, asked, watch)
+    try:
+        plans = {} if asked.until == "graph" else plans_for(graphs, asked, watch)
+    except DoesNotFit as e:
+        e.remedies = Remedies(asked, graphs, lambda other: _graphs(model, other, Stopwatch())[1])
+        raise
     for entry, plan in plans.items():
         phases[entry]["plan"] = str(plan)
 
@@ -67,6 +56,28 @@ def compile_model(
         "host": [[r.op_type, r.domain, r.count] for r in imported.hosts],
     }
     return Compiled(asked.machine(), imported, graphs, plans, manifest, phases, watch.seconds)
+
+
+def _graphs(
+    model: str | Path | bytes, asked: Request, watch: Stopwatch
+) -> tuple[Imported, dict[str, Graph], dict[str, dict[str, str]]]:
+    """The model imported, the graphs to be planned, and by entry and phase the text of what came of it."""
+    imported = watch.timed(
+        "import",
+        lambda: import_entries(
+            model, _bindings(asked), tuple(asked.states), asked.capacity, weights=not asked.no_weights
+        ),
+    )
+    staged = imported.play is not None
+    if asked.no_host and staged:
+        raise UnsupportedOperator(imported.hosts, "--no-host refuses what runs on the host")
+    graphs = dict(imported.graphs)
+    phases = {entry: {"import": str(graph)} for entry, graph in graphs.items()}
+    for phase, change in _passes(asked):
+        for entry, graph in graphs.items():
+            graphs[entry] = watch.timed(phase, lambda change=change, graph=graph: change(graph))
+            phases[entry][phase] = str(graphs[entry])
+    return imported, agreed(_in_order(graphs, staged)), phases
 
 
 def _bindings(asked: Request) -> dict[str, Binding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,8 @@ import onnx
 from .frontend.inputs import Binding
 from .frontend.opsets import count_operators
 from .frontend.refusals import merged
-from .frontend.walk import walk_model
-from .host.partition import OnHost
 from .host.so_far import StagesSoFar
-from .importer import accept
+from .importer import accept, walked_on_host, with_short_caches
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,19 @@ class Row:
 def survey(
     model: str | Path | bytes | onnx.ModelProto,
     given: Binding | None = None,
+    states: Sequence[tuple[str, str]] = (),
+    capacity: int | None = None,
+    weights: bool = True,
 ) -> list[Row]:
-    """Every operator of the model, supported or not. Raises only for what is no model at all."""
-    accepted = accept(model)
-    stages = StagesSoFar(accepted.ready.proto)
-    walked = walk_model(accepted.ready, given or Binding(), OnHost(stages))
+    """Every operator of the model, supported or not; states, capacity, weights: see `import_entries`.
+
+    Raises only for what is no model at all, and for dimensions left open.
+    """
+    accepted = accept(model, weights)
+    stages, bound = StagesSoFar(accepted.ready.proto), given or Binding()
+    if capacity is not None:
+        bound = with_short_caches(accepted.proto.graph, bound, states)
+    walked = walked_on_host(accepted, bound, stages)
     refusals, hosts = merged(walked.refusals), merged(stages.hosts)
     rows: list[Row] = []
     for (op_type, domain), count in count_operators(accepted.proto).items():

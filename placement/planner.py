@@ -20,9 +20,10 @@ from .machine.wafer import Wafer
 from .plan.plan import Plan
 from .search.budget import budget
 from .search.choices import Estimator
-from .search.explain import DoesNotFit
+from .search.explain import DoesNotFit, too_much
 from .search.layer_stacks import stacked
 from .search.layers import repeated
+from .search.least import least
 from .search.placers import Size, arrangements
 from .search.region_sizes import climb
 from .search.search import Assignment, Report, Search
@@ -41,7 +42,7 @@ def plan(
     """The best plan found for `graph` on `wafer`: of least latency, or of most calls per second.
 
     companions: the program's other entries, for `plan_beside`: their kernels take room.
-    Raises DoesNotFit, naming the op, the bytes on the fullest core, the budget and what to try.
+    Raises DoesNotFit, naming the op, the bytes on the fullest core, the budget.
     """
     search = Search(graph, wafer, objective, companions, policy, report)
     run(search)
@@ -57,12 +58,8 @@ def run(search: Search) -> None:
             f"wafer {wafer.name} has {wafer.colours} colours, the shared lanes alone take {LANES}"
         )
     cores = _cores_alive(wafer)
-    if search.need > cores * wafer.sram_bytes:
-        what = "constants and caches" if graph.length else "constants"
-        raise DoesNotFit(
-            f"{what} need {search.need:,} bytes; wafer {wafer.name} has {cores * wafer.sram_bytes:,} "
-            f"({cores:,} cores x {wafer.sram_bytes:,}); try a larger --wafer"
-        )
+    if (found := least(graph)).bytes > cores * wafer.sram_bytes:
+        raise too_much(found, wafer, cores)
     search.report("plan", 0.0)
     for way in WAYS:
         if way.when(search):

@@ -116,9 +116,11 @@ class Player:
 
 
 def plain(value: Any) -> Any:
-    """A value from outside as scripts know them: arrays, those of str as objects; lists; None."""
-    if value is None or isinstance(value, list | tuple):
-        return None if value is None else [plain(item) for item in cast(Sequence[Any], value)]
+    """A value from outside as scripts know them: arrays, those of str as objects; lists; dicts; None."""
+    if value is None or isinstance(value, dict):
+        return cast(Any, value)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in cast(Sequence[Any], value)]
     array = np.asarray(value)
     return array.astype(object) if array.dtype.kind in "UST" else array
 

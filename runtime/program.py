@@ -94,7 +94,7 @@ class Program:
 
     @property
     def others(self) -> frozenset[str]:
-        """Inputs of a call that names no entry which have no port: of str, sequences, optionals."""
+        """Inputs of a call that names no entry which have no port: of str, sequences, maps, optionals."""
         names = self.staged.play.inputs if self.staged is not None else ()
         return frozenset(names) - self.ports.by_name.keys()
 
@@ -110,9 +110,9 @@ class Program:
         """Outputs by name for `inputs` by name. A state may be left out: it keeps its value.
 
         entry: None calls the first one, or plays the program's script; then values are arrays, lists of them
-        for sequences, None for an empty optional, and HostError is raised where the host's part fails. Raises
-        InputError for a missing or unknown name, a wrong shape or
-        type, or where the caches have no room for the positions that a call adds: nothing ran. With guard,
+        for sequences, dicts for maps, None for an empty optional, and HostError is raised where the host's
+        part fails. Raises InputError for a missing or unknown name, a wrong shape or type, or where the
+        caches have no room for the positions that a call adds: nothing ran. With guard,
         raises GuardViolation if a rule was broken; states then hold what the run left.
         """
         with self._lock:

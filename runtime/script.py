@@ -1,9 +1,10 @@
 """What a program does whose model does not run on the wafer alone: stages, one after the other.
 
 A script works on values in the host's memory, which it knows by number: arrays, lists of them (sequences),
-None (an optional without content), and object arrays of str. A stage on the wafer is a call of one of the
-program's entries; a stage on the host is one operator of the model, handed to the runtime as a callable.
-Branches, loops and scans have scripts of their own as bodies: the host only decides which runs, how often.
+dicts (maps), None (an optional without content), and object arrays of str. A stage on the wafer is a call of
+one of the program's entries; a stage on the host is one operator of the model, handed to the runtime as a
+callable. Branches, loops and scans have scripts of their own as bodies: the host only decides which runs, how
+often.
 """
 
 from __future__ import annotations

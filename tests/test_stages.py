@@ -478,8 +478,13 @@ def test_a_program_of_the_host_alone(here: Path) -> None:
     assert "PASS" in good(
         "verify", "text.onnx", "--wafer", "4x4", "--input", "w=words.npy", "--golden", "reference"
     )
-    for words in (("inspect", "text.wafer"), ("heatmap", "text.wafer", "-o", "o.png")):
-        done = waferc(*words)
+    text = good("inspect", "text.wafer", "--json", "o.json")
+    assert "inputs       w\noutputs      y\non the host  StringNormalizer" in text
+    assert json.loads((here / "o.json").read_text())["host"] == {"StringNormalizer": 1}
+    good("report", "text.wafer", "-o", "o.html")
+    graph, core = ("--graph", "o.dot"), ("--core", "0,0")
+    for words in (("heatmap", "-o", "o.png"), ("inspect", *graph), ("inspect", *core)):
+        done = waferc(words[0], "text.wafer", *words[1:])
         assert (done.exit_code, done.stderr) == (
             2,
             "waferc: error: nothing of 'text.wafer' runs on the wafer: there is nothing to show\n",

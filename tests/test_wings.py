@@ -31,6 +31,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("importer",),
         ("survey", "catalogue", "verify", "loading"),
         ("planning", "compiled"),
+        ("remedies",),
         ("pipeline",),
         ("cli", "onnx_backend"),
     ),

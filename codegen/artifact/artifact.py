@@ -26,6 +26,7 @@ import numpy as np
 
 from ...ir.dtypes import BF16, SMALL
 from ...ir.op import Array
+from .foreign import instead_of_artifact
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
@@ -312,11 +313,11 @@ def read(path: str | Path) -> Artifact:
         except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error, OverflowError) as e:
             if isinstance(e, InvalidArtifact):
                 raise
-            raise InvalidArtifact(f"{path}: not a waferc artifact ({e})") from None
+            raise InvalidArtifact(_not_ours(path, str(e))) from None
         except OSError as e:
             if e.errno != errno.EINVAL:  # a place outside the file
                 raise
-            raise InvalidArtifact(f"{path}: not a waferc artifact ({e})") from None
+            raise InvalidArtifact(_not_ours(path, str(e))) from None
     try:
         manifest = json.loads(files.pop("manifest.json"))
         version = manifest["format"]
@@ -336,6 +337,11 @@ def read(path: str | Path) -> Artifact:
     return Artifact(manifest, files)
 
 
+def _not_ours(path: str | Path, why: str) -> str:
+    known = instead_of_artifact(path)
+    return f"{path}: not a waferc artifact" + (f": {known}" if known else f" ({why})")
+
+
 def _files(path: str | Path, file: IO[bytes]) -> dict[str, bytes]:
     with zipfile.ZipFile(file) as z:
         infos = z.infolist()
@@ -343,7 +349,7 @@ def _files(path: str | Path, file: IO[bytes]) -> dict[str, bytes]:
         if sum(i.file_size for i in infos) > MOST_BYTES:
             raise InvalidArtifact(f"{path}: files of more than {MOST_BYTES:,} bytes")
         if "manifest.json" not in names:
-            raise InvalidArtifact(f"{path}: not a waferc artifact (no manifest.json)")
+            raise InvalidArtifact(_not_ours(path, "no manifest.json"))
         if len(set(names)) != len(names):
             twice = next(n for n in names if names.count(n) > 1)
             raise InvalidArtifact(f"{path}: two files are called {twice!r}")

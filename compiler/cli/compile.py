@@ -11,7 +11,7 @@ from ..errors import ArtifactError, DoesNotFit, InvalidInput, UnsupportedModel, 
 from ..show.text import facts, table
 from .command import Verb
 from .console import Console
-from .options import ASKED, BINDING, asking, gathered
+from .options import ASKED, PLANNING, asking, gathered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Verb)
 @click.argument("model")
-@asking(*BINDING, "no_host")
+@asking(*PLANNING)
 @click.pass_obj
 def check(
     console: Console,
@@ -43,12 +43,17 @@ def check(
     from ..pipeline import compile_model
     from ..survey import survey
 
-    rows = survey(model, Binding(request.dims, request.shapes, request.values))
+    asked = replace(request, until="plan")
+    asked.check()
+    of_entries = [*request.entries.values()]
+    sizes = {**request.dims, **of_entries[0]} if of_entries else request.dims
+    given = Binding(sizes, request.shapes, request.values)
+    rows = survey(model, given, tuple(request.states), request.capacity, not request.no_weights)
     operators = [
         {"operator": _kind(r), "count": r.count, "where": r.status, "reason": r.reason} for r in rows
     ]
     shown_rows = [[shown(_kind(r)), r.count, r.status, shown(r.reason, 200)] for r in rows]
-    for line in table(["operator", "count", "where", "reason"], shown_rows):
+    for line in table(["operator", "count", "where", "reason"], shown_rows, wrap=["reason"]):
         console.say(line)
     refused = sorted({_kind(r) for r in rows if r.status == "unsupported"})
     supported = not refused and all(r.status != "unbound" for r in rows)
@@ -58,7 +63,7 @@ def check(
         some = ", ".join(shown(kind) for kind in refused[:8]) + (", ..." if len(refused) > 8 else "")
         raise UnsupportedModel(f"unsupported operators: {some}; the table says why")
     try:
-        compiled = compile_model(model, replace(request, until="plan"), report=console.progress)
+        compiled = compile_model(model, asked, report=console.progress)
     except DoesNotFit as e:
         data |= {"fits": False, "reason": str(e)}
         if e.plan is not None:
@@ -69,7 +74,8 @@ def check(
         console.result(data)
         raise
     if compiled.plans:
-        data |= {"fits": True, **_say_fit(console, compiled)}
+        fits = {name: _say_fit(console, compiled, name) for name in compiled.plans}
+        data |= {"fits": True, **next(iter(fits.values())), "entries": fits}
     else:
         console.say()
         console.say("nothing of the model runs on the wafer")
@@ -81,12 +87,14 @@ def _kind(row: Row) -> str:
     return f"{row.domain}.{row.op_type}" if row.domain else row.op_type
 
 
-def _say_fit(console: Console, compiled: Compiled) -> dict[str, Any]:
+def _say_fit(console: Console, compiled: Compiled, entry: str) -> dict[str, Any]:
     from ..show.rows import consumers, share
 
-    plan, f = compiled.plan, compiled.figures
+    plan, f = compiled.plans[entry], compiled.figures_of(entry)
     x, y = f.fullest_core
     console.say()
+    if len(compiled.plans) > 1:
+        console.say(f"entry {entry}")
     console.say(
         f"fits {shown(plan.wafer.name)}: {f.cores_used:,} of {plan.wafer.cores:,} cores, "
         f"{f.cycles:,.0f} cycles per call, {f.tasks:,} tasks"
@@ -289,7 +297,7 @@ def _report_failure(path: str, request: Request, model: str, e: DoesNotFit) -> N
     from ..show.report import write_report
 
     if e.plan is None:
-        drawn = empty_picture(request.machine(), Path(model).name, str(e))
+        drawn = empty_picture(request.machine(), Path(model).name, {"does not fit": str(e)})
     else:
         drawn = picture(e.plan, simulate(e.plan))
         drawn = replace(drawn, summary={"does not fit": str(e), **drawn.summary})

@@ -214,7 +214,7 @@ ASKED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 FOR_A_PLAN_ONLY = ("until", "no_weights")
 COMPILING = tuple(name for name in ASKED if name not in FOR_A_PLAN_ONLY)
-BINDING = ("wafer", "dims", "shapes", "values", "states", "capacity")
+PLANNING = tuple(name for name in ASKED if name != "until")
 DEFAULTS = Request()
 
 

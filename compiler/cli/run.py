@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import UnsupportedModel, UsageError, quoted, shown
+from ..errors import UnsupportedModel, UsageError, shown
 from .command import Verb
 from .console import Console
 from .options import entry, feeding, gathered, threads
+from .outputs import described, lines_of, write_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,7 @@ class Running:
 @click.command(cls=Verb)
 @click.argument("program")
 @feeding
-@click.option("-o", "output", metavar="OUT.npz", help="Write the outputs, by name.")
+@click.option("-o", "output", metavar="OUT.npz|OUT.json", help="Write the outputs, by name.")
 @threads
 @click.option("--guard", is_flag=True, help="Check every load and store; nothing is shared between cores.")
 @click.option("--no-host", is_flag=True, help="Refuse a program with operators that run on the host.")
@@ -56,13 +57,12 @@ def run(
     --guard goes core by core. With --steps, outputs gain a first axis that counts
     the calls.
     """
-    from ..files import write_npz
     from ..show.figures import clock, host_line, totals
     from .saved import Saved
 
     saved = Saved(program, how.entry)
     if how.no_host and saved.hosts:
-        raise UnsupportedModel(f"--no-host refuses what runs on the host: {_counts(saved.hosts)}")
+        raise UnsupportedModel(f"--no-host refuses what runs on the host: {saved.host_line}")
     loaded = saved.program(how.threads, how.guard)
     staged = loaded.staged if how.entry is None else None
     if staged is not None and how.trace_path is not None:
@@ -72,8 +72,8 @@ def run(
     feeds = feeding.calls(loaded.entry_ports(called).inputs, loaded.state_inputs, loaded.values, others)
     results, milliseconds = _timed(console, loaded, called, feeds, how.threads)
     if how.output is not None:
-        write_npz(how.output, _stacked(results, feeding.steps is not None))
-    for line in _values(results[-1]):
+        write_outputs(how.output, results, feeding.steps is not None)
+    for line in lines_of(results[-1]):
         console.say(line)
     f = saved.figures if staged is None else totals(saved.figures_of, staged.ran)
     wafer = saved.wafer
@@ -106,19 +106,13 @@ def run(
             "host_cycles": f.host_cycles,
             "stages": {} if staged is None else dict(staged.ran),
             "host": {} if staged is None else dict(staged.hosted),
-            "outputs": [{"name": n, **_described(a)} for n, a in results[-1].items()],
+            "outputs": [{"name": n, **described(a)} for n, a in results[-1].items()],
         }
     )
 
 
 def _counts(operators: Mapping[str, int]) -> str:
     return ", ".join(shown(name) + (f" x {n}" if n > 1 else "") for name, n in operators.items())
-
-
-def _described(value: Any) -> dict[str, Any]:
-    if value is None or isinstance(value, list):
-        return {"type": "none" if value is None else "sequence"}
-    return {"type": "str" if value.dtype.kind == "O" else value.dtype.name, "shape": value.shape}
 
 
 def _timed(
@@ -135,40 +129,6 @@ def _timed(
         results.append(program.run(feed, threads, entry))
         milliseconds.append((time.perf_counter() - start) * 1e3)
     return results, milliseconds
-
-
-def _stacked(results: list[dict[str, Any]], many: bool) -> dict[str, Array]:
-    """What is written: UsageError for what no array is, or not the same one in every call."""
-    import numpy as np
-
-    out: dict[str, Array] = {}
-    for n, first in results[0].items():
-        values = [r[n] for r in results]
-        if any(v is None or isinstance(v, list) for v in values):
-            raise UsageError(f"-o: output {quoted(n)} is a sequence or an optional; it holds arrays only")
-        if len({v.shape for v in values}) > 1:
-            raise UsageError(f"-o: output {quoted(n)} has another shape in each call; run them one by one")
-        whole = np.stack(values) if many else first
-        out[n] = whole.astype(str) if whole.dtype.kind == "O" else whole
-    return out
-
-
-def _values(outputs: dict[str, Any]) -> list[str]:
-    """One line per output: type, shape and the first values."""
-    from ...ir.dtypes import is_float
-
-    lines: list[str] = []
-    for name, a in outputs.items():
-        if a is None or isinstance(a, list):
-            what = "none" if a is None else f"sequence of {len(cast(list[Any], a))}"
-            lines.append(f"{shown(name, 32)}  {what}")
-            continue
-        some = " ".join(
-            f"{v:.6g}" if is_float(a.dtype) else shown(str(v), 20) for v in a.ravel()[:6].tolist()
-        )
-        text = f"{shown(name, 32)}  {a.dtype}{list(a.shape)}  {some}{' ...' if a.size > 6 else ''}"
-        lines.append(text if len(text) <= 80 else text[:76].rstrip() + " ...")
-    return lines
 
 
 def _write_trace(console: Console, saved: Saved, path: str) -> None:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ...codegen.artifact.artifact import Artifact, InvalidArtifact, read
+from ...codegen.artifact.artifact import SCRIPT, Artifact, InvalidArtifact, read
 from ...runtime.load import load
 from ...runtime.program import Program
+from ...runtime.saved_script import decode_play
 from ..errors import ArtifactError, UsageError, quoted, shown
 from ..loading import operator
 from ..show.figures import Figures
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ...placement.cost.timing import Timing
     from ...placement.machine.wafer import Wafer
     from ...placement.plan.plan import Plan
+    from ...runtime.script import Play
 
 
 class Saved:
@@ -104,6 +106,17 @@ class Saved:
         for kind, domain, n in rows:
             counts[f"{domain}.{kind}" if domain else kind] += n
         return dict(counts)
+
+    @property
+    def host_line(self) -> str:
+        """The same in words; "" for none."""
+        return ", ".join(shown(name) + (f" x {n}" if n > 1 else "") for name, n in self.hosts.items())
+
+    @property
+    def play(self) -> Play | None:
+        """What calls the entries, with the host's operators between them; None for entries alone."""
+        with self._named():
+            return decode_play(self.artifact) if SCRIPT in self.artifact.files else None
 
     def program(self, threads: int | None = None, guard: bool = False) -> Program:
         with self._named():

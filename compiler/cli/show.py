@@ -63,13 +63,21 @@ def report(console: Console, program: str, output: str, entry: str | None) -> No
     One HTML file that needs nothing else: the wafer to zoom into, the table of steps
     and the totals of PROGRAM (.wafer or .plan).
     """
+    from dataclasses import replace
+    from pathlib import Path
+
     from ..files import replacing
-    from ..show.picture import picture
+    from ..show.picture import empty_picture, picture
     from ..show.report import write_report
     from .saved import Saved
 
     saved = Saved(program, entry)
-    drawn = picture(saved.plan, saved.timing)
+    if saved.entries:
+        drawn = picture(saved.plan, saved.timing)
+    else:
+        drawn = empty_picture(saved.wafer, Path(program).name, dict(_ends(saved)))
+    if saved.hosts:
+        drawn = replace(drawn, summary={**drawn.summary, "on the host": saved.host_line})
     with replacing(output) as part:
         write_report(drawn, part)
     console.note(f"wrote {shown(output)}")
@@ -99,7 +107,10 @@ def inspect(
 
     suffix = None if graph_path is None else _graph_suffix(graph_path)
     saved = Saved(program, entry)
-    result = _overview(console, saved) if core is None else _core(console, saved, *core)
+    if core is not None:
+        result = _core(console, saved, *core)
+    else:
+        result = _overview(console, saved) if saved.entries or graph_path else _of_host(console, saved)
     if graph_path is not None and suffix is not None:
         from ..files import replacing
         from ..show.graph_files import timed_graph, write_graph
@@ -131,8 +142,8 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
     for line in facts(summary(saved.plan, f)):
         console.say(line)
     if saved.hosts:
-        some = ", ".join(shown(name) + (f" x {n}" if n > 1 else "") for name, n in saved.hosts.items())
-        console.say(f"on the host, between the entries: {some}")
+        for line in facts([("on the host, between the entries", saved.host_line)]):
+            console.say(line)
     console.say()
     rows = [
         [r["region"], r["place"], len(r["nodes"]), shown(r["nodes"][0]) if r["nodes"] else r["name"]]
@@ -163,6 +174,25 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
         "steps": steps,
         "critical_path": {"parts": path, "legs": leg_rows(saved.plan, saved.timing)},
     }
+
+
+def _of_host(console: Console, saved: Saved) -> dict[str, Any]:
+    """A program of which nothing runs on the wafer."""
+    for line in facts([*_ends(saved), ("on the host", saved.host_line)]):
+        console.say(line)
+    return {"program": saved.path, "entries": [], "host": saved.hosts, **dict(_ends(saved))}
+
+
+def _ends(saved: Saved) -> list[tuple[str, str]]:
+    """What goes in and out of a program of the host's, by name; shapes where they are known."""
+    play = saved.play
+    if play is None:
+        return []
+    shapes = {p.name: f" {p.dtype}{list(p.shape)}" for p in play.ports.inputs}
+    return [
+        ("inputs", ", ".join(shown(name) + shapes.get(name, "") for name in play.inputs)),
+        ("outputs", ", ".join(map(shown, play.outputs))),
+    ]
 
 
 def _core(console: Console, saved: Saved, x: int, y: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from onnx import helper
 from ...ir.dtypes import by_onnx
 from ...ir.graph import TooLarge
 from ...ir.op import Array
-from ..errors import DoesNotFit, InvalidInput, UnsupportedModel, UsageError, quoted, shown
+from ..errors import DoesNotFit, OpenDimensions, UnsupportedModel, UsageError, quoted, shown
 from .load import type_name
 from .scope import Scope
 from .types import why_held
@@ -39,7 +39,7 @@ def add_inputs(
 
     held: whether the host may hold inputs that no core can; else UnsupportedModel is raised for them.
 
-    Raises UsageError where `given` does not suit the model, InvalidInput for a dimension left open.
+    Raises UsageError where `given` does not suit the model, OpenDimensions, with all that are left open.
     """
     inputs = [v for v in graph.input if v.name not in scope.names]
     _judge_flags(inputs, given)
@@ -57,8 +57,14 @@ def add_inputs(
     for name, value in values.items():
         scope.add_constant(name, value)
     rest = [v for v in inputs if v.name not in values]
+    left: list[tuple[str, str]] = []
     for v in rest:
-        _declare(scope, v, given, bound)
+        try:
+            _declare(scope, v, given, bound)
+        except OpenDimensions as e:
+            left += e.each
+    if left:
+        raise OpenDimensions(left)
     return rest
 
 
@@ -149,8 +155,9 @@ def _symbol(dim: onnx.TensorShapeProto.Dimension) -> str:
 def _static_shape(value: onnx.ValueInfoProto, bound: Mapping[str, int]) -> tuple[int, ...]:
     name = shown(value.name)
     if not value.type.tensor_type.HasField("shape"):
-        raise InvalidInput(f"input '{name}' has no shape: give it with --shape {name}=1,2,3")
+        raise OpenDimensions([(f"input '{name}' has no shape", f"--shape {name}=1,2,3")])
     shape: list[int] = []
+    left: list[tuple[str, str]] = []
     for i, d in enumerate(value.type.tensor_type.shape.dim):
         if _fixed(d):
             shape.append(d.dim_value)
@@ -158,9 +165,9 @@ def _static_shape(value: onnx.ValueInfoProto, bound: Mapping[str, int]) -> tuple
             shape.append(bound[symbol])
         elif symbol:
             symbol = shown(symbol)
-            raise InvalidInput(f"input '{name}': dimension '{symbol}' is not bound; add --dim {symbol}=N")
+            left.append((f"input '{name}': dimension '{symbol}' is not bound", f"--dim {symbol}=N"))
         else:
-            raise InvalidInput(
-                f"input '{name}': dimension {i} has no size; give the shape with --shape {name}=..."
-            )
+            left.append((f"input '{name}': dimension {i} has no size", f"--shape {name}=..."))
+    if left:
+        raise OpenDimensions(left)
     return tuple(shape)

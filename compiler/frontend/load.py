@@ -12,6 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
+from ...codegen.artifact.foreign import HEAD, kind_of
 from ...ir.absent import absent
 from ...ir.dtypes import by_onnx
 from ...ir.graph import Unsupported
@@ -39,7 +40,7 @@ def load_model(model: str | Path | bytes | onnx.ModelProto, weights: bool = True
         content = path.read_bytes()
     except OSError as e:
         raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None
-    proto = _parse(content, quoted(str(path)))
+    proto = _parse(content, quoted(str(path)), path.name)
     if weights:
         _load_external(proto, path.parent)
     return proto
@@ -75,17 +76,34 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _parse(content: bytes, what: str) -> onnx.ModelProto:
+def _parse(content: bytes, what: str, name: str = "") -> onnx.ModelProto:
     if not content:
         raise InvalidInput(f"{what} is empty")
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content)
     except DecodeError:
-        raise InvalidInput(f"{what} is no ONNX model, or is truncated") from None
+        raise _no_model(content, what, name, "is no ONNX model, or is truncated") from None
     if not proto.HasField("graph") or not proto.ir_version:
-        raise InvalidInput(f"{what} is no ONNX model: it has no graph")
+        raise _no_model(content, what, name, "is no ONNX model: it has no graph")
     return proto
+
+
+def _no_model(content: bytes, what: str, name: str, why: str) -> InvalidInput:
+    """The error of a file that is no model: what it is, and what to do, where that is known."""
+    kind = kind_of(content[:HEAD], name)
+    if kind is not None:
+        return InvalidInput(f"{what} is no ONNX model but {kind.name}: {kind.advice}")
+    if _is_tensor(content):
+        return InvalidInput(f"{what} is no ONNX model but a tensor, as ONNX's tests hold inputs")
+    return InvalidInput(f"{what} {why}")
+
+
+def _is_tensor(content: bytes) -> bool:
+    try:
+        return 0 < TensorProto.FromString(content).data_type <= max(TensorProto.DataType.values())
+    except DecodeError:
+        return False
 
 
 def _load_external(proto: onnx.ModelProto, folder: Path) -> None:

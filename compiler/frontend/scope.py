@@ -10,10 +10,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from ...ir.dtypes import DType, by_onnx
-from ...ir.graph import Unsupported
+from ...ir.graph import TooLarge, Unsupported
 from ...ir.op import Array
 from ...ir.rules import GraphBuilder
 from ...runtime.script import Stage
+from ..errors import DoesNotFit, quoted, shown
 from .load import array_of, dense
 from .types import static
 
@@ -77,8 +78,13 @@ class Scope:
                 self.add_constant(t.name, value)
             except Unsupported:
                 self.texts[t.name] = t
+            except (TooLarge, MemoryError) as e:
+                raise _too_large(t.name, e, graph) from None
         for s in graph.sparse_initializer:
-            self.add_constant(s.values.name, dense(s))
+            try:
+                self.add_constant(s.values.name, dense(s))
+            except (TooLarge, MemoryError) as e:
+                raise _too_large(s.values.name, e, graph) from None
 
     def add_constant(self, name: str, value: Array) -> None:
         self.names[name] = self.graph.constant(value, name)
@@ -116,3 +122,15 @@ class Scope:
         if name in self.texts:
             return helper.make_tensor_type_proto(self.texts[name].data_type, self.texts[name].dims)
         return self.held[name][1] if name in self.held else onnx.TypeProto()
+
+
+def _too_large(name: str, e: Exception, graph: onnx.GraphProto) -> DoesNotFit:
+    """The error of a constant that has no room, with the first node that reads it."""
+    reader = next((n for n in graph.node if name in n.input), None)
+    of = (
+        ""
+        if reader is None
+        else f" of node {quoted(reader.name or reader.op_type)} ({shown(reader.op_type)})"
+    )
+    what = str(e) if isinstance(e, TooLarge) else "it has no room in this machine's memory"
+    return DoesNotFit(f"constant {quoted(name)}{of}: {shown(what, 300)}; try smaller sizes")

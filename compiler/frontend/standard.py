@@ -25,7 +25,7 @@ def why_unknown(op_type: str, domain: str, opset: int) -> str:
         where = domain or "ONNX"
         newest = f" up to opset {onnx.defs.onnx_opset_version()}" if not domain else ""
         return f"no such operator in {where}{newest}"
-    return "not done yet" if domain else f"not done yet in opset {opset}"
+    return "no rule for the wafer" if domain else f"no rule for the wafer in opset {opset}"
 
 
 @cache

@@ -10,7 +10,6 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 
 from ...codegen.artifact.artifact import InvalidArtifact
 from ...ir.op import Array
@@ -21,6 +20,7 @@ from ..frontend.free_names import CONTROL
 from ..frontend.opsets import KnownModel, domain_of
 from ..frontend.standard import has_body, why_unknown
 from ..frontend.types import types_of
+from .ours import OURS
 
 DRAWING = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -70,17 +70,18 @@ def operator(content: bytes) -> Operator:
     except (DecodeError, IndexError):
         raise InvalidArtifact("an operator of the host is damaged") from None
     try:
-        evaluator: Any = ReferenceEvaluator(model, new_ops=[Optional])
+        evaluator: Any = ReferenceEvaluator(model, new_ops=list(OURS))
     except Exception as e:  # whatever it raises for what it does not know
         lines = str(e).splitlines() or [type(e).__name__]
         raise UnsupportedModel(f"operator {quoted(node.op_type)}: {shown(lines[0], 160)}") from None
-    names = [v.name for v in model.graph.input]
+    given = {v.name: v.type for v in model.graph.input}
     kinds = {name: helper.tensor_dtype_to_np_dtype(n) for name, n in _declared(model).items()}
     kept = [name for name in node.output if name]
 
     def run(values: Sequence[Any]) -> list[Any]:
+        feed = {n: _typed(v, t) for (n, t), v in zip(given.items(), values, strict=True)}
         with np.errstate(all="ignore"):
-            results = evaluator.run(None, dict(zip(names, values, strict=True)))
+            results = evaluator.run(None, feed)
         found = {n: _plain(r, kinds.get(n)) for n, r in zip(kept, results, strict=True)}
         return [found.get(name) for name in node.output]
 
@@ -92,19 +93,12 @@ def known(op_type: str, domain: str, opset: int) -> bool:
     imports = [helper.make_opsetid(domain, opset)]
     graph = helper.make_graph([helper.make_node(op_type, [], ["y"], domain=domain)], "known", [], [])
     try:
-        ReferenceEvaluator(helper.make_model(graph, opset_imports=imports))
+        ReferenceEvaluator(helper.make_model(graph, opset_imports=imports), new_ops=list(OURS))
     except NotImplementedError:
         return False
     except Exception:  # an attribute is missing, say
         return True
     return True
-
-
-class Optional(OpRun):
-    """The reference's own wraps the content in a list, which other operators on optionals do not expect."""
-
-    def _run(self, x: Any = None, type: Any = None) -> tuple[Any]:  # the attribute's name in the standard
-        return (x,)
 
 
 def _declared(model: onnx.ModelProto) -> dict[str, int]:
@@ -113,10 +107,22 @@ def _declared(model: onnx.ModelProto) -> dict[str, int]:
     return {name: n for name, n in known.items() if n}
 
 
+def _typed(value: Any, kind: onnx.TypeProto) -> Any:
+    """A value for an input of this type: in maps keys and values get the types that it says."""
+    if isinstance(value, list) and kind.HasField("sequence_type"):
+        return [_typed(item, kind.sequence_type.elem_type) for item in cast(list[Any], value)]
+    if isinstance(value, dict) and kind.HasField("map_type"):
+        of = helper.tensor_dtype_to_np_dtype(kind.map_type.value_type.tensor_type.elem_type)
+        key = str if kind.map_type.key_type == onnx.TensorProto.STRING else int
+        held = cast(dict[Any, Any], value)
+        return {key(k): str(v) if of.kind == "O" else of.type(v) for k, v in held.items()}
+    return cast(Any, value)
+
+
 def _plain(result: Any, kind: np.dtype[Any] | None) -> Any:
-    """A result as a script knows it: an array, of objects where they are str; a list; None."""
-    if result is None:
-        return None
+    """A result as a script knows it: an array, of objects where they are str; a list; a dict; None."""
+    if result is None or isinstance(result, dict):
+        return cast(Any, result)
     if isinstance(result, list):
         return [_plain(item, None) for item in cast(list[Any], result)]
     array = np.asarray(result)

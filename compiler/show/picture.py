@@ -147,9 +147,8 @@ def picture(plan: Plan, timing: Timing) -> Picture:
     return Picture(title, wafer.width, wafer.height, metrics, regions, wafer.dead(), rows, facts)
 
 
-def empty_picture(wafer: Wafer, title: str, reason: str) -> Picture:
-    """The picture of a model for which there is no plan at all."""
+def empty_picture(wafer: Wafer, title: str, facts: Mapping[str, str]) -> Picture:
+    """The picture of a model for which there is no plan at all. facts: why, and what is known of it."""
     values = np.full((wafer.height, wafer.width), np.nan)
     metrics = {"sram": Metric("SRAM in use", "bytes", values)}
-    reasons = {"does not fit": reason}
-    return Picture(title, wafer.width, wafer.height, metrics, (), wafer.dead(), (), reasons)
+    return Picture(title, wafer.width, wafer.height, metrics, (), wafer.dead(), (), facts)

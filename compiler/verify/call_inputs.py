@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -52,7 +53,8 @@ class Feeding:
         if self.archive is not None:
             given |= _archive(self.archive, names)
         for name, path in self.files.items():
-            given[name] = load_array(path)
+            read = load_map if name in others and path.lower().endswith(".json") else load_array
+            given[name] = read(path)
         stepped = {} if self.steps is None else _archive(self.steps, names)
         for name in others:
             if name not in {**given, **stepped}:
@@ -152,6 +154,18 @@ def load_array(path: str) -> Array:
         loaded.close()
         raise InvalidInput(f"{quoted(path)} is an .npz; give it with --inputs")
     return loaded
+
+
+def load_map(path: str) -> Any:
+    """A map, or a sequence of maps, in a .json file. Raises OSError, InvalidInput."""
+    try:
+        value: Any = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as e:
+        raise InvalidInput(f"{quoted(path)} is not JSON: {shown(str(e))}") from None
+    maps = cast(list[Any], value if isinstance(value, list) else [value])
+    if all(isinstance(m, dict) for m in maps):
+        return cast(Any, value)
+    raise InvalidInput(f"{quoted(path)} holds neither an object, for a map, nor a list of objects")
 
 
 def _open(path: str) -> Any:

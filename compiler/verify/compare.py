@@ -76,7 +76,16 @@ class Comparison:
 
 
 def compare(output: str, ours: Any, golden: Any, rule: Rule, call: int = 0) -> Comparison:
-    """One output of one call. Sequences agree if all of their elements do; str must be equal."""
+    """One output of one call. Sequences agree if all of their elements do, maps with the same keys if their
+    values do; str must be equal.
+    """
+    if isinstance(golden, dict):
+        theirs = cast(dict[Any, Any], golden)
+        mine = cast(dict[Any, Any], ours) if isinstance(ours, dict) else {}
+        if not isinstance(ours, dict) or mine.keys() != theirs.keys():
+            problem = f"a map of {len(mine)} keys instead of {len(theirs)}, or of others"
+            return Comparison(output, 0, np.nan, np.nan, None, np.nan, 0, (), problem)
+        return compare(output, _column([mine[k] for k in theirs]), _column([*theirs.values()]), rule, call)
     if isinstance(golden, list):
         theirs = cast(list[Any], golden)
         mine = cast(list[Any], ours) if isinstance(ours, list) else []
@@ -119,6 +128,13 @@ def compare(output: str, ours: Any, golden: Any, rule: Rule, call: int = 0) -> C
         int(wrong.sum()),
         bad,
     )
+
+
+def _column(values: Sequence[Any]) -> Array:
+    """A map's values as an array: Python's floats stand for ONNX's float where they are ones."""
+    array = np.asarray(values)
+    narrow = array.astype(np.float32) if array.dtype == np.float64 else array
+    return narrow if np.array_equal(narrow, array, equal_nan=array.dtype.kind == "f") else array
 
 
 def _text(value: Any) -> Any:

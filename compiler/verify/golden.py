@@ -50,10 +50,12 @@ class OnnxRuntime:
             raise _refused(self.name, e) from None
         self.inputs: Sequence[str] = [i.name for i in self._session.get_inputs()]
         self.outputs: Sequence[str] = [o.name for o in self._session.get_outputs()]
+        self._numbered = {i.name for i in self._session.get_inputs() if "map(int64" in i.type}
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         try:
-            values = self._session.run(None, dict(feed))
+            given = {n: _with_numbers(v) if n in self._numbered else v for n, v in feed.items()}
+            values = self._session.run(None, given)
         except Exception as e:
             raise _refused(self.name, e) from None
         return {n: _plain(v) for n, v in zip(self.outputs, values, strict=True)}
@@ -84,9 +86,16 @@ class Reference:
         return {n: _plain(v) for n, v in zip(self.outputs, values, strict=True)}
 
 
+def _with_numbers(value: Any) -> Any:
+    """A map whose keys are numbers, or a sequence of them, as JSON writes their keys: in words."""
+    if isinstance(value, list):
+        return [_with_numbers(item) for item in cast(list[Any], value)]
+    return {int(k): v for k, v in value.items()}
+
+
 def _plain(value: Any) -> Any:
-    """An output as our programs give it: sequences and empty optionals as they are."""
-    if value is None or isinstance(value, list):
+    """An output as our programs give it: sequences, maps and empty optionals as they are."""
+    if value is None or isinstance(value, list | dict):
         return cast(Any, value)
     return np.asarray(value)
 

@@ -226,10 +226,16 @@ class Search:
     def _over(self, built: Plan) -> int:
         """Bytes by which a plan is over budget, or leaves too few for entries that come later."""
         over = int(built.sram().max(initial=0)) - self.wafer.sram_bytes
-        if self.companions.want_room:
+        if (room := self._room) is not None:
             kept = max((b.address + b.bytes for b in built.buffers if b.stays), default=0)
-            over = max(over, kept - round(self.policy.kept_share * self.wafer.sram_bytes))
+            over = max(over, kept - room)
         return over
+
+    @property
+    def _room(self) -> int | None:
+        """Bytes of a core that may stay in use between calls, where entries that come later need the rest."""
+        wanted = self.companions.want_room
+        return round(self.policy.kept_share * self.wafer.sram_bytes) if wanted else None
 
     def result(self) -> Plan:
         """The best plan. Raises DoesNotFit where none fits."""
@@ -238,6 +244,6 @@ class Search:
         if self.nearest is None:
             raise DoesNotFit(
                 f"no arrangement of {len(self.groups)} regions avoids the dead cores of wafer "
-                f"{self.wafer.name}; try a larger --wafer"
+                f"{self.wafer.name}"
             )
-        raise DoesNotFit(explain(self.nearest), self.nearest)
+        raise DoesNotFit(explain(self.nearest, self._room), self.nearest)
