@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.artifact.artifact import Artifact, InvalidArtifact, dumps, npy
+from ..codegen.artifact.artifact import Artifact, InvalidArtifact, npy
+from ..codegen.artifact.strict_json import dumps
 from ..codegen.host.records import Calls, HostCopy, Margins, Resident
 from ..ir.graph import Length
 from .judge import TYPES, judge, judge_resident, judge_together

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.artifact.artifact import SCRIPT, Artifact, InvalidArtifact, dumps
+from ..codegen.artifact.artifact import SCRIPT, Artifact, InvalidArtifact
+from ..codegen.artifact.strict_json import dumps
 from ..ir.op import Array
 from .judge import TYPES
 from .ports import Port, Ports
