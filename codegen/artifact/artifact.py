@@ -30,6 +30,7 @@ from ...ir.dtypes import BF16, SMALL
 from ...ir.op import Array
 from .container import NotAContainer, judge_container
 from .strict_json import dumps, parsed
+from .typed import Misfit, decode
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from ...placement.machine.wafer import Wafer
     from ...placement.plan.plan import Plan
 
-FORMAT = 3
+FORMAT = 4
 EPOCH = (1980, 1, 1, 0, 0, 0)
 SCRIPT = "script.json"  # of a program that runs on the host, too; see `runtime.script`
 MAIN = "main"  # the entry of a program that has one
@@ -130,10 +131,13 @@ class Artifact:
         return self._arrays("weights") if "weights.json" in self.files else {}
 
     def _arrays(self, folder: str) -> dict[str, Array]:
-        names: Any = self.json(f"{folder}.json")
-        if not isinstance(names, list):
-            raise InvalidArtifact(f"{folder}.json is no list")
-        return {str(n): self.array(f"{folder}/{i}.npy") for i, n in enumerate(cast(list[Any], names))}
+        try:
+            names: tuple[str, ...] = decode(self.json(f"{folder}.json"), tuple[str, ...])
+        except Misfit as e:
+            raise InvalidArtifact(f"{folder}.json: {e}") from None
+        if len(set(names)) < len(names):
+            raise InvalidArtifact(f"{folder}.json: a name twice")
+        return {n: self.array(f"{folder}/{i}.npy") for i, n in enumerate(names)}
 
     def values(self) -> dict[str, Array]:
         """The values of inputs that became constants."""

@@ -168,7 +168,12 @@ def _affine(value: Any) -> Affine:
     return made
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 _PLAIN: dict[Any, Reader] = {
+    Any: _as_it_is,  # the caller's to judge
     NoneType: _of_type(NoneType, "null"),
     bool: _of_type(bool, "true or false"),
     str: _of_type(str, "a text"),
