@@ -200,7 +200,9 @@ class _Reader:
         body = Body(self.script(script), self._known(captured, known))
         self.depth -= 1
         if len(body.script.inputs) != inputs + len(body.captured):
-            raise Misfit(f"a body of {len(body.script.inputs)} inputs for {inputs + len(body.captured)} values")
+            raise Misfit(
+                f"a body of {len(body.script.inputs)} inputs for {inputs + len(body.captured)} values"
+            )
         return body
 
     def _known(self, numbers: Any, known: Collection[int]) -> tuple[int, ...]:

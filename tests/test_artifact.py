@@ -700,7 +700,7 @@ def samples(hint: Any, depth: int = 0) -> list[Any]:
     plain: dict[Any, list[Any]] = {
         NoneType: [None],
         bool: [True, False],
-        str: ["", "a \u2028 \"name\""],
+        str: ["", 'a \u2028 "name"'],
         int: [-3, 0, (1 << 64) - 1],
         float: [0, 0.1, float("inf"), float("-inf"), -0.0, 5e-324],
         DType: [*ALL, *SMALL],

@@ -73,17 +73,17 @@ main(sys.argv[1:])
 
 
 @pytest.mark.parametrize(
-    "words",
-    [["check"], ["compile", "--wafer", "wse3", "--compile-to", "graph"], ["compile", "--no-weights", "--compile-to", "plan"]],
-    ids=["check", "graph", "no weights"],
+    "words", [["check"], ["compile", "--no-weights", "--compile-to", "plan"]], ids=" ".join
 )
-def test_tensors_of_two_gib_within_one(huge: Path, words: list[str]) -> None:
+def test_tensors_of_two_gib_within_one(tmp_path: Path, words: list[str]) -> None:
+    size = ROWS * 1024 * 4
+    sparse(tmp_path / "huge.bin", size, {})
+    huge = model(tmp_path / "huge.onnx", {"a": ([ROWS, 1024], {"location": "huge.bin", "length": str(size)})})
     if words[0] == "compile":
         words = [*words, "-o", str(huge.with_suffix(".plan"))]
     command = [sys.executable, "-c", PEAK, words[0], str(huge), *words[1:]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode in (0, 5), done.stderr  # 5: two such tables are more than a wafer holds, and that is said
-    assert "bug" not in done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_their_values_are_those_of_the_file(huge: Path) -> None:
@@ -179,7 +179,9 @@ def test_a_tensor_of_a_body_lies_in_a_file_too(tmp_path: Path) -> None:
     path = model(tmp_path / "m.onnx", {"a": ([2, 3], {"location": "d"})})
     proto = onnx.load(path, load_external_data=False)
     constant = helper.make_node("Constant", [], ["a"])
-    constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(proto.graph.initializer[0])
+    constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(
+        proto.graph.initializer[0]
+    )
     del proto.graph.initializer[:]
     proto.graph.node.insert(0, constant)
     path.write_bytes(proto.SerializeToString())

@@ -93,12 +93,20 @@ class Artifact:
         return first if name == self.entries[0] else self._later_plan(name, first)
 
     def plans(self) -> dict[str, Plan]:
-        """The plans of all entries."""
+        """The plans of all entries, each legal: to be run, not only to be shown."""
+        from ...placement.judge.judge import judge
+        from ...placement.judge.verdict import IllegalPlan
+
         if not self.entries:
             return {}
         first = self._first_plan()
-        others = {name: self._later_plan(name, first) for name in self.entries[1:]}
-        return {self.entries[0]: first, **others}
+        made = {self.entries[0]: first, **{name: self._later_plan(name, first) for name in self.entries[1:]}}
+        for name, plan in made.items():
+            try:
+                judge(plan)
+            except IllegalPlan as e:
+                raise InvalidArtifact(f"{name}/placement.json: {e}") from None
+        return made
 
     def _first_plan(self) -> Plan:
         from ...placement.build.companions import Companions

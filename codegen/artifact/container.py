@@ -32,7 +32,7 @@ def judge_container(archive: zipfile.ZipFile, file: IO[bytes]) -> None:
         seen.add(name)
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             raise NotAContainer(f"file {name!r} is compressed; waferc stores them")
-        if info.comment or not (info.extra == b"" or info.extra[:2] == WIDE and len(info.extra) <= 28):
+        if info.comment or not (info.extra == b"" or (info.extra[:2] == WIDE and len(info.extra) <= 28)):
             raise NotAContainer(f"file {name!r} has more to it than its bytes")
     at = 0
     for info in sorted(infos, key=lambda i: i.header_offset):
@@ -54,6 +54,6 @@ def _bytes_of(info: zipfile.ZipInfo, file: IO[bytes]) -> int:
     signature, *_, name, extra = LOCAL.unpack(head)
     file.seek(name, 1)
     field = file.read(extra)
-    if signature != b"PK\3\4" or not (extra == 0 or extra == 20 and field[:2] == WIDE):
+    if signature != b"PK\3\4" or not (extra == 0 or (extra == 20 and field[:2] == WIDE)):
         raise NotAContainer(f"file {info.filename!r} has a header that waferc does not write")
     return LOCAL.size + name + extra + info.file_size

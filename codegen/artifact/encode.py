@@ -80,9 +80,7 @@ def _graph(data: Any, given: Mapping[str, Array] | None) -> Graph:
         if min(shape, default=0) < 0 or max((prod(shape), *shape)) > MOST:
             raise Misfit(f"{name!r} has shape {list(shape)}", where)
         tensors[name] = Tensor(name, shape, _type(kind, where))
-    held = {
-        n: _value(tensors[n], given) for n in _known(data, "constants", names, tensors)
-    }
+    held = {n: _value(tensors[n], given) for n in _known(data, "constants", names, tensors)}
     inputs = _known(data, "inputs", names, tensors)
     states = cast(tuple[tuple[str, str], ...], member(data, "states", tuple[tuple[str, str], ...]))
     for i, state in enumerate(states):
@@ -171,7 +169,9 @@ def _judge_op(op: Op) -> None:
         _ = op.key(), op.alternatives(size), op.lane_axis(size), op.folds, op.paired, op.across
     except InvalidOp as e:
         raise Misfit(str(e), ".op") from None
-    except Exception as e:  # the answers of an op's own methods rest on its fields together: whatever they raise
+    except (
+        Exception
+    ) as e:  # the answers of an op's own methods rest on its fields together: whatever they raise
         raise Misfit(f"is no {op.name} that waferc makes ({type(e).__name__}: {e})", ".op") from None
 
 
@@ -182,5 +182,9 @@ def _judge_length(at: Length, inputs: Sequence[str], tensors: Mapping[str, Tenso
     if not 0 < at.added <= at.capacity:
         raise Misfit(f"{at.added} of {at.capacity} positions", where)
     for i, (name, d) in enumerate(at.dims):
-        if name not in inputs or not 0 <= d < len(tensors[name].shape) or tensors[name].shape[d] != at.capacity:
+        if (
+            name not in inputs
+            or not 0 <= d < len(tensors[name].shape)
+            or tensors[name].shape[d] != at.capacity
+        ):
             raise Misfit(f"dimension {d} of {name!r} has no {at.capacity} positions", f"{where}.dims[{i}]")

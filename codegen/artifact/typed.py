@@ -200,7 +200,11 @@ def _any_of(hint: Any, kinds: tuple[Any, ...]) -> Reader:
     named = {k.__name__: k for k in kinds if is_dataclass(k) and k not in _PLAIN}
 
     def read(value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(name := cast(Any, value).get("class"), str) and name in named:
+        if (
+            isinstance(value, dict)
+            and isinstance(name := cast(Any, value).get("class"), str)
+            and name in named
+        ):
             return decode(value, named[name])  # its own message says which field
         for kind in kinds:
             try:

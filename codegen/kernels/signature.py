@@ -116,4 +116,6 @@ class Touch:
             return None
         rows = re.findall(r"([1248])([zupa]*)", text)
         strides = tuple(tuple(LETTERS[c] for c in letters) for _, letters in rows)
-        return Touch(tuple(int(size) for size, _ in rows), strides) if len({*map(len, strides)}) == 1 else None
+        return (
+            Touch(tuple(int(size) for size, _ in rows), strides) if len({*map(len, strides)}) == 1 else None
+        )

@@ -110,7 +110,13 @@ class _Place:
     """A tensor's bytes in a file."""
 
     def __init__(self, tensor: str, location: str, file: Path, offset: int, length: int) -> None:
-        self.tensor, self.location, self.file, self.offset, self.length = tensor, location, file, offset, length
+        self.tensor, self.location, self.file, self.offset, self.length = (
+            tensor,
+            location,
+            file,
+            offset,
+            length,
+        )
 
     def __str__(self) -> str:
         return f"data of {quoted(self.tensor)} in {quoted(self.location)} next to the model"

@@ -140,7 +140,9 @@ def converted(known: KnownModel) -> KnownModel:
         return known
     try:
         ready = _with_slopes_of_channels(proto) if have < OLDEST_DIRECT_OPSET and "PRelu" in used else proto
-        return _known(_with_initializers(version_converter.convert_version(large_apart(ready), target), ready))
+        return _known(
+            _with_initializers(version_converter.convert_version(large_apart(ready), target), ready)
+        )
     except (RuntimeError, ValueError) as e:
         first = str(e).strip().splitlines()
         reason = shown(first[0] if first else "no reason given", 160)
