@@ -155,7 +155,8 @@ def _judge_each(kind: str, copies: Sequence[HostCopy], ports: Sequence[Port]) ->
 
 def is_shape(shape: Sequence[int]) -> bool:
     """Whether an array may have it."""
-    return len(shape) <= MOST_DIMENSIONS and all(0 <= n <= MOST_BYTES for n in shape)
+    inside = len(shape) <= MOST_DIMENSIONS and all(0 <= n <= MOST_BYTES for n in shape)
+    return inside and prod(n for n in shape if n) <= MOST_BYTES
 
 
 def _holds(dtype: str, value: float) -> bool:
@@ -243,7 +244,7 @@ def _judge_groups(calls: Calls, arena: int, kernels: Sequence[Touch]) -> None:
             raise InvalidArtifact(f"tables/words.npy: a group of {items} items")
         rows = words.rows(table // 8, sweeps, SweepWords.SIZE, POINTERS, "a sweep")
         for i, s in enumerate(rows):
-            number = words.value[table // 8 + i * SweepWords.SIZE + SweepWords.KERNEL]
+            number = int(words.value[table // 8 + i * SweepWords.SIZE + SweepWords.KERNEL])
             _judge_sweep(words, s, items, arena, kernels[number])
 
 

@@ -92,7 +92,7 @@ def decode_play(artifact: Artifact) -> Play:
 
 
 def judge_play(play: Play, entries: Mapping[str, Ports]) -> None:
-    """InvalidArtifact unless its stages give the entries that they call what these take, and ask for no more."""
+    """InvalidArtifact unless its stages give entries what these take, and ask for no more."""
     for stage in _wafer_stages(play.script):
         ports = entries[stage.entry]
         given = [port for port, _ in stage.inputs]
@@ -140,8 +140,7 @@ class _Reader:
     def _stage(self, row: Any, known: set[int]) -> Stage:
         if not isinstance(row, list) or not row:
             raise Misfit("is no stage")
-        kind: Any = row[0]
-        rest: list[Any] = row[1:]
+        kind, *rest = cast(list[Any], row)
         stage: Stage
         match kind:
             case "wafer":
@@ -159,9 +158,9 @@ class _Reader:
             case "branch":
                 condition, then, otherwise, outputs = decode(rest, tuple[int, Any, Any, _NUMBERS])
                 self._known([condition], known)
-                bodies_ = [self._body(b, known, 0) for b in (then, otherwise)]
-                stage = Branch(condition, *bodies_, outputs)
-                self._gives(outputs, *(len(b.script.outputs) for b in bodies_))
+                one, other = self._body(then, known, 0), self._body(otherwise, known, 0)
+                stage = Branch(condition, one, other, outputs)
+                self._gives(outputs, len(one.script.outputs), len(other.script.outputs))
             case "loop":
                 count, go, carried, body, outputs, stacked = decode(
                     rest, tuple[int, int, _NUMBERS, Any, _NUMBERS, tuple[tuple[str, _NUMBERS], ...]]

@@ -738,7 +738,7 @@ def instances(of: type[Any], depth: int = 0) -> list[Any]:
 
 @pytest.mark.parametrize("base", [Op, Wafer, Length])
 def test_whatever_a_file_is_made_of_can_be_read_back(base: type[Any]) -> None:
-    """Every operator that there is, and all that their fields may hold: what a new class needs, its annotations say."""
+    """Every operator, and all that its fields may hold: what a new class needs, its annotations say."""
     for name, one in classes(base).items():
         made = instances(one)
         assert made, name

@@ -1,4 +1,4 @@
-"""Data that a model keeps in other files: larger than a message, larger than memory, and where it must not be."""
+"""Data in other files: larger than a message, larger than memory, and where it must not be."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], dict[str, str], type[WafercError]
     "negative offset": (enough, {"location": "d", "offset": "-4"}, InvalidInput, "offset '-4' is no number"),
     "offset of words": (enough, {"location": "d", "offset": "4x"}, InvalidInput, "offset '4x' is no number"),
     "huge offset": (enough, {"location": "d", "offset": "9" * 400}, InvalidInput, "is no number of bytes"),
-    "another length": (enough, {"location": "d", "length": "23"}, InvalidInput, r"23 bytes for \[2, 3\], which take 24"),
+    "another length": (enough, {"location": "d", "length": "23"}, InvalidInput, r"23 bytes for \[2, 3\]"),
     "huge length": (enough, {"location": "d", "length": "1" + "0" * 17}, InvalidInput, "which take 24"),
 }  # fmt: skip
 

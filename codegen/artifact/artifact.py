@@ -333,14 +333,15 @@ def read(path: str | Path) -> Artifact:
                 raise
             raise InvalidArtifact(f"{path}: not a waferc artifact ({e})") from None
     manifest = _manifest(path, files.pop("manifest.json"))
-    version, digests = manifest["format"], manifest.get("sha256")
+    version, listed = manifest["format"], manifest.get("sha256")
     if version != FORMAT:
         raise InvalidArtifact(
             f"{path}: format {version!r}; this waferc reads {FORMAT}; compile the model again"
         )
-    if not isinstance(digests, dict):
+    if not isinstance(listed, dict):
         raise InvalidArtifact(f"{path}: manifest.json is damaged: no digests")
-    if set(cast(dict[str, Any], digests)) != set(files):
+    digests = cast(dict[str, Any], listed)
+    if set(digests) != set(files):
         odd = sorted(set(digests) ^ set(files))[0]
         raise InvalidArtifact(f"{path}: file {odd!r} is missing or not in the manifest")
     for n, data in files.items():

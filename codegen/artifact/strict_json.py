@@ -20,7 +20,7 @@ def dumps(value: Any) -> bytes:
 
 
 def parsed(data: bytes) -> Any:
-    """The value of a text. Raises ValueError, one line: for what is no JSON in UTF-8, for numbers that are not
+    """The value of a text. Raises ValueError, one line: for what is no JSON in UTF-8, numbers that are not
     finite or have thousands of digits, a name twice in one object, half a character, or too deep a nesting.
     """
     if len(data) > MOST:
@@ -32,7 +32,7 @@ def parsed(data: bytes) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("lists within lists without end") from None
-    except UnicodeError as e:
+    except (UnicodeDecodeError, UnicodeEncodeError) as e:
         raise ValueError(f"text that is no UTF-8: {e.reason}") from None
     return value
 

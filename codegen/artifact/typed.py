@@ -159,7 +159,7 @@ def _element_type(value: Any) -> DType:
 
 def _affine(value: Any) -> Affine:
     match value:
-        case {"affine": [list() as terms, const]} if len(value) == 1:
+        case {"affine": [terms, const]} if len(value) == 1:
             made = Affine(decode(terms, tuple[tuple[str, int], ...]), _whole(const))
         case _:
             raise _misfit("an affine expression", value)
@@ -197,7 +197,8 @@ def _one_of(values: tuple[Any, ...]) -> Reader:
 
 
 def _any_of(hint: Any, kinds: tuple[Any, ...]) -> Reader:
-    named = {k.__name__: k for k in kinds if is_dataclass(k) and k not in _PLAIN}
+    own = [k for k in kinds if is_dataclass(k) and k not in _PLAIN]
+    named = {cast(type[Any], k).__name__: k for k in own}
 
     def read(value: Any) -> Any:
         if (
@@ -251,7 +252,7 @@ def _map_of(key: Any, kind: Any) -> Reader:
 
     def read(value: Any) -> dict[Any, Any]:
         match value:
-            case {"map": list() as items} if len(value) == 1:
+            case {"map": items} if len(value) == 1:
                 return dict(pairs(items))
             case _:
                 raise _misfit("a map", value)
@@ -262,15 +263,15 @@ def _map_of(key: Any, kind: Any) -> Reader:
 def _instance_of(base: type[Any]) -> Reader:
     def read(value: Any) -> Any:
         match value:
-            case {"class": str() as name, "fields": dict() as given} if len(value) == 2:
-                made = _named(base, name)
+            case {"class": str() as name, "fields": dict() as found} if len(value) == 2:
+                made, given = _named(base, name), cast(dict[str, Any], found)
             case _:
                 raise _misfit(f"a {base.__name__}", value)
         hints = _hints(made)
         if unknown := given.keys() - hints.keys():
             raise Misfit(f"a {name} has no such field", f".fields.{min(unknown)[:SHOWN]}")
         out = dict[str, Any]()
-        for field, v in cast(dict[str, Any], given).items():
+        for field, v in given.items():
             try:
                 out[field] = decode(v, hints[field])
             except Misfit as e:

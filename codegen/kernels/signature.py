@@ -10,7 +10,7 @@ from ...ir.builder import StrideKind
 from ...ir.dtypes import DType
 
 FIXED: Mapping[StrideKind, int] = {"zero": 0, "unit": 1, "pairs": 2}  # strides that are known
-LETTERS: Mapping[str, StrideKind] = {"z": "zero", "u": "unit", "p": "pairs", "a": "any"}
+LETTERS: dict[str, StrideKind] = {"z": "zero", "u": "unit", "p": "pairs", "a": "any"}
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class Touch:
         """That of `str`; None for another text."""
         if not re.fullmatch(r"([1248][zupa]*)+", text):
             return None
-        rows = re.findall(r"([1248])([zupa]*)", text)
-        strides = tuple(tuple(LETTERS[c] for c in letters) for _, letters in rows)
+        rows: list[tuple[str, str]] = re.findall(r"([1248])([zupa]*)", text)
+        strides = tuple(tuple([LETTERS[c] for c in letters]) for _, letters in rows)
         return (
             Touch(tuple(int(size) for size, _ in rows), strides) if len({*map(len, strides)}) == 1 else None
         )

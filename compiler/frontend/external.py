@@ -22,7 +22,7 @@ from ...ir.op import Array
 from ..errors import InputOutput, InvalidInput, quoted
 
 SMALL = 1 << 20  # bytes of a tensor that is read at once: what looks into values needs them in the message
-# The key of a file that `attach` has judged: no model can name it and so have `mapping` read a file of its choice.
+# The key of a file that `attach` has judged. No model can name it, and so have `mapping` read any file.
 JUDGED = f"judged {secrets.token_hex(16)}"
 
 

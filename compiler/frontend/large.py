@@ -42,10 +42,10 @@ def large_apart(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def is_large(tensor: TensorProto) -> bool:
-    """Whether a tensor is left out where its values do not matter. Its message may be too large to be sized."""
+    """Whether a tensor is left out where its values do not matter."""
     if tensor.data_location == TensorProto.EXTERNAL or prod(tensor.dims) > LARGE:
         return True
-    return tensor.ByteSize() > LARGE
+    return tensor.ByteSize() > LARGE  # of one of 2 GiB it would fail
 
 
 def _bare(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -95,8 +95,8 @@ class Wafer:
         for kind, (setup, rate) in self.vector.items():
             if not (0 <= setup <= MOST and LEAST <= rate <= MOST):
                 raise WaferError(
-                    f"wafer {self.name}: vector.{kind} = [setup, elements per cycle] is [{setup:g}, {rate:g}]; "
-                    "they are from 0 and above 0"
+                    f"wafer {self.name}: vector.{kind} = [setup, elements per cycle] "
+                    f"is [{setup:g}, {rate:g}]; they are from 0 and above 0"
                 )
         for x, y in self.dead_cores:
             if not (0 <= x < self.width and 0 <= y < self.height):
