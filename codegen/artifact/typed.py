@@ -263,7 +263,7 @@ def _map_of(key: Any, kind: Any) -> Reader:
 def _instance_of(base: type[Any]) -> Reader:
     def read(value: Any) -> Any:
         match value:
-            case {"class": str() as name, "fields": dict() as found} if len(value) == 2:
+            case {"class": str() as name, "fields": found} if len(value) == 2 and isinstance(found, dict):
                 made, given = _named(base, name), cast(dict[str, Any], found)
             case _:
                 raise _misfit(f"a {base.__name__}", value)
