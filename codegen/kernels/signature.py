@@ -115,7 +115,9 @@ class Touch:
         if not re.fullmatch(r"([1248][zupa]*)+", text):
             return None
         rows: list[tuple[str, str]] = re.findall(r"([1248])([zupa]*)", text)
-        strides = tuple(tuple([LETTERS[c] for c in letters]) for _, letters in rows)
-        return (
-            Touch(tuple(int(size) for size, _ in rows), strides) if len({*map(len, strides)}) == 1 else None
-        )
+        strides: list[tuple[StrideKind, ...]] = []
+        for _, letters in rows:
+            kinds: list[StrideKind] = [LETTERS[c] for c in letters]
+            strides.append(tuple(kinds))
+        sizes = tuple(int(size) for size, _ in rows)
+        return Touch(sizes, tuple(strides)) if len({*map(len, strides)}) == 1 else None
