@@ -128,7 +128,7 @@ def accept(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) ->
 
     Raises InputOutput, InvalidInput, UnsupportedModel, DoesNotFit.
     """
-    known = in_known_opset(load_model(model, weights))
+    known = in_known_opset(load_model(model, weights, mapped=True))
     unknown = unknown_operators(known)
     if not unknown:
         check_model(known.proto)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
@@ -110,11 +111,13 @@ def _by_name(pairs: Mapping[str, V]) -> dict[str, V]:
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON holds it: a wafer by its name, arrays as lists."""
+    """`value` as JSON holds it: a wafer by its name, arrays as lists, "inf" and "nan" as words."""
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in cast(Mapping[str, Any], value).items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in cast(Sequence[Any], value)]
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
     if value is None or isinstance(value, str | int | float):
         return value
-    return value.tolist() if hasattr(value, "tolist") else value.name
+    return _plain(value.tolist()) if hasattr(value, "tolist") else value.name

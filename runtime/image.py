@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ..codegen.artifact.artifact import Artifact, InvalidArtifact, dumps, npy
+from ..codegen.artifact.artifact import Artifact, InvalidArtifact, npy
+from ..codegen.artifact.strict_json import dumps
+from ..codegen.artifact.typed import Misfit, member
 from ..codegen.host.records import Calls, HostCopy, Margins, Resident
 from ..ir.graph import Length
 from .judge import TYPES, judge, judge_resident, judge_together
 from .ports import Port, Ports
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Image:
         judge_resident(self.resident)
         for name, entry in self.entries.items():
             try:
-                judge(entry.ports, entry.calls, self.resident.arena, len(self.symbols))
+                judge(entry.ports, entry.calls, self.resident.arena, self.symbols)
             except InvalidArtifact as e:
                 raise InvalidArtifact(f"{name}/{e}") from None
         judge_together([(e.ports, e.calls) for e in self.entries.values()])
@@ -83,78 +87,96 @@ def _encode_entry(entry: Entry) -> dict[str, bytes]:
     }
 
 
+_COPY = tuple[str, str, tuple[int, ...], int, tuple[int, ...], int, tuple[int, ...]]
+_PORTS = tuple[tuple[str, tuple[int, ...], str], ...]
+_LENGTH = tuple[str, int, int, tuple[tuple[str, int], ...]]
+
+
 def decode(artifact: Artifact) -> Image:
     """The image in an artifact, checked. Raises InvalidArtifact."""
-    name = ""
-    try:
-        entries: dict[str, Entry] = {}
-        for entry in artifact.entries:
-            name = f"{entry}/"
-            entries[entry] = _decode_entry(artifact, name)
-        name = ""
-        facts: Any = artifact.json("image.json")
-        margins = tuple(
-            Margins(int(o), int(n), _type(t).name, float.fromhex(f)) for o, n, t, f in facts["margins"]
-        )
-        constants = tuple(_placed(row) for row in facts["constants"])
-        symbols = tuple(map(str, facts["symbols"]))
-        dot2 = None if facts["dot2"] is None else bool(facts["dot2"])
-        image = Image(entries, Resident(int(facts["arena"]), constants, margins), symbols, dot2)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
-        if isinstance(e, InvalidArtifact):
-            raise
-        raise InvalidArtifact(f"{name}image.json is not complete: {e!r}") from None
+    entries = {entry: _said(_decode_entry, artifact, f"{entry}/") for entry in artifact.entries}
+    image = _said(_decode_image, artifact, "", entries)
     image.check()
     return image
 
 
+def _said(step: Callable[..., T], artifact: Artifact, folder: str, *rest: Any) -> T:
+    """What a step reads of an image.json; a misfit names the file."""
+    try:
+        return step(artifact, folder, *rest)
+    except Misfit as e:
+        raise InvalidArtifact(f"{folder}image.json: {e}") from None
+
+
+def _decode_image(artifact: Artifact, folder: str, entries: Mapping[str, Entry]) -> Image:
+    facts: Any = artifact.json("image.json")
+    margins = tuple(
+        Margins(offset, elements, _type(kind, f".margins[{i}]").name, _fill(fill, f".margins[{i}]"))
+        for i, (offset, elements, kind, fill) in enumerate(
+            member(facts, "margins", tuple[tuple[int, int, str, str], ...])
+        )
+    )
+    resident = Resident(member(facts, "arena", int), _copies(facts, "constants"), margins)
+    symbols: tuple[str, ...] = member(facts, "symbols", tuple[str, ...])
+    return Image(entries, resident, symbols, member(facts, "dot2", bool | None))
+
+
 def _decode_entry(artifact: Artifact, folder: str) -> Entry:
     facts: Any = artifact.json(f"{folder}image.json")
-    first, count = facts["groups"]
     calls = Calls(
         artifact.array(f"{folder}tables/words.npy", np.int64, 1),
         artifact.array(f"{folder}tables/relocations.npy", np.int64, 2),
         artifact.array(f"{folder}tables/fills.npy", np.int64, 2),
-        (int(first), int(count)),
-        tuple(_placed(row) for row in facts["laid"]),
-        tuple(_placed(row) for row in facts["read"]),
-        bound=frozenset(map(str, facts["bound"])),
-        shared=bool(facts["shared"]),
+        member(facts, "groups", tuple[int, int]),
+        _copies(facts, "laid"),
+        _copies(facts, "read"),
+        bound=frozenset(member(facts, "bound", tuple[str, ...])),
+        shared=member(facts, "shared", bool),
     )
+    length = member(facts, "length", _LENGTH | None)
     ports = Ports(
-        _ports(facts["inputs"]),
-        _ports(facts["outputs"]),
-        tuple((str(a), str(b)) for a, b in facts["states"]),
-        None if facts["length"] is None else _length(*facts["length"]),
+        ports_in(facts, "inputs"),
+        ports_in(facts, "outputs"),
+        member(facts, "states", tuple[tuple[str, str], ...]),
+        None if length is None else Length(*length),
     )
     return Entry(ports, calls)
+
+
+def ports_in(facts: Any, name: str) -> tuple[Port, ...]:
+    """A member that lists ports. Raises Misfit."""
+    rows = enumerate(member(facts, name, _PORTS))
+    return tuple(Port(port, shape, _type(kind, f".{name}[{i}]")) for i, (port, shape, kind) in rows)
+
+
+def _copies(facts: Any, name: str) -> tuple[HostCopy, ...]:
+    out: list[HostCopy] = []
+    for i, (tensor, kind, shape, offset, strides, at, steps) in enumerate(
+        member(facts, name, tuple[_COPY, ...])
+    ):
+        where = f".{name}[{i}]"
+        if not len(shape) == len(strides) == len(steps):
+            raise Misfit(f"the copy of {tensor!r} has strides for another rank", where)
+        out.append(HostCopy(tensor, _type(kind, where).name, shape, offset, strides, at, steps))
+    return tuple(out)
 
 
 def _copy(p: HostCopy) -> list[Any]:
     return [p.tensor, p.dtype, list(p.shape), p.offset, list(p.strides), p.host_offset, list(p.host_strides)]
 
 
-def _placed(row: Any) -> HostCopy:
-    name, dtype, shape, offset, strides, host_offset, host_strides = row
-    whole = [tuple(int(n) for n in values) for values in (shape, strides, host_strides)]
-    if not len(whole[0]) == len(whole[1]) == len(whole[2]):
-        raise InvalidArtifact(f"image.json: the copy of {name!r} has strides for another rank")
-    return HostCopy(str(name), _type(dtype).name, whole[0], int(offset), whole[1], int(host_offset), whole[2])
-
-
-def _ports(data: Any) -> tuple[Port, ...]:
-    return tuple(Port(str(n), tuple(int(d) for d in shape), _type(t)) for n, shape, t in data)
-
-
 def _counted(at: Length) -> list[Any]:
     return [at.input, at.capacity, at.added, [list(d) for d in at.dims]]
 
 
-def _length(name: Any, capacity: Any, added: Any, dims: Any) -> Length:
-    return Length(str(name), int(capacity), int(added), tuple((str(n), int(d)) for n, d in dims))
+def _fill(text: str, where: str) -> float:
+    try:
+        return float.fromhex(text)
+    except (ValueError, OverflowError):
+        raise Misfit(f"{text[:40]!r} is no float", where) from None
 
 
-def _type(name: Any) -> np.dtype[Any]:
+def _type(name: str, where: str) -> np.dtype[Any]:
     if name not in TYPES:
-        raise InvalidArtifact(f"image.json: type {name!r}")
-    return np.dtype(str(name))
+        raise Misfit(f"{name[:40]!r} is no element type", where)
+    return np.dtype(name)

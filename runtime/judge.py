@@ -6,6 +6,7 @@ native code and are not looked into: a program is run only if its source is trus
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from ..codegen.artifact.artifact import InvalidArtifact
 from ..codegen.host.records import Calls, GroupWords, HostCopy, Resident, SweepWords
+from ..codegen.kernels.signature import FIXED, TaskLayout, Touch
 from ..codegen.words import Base
 from ..ir.dtypes import ALL, SMALL
 from ..ir.op import Array
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 1 << 40  # of an arena
 MOST_DIMENSIONS = 64  # of a NumPy array
 TYPES = frozenset(str(t.numpy) for t in (*ALL, *SMALL))
+SYMBOL = re.compile(r"kernel_[0-9a-f]{32}_([0-9a-z]+)")
 MODES = 3  # of a call: resume, start afresh, join
 POINTERS: dict[int, Base] = {
     SweepWords.KERNEL: Base.KERNEL,
@@ -33,13 +36,22 @@ POINTERS: dict[int, Base] = {
 }
 
 
-def judge(ports: Ports, calls: Calls, arena: int, kernels: int) -> None:
+def judge(ports: Ports, calls: Calls, arena: int, symbols: Sequence[str]) -> None:
     """InvalidArtifact unless an entry's copies, relocations and calls stay inside arena, ports and words."""
     _judge_ports(ports)
     _judge_copies(ports, calls, arena)
-    _judge_relocations(calls, kernels)
+    _judge_relocations(calls, len(symbols))
     _judge_fills(calls)
-    _judge_groups(calls, arena)
+    _judge_groups(calls, arena, [_touch(symbol) for symbol in symbols])
+
+
+def _touch(symbol: str) -> Touch:
+    """What a kernel touches, by its name."""
+    named = SYMBOL.fullmatch(symbol)
+    touch = Touch.read(named[1]) if named else None
+    if touch is None:
+        raise InvalidArtifact(f"image.json: {symbol[:40]!r} is no kernel's name")
+    return touch
 
 
 def judge_resident(resident: Resident) -> None:
@@ -85,7 +97,7 @@ def judge_constants(resident: Resident, constants: Mapping[str, Array]) -> None:
 # -- ports and copies ----------------------------------------------------------------------------
 def _judge_ports(ports: Ports) -> None:
     for p in (*ports.inputs, *ports.outputs):
-        if not _is_shape(p.shape):
+        if not is_shape(p.shape):
             raise InvalidArtifact(f"image.json: port {p.name!r} has shape {list(p.shape)}")
     inputs, outputs = ([p.name for p in own] for own in (ports.inputs, ports.outputs))
     if len(set(inputs)) < len(inputs) or len(set(outputs)) < len(outputs):
@@ -111,7 +123,7 @@ def _judge_copies(ports: Ports, calls: Calls, arena: int) -> None:
 
 
 def _judge_copy(p: HostCopy, arena: int) -> None:
-    if not _is_shape(p.shape):
+    if not is_shape(p.shape):
         raise InvalidArtifact(f"image.json: {p.tensor!r} is copied as {list(p.shape)}")
     if any(abs(s) > MOST_BYTES for s in (*p.strides, *p.host_strides, p.host_offset)):
         raise InvalidArtifact(f"image.json: a stride of {p.tensor!r} is past every array")
@@ -141,8 +153,10 @@ def _judge_each(kind: str, copies: Sequence[HostCopy], ports: Sequence[Port]) ->
             )
 
 
-def _is_shape(shape: Sequence[int]) -> bool:
-    return len(shape) <= MOST_DIMENSIONS and all(0 <= n <= MOST_BYTES for n in shape)
+def is_shape(shape: Sequence[int]) -> bool:
+    """Whether an array may have it."""
+    inside = len(shape) <= MOST_DIMENSIONS and all(0 <= n <= MOST_BYTES for n in shape)
+    return inside and prod(n for n in shape if n) <= MOST_BYTES
 
 
 def _holds(dtype: str, value: float) -> bool:
@@ -202,6 +216,8 @@ class _Words:
         self.words = calls.words
         self.base = np.full(len(calls.words), -1, np.int64)
         self.base[calls.relocations[:, 0]] = calls.relocations[:, 1]
+        self.value = np.zeros(len(calls.words), np.int64)
+        self.value[calls.relocations[:, 0]] = calls.relocations[:, 2]
 
     def rows(self, first: int, count: int, width: int, bases: Mapping[int, Base], what: str) -> Any:
         """int64 [count, width] from word `first`: the columns in `bases` are relocated so, no other."""
@@ -218,7 +234,7 @@ class _Words:
         return self.words[here].reshape(count, width)
 
 
-def _judge_groups(calls: Calls, arena: int) -> None:
+def _judge_groups(calls: Calls, arena: int, kernels: Sequence[Touch]) -> None:
     """Groups, sweeps and calls lie inside the words, what calls compute on inside the arena."""
     words = _Words(calls)
     offset, count = calls.groups
@@ -226,33 +242,41 @@ def _judge_groups(calls: Calls, arena: int) -> None:
         items, sweeps, table = (int(g[w]) for w in (GroupWords.ITEMS, GroupWords.SWEEPS, GroupWords.TABLE))
         if items < 0:
             raise InvalidArtifact(f"tables/words.npy: a group of {items} items")
-        for s in words.rows(table // 8, sweeps, SweepWords.SIZE, POINTERS, "a sweep"):
-            _judge_sweep(words, s, items, arena)
+        rows = words.rows(table // 8, sweeps, SweepWords.SIZE, POINTERS, "a sweep")
+        for i, s in enumerate(rows):
+            number = int(words.value[table // 8 + i * SweepWords.SIZE + SweepWords.KERNEL])
+            _judge_sweep(words, s, items, arena, kernels[number])
 
 
-def _judge_sweep(words: _Words, sweep: Any, items: int, arena: int) -> None:
+def _judge_sweep(words: _Words, sweep: Any, items: int, arena: int, kernel: Touch) -> None:
     starts = words.rows(int(sweep[SweepWords.ITEMS]) // 8, items + 1, 1, {}, "an item").ravel()
     if starts[0] < 0 or (np.diff(starts) < 0).any():
         raise InvalidArtifact("tables/words.npy: an item's calls are not one after the other")
-    width, count = int(sweep[SweepWords.BYTES]) // 8, int(starts[-1])
+    count = int(starts[-1])
     if count == 0:
         return
-    first = int(sweep[SweepWords.CALLS]) // 8
     # A call: addresses of the tensors, extents and origins of the axes, mode and chunk.
-    tensors = int(np.argmin(words.base[first : first + max(0, width)] == Base.ARENA)) if width > 0 else 0
-    axes, odd = divmod(width - tensors - 2, 2)
-    if tensors < 1 or axes < 0 or odd or sweep[SweepWords.BYTES] % 8:
-        raise InvalidArtifact(f"tables/words.npy: calls of {int(sweep[SweepWords.BYTES])} bytes")
+    tensors, axes = len(kernel.sizes), kernel.axes
+    layout = TaskLayout(tensors, tuple(map(str, range(axes))))
+    width = layout.words(False)
+    if sweep[SweepWords.BYTES] != 8 * width:
+        raise InvalidArtifact(
+            f"tables/words.npy: calls of {int(sweep[SweepWords.BYTES])} bytes, the kernel takes {8 * width}"
+        )
+    first = int(sweep[SweepWords.CALLS]) // 8
     rows = words.rows(first, count, width, dict.fromkeys(range(tensors), Base.ARENA), "a call")
-    extents, mode, chunk = rows[:, tensors : tensors + axes], rows[:, -2], rows[:, -1]
+    extents, mode, chunk = rows[:, tensors : tensors + axes], rows[:, layout.mode], rows[:, layout.chunk]
     if (rows[:, tensors:] < 0).any() or (mode >= MODES).any() or (chunk < 0).any():
         raise InvalidArtifact("tables/words.npy: a call of a negative extent or an unknown mode")
-    strides = words.rows(int(sweep[SweepWords.STRIDES]) // 8, tensors, axes, {}, "a stride")
+    given = words.rows(int(sweep[SweepWords.STRIDES]) // 8, tensors, axes, {}, "a stride")
+    told = np.array([[FIXED.get(k, -1) for k in row] for row in kernel.strides], np.int64)
     busy = (extents > 0).all(1)
-    # Elements have at least a byte; float64 is exact where it matters and does not wrap.
+    # float64 is exact where it matters and does not wrap.
+    sizes = np.array(kernel.sizes, np.float64)
+    strides = np.where(told < 0, given, told).astype(np.float64) * sizes[:, None]
     start = rows[busy, :tensors].astype(np.float64)
     last = (extents[busy] - 1).astype(np.float64)
-    low = start + last @ np.minimum(strides, 0).T.astype(np.float64)
-    high = start + last @ np.maximum(strides, 0).T.astype(np.float64)
-    if (low < 0).any() or (high >= arena).any():
+    low = start + last @ np.minimum(strides, 0).T
+    high = start + last @ np.maximum(strides, 0).T + sizes
+    if (low < 0).any() or (high > arena).any():
         raise InvalidArtifact("tables/words.npy: an address leaves the arena")

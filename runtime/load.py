@@ -17,7 +17,7 @@ from .judge import judge_constants
 from .play import Operator
 from .ports import ports_of
 from .program import Idle, Program, Staged
-from .saved_script import decode_play
+from .saved_script import decode_play, judge_play
 
 if TYPE_CHECKING:
     from ..codegen.kernels.kernel import Kernel
@@ -42,10 +42,10 @@ def load(
         raise InvalidArtifact("a plan without kernels cannot run; compile the model to a program (.wafer)")
     values, staged = artifact.values(), _staged(artifact, host)
     if guard or not artifact.entries:
-        return prepare(artifact.plans(), threads, guard, values, staged)
+        return _judged(prepare(artifact.plans(), threads, guard, values, staged))
     image = decode(artifact)
     if image.dot2 not in (None, processor().dot2):  # made on another kind of host
-        return prepare(artifact.plans(), threads, False, values, staged)
+        return _judged(prepare(artifact.plans(), threads, False, values, staged))
     constants = artifact.constants()
     judge_constants(image.resident, constants)
     try:
@@ -54,7 +54,14 @@ def load(
         raise InvalidArtifact(f"kernels.bc: {e}") from None
     if missing := code.missing(("call", *image.symbols)):
         raise InvalidArtifact(f"kernels.bc: no function {missing!r}")
-    return _program(image, code, constants, threads, values, staged)
+    return _judged(_program(image, code, constants, threads, values, staged))
+
+
+def _judged(program: Program) -> Program:
+    """A program read from a file, whose script calls its entries as it must."""
+    if program.staged is not None:
+        judge_play(program.staged.play, program.entries)
+    return program
 
 
 def _staged(artifact: Artifact, host: Callable[[bytes], Operator] | None) -> Staged | None:

@@ -10,11 +10,12 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cache as cache_results
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -23,16 +24,19 @@ from hypothesis import strategies as st
 from plans import GRAPHS, all_shared, planned
 from waferc.codegen.artifact import artifact
 from waferc.codegen.artifact.artifact import Artifact, InvalidArtifact, npy, read, write
-from waferc.codegen.artifact.encode import op_classes
+from waferc.codegen.artifact.typed import classes, decode, encode
 from waferc.codegen.host.records import GroupWords, SweepWords
 from waferc.codegen.words import Base
 from waferc.ir.affine import Affine
-from waferc.ir.dtypes import DType
+from waferc.ir.dtypes import ALL, SMALL, DType
+from waferc.ir.graph import Length
 from waferc.ir.op import Array, Op
 from waferc.placement.judge.judge import judge
+from waferc.placement.machine.wafer import Wafer
 from waferc.placement.plan.plan import Plan
 from waferc.runtime.cache import cache_folder
-from waferc.runtime.image import Image, decode
+from waferc.runtime.image import Image
+from waferc.runtime.image import decode as decode_image
 from waferc.runtime.load import files, load, prepare
 
 MADE = {"waferc": "test", "entries": ["main"]}  # the manifest of a program of one entry
@@ -236,9 +240,16 @@ def test_compressed_entries(good: Path, tmp_path: Path) -> None:
         (b"{", "damaged"),
         (b"[]", "damaged"),
         (b"[" * 100_000, "damaged"),
-        (b'{"format": 3}', "damaged"),
-        (b'{"format": 3, "sha256": 7}', "damaged"),
-        (b'{"format": 2, "entries": {}}', r"format 2; this waferc reads 3; compile the model again$"),
+        (b'{"format": 4}', "damaged"),
+        (b'{"format": 4, "sha256": 7}', "damaged"),
+        (b'{"format": 4, "sha256": {}, "entries": NaN}', "NaN is no number"),
+        (b'{"format": 4, "sha256": {}, "a": 1e999}', "1e999 is too large"),
+        (b'{"format": 4, "sha256": {}, "sha256": {}}', "'sha256' twice in one object"),
+        (b'{"format": 4, "sha256": {}, "a": "\\ud800"}', "no UTF-8"),
+        (b'{"format": 4, "sha256": {}, "a": "\xed\xa0\x80"}', "no UTF-8"),
+        (b'\xef\xbb\xbf{"format": 4, "sha256": {}}', "damaged"),
+        (b'{"format": 4, "sha256": {}, "a": ' + b"9" * 5000 + b"}", "damaged"),
+        (b'{"format": 3, "entries": {}}', r"format 3; this waferc reads 4; compile the model again$"),
         (b'{"format": 999, "sha256": {}}', "format 999; this waferc reads"),
         (b"\xff\xfe", "damaged"),
     ],
@@ -522,7 +533,7 @@ def test_consistent_digests_but_wrong_tables(good: Path, tmp_path: Path, kind: s
 def test_a_state_is_never_the_callers_array() -> None:
     """It would be gone when the next call reads it."""
     with all_shared():
-        image = decode(Artifact(MADE, files(planned("state", "8x8"))))
+        image = decode_image(Artifact(MADE, files(planned("state", "8x8"))))
     main = image.entries["main"]
     ((past, present),) = main.ports.states
     assert main.calls.bound == {"x", *(p.name for p in main.ports.outputs)}
@@ -535,7 +546,7 @@ def test_a_state_is_never_the_callers_array() -> None:
 def test_every_program_passes_its_own_judge() -> None:
     for name in GRAPHS:
         for wafer in ("4x4", "16x16"):
-            decode(Artifact(MADE, files(planned(name, wafer))))
+            decode_image(Artifact(MADE, files(planned(name, wafer))))
 
 
 @settings(max_examples=300, deadline=None)
@@ -573,7 +584,7 @@ def test_any_fact_changed_is_refused_or_harmless(data: st.DataObject) -> None:
         key = data.draw(st.integers(0, len(at) - 1))
     at[key] = data.draw(st.sampled_from([*ODD, at[key][:-1] if isinstance(at[key], list) else 2]))
     with contextlib.suppress(InvalidArtifact):
-        decode(Artifact(MADE, {**made, path: json.dumps(facts).encode()}))
+        decode_image(Artifact(MADE, {**made, path: json.dumps(facts).encode()}))
 
 
 def with_calls(image: Image, **changes: Any) -> Image:
@@ -584,7 +595,7 @@ def with_calls(image: Image, **changes: Any) -> Image:
 
 @cache_results
 def images(name: str) -> Image:
-    return decode(Artifact(MADE, files(planned(name, "8x8"))))
+    return decode_image(Artifact(MADE, files(planned(name, "8x8"))))
 
 
 def test_bitcode_that_is_none(good: Path, tmp_path: Path) -> None:
@@ -681,19 +692,70 @@ def test_read_keeps_bytes_as_they_are(tmp_path: Path) -> None:
     assert io.BytesIO(a.file("b")).read() == b"\r\n\0"
 
 
-def test_whatever_an_op_is_made_of_can_be_read_back() -> None:
-    known = op_classes()
-    parts: set[type[Any]] = {c for c in known.values() if issubclass(c, Op)}
-    todo = list(parts)
-    while todo:
-        for hint in get_type_hints(todo.pop()).values():
-            new = {c for c in _named(hint) if is_dataclass(c)} - parts
-            parts |= new
-            todo += new
-    assert parts - {Affine, DType} <= set(known.values())  # those two are encoded in ways of their own
+# -- every class that a file may name -----------------------------------------------------------------
 
 
-def _named(hint: Any) -> set[type[Any]]:
-    """All classes in an annotation."""
-    inner = {c for argument in get_args(hint) for c in _named(argument)}
-    return inner | ({hint} if isinstance(hint, type) else set())
+def samples(hint: Any, depth: int = 0) -> list[Any]:
+    """Values of an annotated type: of every kind that it allows, every class and every word."""
+    plain: dict[Any, list[Any]] = {
+        NoneType: [None],
+        bool: [True, False],
+        str: ["", 'a \u2028 "name"'],
+        int: [-3, 0, (1 << 64) - 1],
+        float: [0, 0.1, float("inf"), float("-inf"), -0.0, 5e-324],
+        DType: [*ALL, *SMALL],
+        Affine: [Affine(), Affine((("a", 2), ("b", -1)), -7)],
+    }
+    if hint in plain:
+        return plain[hint]
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return list(inner)
+    if origin in (Union, UnionType):
+        return [v for kind in inner for v in samples(kind, depth)]
+    if origin is tuple and inner[1:] == (...,):
+        return [(), tuple(samples(inner[0], depth))]
+    if origin is tuple:
+        columns = [samples(kind, depth) for kind in inner]
+        return [tuple(c[i % len(c)] for c in columns) for i in range(max(map(len, columns)))]
+    if origin is Mapping:
+        return [{}, dict(zip(samples(inner[0], depth), samples(inner[1], depth), strict=False))]
+    if depth > 1:  # an op within an op within an op
+        return []
+    return [v for c in classes(hint).values() for v in instances(c, depth + 1)[: None if depth == 0 else 1]]
+
+
+def instances(of: type[Any], depth: int = 0) -> list[Any]:
+    """As many of a class as show each sample of each field."""
+    hints = get_type_hints(of)
+    columns = {f.name: samples(hints[f.name], depth) for f in fields(of)}
+    if not all(columns.values()):
+        return []
+    return [
+        of(**{n: c[i % len(c)] for n, c in columns.items()}) for i in range(max(map(len, columns.values())))
+    ]
+
+
+@pytest.mark.parametrize("base", [Op, Wafer, Length])
+def test_whatever_a_file_is_made_of_can_be_read_back(base: type[Any]) -> None:
+    """Every operator, and all that its fields may hold: what a new class needs, its annotations say."""
+    for name, one in classes(base).items():
+        made = instances(one)
+        assert made, name
+        for value in made:
+            again = decode(json.loads(json.dumps(encode(value))), base)
+            assert (type(again), repr(again)) == (one, repr(value))
+
+
+def test_two_classes_of_one_name_are_seen_at_once() -> None:
+    class Base:
+        pass
+
+    class Twin(Base):
+        pass
+
+    assert list(classes(Base)) == ["Base", "Twin"]
+    other = type("Twin", (Base,), {})
+    with pytest.raises(TypeError, match="two classes are called Twin"):
+        classes(Base)
+    assert other is not Twin

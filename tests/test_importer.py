@@ -22,7 +22,8 @@ from waferc.compiler.errors import (
     shown,
 )
 from waferc.compiler.frontend.inputs import Binding
-from waferc.compiler.frontend.load import digest, without_weights
+from waferc.compiler.frontend.large import without_weights
+from waferc.compiler.frontend.load import digest
 from waferc.compiler.importer import import_entries, import_model
 from waferc.compiler.survey import Row, survey
 from waferc.ir.evaluate import evaluate

@@ -398,10 +398,10 @@ DAMAGES: list[tuple[Any, str]] = [
     (lambda s: s["script"]["stages"].append(["host", 7, [], []]), "operator 7"),
     (lambda s: s["script"]["stages"].append(["wafer", "evil", [], []]), "entry 'evil'"),
     (lambda s: s["script"]["stages"].append(["jump"]), "stage 'jump'"),
-    (lambda s: s["script"].pop("stages"), "KeyError"),
+    (lambda s: s["script"].pop("stages"), "stages: is missing"),
     (lambda s: s["outputs"].append("more"), "another number of inputs or outputs"),
     (lambda s: s["ports"].append(["q", [1], "float32"]), "a port that is no input"),
-    (lambda s: s["ports"].append(["x", [1], "object"]), "type 'object'"),
+    (lambda s: s["ports"].append(["x", [1], "object"]), "'object' is no element type"),
     (lambda s: s["operators"].append("Evil"), "host/2.onnx"),
 ]
 

@@ -4,6 +4,9 @@ Same plans, same bytes: files in a fixed order with a fixed time. A program (`.w
 entries, each with a folder of its name: the graph and the placement, from which its plan is rebuilt on
 demand, and the tables of its calls. Beside the folders lies what all entries share: wafer, weights, and
 kernels as LLVM bitcode. A plan (`.plan`) lacks weights, tables and kernels.
+
+The digests find damage; who forges a file can renew them. So what is read is judged: the container here, a
+JSON file's text in `strict_json`, its fields where they are decoded.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import json
 import os
 import re
 import struct
@@ -26,7 +28,10 @@ import numpy as np
 
 from ...ir.dtypes import BF16, SMALL
 from ...ir.op import Array
+from .container import NotAContainer, judge_container
 from .foreign import instead_of_artifact
+from .strict_json import dumps, parsed
+from .typed import Misfit, decode
 
 if TYPE_CHECKING:
     from ...ir.graph import Graph
@@ -34,9 +39,8 @@ if TYPE_CHECKING:
     from ...placement.machine.wafer import Wafer
     from ...placement.plan.plan import Plan
 
-FORMAT = 3
+FORMAT = 4
 EPOCH = (1980, 1, 1, 0, 0, 0)
-MOST_BYTES = 1 << 36  # an artifact larger than this is refused
 SCRIPT = "script.json"  # of a program that runs on the host, too; see `runtime.script`
 MAIN = "main"  # the entry of a program that has one
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")  # of an entry: a folder in the artifact
@@ -80,7 +84,7 @@ class Artifact:
 
         path = f"{self._known(entry)}/graph.json"
         try:
-            return decode_graph(self.json(path), self.constants())
+            return decode_graph(self.json(path), self.constants() if "weights.json" in self.files else None)
         except Undecodable as e:
             raise InvalidArtifact(f"{path}: {e}") from None
 
@@ -90,12 +94,20 @@ class Artifact:
         return first if name == self.entries[0] else self._later_plan(name, first)
 
     def plans(self) -> dict[str, Plan]:
-        """The plans of all entries."""
+        """The plans of all entries, each legal: to be run, not only to be shown."""
+        from ...placement.judge.judge import judge
+        from ...placement.judge.verdict import IllegalPlan
+
         if not self.entries:
             return {}
         first = self._first_plan()
-        others = {name: self._later_plan(name, first) for name in self.entries[1:]}
-        return {self.entries[0]: first, **others}
+        made = {self.entries[0]: first, **{name: self._later_plan(name, first) for name in self.entries[1:]}}
+        for name, plan in made.items():
+            try:
+                judge(plan)
+            except IllegalPlan as e:
+                raise InvalidArtifact(f"{name}/placement.json: {e}") from None
+        return made
 
     def _first_plan(self) -> Plan:
         from ...placement.build.companions import Companions
@@ -128,10 +140,13 @@ class Artifact:
         return self._arrays("weights") if "weights.json" in self.files else {}
 
     def _arrays(self, folder: str) -> dict[str, Array]:
-        names: Any = self.json(f"{folder}.json")
-        if not isinstance(names, list):
-            raise InvalidArtifact(f"{folder}.json is no list")
-        return {str(n): self.array(f"{folder}/{i}.npy") for i, n in enumerate(cast(list[Any], names))}
+        try:
+            names: tuple[str, ...] = decode(self.json(f"{folder}.json"), tuple[str, ...])
+        except Misfit as e:
+            raise InvalidArtifact(f"{folder}.json: {e}") from None
+        if len(set(names)) < len(names):
+            raise InvalidArtifact(f"{folder}.json: a name twice")
+        return {n: self.array(f"{folder}/{i}.npy") for i, n in enumerate(names)}
 
     def values(self) -> dict[str, Array]:
         """The values of inputs that became constants."""
@@ -177,10 +192,11 @@ class Artifact:
         return self.files[name]
 
     def json(self, name: str) -> Any:
-        data = self.file(name)
         try:
-            return json.loads(data)
-        except (ValueError, RecursionError) as e:
+            return parsed(self.file(name))
+        except InvalidArtifact:
+            raise
+        except ValueError as e:
             raise InvalidArtifact(f"file {name!r} is not JSON: {e}") from None
 
 
@@ -198,10 +214,6 @@ def _npy_parts(array: Any) -> tuple[bytes, Any]:
         header["descr"] = whole.dtype.name
     np.lib.format.write_array_header_1_0(head, header)
     return head.getvalue(), whole.reshape(-1).view(np.uint8)
-
-
-def dumps(value: Any) -> bytes:
-    return json.dumps(value, indent=1, ensure_ascii=True).encode()
 
 
 def is_name(name: object) -> bool:
@@ -306,8 +318,11 @@ def write(path: str | Path, manifest: Mapping[str, Any], files: Mapping[str, byt
 
 
 def read(path: str | Path) -> Artifact:
-    """Reads an artifact and checks every digest. Raises InvalidArtifact, OSError."""
+    """Reads an artifact and checks every digest. Raises InvalidArtifact, OSError, MemoryError."""
     with open(path, "rb") as f:
+        size, memory = os.fstat(f.fileno()).st_size, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if size > memory:
+            raise MemoryError(f"{path}: {size:,} bytes; this machine's memory has {memory:,}")
         try:
             files = _files(path, f)
         except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error, OverflowError) as e:
@@ -318,16 +333,15 @@ def read(path: str | Path) -> Artifact:
             if e.errno != errno.EINVAL:  # a place outside the file
                 raise
             raise InvalidArtifact(_not_ours(path, str(e))) from None
-    try:
-        manifest = json.loads(files.pop("manifest.json"))
-        version = manifest["format"]
-        digests = dict(manifest["sha256"]) if version == FORMAT else {}
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise InvalidArtifact(f"{path}: manifest.json is damaged") from None
+    manifest = _manifest(path, files.pop("manifest.json"))
+    version, listed = manifest["format"], manifest.get("sha256")
     if version != FORMAT:
         raise InvalidArtifact(
             f"{path}: format {version!r}; this waferc reads {FORMAT}; compile the model again"
         )
+    if not isinstance(listed, dict):
+        raise InvalidArtifact(f"{path}: manifest.json is damaged: no digests")
+    digests = cast(dict[str, Any], listed)
     if set(digests) != set(files):
         odd = sorted(set(digests) ^ set(files))[0]
         raise InvalidArtifact(f"{path}: file {odd!r} is missing or not in the manifest")
@@ -342,17 +356,23 @@ def _not_ours(path: str | Path, why: str) -> str:
     return f"{path}: not a waferc artifact" + (f": {known}" if known else f" ({why})")
 
 
+def _manifest(path: str | Path, data: bytes) -> dict[str, Any]:
+    try:
+        manifest = parsed(data)
+    except ValueError as e:
+        raise InvalidArtifact(f"{path}: manifest.json is damaged: {e}") from None
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise InvalidArtifact(f"{path}: manifest.json is damaged: no format")
+    return cast(dict[str, Any], manifest)
+
+
 def _files(path: str | Path, file: IO[bytes]) -> dict[str, bytes]:
     with zipfile.ZipFile(file) as z:
-        infos = z.infolist()
-        names = [i.filename for i in infos]
-        if sum(i.file_size for i in infos) > MOST_BYTES:
-            raise InvalidArtifact(f"{path}: files of more than {MOST_BYTES:,} bytes")
+        try:
+            judge_container(z, file)
+        except NotAContainer as e:
+            raise InvalidArtifact(f"{path}: {e}") from None
+        names = z.namelist()
         if "manifest.json" not in names:
             raise InvalidArtifact(_not_ours(path, "no manifest.json"))
-        if len(set(names)) != len(names):
-            twice = next(n for n in names if names.count(n) > 1)
-            raise InvalidArtifact(f"{path}: two files are called {twice!r}")
-        if any(i.compress_type != zipfile.ZIP_STORED for i in infos):
-            raise InvalidArtifact(f"{path}: a file is compressed; waferc stores them")
         return {n: z.read(n) for n in names}

@@ -17,9 +17,7 @@ from llvmlite import ir
 from ...ir.builder import StrideKind, Value
 from ...ir.dtypes import I64
 from .arithmetic import I8_TYPE, I64_TYPE, POINTER, LLVMArithmetic, LLVMValue
-from .signature import Signature
-
-FIXED: Mapping[StrideKind, int] = {"zero": 0, "unit": 1, "pairs": 2}  # strides that are known
+from .signature import FIXED, Signature
 
 
 @dataclass(frozen=True, eq=False)

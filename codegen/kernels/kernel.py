@@ -36,7 +36,8 @@ class Kernel:
 
     @property
     def symbol(self) -> str:
-        return f"kernel_{self.digest[:32]}"
+        """Its name in native code, which also says what it touches."""
+        return f"kernel_{self.digest[:32]}_{self.signature.touch}"
 
     def emit(self, module: ir.Module) -> None:
         """Defines the function `symbol` in `module`."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...ir.builder import StrideKind
 from ...ir.dtypes import DType
+
+FIXED: Mapping[StrideKind, int] = {"zero": 0, "unit": 1, "pairs": 2}  # strides that are known
+LETTERS: dict[str, StrideKind] = {"z": "zero", "u": "unit", "p": "pairs", "a": "any"}
 
 
 @dataclass(frozen=True)
@@ -78,3 +83,41 @@ class Signature:
     @property
     def layout(self) -> TaskLayout:
         return TaskLayout(len(self.types), self.axes)
+
+    @property
+    def touch(self) -> Touch:
+        return Touch(tuple(t.bytes for t in self.types), self.strides)
+
+
+@dataclass(frozen=True)
+class Touch:
+    """What decides which bytes a kernel touches in a call, besides the call's own words.
+
+    A kernel's name says it: so who calls the kernel can be judged without a look into its code.
+    sizes: bytes of an element, of each operand and the result. strides: as in `Signature`.
+    """
+
+    sizes: tuple[int, ...]
+    strides: tuple[tuple[StrideKind, ...], ...]
+
+    @property
+    def axes(self) -> int:
+        return len(self.strides[0])
+
+    def __str__(self) -> str:
+        letters = {kind: letter for letter, kind in LETTERS.items()}
+        rows = zip(self.sizes, self.strides, strict=True)
+        return "".join(f"{size}{''.join(letters[k] for k in row)}" for size, row in rows)
+
+    @staticmethod
+    def read(text: str) -> Touch | None:
+        """That of `str`; None for another text."""
+        if not re.fullmatch(r"([1248][zupa]*)+", text):
+            return None
+        rows: list[tuple[str, str]] = re.findall(r"([1248])([zupa]*)", text)
+        strides: list[tuple[StrideKind, ...]] = []
+        for _, letters in rows:
+            kinds: list[StrideKind] = [LETTERS[c] for c in letters]
+            strides.append(tuple(kinds))
+        sizes = tuple(int(size) for size, _ in rows)
+        return Touch(sizes, tuple(strides)) if len({*map(len, strides)}) == 1 else None

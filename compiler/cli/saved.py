@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...codegen.artifact.artifact import SCRIPT, Artifact, InvalidArtifact, read
+from ...codegen.artifact.typed import Misfit, decode
 from ...runtime.load import load
 from ...runtime.program import Program
 from ...runtime.saved_script import decode_play
@@ -68,9 +69,9 @@ class Saved:
         self._need_entries()
         with self._named():
             try:
-                return Figures.read(self.manifest["figures"][entry])
-            except (KeyError, TypeError, ValueError) as e:
-                raise InvalidArtifact(f"manifest.json: figures are not complete: {e!r}") from None
+                return Figures.read(_member(_member(self.manifest, "figures"), entry))
+            except Misfit as e:
+                raise InvalidArtifact(f"manifest.json: figures of {entry!r}: {e}") from None
 
     @cached_property
     def wafer(self) -> Wafer:
@@ -99,9 +100,9 @@ class Saved:
         """The operators that run on the host, and how many nodes each stands for."""
         with self._named():
             try:
-                rows = [(str(kind), str(domain), int(n)) for kind, domain, n in self.manifest.get("host", [])]
-            except (KeyError, TypeError, ValueError) as e:
-                raise InvalidArtifact(f"manifest.json: host is not complete: {e!r}") from None
+                rows: Any = decode(self.manifest.get("host", []), tuple[tuple[str, str, int], ...])
+            except Misfit as e:
+                raise InvalidArtifact(f"manifest.json: host: {e}") from None
         counts: Counter[str] = Counter()
         for kind, domain, n in rows:
             counts[f"{domain}.{kind}" if domain else kind] += n
@@ -121,3 +122,9 @@ class Saved:
     def program(self, threads: int | None = None, guard: bool = False) -> Program:
         with self._named():
             return load(self.artifact, threads, guard, operator)
+
+
+def _member(data: Any, name: str) -> Any:
+    if not isinstance(data, dict) or name not in data:
+        raise Misfit("is missing", f".{name}")
+    return cast(dict[str, Any], data)[name]

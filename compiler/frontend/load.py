@@ -1,4 +1,4 @@
-"""Reading ONNX files: protobuf, data kept in other files, and values of tensors."""
+"""Reading ONNX files: protobuf, and values of tensors. Data kept in other files: see `external`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, external_data_helper, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from ...codegen.artifact.foreign import HEAD, kind_of
 from ...ir.absent import absent
@@ -18,18 +18,22 @@ from ...ir.dtypes import by_onnx
 from ...ir.graph import Unsupported
 from ...ir.op import Array
 from ..errors import InputOutput, InvalidInput, quoted, shown
+from .external import attach, files_of, mapping
+from .large import without_weights
 from .order import judge_order
 
 # The key under which a tensor names its file, as protobuf writes it: most models need no parsing for that.
 LOCATION = b"\x0a\x08location"
 BLOCK = 1 << 24  # bytes of a file that are looked at together
-LARGE = 4096  # bytes of a tensor that `without_weights` leaves out
 
 
-def load_model(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) -> onnx.ModelProto:
+def load_model(
+    model: str | Path | bytes | onnx.ModelProto, weights: bool = True, mapped: bool = False
+) -> onnx.ModelProto:
     """The model with all its data in memory. A file's external data lies next to it.
 
-    weights: False leaves external data where it is, or is not.
+    weights: False leaves external data where it is, or is not. mapped: large tensors stay in their files, for
+    `array_of` alone: they may be larger than a message or than memory.
     """
     if isinstance(model, onnx.ModelProto):
         return model
@@ -42,7 +46,7 @@ def load_model(model: str | Path | bytes | onnx.ModelProto, weights: bool = True
         raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None
     proto = _parse(content, quoted(str(path)), path.name)
     if weights:
-        _load_external(proto, path.parent)
+        attach(proto, path.parent, mapped)
     return proto
 
 
@@ -60,11 +64,10 @@ def digest(model: str | Path | bytes, weights: bool = True) -> str:
         external = external or LOCATION in before + block[: len(LOCATION)] or LOCATION in block
         before = block[-len(LOCATION) :]
     if weights and external:
-        initializers = _parse(path.read_bytes(), quoted(str(model))).graph.initializer
-        places = [e.value for t in initializers for e in t.external_data if e.key == "location"]
-        for place in sorted(set(places)):
+        proto = _parse(path.read_bytes(), quoted(str(model)))
+        for place, file in files_of(proto, path.parent).items():
             out.update(place.encode())
-            for block in _blocks(path.parent / place):
+            for block in _blocks(file):
                 out.update(block)
     return out.hexdigest()
 
@@ -106,43 +109,6 @@ def _is_tensor(content: bytes) -> bool:
         return False
 
 
-def _load_external(proto: onnx.ModelProto, folder: Path) -> None:
-    for tensor in proto.graph.initializer:
-        if not external_data_helper.uses_external_data(tensor):
-            continue
-        try:
-            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        except (OSError, ValueError, onnx.checker.ValidationError) as e:
-            where = next((e.value for e in tensor.external_data if e.key == "location"), "")
-            lines = str(e).splitlines() or ["unreadable"]
-            raise InputOutput(
-                f"data of {quoted(tensor.name)} in {quoted(where)} next to the model: {shown(lines[0], 160)}"
-            ) from None
-        tensor.data_location = TensorProto.DEFAULT
-        del tensor.external_data[:]
-
-
-def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with empty tensors in place of its large ones, for onnx's checker.
-
-    The checker is given a serialised copy: of a model with its weights that takes seconds and as much
-    memory again, and more than 2 GiB cannot be serialised at all.
-    """
-    out = onnx.ModelProto()
-    for field, value in proto.ListFields():
-        if field.name != "graph":
-            _set(out, field.name, value)
-    for field, value in proto.graph.ListFields():
-        if field.name != "initializer":
-            _set(out.graph, field.name, value)
-    for tensor in proto.graph.initializer:
-        if tensor.ByteSize() <= LARGE and tensor.data_location != TensorProto.EXTERNAL:
-            out.graph.initializer.append(tensor)
-        else:
-            out.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=[0])
-    return out
-
-
 def check_model(proto: onnx.ModelProto) -> None:
     """Raises InvalidInput for what onnx's checker refuses, in our words where nodes are in no order."""
     try:
@@ -151,15 +117,6 @@ def check_model(proto: onnx.ModelProto) -> None:
         judge_order(proto.graph)
         first = next((line for line in str(e).splitlines() if line.strip()), "invalid")
         raise InvalidInput(f"onnx's checker refuses the model: {shown(first, 200)}") from None
-
-
-def _set(message: Any, name: str, value: Any) -> None:
-    """Copies a field from another message of the same kind."""
-    mine = getattr(message, name)
-    if hasattr(mine, "MergeFrom"):
-        mine.MergeFrom(value)
-    else:
-        setattr(message, name, value)
 
 
 def array_of(tensor: TensorProto) -> Array:
@@ -173,6 +130,8 @@ def array_of(tensor: TensorProto) -> Array:
     if tensor.data_location == TensorProto.EXTERNAL:
         if any(n < 0 for n in tensor.dims):
             raise InvalidInput(f"tensor {quoted(tensor.name)}: shape {list(tensor.dims)}")
+        if (mapped := mapping(tensor)) is not None:
+            return mapped
         return absent(tensor.name, tensor.dims, helper.tensor_dtype_to_np_dtype(kind))
     try:
         return numpy_helper.to_array(tensor)

@@ -11,6 +11,7 @@ from onnx import helper, version_converter
 
 from ...ir.rules import REGISTRY
 from ..errors import DoesNotFit, UnsupportedModel, shown
+from .large import is_large, large_apart
 from .standard import DEPTH_LIMIT, OLDEST_OPSET, schema_of
 
 MOST_NODES = 1_000_000  # with functions expanded
@@ -139,11 +140,24 @@ def converted(known: KnownModel) -> KnownModel:
         return known
     try:
         ready = _with_slopes_of_channels(proto) if have < OLDEST_DIRECT_OPSET and "PRelu" in used else proto
-        return _known(version_converter.convert_version(ready, target))
+        return _known(
+            _with_initializers(version_converter.convert_version(large_apart(ready), target), ready)
+        )
     except (RuntimeError, ValueError) as e:
         first = str(e).strip().splitlines()
         reason = shown(first[0] if first else "no reason given", 160)
         raise UnsupportedModel(f"opset {have} cannot be converted to {target}: {reason}") from None
+
+
+def _with_initializers(converted: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the initializers that `large_apart` made inputs of."""
+    own = {v.name for v in proto.graph.input}
+    apart = {t.name: t for t in proto.graph.initializer if is_large(t)}
+    kept = [v for v in converted.graph.input if v.name in own or v.name not in apart]
+    del converted.graph.input[:]
+    converted.graph.input.extend(kept)
+    converted.graph.initializer.extend(apart.values())
+    return converted
 
 
 def _with_slopes_of_channels(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -7,23 +7,14 @@ import onnx
 from onnx import helper, shape_inference
 
 from ...ir.dtypes import by_onnx
+from .large import large_apart
 from .load import type_name
-
-SEEN = 4096  # bytes of a constant that type inference looks at
 
 
 def types_of(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     """The types of a model's outputs, as far as its inputs' types tell them."""
-    seen = onnx.ModelProto()
-    seen.CopyFrom(model)
-    del seen.graph.initializer[:]
-    for t in model.graph.initializer:
-        if t.ByteSize() <= SEEN:
-            seen.graph.initializer.append(t)
-        else:
-            seen.graph.input.append(helper.make_tensor_value_info(t.name, t.data_type, t.dims))
     try:
-        found = shape_inference.infer_shapes(seen, data_prop=True).graph.output
+        found = shape_inference.infer_shapes(large_apart(model), data_prop=True).graph.output
     except (shape_inference.InferenceError, RuntimeError, ValueError):
         return {}
     return {v.name: v.type for v in found if v.type.WhichOneof("value")}

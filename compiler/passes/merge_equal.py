@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from ...ir.absent import lacking
+from ...ir.entries import equal
 from ...ir.graph import Graph, Node
 from ...ir.op import Array, Op
 
@@ -18,7 +17,7 @@ def merge_equal(graph: Graph) -> Graph:
     alike: dict[object, list[str]] = {}
     for name, value in graph.constants.items():
         others = alike.setdefault(_sample(value), [])
-        first = next((n for n in others if _same_bytes(graph.constants[n], value)), None)
+        first = next((n for n in others if equal(graph.constants[n], value)), None)
         if first is None:
             others.append(name)
         elif name not in kept:
@@ -45,10 +44,3 @@ def _sample(value: Array) -> tuple[object, ...]:
         return (lack,)
     some = value.reshape(-1)[:: max(1, value.size // 256)]
     return value.dtype, value.shape, some.tobytes()
-
-
-def _same_bytes(a: Array, b: Array) -> bool:
-    if lacking([a, b]):
-        return lacking([a]) == lacking([b])
-    x, y = (v.reshape(-1).view(np.uint8) for v in (a, b))
-    return x.size == y.size and bool((x == y).all())

@@ -6,17 +6,20 @@ Free of the planner: a program's figures are shown without it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
 
+from ...codegen.artifact.typed import Misfit, member
 from ...placement.cost.timing import cycles_of
 from ...placement.machine.wafer import LINKS, Wafer, mixed_products
 from ...placement.plan.plan import Plan
 
 if TYPE_CHECKING:
     from ...placement.machine.wafer import Wafer
+
+MOST = 1 << 62  # of any figure
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,13 @@ class Figures:
 
     @staticmethod
     def read(data: Any) -> Figures:
-        """Figures from their JSON. Raises TypeError, ValueError where it is something else."""
-        x, y = data["fullest_core"]
-        link = data["fullest_link"]
-        values: dict[str, Any] = dict(data)
-        values["fullest_core"] = int(x), int(y)
-        values["fullest_link"] = None if link is None else (int(link[0]), int(link[1]), str(link[2]))
-        values["assumed"] = tuple(map(str, data["assumed"]))
-        for name in ("cycles", "cycles_at_f32", "microseconds", "host_cycles"):
-            values[name] = float(data[name])
-        return Figures(**values)
+        """Figures from their JSON. Raises Misfit, naming the field, where they are something else."""
+        hints = get_type_hints(Figures)
+        found = {f.name: member(data, f.name, hints[f.name]) for f in fields(Figures)}
+        for name, value in found.items():
+            if isinstance(value, int | float) and not 0 <= value <= MOST:
+                raise Misfit(f"{value:g}", f".{name}")
+        return Figures(**found)
 
 
 def totals(of: Callable[[str], Figures], ran: Mapping[str, int]) -> Figures:

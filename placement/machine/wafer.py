@@ -6,7 +6,6 @@ Every constant is a field, so a TOML file describes a machine completely. Source
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -20,6 +19,7 @@ LINKS = ("east", "west", "south", "north")  # directions of a router's outgoing 
 STEP = {"east": (1, 0), "west": (-1, 0), "south": (0, 1), "north": (0, -1)}
 MAX_SIDE = 4096
 KINDS = ("copy_f16", "copy_f32", "fma_f16", "fma_f32", "fma_mixed")
+MOST, LEAST = 1e12, 1e-9  # of any number, and of one that others are divided by
 GROUPS = (4, 8, 16, 32, 64)
 
 
@@ -81,14 +81,23 @@ class Wafer:
             )
         for f in fields(self):
             v = getattr(self, f.name)
-            if isinstance(v, int | float) and (not math.isfinite(v) or v < 0):
-                raise WaferError(f"wafer {self.name}: {f.name} = {v}; must be finite and not negative")
-        for f in ("sram_bytes", "wavelet_bytes", "wavelet", "clock_hz", "host_bytes_per_cycle"):
-            if not getattr(self, f) > 0:
+            if isinstance(v, int | float) and not 0 <= v <= MOST:
+                raise WaferError(
+                    f"wafer {self.name}: {f.name} = {str(v)[:24]}; must be finite and not negative, "
+                    f"at most {MOST:g}"
+                )
+        for f in ("sram_bytes", "wavelet_bytes", "wavelet", "clock_hz", "host_bytes_per_cycle", "express"):
+            if not getattr(self, f) >= LEAST:
                 raise WaferError(f"wafer {self.name}: {f} = {getattr(self, f)}; must be above 0")
         for kind in KINDS:
-            if kind not in self.vector or not self.vector[kind][1] > 0:
+            if kind not in self.vector:
                 raise WaferError(f"wafer {self.name}: vector.{kind} = [setup, elements per cycle] is missing")
+        for kind, (setup, rate) in self.vector.items():
+            if not (0 <= setup <= MOST and LEAST <= rate <= MOST):
+                raise WaferError(
+                    f"wafer {self.name}: vector.{kind} = [setup, elements per cycle] "
+                    f"is [{setup:g}, {rate:g}]; they are from 0 and above 0"
+                )
         for x, y in self.dead_cores:
             if not (0 <= x < self.width and 0 <= y < self.height):
                 raise WaferError(
