@@ -17,6 +17,7 @@ from ...ir.dtypes import by_onnx
 from ...ir.graph import Unsupported
 from ...ir.op import Array
 from ..errors import InputOutput, InvalidInput, quoted, shown
+from ..files import need_memory
 from .order import judge_order
 
 # The key under which a tensor names its file, as protobuf writes it: most models need no parsing for that.
@@ -36,6 +37,7 @@ def load_model(model: str | Path | bytes | onnx.ModelProto, weights: bool = True
         return _parse(model, "the model")
     path = Path(model)
     try:
+        need_memory(path)
         content = path.read_bytes()
     except OSError as e:
         raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None

@@ -172,14 +172,17 @@ def _edit(files: dict[str, bytes], name: str, kind: str, what: Any) -> None:
     elif kind == "word":
         files[name] = _with_word(content, *what)
     elif kind == "json":
-        data = json.loads(content)
+        try:
+            data = json.loads(content)
+        except ValueError:  # after an edit of its bytes
+            return
         _put(data, *what)
         files[name] = json.dumps(data).encode()
 
 
 def _with_word(content: bytes, index: int, value: int) -> bytes:
     """An array's file with another element; its header stays."""
-    start = content.index(b"\n") + 1
+    start = content.find(b"\n") + 1
     found = re.search(rb"'descr': '[<|][a-z](\d)", content[:start])
     width = int(found[1]) if found else 1
     count = (len(content) - start) // width

@@ -24,7 +24,7 @@ from siege import artifacts, inputs, models
 from siege.findings import Findings
 from siege.items import BUILD, CORPUS, Item, store, stored
 from siege.reached import Line, share
-from siege.trial import GROWN, SECONDS, Outcome, Worker
+from siege.trial import GROWN, WAITING, Outcome, Worker
 
 HARNESSES = {"import": models, "artifact": artifacts, "input": inputs}
 MOST_KEPT = 300_000  # bytes of the committed corpus
@@ -79,7 +79,7 @@ def besiege(harness: Harness, seconds: float, crew: int, random: Random, finding
                 for i, w in enumerate(workers):
                     item = w.item
                     assert item is not None
-                    if (result := w.taken(SECONDS)) is None:
+                    if (result := w.taken(WAITING)) is None:
                         continue
                     harness.executions += 1
                     if isinstance(result, Died):

@@ -17,7 +17,7 @@ from supervised import Worker as Process
 
 from siege.items import Item
 from siege.models import M
-from siege.trial import SECONDS, Finding, Outcome, Worker, shown_command, site_in, write_files
+from siege.trial import WAITING, Finding, Outcome, Worker, shown_command, site_in, write_files
 
 PATIENCE = 20.0  # seconds for making one finding smaller
 Key = tuple[str, str, str]
@@ -71,7 +71,7 @@ class Findings:
 
 def _death(item: Item, how: Died, stacks: Path) -> Finding:
     text = stacks.read_text(errors="replace") if stacks.exists() else ""
-    kind = "hang" if how.how.startswith("no end") else how.how
+    kind = "hang" if how.how.startswith("no end") or how.how.endswith("SIGPROF") else how.how
     return Finding(kind, site_in(text), how.how, shown_command(item.commands[-1]))
 
 
@@ -85,7 +85,7 @@ def tried(item: Item) -> Finding | None:
             while result is None:
                 assert process.pipe is not None
                 process.pipe.poll(0.2)
-                result = process.taken(SECONDS)
+                result = process.taken(WAITING)
         finally:
             process.stop()
         if isinstance(result, Died):

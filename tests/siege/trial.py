@@ -10,6 +10,7 @@ import re
 import resource
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -27,7 +28,8 @@ from siege.artifacts import forge
 from siege.items import Item
 from siege.reached import OURS, Line, Reached
 
-SECONDS = 10.0  # of an item's commands; more is a hang
+SECONDS = 10.0  # of the processor for an item's commands; more is a hang
+WAITING = 60.0  # seconds on the clock, of a machine that is busy, or commands that wait for nothing
 MEMORY = 1 << 30  # bytes that a worker may take on top of what it starts with
 GROWN = 300  # executions, after which a worker is replaced: it keeps the machine code of all programs
 CODES = {0, 2, 3, 4, 5, 6, 7, 8}  # documented ends of a command
@@ -67,7 +69,8 @@ class Worker:
         if not self._ready:
             self._limit()
         self._stack_file.truncate(0)
-        faulthandler.dump_traceback_later(0.9 * SECONDS, file=self._stack_file)
+        faulthandler.dump_traceback_later(0.9 * WAITING, file=self._stack_file)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         here = self.folder / "here"
         shutil.rmtree(here, ignore_errors=True)
         here.mkdir()
@@ -77,6 +80,7 @@ class Worker:
             self.reached.new()
             codes, finding = _all(item, here)
         finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             faulthandler.cancel_dump_traceback_later()
         return Outcome(codes, self.reached.new(), finding)
 
@@ -84,6 +88,7 @@ class Worker:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._stack_file = self.stacks.open("w+b")
         faulthandler.enable(self._stack_file)
+        faulthandler.register(signal.SIGPROF, self._stack_file, all_threads=False, chain=True)  # and then ends
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + self.memory, size + self.memory))
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.memory, self.memory))
