@@ -49,6 +49,7 @@ def bounded(bytes_: int, work: Callable[[], Any], say: Callable[[str], None]) ->
     """
     child = os.fork()
     if not child:
+        signal.set_wakeup_fd(-1)  # it is the parent's
         _die_with_parent()
         os.setpgid(0, 0)  # a terminal's interrupt comes from the parent, once
         resource.setrlimit(resource.RLIMIT_DATA, (bytes_, bytes_))

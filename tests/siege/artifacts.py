@@ -22,7 +22,24 @@ from siege.items import Edit, Item
 P = "p.wafer"
 # Native code is what a user trusts who runs a program; what calls it, with which figures, is judged.
 TRUSTED = ("kernels.bc",)
-NUMBERS = (0, 1, -1, 2, 3, 7, 255, 65536, 2**31 - 1, 2**31, 2**32, -(2**31), 2**62, 2**63 - 1, -(2**63), 2**64)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    3,
+    7,
+    255,
+    65536,
+    2**31 - 1,
+    2**31,
+    2**32,
+    -(2**31),
+    2**62,
+    2**63 - 1,
+    -(2**63),
+    2**64,
+)
 OTHERS = (None, True, "", "x", "f32", "\x1b[31m", "a\nb", [], {}, [[]], 0.5, -1.5, 1e308, float("nan"))
 
 
@@ -143,7 +160,9 @@ def forge(path: Path, base: str, edits: Sequence[Edit]) -> None:
         elif name in files:
             _edit(files, name, kind, what)
     digests = {n: hashlib.sha256(b).hexdigest() for n, b in files.items()}
-    if isinstance(manifest, dict) and not any(n == "manifest.json" and w[0][:1] == ["sha256"] for n, k, w in edits if k == "json"):
+    if isinstance(manifest, dict) and not any(
+        n == "manifest.json" and w[0][:1] == ["sha256"] for n, k, w in edits if k == "json"
+    ):
         manifest["sha256"] = digests
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as z:
         for name, content in {"manifest.json": json.dumps(manifest).encode(), **files}.items():
@@ -236,7 +255,9 @@ def mutated(random: Random, item: Item, _other: Item) -> Item:
     if base not in BASES:
         return drawn(random)
     changed = [e for e in edits if random.random() > 0.3] + [edit(random, base)]
-    return Item("artifact", random.choice((item.commands, random.choice(RUNS))), {}, {P: (base, tuple(changed))})
+    return Item(
+        "artifact", random.choice((item.commands, random.choice(RUNS))), {}, {P: (base, tuple(changed))}
+    )
 
 
 def edit(random: Random, base: str) -> Edit:
@@ -245,7 +266,11 @@ def edit(random: Random, base: str) -> Edit:
     if kind == "raw":
         return "", kind, [random.randrange(1 << 20), random.randrange(256)]
     if kind == "junk":
-        return "", kind, [random.randrange(2), [random.randrange(256) for _ in range(random.randrange(1, 40))]]
+        return (
+            "",
+            kind,
+            [random.randrange(2), [random.randrange(256) for _ in range(random.randrange(1, 40))]],
+        )
     names = [n for n in files if n not in TRUSTED]
     suffix = {"json": ".json", "word": ".npy"}.get(kind, "")
     name = random.choice([n for n in names if n.endswith(suffix)] or names)
@@ -255,7 +280,10 @@ def edit(random: Random, base: str) -> Edit:
         return name, "json", _json_edit(random, json.loads(files[name]))
     what: Any = random.choice(names)
     if kind in ("bytes", "word"):
-        what = [random.randrange(1 << 16), random.randrange(256) if kind == "bytes" else random.choice(NUMBERS)]
+        what = [
+            random.randrange(1 << 16),
+            random.randrange(256) if kind == "bytes" else random.choice(NUMBERS),
+        ]
     elif kind == "cut":
         what = random.randrange(1 << 12)
     return name, kind, what
@@ -275,7 +303,9 @@ def hostile(random: Random, old: Any) -> Any:
     if isinstance(old, list) and roll < 0.4:
         return ["*", random.choice((0, 2, 3, 1000))]
     if isinstance(old, int | float) and not isinstance(old, bool) and roll < 0.85:
-        return random.choice((random.choice(NUMBERS), int(min(abs(old), 2**60)) + random.choice((-1, 1)), -old, old * 2))
+        return random.choice(
+            (random.choice(NUMBERS), int(min(abs(old), 2**60)) + random.choice((-1, 1)), -old, old * 2)
+        )
     if isinstance(old, str) and roll < 0.6:
         return random.choice((old[::-1], old + "x", "", old[:-1], "\x1b[2J", "../x", old * 1000))
     return random.choice((*NUMBERS, *OTHERS))

@@ -38,7 +38,9 @@ class Harness:
     drawn: Callable[[Random], Item]
     mutated: Callable[[Random, Item, Item], Item]
     corpus: list[Item] = field(default_factory=list[Item])
-    lines: dict[str, frozenset[Line]] = field(default_factory=dict[str, frozenset[Line]])  # by item, which it found
+    lines: dict[str, frozenset[Line]] = field(
+        default_factory=dict[str, frozenset[Line]]
+    )  # by item, which it found
     executions: int = 0
     seconds: float = 0.0
     codes: Counter[int] = field(default_factory=Counter[int])
@@ -58,7 +60,9 @@ def items_of(harness: Harness, replay: Sequence[Item], random: Random) -> Iterat
         yield harness.next(random)
 
 
-def besiege(harness: Harness, seconds: float, crew: int, random: Random, findings: Findings, known: set[Line]) -> None:
+def besiege(
+    harness: Harness, seconds: float, crew: int, random: Random, findings: Findings, known: set[Line]
+) -> None:
     """Tries items for so long; lines that were reached are added to `known`."""
     replay = [*stored(CORPUS, harness.name), *stored(BUILD / "corpus", harness.name)]
     items = items_of(harness, list({i.name: i for i in replay}.values()), random)
@@ -129,7 +133,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=HARNESSES, help="one harness, for all the time")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--seed", type=int, help="of what is drawn; by default another one each time")
-    parser.add_argument("--keep", action="store_true", help="write tests/siege/corpus anew from what was found")
+    parser.add_argument(
+        "--keep", action="store_true", help="write tests/siege/corpus anew from what was found"
+    )
     options = parser.parse_args(words)
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4))
     random = Random(seed)
@@ -156,4 +162,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _say(h: Harness) -> None:
     codes = ", ".join(f"{code}: {n:,}" for code, n in sorted(h.codes.items()))
     rate = h.executions / max(h.seconds, 1e-9)
-    print(f"{h.name}: {h.executions:,} executions, {rate:.1f} a second, corpus {len(h.corpus):,}; exit codes {codes}", flush=True)
+    print(
+        f"{h.name}: {h.executions:,} executions, {rate:.1f} a second, corpus {len(h.corpus):,}; exit codes {codes}",
+        flush=True,
+    )

@@ -17,7 +17,23 @@ from siege.artifacts import BASES, entries, hostile
 from siege.items import Item
 
 M, P = "m.onnx", "p.wafer"
-TYPES = ("<f4", "<f4", "<f2", "<f8", "<i8", "<i4", "|b1", "|u1", ">f4", "<c8", "<U3", "|S2", "<M8[s]", "|V2", "|O")
+TYPES = (
+    "<f4",
+    "<f4",
+    "<f2",
+    "<f8",
+    "<i8",
+    "<i4",
+    "|b1",
+    "|u1",
+    ">f4",
+    "<c8",
+    "<U3",
+    "|S2",
+    "<M8[s]",
+    "|V2",
+    "|O",
+)
 SHAPES = ((4, 8), (4, 8), (8, 4), (), (0,), (0, 8), (1, 4, 8), (2, 4, 8), (32,))
 WORDS = ("sram_bytes", "width", "height", "name", "colours", "hop", "clock", "dead_cores", "x")
 
@@ -32,7 +48,9 @@ def array(random: Random) -> bytes:
         made = (np.arange(made.size).reshape(shape) / 7).astype(kind)
     sink = io.BytesIO()
     np.lib.format.write_array(
-        sink, np.asfortranarray(made) if random.random() < 0.2 else made, version=random.choice((None, (1, 0), (2, 0), (3, 0)))
+        sink,
+        np.asfortranarray(made) if random.random() < 0.2 else made,
+        version=random.choice((None, (1, 0), (2, 0), (3, 0))),
     )
     return sink.getvalue()
 
@@ -49,7 +67,17 @@ def header(random: Random, content: bytes) -> bytes:
          b"(True, 8)", b"(0, 99999999999999999999)", b"'x'", b"(4, -8)", b"(2**30,)", b"()", b"4", b"[4, 8]")
     )  # fmt: skip
     hostile_type = random.choice(
-        (b"'<f99'", b"'<V999999999'", b"[('a', '<f4')]", b"'O'", b"('<f4', (2,))", b"'<f4,<f4'", b"None", b"'\\x1b[2J'", b"[" * 500)
+        (
+            b"'<f99'",
+            b"'<V999999999'",
+            b"[('a', '<f4')]",
+            b"'O'",
+            b"('<f4', (2,))",
+            b"'<f4,<f4'",
+            b"None",
+            b"'\\x1b[2J'",
+            b"[" * 500,
+        )
     )
     roll = random.randrange(5)
     if roll == 0:
@@ -73,7 +101,13 @@ def flipped(random: Random, content: bytes) -> bytes:
         at = random.choice((random.randrange(len(changed)), random.randrange(min(len(changed), 128))))
         changed[at] = random.choice((0, 255, 10, random.randrange(256)))
     roll = random.random()
-    return bytes(changed[: random.randrange(len(changed) + 1)] if roll < 0.2 else changed * 2 if roll < 0.25 else changed)
+    return bytes(
+        changed[: random.randrange(len(changed) + 1)]
+        if roll < 0.2
+        else changed * 2
+        if roll < 0.25
+        else changed
+    )
 
 
 def npy(random: Random) -> bytes:
@@ -87,16 +121,24 @@ def npz(random: Random) -> bytes:
     sink = io.BytesIO()
     how = random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
     with zipfile.ZipFile(sink, "w", how) as z:
-        names = random.choice((("x",), ("x",), ("x", "x"), ("x", "y"), (), ("\x1b[2J",), ("../x",), ("x" * 3000,)))
+        names = random.choice(
+            (("x",), ("x",), ("x", "x"), ("x", "y"), (), ("\x1b[2J",), ("../x",), ("x" * 3000,))
+        )
         for name in names:
-            z.writestr(zipfile.ZipInfo(f"{name}{random.choice(('.npy', '.npy', '', '.txt'))}"), npy(random), how)
+            z.writestr(
+                zipfile.ZipInfo(f"{name}{random.choice(('.npy', '.npy', '', '.txt'))}"), npy(random), how
+            )
     content = sink.getvalue()
     roll = random.random()
     if roll < 0.15:  # says that it is encrypted, or packed in a way that nobody knows
-        content = content.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00")
+        content = content.replace(
+            b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00"
+        )
     elif roll < 0.25:
         at = content.find(b"PK\x01\x02")
-        content = content[: at + 10] + bytes([random.randrange(256)]) + content[at + 11 :] if at >= 0 else content
+        content = (
+            content[: at + 10] + bytes([random.randrange(256)]) + content[at + 11 :] if at >= 0 else content
+        )
     elif roll < 0.5:
         content = flipped(random, content)
     return content
@@ -122,7 +164,9 @@ def toml(random: Random) -> bytes:
         lines.append(f"{key} = {json.dumps(value)}")
     if random.random() < 0.3:
         chosen = random.choice(WORDS)
-        lines.append(f"{chosen} = {random.choice(('1', '-1', '0', '1e400', 'nan', '[[1,2]]', '[[99,99]]', repr('8x8'), '10' * 50, '[' * 900))}")
+        lines.append(
+            f"{chosen} = {random.choice(('1', '-1', '0', '1e400', 'nan', '[[1,2]]', '[[99,99]]', repr('8x8'), '10' * 50, '[' * 900))}"
+        )
     content = "\n".join(lines).encode()
     return flipped(random, content) if random.random() < 0.15 else content
 
@@ -132,7 +176,15 @@ TOKENIZER: dict[str, Any] = {
     "truncation": None,
     "padding": None,
     "added_tokens": [
-        {"id": 2, "content": "</s>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        {
+            "id": 2,
+            "content": "</s>",
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
     ],
     "normalizer": None,
     "pre_tokenizer": {"type": "Whitespace"},
@@ -176,7 +228,9 @@ GIVEN = {P: ("classifier", ())}
 PLANNED = ("--compile-to", "plan")
 
 
-def _files(name: str, make: Callable[[Random], bytes], *commands: tuple[str, ...]) -> Callable[[Random], Item]:
+def _files(
+    name: str, make: Callable[[Random], bytes], *commands: tuple[str, ...]
+) -> Callable[[Random], Item]:
     def made(random: Random) -> Item:
         needs_model = any(M in words for words in commands)
         files = {name: make(random)} | ({M: BASES["classifier"][0]()} if needs_model else {})
@@ -197,7 +251,17 @@ def options(random: Random) -> Item:
          ("inspect", P), ("heatmap", P, "-o", "h.svg"))
     )  # fmt: skip
     flags = {
-        "compile": ("--dim", "--shape", "--value", "--state", "--capacity", "--entry", "--wafer", "--weights", "--optimize"),
+        "compile": (
+            "--dim",
+            "--shape",
+            "--value",
+            "--state",
+            "--capacity",
+            "--entry",
+            "--wafer",
+            "--weights",
+            "--optimize",
+        ),
         "check": ("--dim", "--shape", "--value", "--wafer"),
         "verify": ("--dim", "--shape", "--value", "--range", "--rtol", "--atol", "--threads", "--random"),
         "run": ("--range", "--threads", "--entry", "--random", "--input"),
@@ -225,7 +289,11 @@ SORTS: tuple[Callable[[Random], Item], ...] = (
 
 def templated(random: Random) -> Item:
     words = ("compile", M, "-o", P, "--wafer", "8x8", "--tokenizer", "t.json", "--chat-template", "c.jinja")
-    files = {M: BASES["classifier"][0](), "t.json": json.dumps(TOKENIZER).encode(), "c.jinja": template(random)}
+    files = {
+        M: BASES["classifier"][0](),
+        "t.json": json.dumps(TOKENIZER).encode(),
+        "c.jinja": template(random),
+    }
     return Item("input", (words,), files)
 
 

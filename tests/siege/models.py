@@ -24,7 +24,28 @@ assert ops.__all__  # importing the package is what registers the rules
 M, P = "m.onnx", "p.wafer"
 MOST_BYTES = 8000  # of a seed
 NEWEST = onnx.defs.onnx_opset_version()
-INTEGERS = (0, 1, -1, 2, 3, 4, 5, 7, 8, 9, 16, 100, -2, 1000, 65536, 2**31 - 1, 2**31, 2**40, 2**63 - 1, -(2**63))
+INTEGERS = (
+    0,
+    1,
+    -1,
+    2,
+    3,
+    4,
+    5,
+    7,
+    8,
+    9,
+    16,
+    100,
+    -2,
+    1000,
+    65536,
+    2**31 - 1,
+    2**31,
+    2**40,
+    2**63 - 1,
+    -(2**63),
+)
 SMALL = (0, 1, 1, 2, 2, 3, 4, 5)
 REALS = (0.0, 1.0, -1.0, 0.5, 2.0, 1e-30, 1e30, float("inf"), float("-inf"), float("nan"))
 STRINGS = (
@@ -46,8 +67,14 @@ COMMANDS: tuple[tuple[tuple[str, ...], ...], ...] = (
         ("inspect", P),
         ("report", P, "-o", "r.html"),
     ),
-    (("compile", M, "-o", P, "--wafer", "8x8", "--weights", "bf16", "--report", "r.html"), ("run", P, "--random", "2")),
-    (("compile", M, "-o", "m.plan", "--wafer", "wse3", "--compile-to", "plan", "--no-weights"), ("heatmap", "m.plan", "-o", "h.svg")),
+    (
+        ("compile", M, "-o", P, "--wafer", "8x8", "--weights", "bf16", "--report", "r.html"),
+        ("run", P, "--random", "2"),
+    ),
+    (
+        ("compile", M, "-o", "m.plan", "--wafer", "wse3", "--compile-to", "plan", "--no-weights"),
+        ("heatmap", "m.plan", "-o", "h.svg"),
+    ),
 )
 
 
@@ -119,7 +146,9 @@ def grown(random: Random) -> onnx.ModelProto:
                 continue
             kinds = [k for text in allowed.get(formal.type_str, [formal.type_str]) if (k := _kind(text))]
             given += [fresh(kinds) for _ in range(random.choice((1, 2, 3)) if option == "Variadic" else 1)]
-        node = helper.make_node(kind, given, [f"v{i}{j}" for j in range(max(1, schema.min_output))], f"n{i}", domain=domain)
+        node = helper.make_node(
+            kind, given, [f"v{i}{j}" for j in range(max(1, schema.min_output))], f"n{i}", domain=domain
+        )
         for a in schema.attributes.values():
             if a.required or random.random() < 0.3:
                 node.attribute.append(_attribute(random, a))
@@ -145,10 +174,16 @@ def grown(random: Random) -> onnx.ModelProto:
 def _kind(text: str) -> int | None:
     """The element type in "tensor(int64)"; None of a sequence."""
     inner = text.removeprefix("tensor(").removesuffix(")").upper()
-    return TensorProto.DataType.Value(inner) if text.startswith("tensor(") and inner in TensorProto.DataType.keys() else None
+    return (
+        TensorProto.DataType.Value(inner)
+        if text.startswith("tensor(") and inner in TensorProto.DataType.keys()
+        else None
+    )
 
 
-def _kind_of(constants: Sequence[onnx.TensorProto], inputs: Sequence[onnx.ValueInfoProto], given: Sequence[str]) -> int:
+def _kind_of(
+    constants: Sequence[onnx.TensorProto], inputs: Sequence[onnx.ValueInfoProto], given: Sequence[str]
+) -> int:
     kinds = {t.name: t.data_type for t in constants} | {v.name: v.type.tensor_type.elem_type for v in inputs}
     return next((kinds[n] for n in given if n in kinds), TensorProto.FLOAT)
 
@@ -231,7 +266,9 @@ def _scalar(random: Random, field: FieldDescriptor, old: Any) -> Any:
         if field.type != FieldDescriptor.TYPE_BYTES:
             return text
         bare = bytes(old or b"")
-        return random.choice((text.encode(), bare[: len(bare) // 2], bare + b"\xff" * 8, bare[::-1], b"\xff" * len(bare)))
+        return random.choice(
+            (text.encode(), bare[: len(bare) // 2], bare + b"\xff" * 8, bare[::-1], b"\xff" * len(bare))
+        )
     if field.cpp_type in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE):
         return random.choice(REALS)
     chosen = random.choice(SMALL if random.random() < 0.5 else INTEGERS)
@@ -270,7 +307,9 @@ def ends(random: Random, model: onnx.ModelProto) -> None:
     elif roll == 3:
         del graph.node[:]
     else:
-        graph.input.append(helper.make_tensor_value_info("unread", random.choice(COMMON), [random.choice(SMALL)]))
+        graph.input.append(
+            helper.make_tensor_value_info("unread", random.choice(COMMON), [random.choice(SMALL)])
+        )
 
 
 def constant(random: Random, model: onnx.ModelProto) -> None:
@@ -347,7 +386,9 @@ def chained(random: Random, model: onnx.ModelProto) -> None:
     graph, results = model.graph, [o for n in model.graph.node for o in n.output if o]
     if not results:
         return
-    kind = random.choice(("Relu", "Neg", "Identity", "Shape", "Transpose", "ReduceSum", "Softmax", "Cast", "Sqrt", "Flatten"))
+    kind = random.choice(
+        ("Relu", "Neg", "Identity", "Shape", "Transpose", "ReduceSum", "Softmax", "Cast", "Sqrt", "Flatten")
+    )
     more = {"to": random.choice(COMMON)} if kind == "Cast" else {}
     graph.node.append(helper.make_node(kind, [random.choice(results)], ["chained"], **more))
     graph.output.append(onnx.ValueInfoProto(name="chained"))
@@ -398,7 +439,9 @@ def within(random: Random, model: onnx.ModelProto) -> None:
     else:
         given = list(dict.fromkeys(n for node in graph.node for n in node.input if n))
         inner = random.choice(("F", graph.node[0].op_type))
-        model.functions.append(helper.make_function("own", inner, given, made, list(graph.node), list(model.opset_import)))
+        model.functions.append(
+            helper.make_function("own", inner, given, made, list(graph.node), list(model.opset_import))
+        )
         model.opset_import.append(helper.make_opsetid("own", 1))
         node = helper.make_node(inner, given, made, domain="own")
         if random.random() < 0.15:  # it calls itself
@@ -415,7 +458,9 @@ def elsewhere(random: Random, model: onnx.ModelProto) -> None:
     t.ClearField("raw_data")
     t.data_location = TensorProto.EXTERNAL
     del t.external_data[:]
-    place = random.choice(("data.bin", "data.bin", M, "../secret.bin", "/etc/passwd", "/dev/zero", ".", *STRINGS))
+    place = random.choice(
+        ("data.bin", "data.bin", M, "../secret.bin", "/etc/passwd", "/dev/zero", ".", *STRINGS)
+    )
     t.external_data.add(key="location", value=place)
     for key in ("offset", "length"):
         if random.random() < 0.5:
@@ -486,8 +531,15 @@ def item(random: Random, model: onnx.ModelProto) -> Item:
 
 def _bound(random: Random, model: onnx.ModelProto) -> tuple[tuple[str, ...], ...]:
     """Commands, with what binds the model's open dimensions; now and then other sizes than that."""
-    names = dict.fromkeys(d.dim_param for v in model.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param)
-    bound = [word for n in names if random.random() < 0.9 for word in ("--dim", f"{n}={random.choice((0, 1, 2, 3))}")]
+    names = dict.fromkeys(
+        d.dim_param for v in model.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param
+    )
+    bound = [
+        word
+        for n in names
+        if random.random() < 0.9
+        for word in ("--dim", f"{n}={random.choice((0, 1, 2, 3))}")
+    ]
     if model.graph.input and random.random() < 0.05:
         name = random.choice(model.graph.input).name
         bound += ["--shape", f"{name}={','.join(str(random.choice(SMALL)) for _ in range(3))}"]

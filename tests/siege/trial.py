@@ -88,7 +88,9 @@ class Worker:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._stack_file = self.stacks.open("w+b")
         faulthandler.enable(self._stack_file)
-        faulthandler.register(signal.SIGPROF, self._stack_file, all_threads=False, chain=True)  # and then ends
+        faulthandler.register(
+            signal.SIGPROF, self._stack_file, all_threads=False, chain=True
+        )  # and then ends
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + self.memory, size + self.memory))
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.memory, self.memory))
@@ -227,7 +229,16 @@ outside: list[str] = []
 _allowed: list[str] = []
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.spawn")
-_CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+_CHANGES = (
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+)
 
 
 def _watch(folder: Path) -> None:
