@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import resource
 import secrets
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from ..ir.op import Array
-from .errors import quoted
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can hold
 
@@ -58,21 +56,6 @@ def need_folder(path: str | Path) -> None:
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise FileNotFoundError(2, "its folder does not exist", str(path))
-
-
-def need_memory(path: str | Path) -> None:
-    """MemoryError where a file is too large to be read within the process's bound (RLIMIT_DATA), which native
-    parsers do not tell from a damaged one. They hold the file and what is in it."""
-    allowed = resource.getrlimit(resource.RLIMIT_DATA)[0]
-    if allowed == resource.RLIM_INFINITY:
-        return
-    size, used = os.stat(path).st_size, 0
-    with suppress(OSError):  # elsewhere than on Linux
-        used = int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
-    if used + 2 * size > allowed:
-        raise MemoryError(
-            f"{quoted(str(path))} of {size:,} bytes takes twice that to read, and {used:,} are in use already"
-        )
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, Array]) -> None:

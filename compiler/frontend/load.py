@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from ...ir.dtypes import by_onnx
 from ...ir.graph import Unsupported
 from ...ir.op import Array
 from ..errors import InputOutput, InvalidInput, quoted, shown
-from ..files import need_memory
 from .order import judge_order
 
 # The key under which a tensor names its file, as protobuf writes it: most models need no parsing for that.
@@ -37,7 +38,7 @@ def load_model(model: str | Path | bytes | onnx.ModelProto, weights: bool = True
         return _parse(model, "the model")
     path = Path(model)
     try:
-        need_memory(path)
+        _need_memory(path)
         content = path.read_bytes()
     except OSError as e:
         raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None
@@ -75,6 +76,21 @@ def _blocks(path: Path) -> Iterator[bytes]:
     with open(path, "rb") as f:
         while block := f.read(BLOCK):
             yield block
+
+
+def _need_memory(path: Path) -> None:
+    """MemoryError where a file is too large to be read within the process's bound (RLIMIT_DATA), which native
+    parsers do not tell from a damaged one. They hold the file and what is in it."""
+    allowed = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    if allowed == resource.RLIM_INFINITY:
+        return
+    size, used = path.stat().st_size, 0
+    with suppress(OSError):  # elsewhere than on Linux
+        used = int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
+    if used + 2 * size > allowed:
+        raise MemoryError(
+            f"{quoted(str(path))} of {size:,} bytes takes twice that to read, and {used:,} are in use already"
+        )
 
 
 def _parse(content: bytes, what: str) -> onnx.ModelProto:
