@@ -296,7 +296,9 @@ def controlled(g: Growing, x: Value) -> Value | None:
             [("still", truth), ("next", whole), ("each", whole)],
         )
         ends = [(x.kind, x.shape), (x.kind, (trips, *x.shape))]
-        return g.node(kind, [g.constant(np.array(trips)).name, "", x.name], ends, x.exact, x.bound, body=inner)
+        return g.node(
+            kind, [g.constant(np.array(trips)).name, "", x.name], ends, x.exact, x.bound, body=inner
+        )
     row = helper.make_tensor_type_proto(x.kind, x.shape[1:])
     start = g.weight(x, *x.shape[1:])
     nodes = [

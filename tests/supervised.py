@@ -27,7 +27,7 @@ class Died:
 
 @dataclass
 class Worker(Generic[Item, Result]):
-    """A process and the item that it has, if any. It is forked with the first item after a start or an end."""
+    """A process and the item that it has, if any. It is forked when it gets its first item."""
 
     work: Callable[[Item], Result]
     process: Any = None

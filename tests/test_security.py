@@ -1,4 +1,4 @@
-"""What SECURITY.md promises: nothing is executed, written or read but what a command was given; memory has a bound."""
+"""What SECURITY.md promises: nothing is executed, written or read but what is given; memory has a bound."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 WAFERC = Path(sys.executable).with_name("waferc")
-# Runs a command and says on the last line of stdout what it opened to write, changed, started or connected to.
+# Runs a command; the last line of stdout says what it opened, changed, started or connected to.
 WATCHED = """
 import json, os, sys
 from pathlib import Path
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+STARTS = ("os.system", "os.exec", "os.posix_spawn", "os.fork")
 events = []
 def heard(event, arguments):
     if arguments and isinstance(arguments[0], int):  # a descriptor that is open already
         return
-    if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES:
         events.append(["write", os.path.abspath(os.fsdecode(arguments[0]))])
     elif event == "open" and isinstance(arguments[0], str):
         events.append(["read", os.path.abspath(arguments[0])])
     elif event in ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.chmod"):
         events.append(["write", os.path.abspath(os.fsdecode(arguments[0]))])
-    elif event.split(".")[0] in ("subprocess", "socket", "pty") or event in ("os.system", "os.exec", "os.posix_spawn"):
+    elif event.split(".")[0] in ("subprocess", "socket", "pty") or event in STARTS:
         events.append(["start", event])
 import waferc.compiler.cli.main as cli
 sys.addaudithook(heard)
@@ -163,7 +165,8 @@ def test_sizes_that_are_none(here: Path, size: str) -> None:
 
 
 def bounded(work: str) -> subprocess.Popen[str]:
-    code = f"import os, sys, time\nfrom waferc.compiler.cli.bounded import bounded\nsys.exit(bounded(1 << 30, lambda: {work}, print))"
+    code = "import os, sys, time\nfrom waferc.compiler.cli.bounded import bounded\n"
+    code += f"sys.exit(bounded(1 << 30, lambda: {work}, print))"
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -1,1 +1,1 @@
-"""A permanent siege: hostile models, programs and inputs against the command line, in processes with limits."""
+"""A permanent siege: hostile models, programs and inputs meet the command line, in processes with limits."""

@@ -156,7 +156,7 @@ def forge(path: Path, base: str, edits: Sequence[Edit]) -> None:
     whole = [e for e in edits if e[1] in ("raw", "junk")]
     for name, kind, what in edits:
         if name == "manifest.json" and kind == "json":
-            _put(manifest, *what)
+            put(manifest, *what)
         elif name in files:
             _edit(files, name, kind, what)
     digests = {n: hashlib.sha256(b).hexdigest() for n, b in files.items()}
@@ -195,7 +195,7 @@ def _edit(files: dict[str, bytes], name: str, kind: str, what: Any) -> None:
             data = json.loads(content)
         except ValueError:  # after an edit of its bytes
             return
-        _put(data, *what)
+        put(data, *what)
         files[name] = json.dumps(data).encode()
 
 
@@ -211,7 +211,7 @@ def _with_word(content: bytes, index: int, value: int) -> bytes:
     return content[:at] + (value % (1 << 8 * width)).to_bytes(width, "little") + content[at + width :]
 
 
-def _put(data: Any, path: Sequence[Any], value: Any) -> None:
+def put(data: Any, path: Sequence[Any], value: Any) -> None:
     """Sets what lies at a path of keys; ["-"] as value removes it, ["*", n] repeats it n times."""
     for key in path[:-1]:
         try:
@@ -275,9 +275,9 @@ def edit(random: Random, base: str) -> Edit:
     suffix = {"json": ".json", "word": ".npy"}.get(kind, "")
     name = random.choice([n for n in names if n.endswith(suffix)] or names)
     if kind == "json":
-        return name, kind, _json_edit(random, json.loads(files[name]))
+        return name, kind, json_edit(random, json.loads(files[name]))
     if name == "manifest.json":
-        return name, "json", _json_edit(random, json.loads(files[name]))
+        return name, "json", json_edit(random, json.loads(files[name]))
     what: Any = random.choice(names)
     if kind in ("bytes", "word"):
         what = [
@@ -289,7 +289,7 @@ def edit(random: Random, base: str) -> Edit:
     return name, kind, what
 
 
-def _json_edit(random: Random, data: Any) -> list[Any]:
+def json_edit(random: Random, data: Any) -> list[Any]:
     places = list(_places(data, []))
     path, old = random.choice(places) if places else ([], None)
     return [path, hostile(random, old)]

@@ -20,7 +20,7 @@ from random import Random
 from supervised import Died
 from supervised import Worker as Process
 
-from siege import artifacts, inputs, models
+from siege import artifacts, inputs, models, seeds
 from siege.findings import Findings
 from siege.items import BUILD, CORPUS, Item, store, stored
 from siege.reached import Line, share
@@ -120,8 +120,9 @@ def keep(harnesses: Sequence[Harness]) -> None:
         for old in (CORPUS / h.name).glob("*.json"):
             old.unlink()
         left = MOST_KEPT // len(HARNESSES)
-        sizes = {i.name: len(i.dumps()) for i in h.corpus}
-        for item in sorted(h.corpus, key=lambda i: -len(h.lines[i.name]) / sizes[i.name]):
+        ended_well = [i for i in h.corpus if (BUILD / "corpus" / h.name / f"{i.name}.json").exists()]
+        sizes = {i.name: len(i.dumps()) for i in ended_well}
+        for item in sorted(ended_well, key=lambda i: -len(h.lines[i.name]) / sizes[i.name]):
             if sizes[item.name] <= left:
                 left -= sizes[item.name]
                 store(CORPUS, item)
@@ -146,7 +147,7 @@ def main(words: Sequence[str] | None = None) -> int:
     print(f"seed {seed}, {options.minutes:g} minutes, {options.workers} workers", flush=True)
     os.environ["WAFERC_CACHE"] = str(BUILD / "cache")
     artifacts.warm()
-    models.seeds()
+    seeds.seeds()
     for h in harnesses:
         besiege(h, options.minutes * 60 / len(harnesses), options.workers, random, findings, known)
         _say(h)
@@ -161,8 +162,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _say(h: Harness) -> None:
     codes = ", ".join(f"{code}: {n:,}" for code, n in sorted(h.codes.items()))
-    rate = h.executions / max(h.seconds, 1e-9)
-    print(
-        f"{h.name}: {h.executions:,} executions, {rate:.1f} a second, corpus {len(h.corpus):,}; exit codes {codes}",
-        flush=True,
-    )
+    rate = f"{h.executions:,} executions, {h.executions / max(h.seconds, 1e-9):.1f} a second"
+    print(f"{h.name}: {rate}, corpus {len(h.corpus):,}; exit codes {codes}", flush=True)

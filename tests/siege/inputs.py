@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from siege.artifacts import BASES, entries, hostile
+from siege.artifacts import BASES, entries, hostile, json_edit, put
 from siege.items import Item
 
 M, P = "m.onnx", "p.wafer"
@@ -63,9 +63,23 @@ def header(random: Random, content: bytes) -> bytes:
         return content
     text = content[start:end]
     hostile_shape = random.choice(
-        (b"(-1,)", b"(4, 8", b"(9999999999, 9999999999)", b"(" * 9000 + b")" * 9000, b"(1" + b"0" * 400 + b",)", b"(4.0, 8)",
-         b"(True, 8)", b"(0, 99999999999999999999)", b"'x'", b"(4, -8)", b"(2**30,)", b"()", b"4", b"[4, 8]")
-    )  # fmt: skip
+        (
+            b"(-1,)",
+            b"(4, 8",
+            b"(9999999999, 9999999999)",
+            b"(" * 9000 + b")" * 9000,
+            b"(1" + b"0" * 400 + b",)",
+            b"(4.0, 8)",
+            b"(True, 8)",
+            b"(0, 99999999999999999999)",
+            b"'x'",
+            b"(4, -8)",
+            b"(2**30,)",
+            b"()",
+            b"4",
+            b"[4, 8]",
+        )
+    )
     hostile_type = random.choice(
         (
             b"'<f99'",
@@ -163,10 +177,8 @@ def toml(random: Random) -> bytes:
             continue
         lines.append(f"{key} = {json.dumps(value)}")
     if random.random() < 0.3:
-        chosen = random.choice(WORDS)
-        lines.append(
-            f"{chosen} = {random.choice(('1', '-1', '0', '1e400', 'nan', '[[1,2]]', '[[99,99]]', repr('8x8'), '10' * 50, '[' * 900))}"
-        )
+        values = ("1", "-1", "0", "1e400", "nan", "[[1,2]]", "[[99,99]]", "'8x8'", "10" * 50, "[" * 900)
+        lines.append(f"{random.choice(WORDS)} = {random.choice(values)}")
     content = "\n".join(lines).encode()
     return flipped(random, content) if random.random() < 0.15 else content
 
@@ -199,21 +211,31 @@ def tokenizer(random: Random) -> bytes:
 
 
 def _changed_json(random: Random, data: Any) -> bytes:
-    from siege.artifacts import _json_edit, _put
-
     data = json.loads(json.dumps(data))
     for _ in range(random.choice((1, 1, 2, 3))):
-        _put(data, *_json_edit(random, data))
+        put(data, *json_edit(random, data))
     content = json.dumps(data).encode()
     return flipped(random, content) if random.random() < 0.1 else content
 
 
 def template(random: Random) -> bytes:
     parts = (
-        "{{ messages[0].content }}", "{% for m in messages %}", "{% endfor %}", "{{ 'a' * 10**9 }}", "{{ range(10**9)|list }}",
-        "{% for i in range(10**9) %}x{% endfor %}", "{{ ''.__class__.__mro__ }}", "{{ x.y.z }}", "{% include '/etc/passwd' %}", "{{",
-        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "\x1b[2J", "{{ raise_exception('no') }}", "{{ 1/0 }}", "\xff",
-    )  # fmt: skip
+        "{{ messages[0].content }}",
+        "{% for m in messages %}",
+        "{% endfor %}",
+        "{{ 'a' * 10**9 }}",
+        "{{ range(10**9)|list }}",
+        "{% for i in range(10**9) %}x{% endfor %}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ x.y.z }}",
+        "{% include '/etc/passwd' %}",
+        "{{",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "\x1b[2J",
+        "{{ raise_exception('no') }}",
+        "{{ 1/0 }}",
+        "\xff",
+    )
     content = "".join(random.choice(parts) for _ in range(random.choice((1, 2, 3)))).encode("latin-1")
     return content
 
@@ -242,14 +264,52 @@ def _files(
 def options(random: Random) -> Item:
     """Values of options, which shells hand over as they are."""
     text = random.choice(
-        ("0", "-1", "99999999999999999999", "x", "", "=", "a=b=c", "x=1", "x=[1,[2]]", "x=" + "[" * 3000, "x=nan", "x=1e999", "\x1b[2J=3",
-         "x=-1:-2", "x=nan:1", "x=0:inf", "x=4,8", "x=4,,8", "x=10000000000000", "x=0", "1x1", "0x0", "4x4", "9999999x9999999", "N=0",
-         "main:N=3", "past=present", "x=y", "\u0663x\u0663", "1,1", "99,99", "-1,0", "1e9,1")
-    )  # fmt: skip
+        (
+            "0",
+            "-1",
+            "99999999999999999999",
+            "x",
+            "",
+            "=",
+            "a=b=c",
+            "x=1",
+            "x=[1,[2]]",
+            "x=" + "[" * 3000,
+            "x=nan",
+            "x=1e999",
+            "\x1b[2J=3",
+            "x=-1:-2",
+            "x=nan:1",
+            "x=0:inf",
+            "x=4,8",
+            "x=4,,8",
+            "x=10000000000000",
+            "x=0",
+            "1x1",
+            "0x0",
+            "4x4",
+            "9999999x9999999",
+            "N=0",
+            "main:N=3",
+            "past=present",
+            "x=y",
+            "\u0663x\u0663",
+            "1,1",
+            "99,99",
+            "-1,0",
+            "1e9,1",
+        )
+    )
     command = random.choice(
-        (("compile", M, "-o", P, "--wafer", "8x8"), ("check", M), ("verify", M, "--wafer", "8x8"), ("run", P, "--random", "0"),
-         ("inspect", P), ("heatmap", P, "-o", "h.svg"))
-    )  # fmt: skip
+        (
+            ("compile", M, "-o", P, "--wafer", "8x8"),
+            ("check", M),
+            ("verify", M, "--wafer", "8x8"),
+            ("run", P, "--random", "0"),
+            ("inspect", P),
+            ("heatmap", P, "-o", "h.svg"),
+        )
+    )
     flags = {
         "compile": (
             "--dim",
@@ -280,11 +340,18 @@ SORTS: tuple[Callable[[Random], Item], ...] = (
     _files("a.npz", npz, ("run", P, "--inputs", "a.npz")),
     _files("a.npz", npz, ("run", P, "--steps", "a.npz", "--random", "0")),
     _files("a.npy", npy, ("compile", M, "-o", P, "--wafer", "8x8", "--value", "x=a.npy")),
-    _files("w.toml", toml, ("compile", M, "-o", "m.plan", "--wafer", "w.toml", *PLANNED), ("inspect", "m.plan")),
+    _files(
+        "w.toml", toml, ("compile", M, "-o", "m.plan", "--wafer", "w.toml", *PLANNED), ("inspect", "m.plan")
+    ),
     _files("t.json", tokenizer, ("compile", M, "-o", P, "--wafer", "8x8", "--tokenizer", "t.json")),
-    _files("placement.json", placement, ("compile", M, "-o", P, "--wafer", "8x8", "--constraints", "placement.json"), ("run", P, "--random", "0")),
+    _files(
+        "placement.json",
+        placement,
+        ("compile", M, "-o", P, "--wafer", "8x8", "--constraints", "placement.json"),
+        ("run", P, "--random", "0"),
+    ),
     options,
-)  # fmt: skip
+)
 
 
 def templated(random: Random) -> Item:

@@ -17,6 +17,7 @@ import traceback
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Outcome:
 
 
 class Worker:
-    """What a worker process does with each item that it gets. `stacks`: where it says where it hangs or dies."""
+    """What a worker process does with each item. `stacks`: where it says where it hangs or dies."""
 
     def __init__(self, folder: Path, known: set[Line], memory: int = MEMORY) -> None:
         self.folder, self.memory = folder, memory
@@ -167,7 +168,7 @@ def _one(words: Sequence[str], here: Path) -> tuple[int, Finding | None]:
             return found("message", f"not one line: {err.getvalue()[-200:]!r}")
         if isinstance(raised, WafercError) and len(str(raised).splitlines()) > 1:
             return found("message", f"several lines: {str(raised)!r}")
-        left = [w for option, w in zip(words, words[1:]) if option == "-o" and (here / w).exists()]
+        left = [w for option, w in pairwise(words) if option == "-o" and (here / w).exists()]
         if left and code != 8:
             return found("left behind", left[0])
     hidden = [p.name for p in here.iterdir() if p.name.startswith(".")]
