@@ -37,7 +37,8 @@ def gorge() -> None:
 
 
 def stray() -> None:
-    open("/nowhere/else", "w")
+    with open("/nowhere/else", "w"):
+        pass
 
 
 def start() -> None:
@@ -49,7 +50,8 @@ def lines() -> None:
 
 
 def litter() -> None:
-    open(".part", "w").close()
+    with open(".part", "w"):
+        pass
     raise InvalidInput("no")
 
 
