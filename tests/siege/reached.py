@@ -1,7 +1,7 @@
 """Which statements of the packages were reached: what tells an input worth keeping from one more of its kind.
 
-`instrument` puts a store of one byte before every statement of every function as modules are imported, which
-costs a fifth of the time; Python's tracing costs six times the whole on 3.11, and its monitoring is of 3.12.
+`instrument` puts a store of one byte before every statement of every function as modules are imported, whose
+cost is lost beside a compile's. Python's tracing makes all six times slower; its monitoring came with 3.12.
 atheris (it installs from the package index) was left out: libFuzzer ends with the first crash, mutates byte
 strings, and has wheels for Linux on x86-64 only. An execution here compiles a model, in its own process, with
 limits: what counts is what is drawn.
