@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 # Children see the same environment as without make.
 unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES PYTHON ARGS PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test conformance operators models smollm2 test-models lint bench clean
+.PHONY: help setup demo test siege conformance operators models smollm2 test-models lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-19s %s\n' "$$t" "$$d"; done
@@ -34,6 +34,9 @@ demo: $(STAMP) ## compile the bundled model for wse3, run it on real images, ver
 
 test: $(STAMP) ## the tests that need no download
 	$(BIN)/python -m pytest -n auto -m "not models" $(ARGS)
+
+siege: $(STAMP) ## hostile models, programs and inputs for some minutes: ARGS="--minutes 10", "--only import"
+	PYTHONPATH=tests $(BIN)/python -m siege $(ARGS)
 
 conformance: $(STAMP) ## ONNX's own backend tests, all of them, into build/conformance.json
 	$(BIN)/python tests/conformance.py $(ARGS)

@@ -114,3 +114,19 @@ class Growing:
             made.append(Value(name, tensor.elem_type, shape, sure, bound))
         self.values += made
         return made[0]
+
+    def node(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        results: Sequence[tuple[int, Sequence[int]]],
+        exact: bool,
+        bound: float,
+        **more: Any,
+    ) -> Value:
+        """Adds a node whose results' types are known; its first result."""
+        names = [f"v{len(self.nodes)}{'abc'[i]}" for i in range(len(results))]
+        self.nodes.append(helper.make_node(kind, inputs, names, f"n{len(self.nodes)}", **more))
+        made = [Value(n, k, tuple(s), exact, bound) for n, (k, s) in zip(names, results, strict=True)]
+        self.values += made
+        return made[0]

@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import onnx
 from growing import (
     BF16,
     BOOL,
@@ -242,8 +243,10 @@ def windowed(g: Growing, x: Value) -> Value | None:
 
 
 def recurrent(g: Growing, x: Value) -> Value | None:
-    if x.kind not in (F32, F64) or len(x.shape) != 3 or 0 in x.shape or not bounded(x):
+    if not x.floating or not 2 <= len(x.shape) <= 3 or 0 in x.shape or not bounded(x):
         return None
+    if len(x.shape) == 2:
+        x = g.op("Unsqueeze", x, g.whole(g.number(0, 1)), exact=True, bound=x.bound)
     kind, gates = g.one_of(("RNN", 1), ("GRU", 3), ("LSTM", 4))
     hidden, way = g.number(1, 5), g.one_of("forward", "reverse", "bidirectional")
     d = 2 if way == "bidirectional" else 1
@@ -251,6 +254,60 @@ def recurrent(g: Growing, x: Value) -> Value | None:
     bias = g.weight(x, d, 2 * gates * hidden) if g.maybe() else None
     more = {"linear_before_reset": g.number(0, 1)} if kind == "GRU" else {}
     return g.op(kind, x, *weights, bias, hidden_size=hidden, direction=way, **more)
+
+
+# -- control ----------------------------------------------------------------------------
+def controlled(g: Growing, x: Value) -> Value | None:
+    """A node with bodies: a branch by a value of x or of a constant, a loop, a scan along the first axis."""
+    if x.kind not in (F32, F64, BF16, I32) or 0 in x.shape or not bounded(x):
+        return None
+    kind = g.one_of("If", "If", "Loop", *(["Scan"] if x.shape else []))
+    whole = helper.make_tensor_type_proto(x.kind, x.shape)
+
+    def body(name: str, nodes: list[Any], inputs: list[Any], outputs: list[Any]) -> onnx.GraphProto:
+        ends = [[helper.make_value_info(n, t) for n, t in some] for some in (inputs, outputs)]
+        return helper.make_graph(nodes, name, *ends)
+
+    if kind == "If":
+        by = g.constant(np.array(g.maybe()))
+        if x.exact and x.shape == () and g.maybe():
+            by = g.op("Greater", x, g.weight(x))
+        names = {"then_branch": g.one_of("Neg", "Abs"), "else_branch": g.one_of("Abs", "Identity")}
+        bodies = {
+            branch: body(branch, [helper.make_node(op, [x.name], ["out"])], [], [("out", whole)])
+            for branch, op in names.items()
+        }
+        return g.node(kind, [by.name], [(x.kind, x.shape)], x.exact, x.bound, **bodies)
+    if kind == "Loop":
+        trips = g.number(0, 3)
+        number, truth = (helper.make_tensor_type_proto(k, []) for k in (I64, BOOL))
+        nodes = [
+            helper.make_node("Identity", ["on"], ["still"]),
+            helper.make_node(g.one_of("Max", "Min"), ["state", "other"], ["kept"]),
+            helper.make_node("Neg", ["kept"], ["next"]),
+            helper.make_node("Identity", ["next"], ["each"]),
+        ]
+        other = g.weight(x, *x.shape)
+        nodes[1].input[1] = other.name
+        inner = body(
+            "body",
+            nodes,
+            [("i", number), ("on", truth), ("state", whole)],
+            [("still", truth), ("next", whole), ("each", whole)],
+        )
+        ends = [(x.kind, x.shape), (x.kind, (trips, *x.shape))]
+        return g.node(
+            kind, [g.constant(np.array(trips)).name, "", x.name], ends, x.exact, x.bound, body=inner
+        )
+    row = helper.make_tensor_type_proto(x.kind, x.shape[1:])
+    start = g.weight(x, *x.shape[1:])
+    nodes = [
+        helper.make_node(g.one_of("Max", "Min"), ["state", "row"], ["next"]),
+        helper.make_node("Neg", ["next"], ["each"]),
+    ]
+    inner = body("body", nodes, [("state", row), ("row", row)], [("next", row), ("each", row)])
+    ends = [(x.kind, x.shape[1:]), (x.kind, x.shape)]
+    return g.node(kind, [start.name, x.name], ends, x.exact, x.bound, body=inner, num_scan_inputs=1)
 
 
 # -- rearrange, index -------------------------------------------------------------------------
@@ -341,5 +398,5 @@ def quantised(g: Growing, x: Value) -> Value | None:
 
 STEPS: tuple[Step, ...] = (
     alone, safe, together, compared, divided, cast, reduced, best, normalised, multiplied, windowed,
-    recurrent, rearranged, cut, quantised,
+    recurrent, recurrent, controlled, controlled, rearranged, cut, quantised,
 )  # fmt: skip

@@ -26,20 +26,19 @@ class Died:
 
 
 @dataclass
-class _Worker(Generic[Item, Result]):
-    """A process and the item that it has, if any."""
+class Worker(Generic[Item, Result]):
+    """A process and the item that it has, if any. It is forked when it gets its first item."""
 
     work: Callable[[Item], Result]
-    items: Sequence[Item]
     process: Any = None
     pipe: Connection | None = None
-    item: int | None = None
+    item: Item | None = None
     since: float = field(default_factory=time.monotonic)
 
-    def give(self, item: int) -> None:
+    def give(self, item: Item) -> None:
         if self.process is None:
             self.pipe, theirs = FORK.Pipe()
-            self.process = FORK.Process(target=_serve, args=(self.work, self.items, theirs), daemon=True)
+            self.process = FORK.Process(target=_serve, args=(self.work, theirs), daemon=True)
             self.process.start()
             theirs.close()
         assert self.pipe is not None
@@ -78,14 +77,14 @@ def _ending(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"the process ended with code {code}"
 
 
-def _serve(work: Callable[[Any], Any], items: Sequence[Any], pipe: Connection) -> None:
+def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's, which then kills this process
     while True:
         try:
             item = pipe.recv()
         except EOFError:
             return
-        pipe.send(work(items[item]))
+        pipe.send(work(item))
 
 
 def each(
@@ -95,7 +94,11 @@ def each(
 
     An exception that `work` lets out ends its process, and is so a `Died` too.
     """
-    crew = [_Worker(work, items) for _ in range(min(workers, len(items)))]
+
+    def numbered(item: int) -> Result:
+        return work(items[item])
+
+    crew = [Worker(numbered) for _ in range(min(workers, len(items)))]
     todo = iter(range(len(items)))
     try:
         while True:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from ..errors import WafercError, quoted, shown
+from .bounded import Size, bounded
 from .console import Console
 
 INTERRUPTED = 130
@@ -58,6 +59,13 @@ class Verb(click.Command):
                 help="Write the result as JSON, too; '-' writes it to stdout, and nothing else.",
             ),
             click.Option(
+                ["--max-memory"],
+                type=Size(),
+                expose_value=False,
+                callback=_set("max_memory"),
+                help="End with 5 where the command would take more memory than, say, 2G.",
+            ),
+            click.Option(
                 ["-v", "--verbose"],
                 count=True,
                 expose_value=False,
@@ -75,6 +83,12 @@ class Verb(click.Command):
                 help="Colours; by default on a terminal unless NO_COLOR is set.",
             ),
         ]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        console = ctx.find_object(Console)
+        if console is None or console.max_memory is None:
+            return super().invoke(ctx)
+        return bounded(console.max_memory, lambda: super(Verb, self).invoke(ctx), console.error)
 
 
 def _set(name: str) -> Any:

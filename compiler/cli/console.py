@@ -26,12 +26,14 @@ class Console:
     """The settings that every verb shares.
 
     verbosity: -1 (errors only), 0, 1 (how it went), 2 (tracebacks). colour: None decides by NO_COLOR and
-    the terminal. json_path: "-" for stdout, which then carries nothing else.
+    the terminal. json_path: "-" for stdout, which then carries nothing else. max_memory: bytes that the
+    command may take.
     """
 
     verbosity: int = 0
     colour: bool | None = None
     json_path: str | None = None
+    max_memory: int | None = None
     _started: float = field(default_factory=time.monotonic)
     _at: tuple[str, float] = "", 0.0
     _ticker: threading.Thread | None = None

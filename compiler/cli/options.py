@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
@@ -61,7 +62,7 @@ def _value(text: str) -> Any:
 def _range(text: str) -> tuple[float, float]:
     low, _, high = text.partition(":")
     pair = float(low), float(high)
-    if not pair[0] < pair[1]:
+    if not (pair[0] < pair[1] and math.isfinite(pair[1] - pair[0])):
         raise ValueError(text)
     return pair
 

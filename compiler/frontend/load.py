@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ def load_model(
         return _parse(model, "the model")
     path = Path(model)
     try:
+        _need_memory(path)
         content = path.read_bytes()
     except OSError as e:
         raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None
@@ -77,6 +80,21 @@ def _blocks(path: Path) -> Iterator[bytes]:
     with open(path, "rb") as f:
         while block := f.read(BLOCK):
             yield block
+
+
+def _need_memory(path: Path) -> None:
+    """MemoryError where a file is too large to be read within the process's bound (RLIMIT_DATA), which native
+    parsers do not tell from a damaged one. They hold the file and what is in it."""
+    allowed = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    if allowed == resource.RLIM_INFINITY:
+        return
+    size, used = path.stat().st_size, 0
+    with suppress(OSError):  # elsewhere than on Linux
+        used = int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
+    if used + 2 * size > allowed:
+        raise MemoryError(
+            f"{quoted(str(path))} of {size:,} bytes takes twice that to read, and {used:,} are in use already"
+        )
 
 
 def _parse(content: bytes, what: str, name: str = "") -> onnx.ModelProto:

@@ -39,7 +39,7 @@ class OnnxRuntime:
             ) from None
         runtime: Any = onnxruntime
         options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors come as exceptions
+        options.log_severity_level = 4  # errors come as exceptions, and need not be on stderr besides
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1

@@ -1,0 +1,166 @@
+"""The siege: `make siege ARGS="--minutes 10"`.
+
+Each harness replays its corpus, then draws new items and changes ones that reached lines which no other had.
+Findings lie in build/siege/findings, one folder each, with the command that shows it again in COMMAND.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from random import Random
+
+from supervised import Died
+from supervised import Worker as Process
+
+from siege import artifacts, inputs, models, seeds
+from siege.findings import Findings
+from siege.items import BUILD, CORPUS, Item, store, stored
+from siege.reached import Line, share
+from siege.trial import GROWN, WAITING, Outcome, Worker
+
+HARNESSES = {"import": models, "artifact": artifacts, "input": inputs}
+MOST_KEPT = 300_000  # bytes of the committed corpus
+
+
+@dataclass
+class Harness:
+    """One kind of items: those that reached something, and how it went so far."""
+
+    name: str
+    drawn: Callable[[Random], Item]
+    mutated: Callable[[Random, Item, Item], Item]
+    corpus: list[Item] = field(default_factory=list[Item])
+    lines: dict[str, frozenset[Line]] = field(
+        default_factory=dict[str, frozenset[Line]]
+    )  # by item, which it found
+    executions: int = 0
+    seconds: float = 0.0
+    codes: Counter[int] = field(default_factory=Counter[int])
+
+    def next(self, random: Random) -> Item:
+        if not self.corpus or random.random() < 0.35:
+            return self.drawn(random)
+        # The newest half more often: what they reached is not yet explored.
+        first = random.randrange(len(self.corpus))
+        old = self.corpus[max(first, random.randrange(len(self.corpus)))]
+        return self.mutated(random, old, random.choice(self.corpus))
+
+
+def items_of(harness: Harness, replay: Sequence[Item], random: Random) -> Iterator[Item]:
+    yield from replay
+    while True:
+        yield harness.next(random)
+
+
+def besiege(
+    harness: Harness, seconds: float, crew: int, random: Random, findings: Findings, known: set[Line]
+) -> None:
+    """Tries items for so long; lines that were reached are added to `known`."""
+    replay = [*stored(CORPUS, harness.name), *stored(BUILD / "corpus", harness.name)]
+    items = items_of(harness, list({i.name: i for i in replay}.values()), random)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="siege-") as folder:
+        workers = [_worker(Path(folder) / str(i), known) for i in range(crew)]
+        tried = [0] * crew
+        try:
+            while time.monotonic() - start < seconds:
+                for i, w in enumerate(workers):
+                    if w.item is None:
+                        if tried[i] >= GROWN:
+                            w.stop()
+                            workers[i], tried[i] = _worker(Path(folder) / str(i), known), 0
+                        workers[i].give(next(items))
+                        tried[i] += 1
+                wait([w.pipe for w in workers if w.pipe is not None], timeout=0.5)
+                for i, w in enumerate(workers):
+                    item = w.item
+                    assert item is not None
+                    if (result := w.taken(WAITING)) is None:
+                        continue
+                    harness.executions += 1
+                    if isinstance(result, Died):
+                        findings.died(item, result, Path(folder) / str(i) / "stacks")
+                        workers[i], tried[i] = _worker(Path(folder) / str(i), known), 0
+                    else:
+                        _learn(harness, item, result, findings, known)
+        finally:
+            for w in workers:
+                w.stop()
+    harness.seconds += time.monotonic() - start
+
+
+def _worker(folder: Path, known: set[Line]) -> Process[Item, Outcome]:
+    return Process(Worker(folder, known))
+
+
+def _learn(harness: Harness, item: Item, result: Outcome, findings: Findings, known: set[Line]) -> None:
+    harness.codes[result.codes[-1] if result.codes else 0] += 1
+    new = result.new - known
+    if result.finding is not None:
+        findings.found(item, result.finding)
+    if new:
+        known |= new
+        harness.corpus.append(item)
+        harness.lines[item.name] = frozenset(new)
+        if result.finding is None:
+            store(BUILD / "corpus", item)
+
+
+def keep(harnesses: Sequence[Harness]) -> None:
+    """Writes the committed corpus anew: of what this siege kept, the most lines for the fewest bytes."""
+    for h in harnesses:
+        for old in (CORPUS / h.name).glob("*.json"):
+            old.unlink()
+        left = MOST_KEPT // len(HARNESSES)
+        ended_well = [i for i in h.corpus if (BUILD / "corpus" / h.name / f"{i.name}.json").exists()]
+        sizes = {i.name: len(i.dumps()) for i in ended_well}
+        for item in sorted(ended_well, key=lambda i: -len(h.lines[i.name]) / sizes[i.name]):
+            if sizes[item.name] <= left:
+                left -= sizes[item.name]
+                store(CORPUS, item)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="siege", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0, help="in all (10)")
+    parser.add_argument("--only", choices=HARNESSES, help="one harness, for all the time")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--seed", type=int, help="of what is drawn; by default another one each time")
+    parser.add_argument(
+        "--keep", action="store_true", help="write tests/siege/corpus anew from what was found"
+    )
+    options = parser.parse_args(words)
+    seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4))
+    random = Random(seed)
+    names = [options.only] if options.only else list(HARNESSES)
+    harnesses = [Harness(n, HARNESSES[n].drawn, HARNESSES[n].mutated) for n in names]
+    findings = Findings(BUILD / "findings")
+    known = set[Line]()
+    print(f"seed {seed}, {options.minutes:g} minutes, {options.workers} workers", flush=True)
+    os.environ["WAFERC_CACHE"] = str(BUILD / "cache")
+    artifacts.warm()
+    seeds.seeds()
+    for h in harnesses:
+        besiege(h, options.minutes * 60 / len(harnesses), options.workers, random, findings, known)
+        _say(h)
+    print(f"lines reached, of those within functions: {share(known)}")
+    if options.keep:
+        keep(harnesses)
+    for line in findings.lines():
+        print(line)
+    print(f"{sum(h.executions for h in harnesses):,} executions, {len(findings)} findings")
+    return int(len(findings) > 0)
+
+
+def _say(h: Harness) -> None:
+    codes = ", ".join(f"{code}: {n:,}" for code, n in sorted(h.codes.items()))
+    rate = f"{h.executions:,} executions, {h.executions / max(h.seconds, 1e-9):.1f} a second"
+    print(f"{h.name}: {rate}, corpus {len(h.corpus):,}; exit codes {codes}", flush=True)
