@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from ...ir.absent import absent
+from ...ir.disk import need_regular, open_regular, read_regular
 from ...ir.dtypes import by_onnx
 from ...ir.graph import Unsupported
 from ...ir.op import Array
@@ -22,6 +24,7 @@ from .order import judge_order
 # The key under which a tensor names its file, as protobuf writes it: most models need no parsing for that.
 LOCATION = b"\x0a\x08location"
 BLOCK = 1 << 24  # bytes of a file that are looked at together
+MOST_BYTES = (1 << 31) - 1  # of a model's file: protobuf's bound
 LARGE = 4096  # bytes of a tensor that `without_weights` leaves out
 
 
@@ -35,10 +38,7 @@ def load_model(model: str | Path | bytes | onnx.ModelProto, weights: bool = True
     if isinstance(model, bytes):
         return _parse(model, "the model")
     path = Path(model)
-    try:
-        content = path.read_bytes()
-    except OSError as e:
-        raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None
+    content = _content(path)
     proto = _parse(content, quoted(str(path)))
     if weights:
         _load_external(proto, path.parent)
@@ -59,7 +59,7 @@ def digest(model: str | Path | bytes, weights: bool = True) -> str:
         external = external or LOCATION in before + block[: len(LOCATION)] or LOCATION in block
         before = block[-len(LOCATION) :]
     if weights and external:
-        initializers = _parse(path.read_bytes(), quoted(str(model))).graph.initializer
+        initializers = _parse(_content(path), quoted(str(model))).graph.initializer
         places = [e.value for t in initializers for e in t.external_data if e.key == "location"]
         for place in sorted(set(places)):
             out.update(place.encode())
@@ -68,9 +68,54 @@ def digest(model: str | Path | bytes, weights: bool = True) -> str:
     return out.hexdigest()
 
 
+def external_files(model: str | Path) -> set[Path]:
+    """The files in which a model's tensors say that their data lie; none of a model that cannot be read."""
+    path = Path(model)
+    try:
+        external, before = False, b""
+        for block in _blocks(path):
+            external = external or LOCATION in before + block[: len(LOCATION)] or LOCATION in block
+            before = block[-len(LOCATION) :]
+        proto = _parse(_content(path), quoted(str(path))) if external else onnx.ModelProto()
+    except (OSError, InvalidInput, InputOutput):
+        return set()
+    nodes = [n for f in proto.functions for n in f.node]
+    tensors = [*_tensors(proto.graph), *(t for n in nodes for t in _tensors_of_node(n))]
+    return {path.parent / e.value for t in tensors for e in t.external_data if e.key == "location"}
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """Those of a graph, of its nodes' attributes and of the graphs in them."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        yield from _tensors_of_node(node)
+
+
+def _tensors_of_node(node: onnx.NodeProto) -> Iterator[TensorProto]:
+    for attribute in node.attribute:
+        yield from (attribute.t, *attribute.tensors)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _tensors(graph)
+
+
+def _content(path: Path) -> bytes:
+    """What a model's file holds. Raises InputOutput; InvalidInput for more than protobuf can hold."""
+    try:
+        return read_regular(path, MOST_BYTES)
+    except OSError as e:
+        if e.errno == errno.EFBIG:
+            raise InvalidInput(
+                f"{quoted(str(path))} {e.strerror}, is no ONNX model: protobuf ends there; keep the weights "
+                "in a file of their own, as external data"
+            ) from None
+        raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None
+
+
 def _blocks(path: Path) -> Iterator[bytes]:
     """The file, some of it at a time."""
-    with open(path, "rb") as f:
+    with open_regular(path) as f:
         while block := f.read(BLOCK):
             yield block
 
@@ -93,6 +138,9 @@ def _load_external(proto: onnx.ModelProto, folder: Path) -> None:
         if not external_data_helper.uses_external_data(tensor):
             continue
         try:
+            for e in tensor.external_data:
+                if e.key == "location" and (place := folder / e.value).exists():
+                    need_regular(place.stat(), place)
             external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         except (OSError, ValueError, onnx.checker.ValidationError) as e:
             where = next((e.value for e in tensor.external_data if e.key == "location"), "")
