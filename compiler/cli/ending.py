@@ -1,4 +1,4 @@
-"""How a command ends before its time: by a signal, or with streams that are closed, full or no longer read."""
+"""How a command ends before its time: by a signal, or with streams that are closed, full or not read."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class NamedFiles:
         for named in self.read:
             _add(out, _existing(named.path), named)
         _add(out, _of_stream(0), Named("stdin", ""))
-        there = [known for _, known in self._outputs(True) if len(known) == len(("device", "inode"))]
+        there = any(named.path and _existing(named.path) for named, _ in self._outputs(quiet=True))
         for model in self.models if there else ():
             from ..frontend.load import external_files
 

@@ -72,6 +72,8 @@ def external_files(model: str | Path) -> set[Path]:
     """The files in which a model's tensors say that their data lie; none of a model that cannot be read."""
     path = Path(model)
     try:
+        if path.stat().st_size > MOST_BYTES:
+            return set()
         external, before = False, b""
         for block in _blocks(path):
             external = external or LOCATION in before + block[: len(LOCATION)] or LOCATION in block
