@@ -78,8 +78,6 @@ class NamedFiles:
 
         Raises NotADirectoryError for a file where a folder would be made.
         """
-        for named, chosen in self.formats:
-            chosen(options).judge(named.flag, named.path)
         inputs = self._inputs()
         taken: dict[Identity, Named] = {}
         for named, known in self._outputs(quiet):
@@ -94,6 +92,8 @@ class NamedFiles:
                 if _dumped_there(folder.path, named.path) and _existing(named.path) is not None:
                     raise UsageError(f"{named} is in {folder}, where it may be written over")
             _need_room_for_folder(folder.path)
+        for named, chosen in self.formats:
+            chosen(options).judge(named.flag, named.path)
 
     def _inputs(self) -> dict[Identity, Named]:
         """What is read, by identity. Data of models only where a file is there that may be written over."""

@@ -15,6 +15,7 @@ from .wafer import Wafer, WaferError
 FOLDER = Path(__file__).parent / "presets"
 GRID = re.compile(r"(\d{1,5})x(\d{1,5})")
 MOST_BYTES = 1 << 24  # of a TOML file: dead cores are listed one by one
+MOST_PARTS = 100  # of a name in it
 SQUARES = ("8x8", "16x16", "32x32", "64x64", "128x128")
 
 
@@ -48,6 +49,8 @@ def preset(name: str) -> Wafer:
 
 def parse(text: str, where: str) -> Wafer:
     """A wafer from TOML. `base = "NAME"` starts from a preset. Raises WaferError."""
+    if any(line.partition("=")[0].count(".") > MOST_PARTS for line in text.splitlines()):
+        raise WaferError(f"{where}: not a wafer: a name of more than {MOST_PARTS} parts")  # slow to read
     try:
         data: dict[str, Any] = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as e:
