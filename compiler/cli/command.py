@@ -51,7 +51,7 @@ class Waferc(click.Group):
         except OSError:  # told already
             let_go(sys.stdout)
         remove_temporaries()
-        sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(code or 0)
 
 
 class Verb(click.Command):

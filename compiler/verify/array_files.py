@@ -28,6 +28,7 @@ MOST_AXES = 64  # of NumPy
 MOST_DIGITS = 19  # of a dimension
 BLOCK = 1 << 24  # bytes that are read together
 METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
+FOREIGN = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd", 95: "xz"}
 ENCRYPTED = 1  # a bit of a member's flags
 FIELD = re.compile(
     r"""\s*(['"])(?P<key>\w{1,20})\1\s*:\s*(?:(['"])(?P<text>[^'"\\\n]{0,40})\3|(?P<truth>True|False)"""
@@ -79,7 +80,8 @@ class StoredArray:
         try:
             flat = np.empty(math.prod(self.shape), self.dtype)
             if flat.nbytes:
-                self._fill(memoryview(flat.view(np.uint8)))
+                bare: Any = flat.view(np.uint8)
+                self._fill(memoryview(bare))
             array = flat.reshape(self.shape[::-1]).T if self._fortran else flat.reshape(self.shape)
         except DAMAGED as e:
             raise InvalidInput(f"{self.where} is damaged: {shown(str(e))}") from None
@@ -148,7 +150,7 @@ def _need_plain(member: zipfile.ZipInfo, where: str) -> None:
     if member.flag_bits & ENCRYPTED:
         raise InvalidInput(f"{where} is encrypted; waferc has no passwords")
     if member.compress_type not in METHODS:
-        method = zipfile.compressor_names.get(member.compress_type, "unknown")
+        method = FOREIGN.get(member.compress_type, "unknown")
         known = " or ".join(METHODS.values())
         raise InvalidInput(
             f"{where} is packed by method {member.compress_type} ({method}); waferc reads what is {known}"
