@@ -1,54 +1,18 @@
-"""Writing files whole or not at all, and the same bytes for the same arrays."""
+"""Writing files: the same bytes for the same arrays, and no work where what comes of it has no folder."""
 
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-import tempfile
 import zipfile
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from ..ir.disk import replacing
 from ..ir.op import Array
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can hold
-
-
-@contextmanager
-def replacing(path: str | Path) -> Generator[Path]:
-    """A path to write to, with the same suffix; it becomes `path` when the block ends well.
-
-    The file is synced and renamed, so `path` is never half written; after an exception it is as it
-    was. What is no regular file (a pipe, a device) is written to instead of replaced. Raises OSError.
-    """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        if target.is_dir():
-            raise IsADirectoryError(21, "Is a directory", str(path))
-        with tempfile.TemporaryDirectory() as folder:
-            part = Path(folder) / f"part{target.suffix}"
-            yield part
-            with part.open("rb") as source, target.open("wb") as sink:
-                shutil.copyfileobj(source, sink)
-        return
-    part = target.with_name(f".{target.stem[:100]}.{secrets.token_hex(4)}{target.suffix}")
-    try:
-        # Fails now, before the work, where the folder does not exist or cannot be written to.
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        yield part
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(part, target)
-    except OSError as e:
-        if e.filename == str(part):
-            e.filename = str(path)
-        raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def need_folder(path: str | Path) -> None:
@@ -56,6 +20,12 @@ def need_folder(path: str | Path) -> None:
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise FileNotFoundError(2, "its folder does not exist", str(path))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text whole or not at all. Raises OSError."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, Array]) -> None:

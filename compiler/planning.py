@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import ir, placement
 from ..codegen.artifact.encode import encode, encode_graph
+from ..ir.disk import read_regular
 from ..ir.graph import Graph
 from ..placement import planner
 from ..placement.build import placement_file as written
@@ -32,6 +33,8 @@ from ..runtime.cache import read_entry, sources_in, write_entry
 from .errors import DoesNotFit, InvalidInput, UsageError, quoted
 from .request import Request
 from .stopwatch import Stopwatch
+
+MOST_BYTES = 1 << 30  # of a placement file
 
 
 def name_of(graph: Graph, wafer: Wafer, objective: str, others: Sequence[Graph] = (), first: str = "") -> str:
@@ -123,8 +126,8 @@ def constrained_plan(graph: Graph, wafer: Wafer, constraints: str | Path, watch:
     """The plan that a placement file describes; judged."""
     where = quoted(str(constraints))
     try:
-        data = json.loads(Path(constraints).read_text("utf-8"))
-    except ValueError as e:
+        data = json.loads(read_regular(constraints, MOST_BYTES).decode())
+    except (ValueError, RecursionError) as e:
         raise InvalidInput(f"{where} is not JSON: {e}") from None
 
     def build() -> Plan:

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from ..ir.disk import NoRegularFile, read_regular, replacing
+
 DIGEST = 32  # bytes of SHA-256 before what an entry holds
+MOST_BYTES = 1 << 32  # of an entry
 
 
-def cache_folder() -> Path:
-    """Where entries are kept: $WAFERC_CACHE, or the user's cache folder."""
+def cache_folder() -> Path | None:
+    """Where entries are kept: $WAFERC_CACHE, or the user's cache folder; None for a user without a home."""
     if own := os.environ.get("WAFERC_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "waferc"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "waferc"
+    except RuntimeError:
+        return None
 
 
 def read_entry(name: str) -> bytes | None:
-    """What the entry holds; None where there is none or it is damaged."""
+    """What the entry holds; None where there is none or it is damaged. Raises NoRegularFile."""
+    folder = cache_folder()
+    if folder is None:
+        return None
     try:
-        data = (cache_folder() / name).read_bytes()
+        data = read_regular(folder / name, MOST_BYTES)
+    except NoRegularFile:
+        raise  # nobody makes these by accident, and no entry could take their place
     except OSError:
         return None
     held = data[DIGEST:]
@@ -29,18 +41,15 @@ def read_entry(name: str) -> bytes | None:
 
 def write_entry(name: str, held: bytes) -> None:
     """Puts an entry into the cache, whole or not at all; a cache that cannot be written is no error."""
-    import tempfile  # not where the cache has it
-
-    folder, temporary = cache_folder(), None
-    try:
+    folder = cache_folder()
+    if folder is None:
+        return
+    with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as f:
-            temporary = f.name
-            f.write(hashlib.sha256(held).digest() + held)
-        os.replace(temporary, folder / name)
-    except OSError:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        # A damaged entry is as good as none, so nobody waits for the disk.
+        with replacing(folder / name, sync=False) as part, part.open("wb") as f:
+            f.write(hashlib.sha256(held).digest())
+            f.write(held)
 
 
 @cache

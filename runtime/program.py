@@ -208,11 +208,21 @@ def _accepted(ports: Ports, inputs: Mapping[str, Any], others: Sequence[str] = (
             raise InputError(f"input {name!r} is missing: {port.dtype}{list(port.shape)}")
         array = np.asarray(inputs[name])
         if array.shape != port.shape:
-            raise InputError(f"input {name!r} has shape {list(array.shape)}, compiled for {list(port.shape)}")
+            raise InputError(misshaped(name, array.shape, port))
         if array.dtype != port.dtype:
-            raise InputError(f"input {name!r} has type {array.dtype}, the program takes {port.dtype}")
+            raise InputError(mistyped(name, array.dtype, port))
         given[name] = np.require(array, None, ["C", "A"])
     return given
+
+
+def misshaped(name: str, shape: Sequence[int], port: Port) -> str:
+    """What is said of an input of another shape than its port's."""
+    return f"input {name!r} has shape {list(shape)}, compiled for {list(port.shape)}"
+
+
+def mistyped(name: str, dtype: np.dtype[Any], port: Port) -> str:
+    """What is said of an input of another type than its port's."""
+    return f"input {name!r} has type {dtype}, the program takes {port.dtype}"
 
 
 def _limited(threads: int) -> int:

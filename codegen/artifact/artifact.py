@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ...ir.disk import open_regular, replacing
 from ...ir.dtypes import BF16, SMALL
 from ...ir.op import Array
 from .container import NotAContainer, judge_container
@@ -274,7 +275,6 @@ def write(path: str | Path, manifest: Mapping[str, Any], files: Mapping[str, byt
 
     files: an array is written as .npy, its elements from where they are.
     """
-    import tempfile  # not for a run, which only reads
 
     def parts(name: str) -> tuple[bytes, Any]:
         file = files[name]
@@ -288,38 +288,21 @@ def write(path: str | Path, manifest: Mapping[str, Any], files: Mapping[str, byt
 
     digests = {n: digest(n) for n in sorted(files)}
     head = dumps({"format": FORMAT, **manifest, "sha256": digests})
-    target = Path(path)
-    temporary: str | None = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as f:
-            with zipfile.ZipFile(f, "w", zipfile.ZIP_STORED) as z:
-                for n in ("manifest.json", *digests):
-                    info = zipfile.ZipInfo(n, EPOCH)
-                    info.create_system = 3  # the same bytes from every system
-                    info.external_attr = 0o644 << 16
-                    stored = parts(n) if n in digests else (head,)
-                    info.file_size = sum(map(len, stored))
-                    with z.open(info, "w") as entry:
-                        for part in stored:
-                            entry.write(part)
-            f.flush()
-            os.fsync(f.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-    except BaseException as e:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(e, OSError):
-            e.filename, e.filename2 = str(path), None
-        raise
+    with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as z:
+        for n in ("manifest.json", *digests):
+            info = zipfile.ZipInfo(n, EPOCH)
+            info.create_system = 3  # the same bytes from every system
+            info.external_attr = 0o644 << 16
+            stored = parts(n) if n in digests else (head,)
+            info.file_size = sum(map(len, stored))
+            with z.open(info, "w") as entry:
+                for one in stored:
+                    entry.write(one)
 
 
 def read(path: str | Path) -> Artifact:
     """Reads an artifact and checks every digest. Raises InvalidArtifact, OSError, MemoryError."""
-    with open(path, "rb") as f:
+    with open_regular(path) as f:
         size, memory = os.fstat(f.fileno()).st_size, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if size > memory:
             raise MemoryError(f"{path}: {size:,} bytes; this machine's memory has {memory:,}")

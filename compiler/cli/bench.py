@@ -11,6 +11,7 @@ from ..errors import UsageError, quoted, shown
 from ..show.text import plural, table
 from .command import Verb
 from .console import Console
+from .named_files import Reads
 from .options import COMPILING, asking, gathered, ranges, unique
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Measuring:
 
 
 @click.command(cls=Verb)
-@click.argument("model")
+@click.argument("model", type=Reads(model=True))
 @asking(*COMPILING)
 @click.option(
     "--threads",

@@ -10,9 +10,12 @@ from typing import Any, NoReturn
 
 import click
 
+from ...ir.disk import remove_temporaries
 from ..errors import WafercError, quoted, shown
 from .bounded import Size, bounded
 from .console import Console
+from .ending import Ended, Unread, let_go, ready_streams, signals
+from .named_files import JSON, Writes, named_files
 
 INTERRUPTED = 130
 BUG = 70
@@ -26,22 +29,30 @@ class Waferc(click.Group):
     def main(  # pyright: ignore[reportIncompatibleMethodOverride]  # click's overloads tell standalone modes apart
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
+        ready_streams()
         console = Console()
         extra.pop("standalone_mode", None)
+        extra |= {"standalone_mode": False, "obj": console}
         try:
-            code = super().main(args, prog_name or "waferc", standalone_mode=False, obj=console, **extra)
-            console.clear()
-            sys.stdout.flush()
-        except (BrokenPipeError, SystemExit):  # the latter is click's answer to a broken pipe
-            # Whoever read our output has seen enough. Nothing may be flushed into the pipe at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            with signals() as heard:
+                code = super().main(args, prog_name or "waferc", **extra)
+                console.end()
+            if heard.number is not None:  # raised where Python lets nothing through
+                raise Ended(heard.number)
+        except (Unread, SystemExit):  # the latter is click's answer to a broken pipe
+            let_go(sys.stdout)
             code = 6
         except BaseException as e:
             code, text = verdict(e)
             if console.verbosity >= 2:
-                traceback.print_exception(e)
+                console.note("".join(traceback.format_exception(e)).rstrip("\n"))
             console.error(text)
-        sys.exit(code if isinstance(code, int) else 0)
+        try:
+            sys.stdout.flush()
+        except OSError:  # told already
+            let_go(sys.stdout)
+        remove_temporaries()
+        sys.exit(code or 0)
 
 
 class Verb(click.Command):
@@ -55,6 +66,7 @@ class Verb(click.Command):
                 ["--json", "json_path"],
                 metavar="FILE",
                 expose_value=False,
+                type=Writes(JSON),
                 callback=_set("json_path"),
                 help="Write the result as JSON, too; '-' writes it to stdout, and nothing else.",
             ),
@@ -85,7 +97,10 @@ class Verb(click.Command):
         ]
 
     def invoke(self, ctx: click.Context) -> Any:
+        """As click's, once the files that the command names are judged; within a bound of memory if given."""
         console = ctx.find_object(Console)
+        quiet = console is not None and console.verbosity < 0 and console.json_path != "-"
+        named_files(ctx).judge(ctx.params, quiet)
         if console is None or console.max_memory is None:
             return super().invoke(ctx)
         return bounded(console.max_memory, lambda: super(Verb, self).invoke(ctx), console.error)
@@ -114,6 +129,8 @@ def verdict(e: BaseException) -> tuple[int, str]:
         return e.exit_code, _line(str(e))
     if isinstance(e, click.ClickException):
         return e.exit_code, _line(_of_click(e))
+    if isinstance(e, Ended):
+        return e.code, str(e)
     if isinstance(e, click.Abort | KeyboardInterrupt):
         return INTERRUPTED, "interrupted"
     if isinstance(e, OSError):

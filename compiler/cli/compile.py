@@ -11,6 +11,7 @@ from ..errors import ArtifactError, DoesNotFit, InvalidInput, UnsupportedModel, 
 from ..show.text import facts, table
 from .command import Verb
 from .console import Console
+from .named_files import PAGE, Folder, Format, Reads, Writes
 from .options import ASKED, PLANNING, asking, gathered
 
 if TYPE_CHECKING:
@@ -18,12 +19,20 @@ if TYPE_CHECKING:
 
     from ...ir.graph import Graph
     from ..compiled import Compiled
-    from ..request import Request
+    from ..request import Request, Until
     from ..survey import Row
 
 
+WRITTEN: dict[Until, Format] = {
+    "program": Format("compile writes a program, a .wafer file", (".wafer",)),
+    "plan": Format("--compile-to plan writes a .plan file", (".plan",)),
+    "graph": Format("--compile-to graph writes a text, a .txt file", (".txt",)),
+}
+MOST_WORDS = 1 << 28  # bytes of a tokenizer or a template
+
+
 @click.command(cls=Verb)
-@click.argument("model")
+@click.argument("model", type=Reads(model=True))
 @asking(*PLANNING)
 @click.pass_obj
 def check(
@@ -133,17 +142,43 @@ class Keeping:
 
 
 @click.command("compile", cls=Verb)
-@click.argument("model")
+@click.argument("model", type=Reads(model=True))
 @click.option(
-    "-o", "output", required=True, metavar="FILE", help="Where to write the program (.wafer) or plan (.plan)."
+    "-o",
+    "output",
+    type=Writes(lambda options: WRITTEN[options["until"]]),
+    required=True,
+    metavar="FILE",
+    help="Where to write the program (.wafer) or plan (.plan).",
 )
 @asking(*ASKED)
-@click.option("--report", "report_path", metavar="FILE.html", help="A report, also when nothing fits.")
 @click.option(
-    "--tokenizer", metavar="FILE.json", help="Keep a language model's tokenizer.json in the program."
+    "--report",
+    "report_path",
+    type=Writes(PAGE),
+    metavar="FILE.html",
+    help="A report, also when nothing fits.",
 )
-@click.option("--chat-template", "template", metavar="FILE", help="Keep its chat template (jinja2), too.")
-@click.option("--dump-phases-to", "folder", metavar="DIR", help="Write each phase's result there as text.")
+@click.option(
+    "--tokenizer",
+    type=Reads(),
+    metavar="FILE.json",
+    help="Keep a language model's tokenizer.json in the program.",
+)
+@click.option(
+    "--chat-template",
+    "template",
+    type=Reads(),
+    metavar="FILE",
+    help="Keep its chat template (jinja2), too.",
+)
+@click.option(
+    "--dump-phases-to",
+    "folder",
+    type=Folder(),
+    metavar="DIR",
+    help="Write each phase's result there as text.",
+)
 @click.option("--time-phases", is_flag=True, help="Say on stderr how long each phase took.")
 @gathered(Keeping)
 @click.pass_obj
@@ -159,7 +194,8 @@ def compile_verb(
     Places the ONNX file MODEL on the wafer and writes a program that 'waferc run'
     executes. A program contains native code: run one only if you trust its source.
     """
-    from ..files import need_folder, replacing
+    from ...ir.disk import replacing
+    from ..files import need_folder, write_text
     from ..pipeline import compile_model
 
     for path in (output, how.report_path):
@@ -181,17 +217,14 @@ def compile_verb(
         _dump(how.folder, compiled)
     data: dict[str, Any] = {"model": model, "output": output}
     if request.until == "graph":
-        with replacing(output) as part:
-            part.write_text(str(compiled.graph), encoding="utf-8")
+        write_text(output, str(compiled.graph))
     else:
         from ..show.rows import summary
 
         if words:
             _judge_vocabulary(console, compiled, words)
         console.progress("codegen", 0.5)
-        # Through `replacing`, so that a device given as FILE is written to and not replaced.
-        with replacing(output) as part:
-            compiled.save(part, request.until, words)
+        compiled.save(output, request.until, words)
         for name, plan in compiled.plans.items():
             if len(compiled.plans) > 1:
                 console.say(f"entry {name}")
@@ -222,14 +255,13 @@ def compile_verb(
 
 def _language(tokenizer: str | None, template: str | None) -> dict[str, bytes]:
     """The files that 'generate' needs, as entries of an artifact. Raises InvalidInput, OSError."""
-    from pathlib import Path
-
+    from ...ir.disk import read_regular
     from ..language.tokens import TEMPLATE, TOKENIZER, ChatTemplate, Tokenizer, UnusableText
 
     out: dict[str, bytes] = {}
     for name, path, judge in ((TOKENIZER, tokenizer, Tokenizer), (TEMPLATE, template, ChatTemplate)):
         if path is not None:
-            out[name] = Path(path).read_bytes()
+            out[name] = read_regular(path, MOST_WORDS)
             try:
                 judge(out[name])
             except UnusableText as e:
@@ -257,21 +289,23 @@ def _dump(folder: str, compiled: Compiled) -> None:
     import json
     from pathlib import Path
 
+    from ..files import write_text
+
     for entry, texts in compiled.phases.items():
         own = Path(folder) / entry if len(compiled.phases) > 1 else Path(folder)
         own.mkdir(parents=True, exist_ok=True)
         digits = len(str(len(texts)))  # names in the phases' order, however many there are
         for i, (name, text) in enumerate(texts.items(), 1):
-            (own / f"{i:0{digits}}-{name.replace(' ', '-')}.txt").write_text(text, encoding="utf-8")
+            write_text(own / f"{i:0{digits}}-{name.replace(' ', '-')}.txt", text)
         if "simplify" in texts:
             _dump_passes(own / "simplify", compiled.imported.graphs[entry])
         if entry in compiled.plans:
-            text = json.dumps(compiled.placement(entry), indent=1) + "\n"
-            (own / "placement.json").write_text(text, encoding="utf-8")
+            write_text(own / "placement.json", json.dumps(compiled.placement(entry), indent=1) + "\n")
 
 
 def _dump_passes(folder: Path, graph: Graph) -> None:
     """What each pass left that found something, in a file with its number and name."""
+    from ..files import write_text
     from ..passes.simplify import simplify
 
     folder.mkdir(exist_ok=True)
@@ -281,7 +315,7 @@ def _dump_passes(folder: Path, graph: Graph) -> None:
         nonlocal count
         count += 1
         file = f"{count:02}-{name.replace(', ', '-').replace(' ', '-')}.txt"
-        (folder / file).write_text(str(left), encoding="utf-8")
+        write_text(folder / file, str(left))
 
     simplify(graph, record=write)
 
@@ -291,8 +325,8 @@ def _report_failure(path: str, request: Request, model: str, e: DoesNotFit) -> N
     from dataclasses import replace
     from pathlib import Path
 
+    from ...ir.disk import replacing
     from ...placement.cost.timing import simulate
-    from ..files import replacing
     from ..show.picture import empty_picture, picture
     from ..show.report import write_report
 

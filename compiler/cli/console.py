@@ -16,6 +16,8 @@ from typing import Any, cast
 
 import click
 
+from .ending import Unread, let_go
+
 SCHEMA = 1  # of every verb's JSON
 PATIENCE = 1.0  # seconds before a progress bar appears
 BAR = 24  # characters
@@ -53,7 +55,7 @@ class Console:
             return
         on = self.coloured(sys.stdout.isatty())
         styled = click.style(text, fg=colour, bold=bold or None) if colour or bold else text
-        click.echo(styled if on else text, color=on)
+        _out(f"{styled if on else text}\n", on)
 
     def write(self, text: str) -> None:
         """A piece of a text that comes in pieces, at once. On a terminal control characters are shown."""
@@ -63,20 +65,20 @@ class Console:
         if sys.stdout.isatty():
             text = "".join(c if c in "\n\t" or not _controls(c) else ascii(c)[1:-1] for c in text)
         encoding = sys.stdout.encoding or "utf-8"
-        click.echo(text.encode(encoding, "replace").decode(encoding), nl=False)
+        _out(text.encode(encoding, "replace").decode(encoding))
 
     def note(self, text: str, level: int = 0) -> None:
         """A line about how it goes, on stderr."""
         if self.verbosity >= level:
             self.clear()
-            click.echo(text, err=True)
+            _tell(f"{text}\n")
 
     def error(self, text: str) -> None:
         """The one line of an error."""
         self.clear()
         on = self.coloured(sys.stderr.isatty())
         head = click.style("waferc: error:", fg="red", bold=True) if on else "waferc: error:"
-        click.echo(f"{head} {text}", err=True, color=on)
+        _tell(f"{head} {text}\n", on)
 
     def result(self, data: Mapping[str, Any]) -> None:
         """Writes the JSON that --json asks for."""
@@ -84,12 +86,11 @@ class Console:
             return
         text = json.dumps(plain({"schema": SCHEMA, **data}), indent=1, allow_nan=False) + "\n"
         if self.json_path == "-":
-            click.echo(text, nl=False)
+            _out(text)
             return
-        from ..files import replacing
+        from ..files import write_text
 
-        with replacing(self.json_path) as part:
-            part.write_text(text, encoding="utf-8")
+        write_text(self.json_path, text)
 
     def progress(self, phase: str, share: float) -> None:
         """How far the work is: a bar on a terminal once it takes over a second; with -v, each phase."""
@@ -110,7 +111,7 @@ class Console:
                 full = round(BAR * min(1.0, max(0.0, share)))
                 seconds = time.monotonic() - self._started
                 bar = f"{phase:10} [{'#' * full}{'-' * (BAR - full)}] {share:4.0%} {seconds:6.0f} s"
-                click.echo(f"\r\x1b[K{bar}", nl=False, err=True)
+                _tell(f"\r\x1b[K{bar}")
                 self._drawn = True
 
     def clear(self) -> None:
@@ -120,8 +121,32 @@ class Console:
         self._done.set()
         with self._drawing:
             if self._drawn:
-                click.echo("\r\x1b[K", nl=False, err=True)
+                _tell("\r\x1b[K")
         self._ticker, self._drawn, self._done = None, False, threading.Event()
+
+    def end(self) -> None:
+        """Takes the bar away, and sees that all of the result is out. Raises as writing it does."""
+        self.clear()
+        _out("")
+
+
+def _out(text: str, colour: bool | None = None) -> None:
+    """To stdout, at once. Raises OSError that names it, Unread where nobody reads it any more."""
+    try:
+        click.echo(text, nl=False, color=colour)
+    except BrokenPipeError:
+        raise Unread from None
+    except OSError as e:
+        let_go(sys.stdout)
+        raise OSError(e.errno, e.strerror, "stdout") from None
+
+
+def _tell(text: str, colour: bool | None = None) -> None:
+    """To stderr. That nobody can be told is no reason to fail."""
+    try:
+        click.echo(text, nl=False, err=True, color=colour)
+    except OSError:
+        let_go(sys.stderr)
 
 
 def _controls(character: str) -> bool:

@@ -10,6 +10,7 @@ import click
 from ..errors import ArtifactError, InvalidInput, UsageError, quoted
 from .command import Verb
 from .console import Console
+from .named_files import Reads
 from .options import gathered, threads
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Generating:
 
 
 @click.command(cls=Verb)
-@click.argument("program")
+@click.argument("program", type=Reads())
 @click.argument("prompt")
 @click.option("--chat", is_flag=True, help="Ask as a user, in the model's chat template.")
 @click.option(

@@ -12,6 +12,7 @@ import click
 
 from ..errors import UsageError, quoted, shown
 from ..request import Activations, Objective, Request, Until, Weights
+from .named_files import Reads, reads
 
 if TYPE_CHECKING:
     from ..verify.call_inputs import Feeding
@@ -21,18 +22,41 @@ Function = Callable[..., Any]
 Pairs = tuple[tuple[str, Any], ...]
 
 
-class Pair(click.ParamType, Generic[T]):  # pyright: ignore[reportMissingTypeArgument]  # generic from click 8.4 on
-    """NAME=VALUE, split at the last '=' (names from models may hold one), or at the first."""
+def _no_file(_: str) -> bool:
+    return False
 
-    def __init__(self, form: str, value: Callable[[str], T], first: bool = False) -> None:
+
+def _is_file(_: str) -> bool:
+    return True
+
+
+def _is_npy(text: str) -> bool:
+    return text.endswith(".npy")
+
+
+class Pair(click.ParamType, Generic[T]):  # pyright: ignore[reportMissingTypeArgument]  # generic from click 8.4 on
+    """NAME=VALUE, split at the last '=' (names from models may hold one), or at the first.
+
+    file: whether a value is the name of a file that is read.
+    """
+
+    def __init__(
+        self,
+        form: str,
+        value: Callable[[str], T],
+        first: bool = False,
+        file: Callable[[str], bool] = _no_file,
+    ) -> None:
         self.name = form
-        self._value, self._first = value, first
+        self._value, self._first, self._file = value, first, file
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, T]:
         name, equals, text = value.partition("=") if self._first else value.rpartition("=")
         try:
             if not (name and equals and text):
                 raise ValueError
+            if ctx is not None and param is not None and self._file(text):
+                reads(ctx, param, text)
             return name, self._value(text)
         except ValueError:
             self.fail(f"{quoted(str(value))} is not {self.name}", param, ctx)
@@ -47,7 +71,7 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _value(text: str) -> Any:
     """The array of a .npy file, or what JSON says."""
-    if text.endswith(".npy"):
+    if _is_npy(text):
         from ..verify.call_inputs import load_array
 
         return load_array(text)
@@ -108,6 +132,19 @@ class Core(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
             self.fail(f"{quoted(str(value))} is not {self.name}", param, ctx)
 
 
+class WaferName(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
+    """A preset, or a TOML file, which is read."""
+
+    name = "wafer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from ...placement.machine.presets import is_preset
+
+        if ctx is not None and param is not None and not is_preset(value):
+            reads(ctx, param, value)
+        return value
+
+
 def unique(flag: str, pairs: tuple[tuple[str, T], ...]) -> dict[str, T]:
     """The pairs as a mapping; UsageError for a name given twice."""
     out: dict[str, T] = {}
@@ -129,6 +166,7 @@ ASKED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "wafer": (
         ("--wafer",),
         {
+            "type": WaferName(),
             "show_default": True,
             "metavar": "NAME|FILE",
             "help": "A preset (see 'waferc wafers'), WIDTHxHEIGHT, or a TOML file.",
@@ -145,7 +183,7 @@ ASKED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "values": (
         ("--value",),
         {
-            "type": Pair("INPUT=JSON|FILE.npy", _value, first=True),
+            "type": Pair("INPUT=JSON|FILE.npy", _value, first=True, file=_is_npy),
             "help": "Make an input a constant, such as axes=[0,1]; may be repeated.",
         },
     ),
@@ -199,7 +237,10 @@ ASKED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "and states.",
         },
     ),
-    "constraints": (("--constraints",), {"metavar": "FILE", "help": "A placement.json to follow."}),
+    "constraints": (
+        ("--constraints",),
+        {"type": Reads(), "metavar": "FILE", "help": "A placement.json to follow."},
+    ),
     "until": (
         ("--compile-to",),
         {
@@ -309,10 +350,12 @@ def feeding(function: Function) -> Function:
                 "--input",
                 "files",
                 multiple=True,
-                type=Pair("NAME=FILE.npy", str, first=True),
+                type=Pair("NAME=FILE.npy", str, first=True, file=_is_file),
                 help="One input's value; may be repeated.",
             ),
-            click.option("--inputs", "archive", metavar="FILE.npz", help="Values of inputs by name."),
+            click.option(
+                "--inputs", "archive", type=Reads(), metavar="FILE.npz", help="Values of inputs by name."
+            ),
             click.option(
                 "--random",
                 "seed_of_inputs",
@@ -323,6 +366,7 @@ def feeding(function: Function) -> Function:
             ranges,
             click.option(
                 "--steps",
+                type=Reads(),
                 metavar="FILE.npz",
                 help="Several calls: each array's first axis counts them; state is kept.",
             ),

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 FIRST_WRONG = "first-wrong.onnx"
 
 
+def inputs_beside(output: str) -> str:
+    """Where the inputs of the model that shows the wrong node are written."""
+    return output.removesuffix(".onnx") + ".npz"
+
+
 @dataclass(frozen=True)
 class PerNode:
     """How nodes are checked, from the command line. output: the model that shows the wrong one."""
@@ -36,7 +41,7 @@ class PerNode:
 
     @property
     def inputs(self) -> str:
-        return self.output.removesuffix(".onnx") + ".npz"
+        return inputs_beside(self.output)
 
     def compiled(self, model: bytes, bytes_held: int) -> Compiled:
         """Some nodes with static shapes, for the smallest wafer that they fit on. Raises WafercError."""
@@ -76,8 +81,6 @@ def check_per_node(console: Console, how: PerNode) -> Found:
     asked = how.request
     if asked.capacity is not None or asked.entries:
         raise UsageError("--per-node: leave --capacity and --entry out, and bind dimensions with --dim")
-    if not how.output.endswith(".onnx"):
-        raise UsageError(f"-o {quoted(how.output)}: the model that shows the wrong node is an .onnx file")
     need_folder(how.output)
     given = Binding(asked.dims, asked.shapes, asked.values)
     inputs = inputs_of(how.model, given)
@@ -150,7 +153,8 @@ def _say(console: Console, found: Found) -> None:
 
 def _write(how: PerNode, departure: Departure) -> str:
     """Writes the model that shows it, and its inputs; what to run them with."""
-    from ..files import replacing, write_npz
+    from ...ir.disk import replacing
+    from ..files import write_npz
 
     content, held = departure.model.SerializeToString(), sum(v.nbytes for v in departure.feed.values())
     command = how.command(how.compiled(content, len(content) + held).manifest["wafer"])

@@ -10,6 +10,7 @@ import click
 from ..errors import UnsupportedModel, UsageError, shown
 from .command import Verb
 from .console import Console
+from .named_files import Format, Reads, Writes
 from .options import entry, feeding, gathered, threads
 from .outputs import described, lines_of, write_outputs
 
@@ -35,13 +36,25 @@ class Running:
 
 
 @click.command(cls=Verb)
-@click.argument("program")
+@click.argument("program", type=Reads())
 @feeding
-@click.option("-o", "output", metavar="OUT.npz|OUT.json", help="Write the outputs, by name.")
+@click.option(
+    "-o",
+    "output",
+    type=Writes(Format("the outputs are written as an .npz or a .json file", (".npz", ".json"))),
+    metavar="OUT.npz|OUT.json",
+    help="Write the outputs, by name.",
+)
 @threads
 @click.option("--guard", is_flag=True, help="Check every load and store; nothing is shared between cores.")
 @click.option("--no-host", is_flag=True, help="Refuse a program with operators that run on the host.")
-@click.option("--trace", "trace_path", metavar="FILE.json", help="A Chrome trace of one predicted call.")
+@click.option(
+    "--trace",
+    "trace_path",
+    type=Writes(Format("a Chrome trace is a .json file", (".json",))),
+    metavar="FILE.json",
+    help="A Chrome trace of one predicted call.",
+)
 @entry
 @gathered(Running)
 @click.pass_obj
@@ -134,10 +147,9 @@ def _timed(
 def _write_trace(console: Console, saved: Saved, path: str) -> None:
     import json
 
-    from ..files import replacing
+    from ..files import write_text
     from ..show.chrome_trace import chrome_trace
 
     data = chrome_trace(saved.plan, saved.timing)
-    with replacing(path) as part:
-        part.write_text(json.dumps(data) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(data) + "\n")
     console.note(f"wrote {shown(path)}, one track per {data['otherData']['tracks'].replace('s', '', 1)}")

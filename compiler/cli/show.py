@@ -6,22 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError, quoted, shown
+from ..errors import UsageError, shown
 from ..show.text import facts, table
 from .command import Verb
 from .console import Console
+from .named_files import PAGE, Format, Reads, Writes
 from .options import Core, entry
 
 if TYPE_CHECKING:
     from .saved import Saved
 
 METRICS = ("sram", "cycles", "links", "ops")
-PICTURES = (".png", ".svg")
 
 
 @click.command(cls=Verb)
-@click.argument("program")
-@click.option("-o", "output", required=True, metavar="FILE.png|FILE.svg", help="The picture.")
+@click.argument("program", type=Reads())
+@click.option(
+    "-o",
+    "output",
+    type=Writes(Format("a heatmap is a .png or .svg file", (".png", ".svg"), chosen=True)),
+    required=True,
+    metavar="FILE.png|FILE.svg",
+    help="The picture.",
+)
 @click.option(
     "--metric",
     type=click.Choice(METRICS),
@@ -37,13 +44,11 @@ def heatmap(console: Console, program: str, output: str, metric: str, entry: str
     Every core of PROGRAM (.wafer or .plan) is coloured by a metric; regions are
     outlined and named.
     """
-    from ..files import replacing
+    from ...ir.disk import replacing
     from ..show.heatmap import draw
     from ..show.picture import picture
     from .saved import Saved
 
-    if not output.lower().endswith(PICTURES):
-        raise UsageError(f"-o {quoted(output)}: a heatmap is a {' or '.join(PICTURES)} file")
     saved = Saved(program, entry)
     drawn = picture(saved.plan, saved.timing)
     with replacing(output) as part:
@@ -53,8 +58,8 @@ def heatmap(console: Console, program: str, output: str, metric: str, entry: str
 
 
 @click.command(cls=Verb)
-@click.argument("program")
-@click.option("-o", "output", required=True, metavar="FILE.html", help="The report.")
+@click.argument("program", type=Reads())
+@click.option("-o", "output", type=Writes(PAGE), required=True, metavar="FILE.html", help="The report.")
 @entry
 @click.pass_obj
 def report(console: Console, program: str, output: str, entry: str | None) -> None:
@@ -66,7 +71,7 @@ def report(console: Console, program: str, output: str, entry: str | None) -> No
     from dataclasses import replace
     from pathlib import Path
 
-    from ..files import replacing
+    from ...ir.disk import replacing
     from ..show.picture import empty_picture, picture
     from ..show.report import write_report
     from .saved import Saved
@@ -85,11 +90,12 @@ def report(console: Console, program: str, output: str, entry: str | None) -> No
 
 
 @click.command(cls=Verb)
-@click.argument("program")
+@click.argument("program", type=Reads())
 @click.option("--core", type=Core(), metavar="X,Y", help="What lies and runs on this core.")
 @click.option(
     "--graph",
     "graph_path",
+    type=Writes(Format("a graph is a .dot or .graphml file", (".dot", ".graphml"), chosen=True)),
     metavar="FILE",
     help="Write its steps, regions and hand-overs as a graph: a .dot or .graphml file.",
 )
@@ -105,30 +111,22 @@ def inspect(
     """
     from .saved import Saved
 
-    suffix = None if graph_path is None else _graph_suffix(graph_path)
     saved = Saved(program, entry)
     if core is not None:
         result = _core(console, saved, *core)
     else:
         result = _overview(console, saved) if saved.entries or graph_path else _of_host(console, saved)
-    if graph_path is not None and suffix is not None:
-        from ..files import replacing
+    if graph_path is not None:
+        from pathlib import Path
+
+        from ...ir.disk import replacing
         from ..show.graph_files import timed_graph, write_graph
 
         with replacing(graph_path) as part:
-            write_graph(timed_graph(saved.plan, saved.timing), part, suffix)
+            write_graph(timed_graph(saved.plan, saved.timing), part, Path(graph_path).suffix.lower())
         console.note(f"wrote {shown(graph_path)}")
         result["graph"] = graph_path
     console.result(result)
-
-
-def _graph_suffix(path: str) -> str:
-    from ..show.graph_files import SUFFIXES
-
-    for suffix in SUFFIXES:
-        if path.lower().endswith(suffix):
-            return suffix
-    raise UsageError(f"--graph {quoted(path)}: a graph is a {' or '.join(SUFFIXES)} file")
 
 
 def _overview(console: Console, saved: Saved) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from ..errors import ArtifactError, UsageError, VerificationFailed, quoted, show
 from ..show.text import plural, table
 from .command import Verb
 from .console import Console
+from .named_files import Format, Named, Reads, Writes, named_files
 from .options import COMPILING, asking, feeding, gathered, threads
-from .per_node import FIRST_WRONG, PerNode, blame, check_per_node, plain_nodes, say_rule
+from .per_node import FIRST_WRONG, PerNode, blame, check_per_node, inputs_beside, plain_nodes, say_rule
 
 if TYPE_CHECKING:
     from ...runtime.program import Program
@@ -37,9 +38,21 @@ class Verifying:
     output: str | None
 
 
+def _shown(context: click.Context, _: click.Parameter, output: str | None) -> str | None:
+    """Says where a wrong node would be shown; click has seen --per-node by now, if it is given."""
+    written = named_files(context).written
+    if output is None and context.params.get("per_node"):
+        written.append(Named("-o", FIRST_WRONG))
+    if output is not None or context.params.get("per_node"):
+        written.append(Named("inputs next to -o,", inputs_beside(output or FIRST_WRONG)))
+    return output
+
+
 @click.command(cls=Verb)
-@click.argument("model")
-@click.option("--program", "program_path", metavar="P.wafer", help="Verify this program of MODEL.")
+@click.argument("model", type=Reads(model=True))
+@click.option(
+    "--program", "program_path", type=Reads(), metavar="P.wafer", help="Verify this program of MODEL."
+)
 @asking(*COMPILING)
 @feeding
 @threads
@@ -69,6 +82,8 @@ class Verifying:
 @click.option(
     "-o",
     "output",
+    type=Writes(Format("the model that shows the wrong node is an .onnx file", (".onnx",), chosen=True)),
+    callback=_shown,
     metavar="FILE.onnx",
     help="With --per-node: the model that shows the wrong node; its inputs are written next to it, as "
     f"FILE.npz.  [default: {FIRST_WRONG}]",

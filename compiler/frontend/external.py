@@ -27,14 +27,15 @@ SMALL = 1 << 20  # bytes of a tensor that is read at once: what looks into value
 JUDGED = f"judged {secrets.token_hex(16)}"
 
 
-def attach(proto: onnx.ModelProto, folder: Path, mapped: bool) -> None:
-    """Takes all data that a model keeps in files of its folder into the message.
+def attach(proto: onnx.ModelProto, model: Path, mapped: bool) -> None:
+    """Takes all data that a model keeps in files next to it into the message.
 
-    mapped: large tensors stay in their files, see `mapping`. Raises InputOutput for a file that is missing or
-    elsewhere, InvalidInput for a place that the tensor does not fit; both name tensor and file.
+    model: its file. mapped: large tensors stay in their files, see `mapping`. Raises InputOutput for a file
+    that is missing or elsewhere, InvalidInput for a place that the tensor does not fit; both name tensor and
+    file.
     """
     for tensor in external_tensors(proto):
-        place = _place(tensor, folder)
+        place = _place(tensor, model)
         kind = by_onnx(tensor.data_type)
         plain = kind is not None and kind.bits == 8 * kind.bytes and place.offset % kind.bytes == 0
         if mapped and plain and place.length > SMALL:
@@ -71,9 +72,9 @@ def mapping(tensor: TensorProto) -> Array | None:
     return np.asarray(whole)
 
 
-def files_of(proto: onnx.ModelProto, folder: Path) -> dict[str, Path]:
+def files_of(proto: onnx.ModelProto, model: Path) -> dict[str, Path]:
     """The files that hold a model's external data, by location, in order. Raises as `attach`."""
-    places = {p.location: p.file for t in external_tensors(proto) for p in (_place(t, folder),)}
+    places = {p.location: p.file for t in external_tensors(proto) for p in (_place(t, model),)}
     return dict(sorted(places.items()))
 
 
@@ -121,12 +122,12 @@ class _Place:
         return f"data of {quoted(self.tensor)} in {quoted(self.location)} next to the model"
 
 
-def _place(tensor: TensorProto, folder: Path) -> _Place:
-    """Judged: a regular file in the folder, with as many bytes there as the tensor has."""
+def _place(tensor: TensorProto, model: Path) -> _Place:
+    """Judged: a regular file next to the model, with as many bytes there as the tensor has."""
     facts: dict[str, str] = {e.key: e.value for e in tensor.external_data}
     location = facts.get("location", "")
     what = f"data of {quoted(tensor.name)} in {quoted(location)} next to the model"
-    file, size = _file(location, folder, what)
+    file, size = _file(location, model, what)
     offset, wanted = _number(facts, "offset", what), _bytes(tensor, what)
     length = _number(facts, "length", what) if "length" in facts else wanted
     if length != wanted:
@@ -136,14 +137,16 @@ def _place(tensor: TensorProto, folder: Path) -> _Place:
     return _Place(tensor.name, location, file, offset, length)
 
 
-def _file(location: str, folder: Path, what: str) -> tuple[Path, int]:
-    """A file of the folder and its bytes, links followed."""
+def _file(location: str, model: Path, what: str) -> tuple[Path, int]:
+    """A file next to the model and its bytes. Links may lead to where the model's own leads: stores of models
+    keep all files so."""
     if not location or "\0" in location:
         raise InvalidInput(f"{what}: no file is named")
     if os.path.isabs(location) or ".." in Path(location).parts:
         raise InputOutput(f"{what}: it names a place outside the model's folder")
-    file, home = Path(os.path.realpath(folder / location)), Path(os.path.realpath(folder))
-    if not file.is_relative_to(home):
+    file = Path(os.path.realpath(model.parent / location))
+    homes = os.path.realpath(model.parent), os.path.dirname(os.path.realpath(model))
+    if not any(file.is_relative_to(home) for home in homes):
         raise InputOutput(f"{what}: a link leads out of the model's folder")
     try:
         found = file.stat()

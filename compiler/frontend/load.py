@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import resource
 from collections.abc import Iterator
@@ -16,17 +17,19 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...codegen.artifact.foreign import HEAD, kind_of
 from ...ir.absent import absent
+from ...ir.disk import open_regular, read_regular
 from ...ir.dtypes import by_onnx
 from ...ir.graph import Unsupported
 from ...ir.op import Array
 from ..errors import InputOutput, InvalidInput, quoted, shown
-from .external import attach, files_of, mapping
+from .external import attach, external_tensors, files_of, mapping
 from .large import without_weights
 from .order import judge_order
 
 # The key under which a tensor names its file, as protobuf writes it: most models need no parsing for that.
 LOCATION = b"\x0a\x08location"
 BLOCK = 1 << 24  # bytes of a file that are looked at together
+MOST_BYTES = (1 << 31) - 1  # of a model's file: protobuf's bound
 
 
 def load_model(
@@ -42,14 +45,10 @@ def load_model(
     if isinstance(model, bytes):
         return _parse(model, "the model")
     path = Path(model)
-    try:
-        _need_memory(path)
-        content = path.read_bytes()
-    except OSError as e:
-        raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None
+    content = _content(path)
     proto = _parse(content, quoted(str(path)), path.name)
     if weights:
-        attach(proto, path.parent, mapped)
+        attach(proto, path, mapped)
     return proto
 
 
@@ -67,17 +66,48 @@ def digest(model: str | Path | bytes, weights: bool = True) -> str:
         external = external or LOCATION in before + block[: len(LOCATION)] or LOCATION in block
         before = block[-len(LOCATION) :]
     if weights and external:
-        proto = _parse(path.read_bytes(), quoted(str(model)))
-        for place, file in files_of(proto, path.parent).items():
+        proto = _parse(_content(path), quoted(str(model)))
+        for place, file in files_of(proto, path).items():
             out.update(place.encode())
             for block in _blocks(file):
                 out.update(block)
     return out.hexdigest()
 
 
+def external_files(model: str | Path) -> set[Path]:
+    """The files in which a model's tensors say that their data lie; none of a model that cannot be read."""
+    path = Path(model)
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            return set()
+        external, before = False, b""
+        for block in _blocks(path):
+            external = external or LOCATION in before + block[: len(LOCATION)] or LOCATION in block
+            before = block[-len(LOCATION) :]
+        proto = _parse(_content(path), quoted(str(path))) if external else onnx.ModelProto()
+    except (OSError, InvalidInput, InputOutput):
+        return set()
+    places = (e for t in external_tensors(proto) for e in t.external_data if e.key == "location")
+    return {path.parent / e.value for e in places}
+
+
+def _content(path: Path) -> bytes:
+    """What a model's file holds. Raises InputOutput; InvalidInput for more than protobuf can hold."""
+    try:
+        _need_memory(path)
+        return read_regular(path, MOST_BYTES)
+    except OSError as e:
+        if e.errno == errno.EFBIG:
+            raise InvalidInput(
+                f"{quoted(str(path))} {e.strerror}, is no ONNX model: protobuf ends there; keep the weights "
+                "in a file of their own, as external data"
+            ) from None
+        raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None
+
+
 def _blocks(path: Path) -> Iterator[bytes]:
     """The file, some of it at a time."""
-    with open(path, "rb") as f:
+    with open_regular(path) as f:
         while block := f.read(BLOCK):
             yield block
 

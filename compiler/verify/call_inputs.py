@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from ...codegen.artifact.strict_json import MOST, parsed
+from ...ir.disk import read_regular
 from ...ir.dtypes import is_float, of_numpy
 from ...ir.op import Array
-from ...runtime.program import Port
+from ...runtime.program import InputError, Port, misshaped, mistyped
 from ..errors import InvalidInput, UsageError, quoted, shown
+from .array_files import StoredArray, array_archive, array_file
+
+WIDEST = 16  # bytes of an element of a number
 
 Feed = dict[str, Array]
 """Input name -> value: what one call is given."""
@@ -49,13 +52,17 @@ class Feeding:
         names = [*(p.name for p in ports), *constants, *others]
         for name in [*self.files, *self.ranges]:
             _known(name, names)
+        by_name = {p.name: p for p in ports}
         given: Feed = {}
         if self.archive is not None:
-            given |= _archive(self.archive, names)
+            given |= _read_all(self.archive, names, by_name)
         for name, path in self.files.items():
-            read = load_map if name in others and path.lower().endswith(".json") else load_array
-            given[name] = read(path)
-        stepped = {} if self.steps is None else _archive(self.steps, names)
+            if name in others and path.lower().endswith(".json"):
+                given[name] = load_map(path)
+                continue
+            with array_file(path) as stored:
+                given[name] = _read(stored, name, by_name.get(name))
+        stepped = {} if self.steps is None else _read_all(self.steps, names, by_name, calls=True)
         for name in others:
             if name not in {**given, **stepped}:
                 raise UsageError(f"no value for input {quoted(name)}, which no seed makes; give --input")
@@ -90,14 +97,19 @@ def _calls(stepped: Feed) -> Sequence[Feed]:
     """The arrays of --steps cut along their first axis; one empty call without any."""
     if not stepped:
         return [{}]
-    counts = {name: len(a) if a.ndim else -1 for name, a in stepped.items()}
-    first, count = next(iter(counts.items()))
+    count = len(next(iter(stepped.values())))
+    return [{name: np.asarray(a[i]) for name, a in stepped.items()} for i in range(count)]
+
+
+def _judge_calls(shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raises UsageError for arrays of --steps that count no calls, or not the same number."""
+    counts = {name: shape[0] if shape else -1 for name, shape in shapes.items()}
+    first, count = next(iter(counts.items()), ("", 0))
     for name, other in counts.items():
         if other < 1:
             raise UsageError(f"--steps: {quoted(name)} has no calls along its first axis")
         if other != count:
             raise UsageError(f"--steps: {quoted(first)} has {count} calls, {quoted(name)} has {other}")
-    return [{name: np.asarray(a[i]) for name, a in stepped.items()} for i in range(count)]
 
 
 def _random(port: Port, rng: np.random.Generator, limits: tuple[float, float] | None) -> Array:
@@ -130,37 +142,17 @@ def _known(name: str, names: Sequence[str]) -> None:
         raise UsageError(f"no input {quoted(name)}; the inputs are {', '.join(map(quoted, names))}")
 
 
-def _archive(path: str, names: Sequence[str]) -> Feed:
-    loaded = _open(path)
-    if isinstance(loaded, np.ndarray):
-        raise InvalidInput(f"{quoted(path)} holds one array, not an .npz of named ones")
-    with loaded:
-        for name in loaded.files:
-            _known(name, names)
-        return {name: _entry(loaded, name, path) for name in loaded.files}
-
-
-def _entry(loaded: Any, name: str, path: str) -> Array:
-    try:
-        return np.asarray(loaded[name])
-    except (ValueError, zipfile.BadZipFile, EOFError) as e:
-        raise InvalidInput(f"{quoted(path)}: array {quoted(name)} is damaged: {shown(str(e))}") from None
-
-
 def load_array(path: str) -> Array:
     """The array in a .npy file. Raises OSError, InvalidInput."""
-    loaded = _open(path)
-    if isinstance(loaded, np.lib.npyio.NpzFile):
-        loaded.close()
-        raise InvalidInput(f"{quoted(path)} is an .npz; give it with --inputs")
-    return loaded
+    with array_file(path) as stored:
+        return stored.read()
 
 
 def load_map(path: str) -> Any:
     """A map, or a sequence of maps, in a .json file. Raises OSError, InvalidInput."""
     try:
-        value: Any = json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError) as e:
+        value = parsed(read_regular(path, MOST))
+    except ValueError as e:
         raise InvalidInput(f"{quoted(path)} is not JSON: {shown(str(e))}") from None
     maps = cast(list[Any], value if isinstance(value, list) else [value])
     if all(isinstance(m, dict) for m in maps):
@@ -168,10 +160,23 @@ def load_map(path: str) -> Any:
     raise InvalidInput(f"{quoted(path)} holds neither an object, for a map, nor a list of objects")
 
 
-def _open(path: str) -> Any:
-    try:
-        return np.load(Path(path), allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as e:
-        raise InvalidInput(
-            f"{quoted(path)} is no NumPy file: {shown(str(e).splitlines()[0] if str(e) else 'empty')}"
-        ) from None
+def _read_all(path: str, names: Sequence[str], ports: Mapping[str, Port], calls: bool = False) -> Feed:
+    """The arrays in an .npz file, once each is as its input needs. calls: their first axis counts them."""
+    with array_archive(path, lambda name: _known(name, names)) as stored:
+        if calls:
+            _judge_calls({name: s.shape for name, s in stored.items()})
+        return {name: _read(s, name, ports.get(name), calls) for name, s in stored.items()}
+
+
+def _read(stored: StoredArray, name: str, port: Port | None, calls: bool = False) -> Array:
+    """Its elements. Raises InputError for what is larger than the input, before any is read."""
+    if port is not None:
+        # What else is wrong the program says, where it gets them.
+        shape = stored.shape[1:] if calls else stored.shape
+        if math.prod(shape) > math.prod(port.shape):
+            raise InputError(misshaped(name, shape, port))
+        if stored.dtype.itemsize > WIDEST:
+            raise InputError(mistyped(name, stored.dtype, port))
+    if port is None or calls:
+        stored.need_modest()
+    return stored.read()

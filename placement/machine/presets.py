@@ -9,9 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ...ir.disk import read_regular
 from .wafer import Wafer, WaferError
 
 FOLDER = Path(__file__).parent / "presets"
+GRID = re.compile(r"(\d{1,5})x(\d{1,5})")
+MOST_BYTES = 1 << 24  # of a TOML file: dead cores are listed one by one
+MOST_PARTS = 100  # of a name in it
 SQUARES = ("8x8", "16x16", "32x32", "64x64", "128x128")
 
 
@@ -31,7 +35,7 @@ def preset(name: str) -> Wafer:
 
     Raises WaferError for any other name.
     """
-    if grid := re.fullmatch(r"(\d{1,5})x(\d{1,5})", name):
+    if grid := GRID.fullmatch(name):
         wafer = replace(preset("wse3"), name=name, width=int(grid[1]), height=int(grid[2]))
         wafer = replace(wafer, fabric_width=wafer.width, fabric_height=wafer.height)
         wafer.check()
@@ -45,9 +49,11 @@ def preset(name: str) -> Wafer:
 
 def parse(text: str, where: str) -> Wafer:
     """A wafer from TOML. `base = "NAME"` starts from a preset. Raises WaferError."""
+    if any(line.partition("=")[0].count(".") > MOST_PARTS for line in text.splitlines()):
+        raise WaferError(f"{where}: not a wafer: a name of more than {MOST_PARTS} parts")  # slow to read
     try:
         data: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
+    except (tomllib.TOMLDecodeError, RecursionError) as e:
         raise WaferError(f"{where}: not TOML: {e}") from None
     base = data.pop("base", None)
     known = {f.name for f in fields(Wafer)}
@@ -83,8 +89,16 @@ def _tuple(value: Any) -> Any:
 
 
 def load(name: str) -> Wafer:
-    """A preset by name, or a wafer from the TOML file at that path."""
+    """A preset by name, or a wafer from the TOML file at that path. Raises WaferError, OSError."""
     path = Path(name)
-    if name not in presets() and path.suffix == ".toml":
-        return parse(path.read_text("utf-8"), str(path))
-    return preset(name)
+    if is_preset(name) or not (path.suffix == ".toml" or path.exists()):
+        return preset(name)
+    try:
+        return parse(read_regular(path, MOST_BYTES).decode(), str(path))
+    except UnicodeDecodeError as e:
+        raise WaferError(f"{name}: not TOML: {e}") from None
+
+
+def is_preset(name: str) -> bool:
+    """Whether `preset` knows it, and no file is asked for."""
+    return name in presets() or GRID.fullmatch(name) is not None
