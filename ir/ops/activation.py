@@ -21,6 +21,7 @@ from .elementwise import Elementwise
 class Relu(Elementwise):
     onnx = "Relu"
     exact = True
+    once = True
     since = 6
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -123,6 +124,7 @@ class LeakyRelu(Elementwise):
 class PRelu(Elementwise):
     onnx = "PRelu"
     exact = True
+    once = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:

@@ -39,6 +39,7 @@ class Elementwise(Op):
     types: ClassVar[tuple[DType, ...]] = ()  # of operands, where no schema of onnx says so
     since: ClassVar[int] = 7
     stored: ClassVar[bool] = False  # is given elements as they are stored, not as they are computed with
+    once: ClassVar[bool] = False  # rounds but once in whatever type: f16 is computed with as it is
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
@@ -66,10 +67,13 @@ class Elementwise(Op):
     @cached_property
     def _computed(self) -> Self:
         """The op in the types that its own are computed in."""
-        inner = tuple(t.computed for t in self.in_types), self.out_type.computed
+        inner = tuple(map(self._inner, self.in_types)), self._inner(self.out_type)
         if self.stored or inner == (self.in_types, self.out_type):
             return self
         return replace(self, in_types=inner[0], out_type=inner[1])
+
+    def _inner(self, dtype: DType) -> DType:
+        return dtype.computed if self.once else dtype.wide
 
     def element(self, b: Arithmetic, *x: Value) -> Value:
         """The result of one element, rounded once where types are only stored."""
@@ -178,6 +182,7 @@ def scalar_constant(g: GraphBuilder, value: float, dtype: DType) -> str:
 class Add(Elementwise):
     onnx = "Add"
     exact = True
+    once = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -190,6 +195,7 @@ class Add(Elementwise):
 class Sub(Elementwise):
     onnx = "Sub"
     exact = True
+    once = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -202,6 +208,7 @@ class Sub(Elementwise):
 class Mul(Elementwise):
     onnx = "Mul"
     exact = True
+    once = True
     arity = 2
     zero_absorbs = True
 
@@ -220,6 +227,7 @@ class Div(Elementwise):
 
     onnx = "Div"
     exact = True
+    once = True
     arity = 2
 
     def linear_in(self, operand: int) -> bool:
@@ -278,6 +286,7 @@ class Pow(Elementwise):
 class Neg(Elementwise):
     onnx = "Neg"
     exact = True
+    once = True
     sign = -1
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -290,6 +299,7 @@ class Neg(Elementwise):
 class Abs(Elementwise):
     onnx = "Abs"
     exact = True
+    once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return x[0] if self.out_type.kind == "u" else b.abs(x[0])
@@ -301,6 +311,7 @@ class Abs(Elementwise):
 class Sign(Elementwise):
     onnx = "Sign"
     exact = True
+    once = True
     since = 9
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -317,6 +328,7 @@ class Sign(Elementwise):
 class Reciprocal(Elementwise):
     onnx = "Reciprocal"
     exact = True
+    once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.div(b.const(1, self.out_type), x[0])
@@ -328,6 +340,7 @@ class Reciprocal(Elementwise):
 class Sqrt(Elementwise):
     onnx = "Sqrt"
     exact = True
+    once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.sqrt(x[0])
@@ -339,6 +352,7 @@ class Sqrt(Elementwise):
 class Floor(Elementwise):
     onnx = "Floor"
     exact = True
+    once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.floor(x[0])
@@ -350,6 +364,7 @@ class Floor(Elementwise):
 class Ceil(Elementwise):
     onnx = "Ceil"
     exact = True
+    once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.ceil(x[0])
@@ -363,6 +378,7 @@ class Round(Elementwise):
 
     onnx = "Round"
     exact = True
+    once = True
     since = 11
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -375,6 +391,7 @@ class Round(Elementwise):
 class Min(Elementwise):
     arity = 2
     exact = True
+    once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.min(x[0], x[1])
@@ -386,6 +403,7 @@ class Min(Elementwise):
 class Max(Elementwise):
     arity = 2
     exact = True
+    once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.max(x[0], x[1])
@@ -399,6 +417,7 @@ class Clip(Elementwise):
     """x limited to [low, high]; None leaves a side open. NaN stays."""
 
     exact = True
+    once = True
     low: float | int | None = None
     high: float | int | None = None
 

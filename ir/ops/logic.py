@@ -18,6 +18,7 @@ class Comparison(Elementwise):
 
     arity = 2
     exact = True
+    once = True
     kind: ClassVar[Compare]
     ufunc: ClassVar[np.ufunc]
 
@@ -123,6 +124,7 @@ class BitwiseNot(Not):
 class IsNaN(Elementwise):
     onnx = "IsNaN"
     exact = True
+    once = True
     since = 9
 
     @classmethod
@@ -140,6 +142,7 @@ class IsNaN(Elementwise):
 class IsInf(Elementwise):
     onnx = "IsInf"
     exact = True
+    once = True
     since = 10
     detect_negative: int = 1
     detect_positive: int = 1

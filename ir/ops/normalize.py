@@ -154,11 +154,7 @@ class Normalize(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Softmax(Normalize):
-    """exp(x - max) / sum(exp(x - max)), or its logarithm.
-
-    In f16 difference, powers and their sum are rounded as in the standard's function body, which other
-    runtimes' values come from; a logarithm, and the sum's own terms, are not.
-    """
+    """exp(x - max) / sum(exp(x - max)), or its logarithm."""
 
     logarithm: bool = False
 
@@ -181,8 +177,6 @@ class Softmax(Normalize):
         over = tuple(i for i, (a, _) in enumerate(self.axes) if a in self.over)
         if not seen.size:
             return seen
-        if not self.logarithm:
-            seen = seen.astype(operands[0].dtype)
         with np.errstate(all="ignore"):
             shifted = seen - seen.max(axis=over, keepdims=True)
             powers = np.exp(shifted)
@@ -200,16 +194,13 @@ class Softmax(Normalize):
         # The result holds the powers between the passes where it is precise enough.
         kept = not self.logarithm and self.out_type == accumulator(self.out_type)
 
-        def rounded(x: Value) -> Value:
-            return x if self.logarithm else k.cast(k.cast(x, self.out_type), x.dtype)
-
         def power(i: Index) -> Value:
-            p = rounded(math.weight(k, rounded(k.sub(self.load(k, 0, i, low), top))))
+            p = math.weight(k, k.sub(self.load(k, 0, i, low), top))
             if kept:
                 k.store_lanes(p, i)
             return p
 
-        total = rounded(self.total(k, at, "add", power))
+        total = self.total(k, at, "add", power)
         if self.logarithm:
             shift = math.log(k, total)
         else:
@@ -219,8 +210,8 @@ class Softmax(Normalize):
             if kept:
                 k.store_lanes(k.mul(k.load_lanes(RESULT, i), shift), i)
                 return
-            x = rounded(k.sub(self.load(k, 0, i, low), top))
-            out = k.sub(x, shift) if self.logarithm else k.mul(rounded(math.weight(k, x)), shift)
+            x = k.sub(self.load(k, 0, i, low), top)
+            out = k.sub(x, shift) if self.logarithm else k.mul(math.weight(k, x), shift)
             k.store_lanes(k.cast(out, self.out_type), i)
 
         self.sweep(k, at, finish)
