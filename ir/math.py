@@ -70,12 +70,15 @@ def exp(b: Arithmetic, x: Value) -> Value:
 
 
 @in_f32
-def weight(b: Arithmetic, x: Value) -> Value:
-    """e^x for x of at most 0, as in a softmax; f32 within 1 ULP, and 0 where that is no normal number."""
+def weight(b: Arithmetic, x: Value, share: float = 1.0) -> Value:
+    """e^x for x of at most 0, as in a softmax; f32 within 1 ULP, and 0 where that is no normal number.
+
+    share: a power of two that the result is times, without further work.
+    """
     f = format_of(x)
     r, k = _reduced(b, b.max(x, b.const(-f.bias * LN2, f.dtype)), f.bias)
-    q = b.fma(polynomial(b, r, f.exp), r, b.const(1, f.dtype))
-    p = b.fma(q, r, b.const(1, f.dtype))
+    q = b.fma(polynomial(b, r, [c * share for c in f.exp]), r, b.const(share, f.dtype))
+    p = b.fma(q, r, b.const(share, f.dtype))
     return b.mul(p, _power_of_two(b, k, f.dtype))
 
 

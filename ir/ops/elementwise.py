@@ -183,6 +183,7 @@ class Add(Elementwise):
     onnx = "Add"
     exact = True
     once = True
+    monotone = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -196,6 +197,7 @@ class Sub(Elementwise):
     onnx = "Sub"
     exact = True
     once = True
+    monotone = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -209,6 +211,7 @@ class Mul(Elementwise):
     onnx = "Mul"
     exact = True
     once = True
+    monotone = True
     arity = 2
     zero_absorbs = True
 
@@ -228,6 +231,7 @@ class Div(Elementwise):
     onnx = "Div"
     exact = True
     once = True
+    monotone = True
     arity = 2
 
     def linear_in(self, operand: int) -> bool:
@@ -271,6 +275,7 @@ class Pow(Elementwise):
     """x ** y, both of one type. Of integers, 1 / x with |x| > 1 is 0."""
 
     arity = 2
+    monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return math.pow(b, x[0], x[1])
@@ -329,6 +334,7 @@ class Reciprocal(Elementwise):
     onnx = "Reciprocal"
     exact = True
     once = True
+    monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.div(b.const(1, self.out_type), x[0])
@@ -341,6 +347,7 @@ class Sqrt(Elementwise):
     onnx = "Sqrt"
     exact = True
     once = True
+    monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.sqrt(x[0])
@@ -392,6 +399,7 @@ class Min(Elementwise):
     arity = 2
     exact = True
     once = True
+    monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.min(x[0], x[1])
@@ -404,6 +412,7 @@ class Max(Elementwise):
     arity = 2
     exact = True
     once = True
+    monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.max(x[0], x[1])
@@ -418,6 +427,7 @@ class Clip(Elementwise):
 
     exact = True
     once = True
+    monotone = True
     low: float | int | None = None
     high: float | int | None = None
 
