@@ -34,7 +34,7 @@ from .rewriter import Rewriter
 
 LARGEST = F32.limits[1]
 MOST_STEPS = 16  # elementwise ops between a sum of squares and the scale
-TRAINED = 2.0**32  # what no weight is expected to pass whose values are not at hand
+TRAINED = 2.0**16  # what no weight is expected to pass whose values are not at hand
 
 
 @dataclass(frozen=True)
