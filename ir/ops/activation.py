@@ -20,8 +20,7 @@ from .elementwise import Elementwise
 
 class Relu(Elementwise):
     onnx = "Relu"
-    exact = True
-    once = True
+    exact = once = True
     since = 6
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -133,8 +132,7 @@ class LeakyRelu(Elementwise):
 
 class PRelu(Elementwise):
     onnx = "PRelu"
-    exact = True
-    once = True
+    exact = once = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:

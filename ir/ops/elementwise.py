@@ -181,9 +181,7 @@ def scalar_constant(g: GraphBuilder, value: float, dtype: DType) -> str:
 
 class Add(Elementwise):
     onnx = "Add"
-    exact = True
-    once = True
-    monotone = True
+    exact = once = monotone = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -195,9 +193,7 @@ class Add(Elementwise):
 
 class Sub(Elementwise):
     onnx = "Sub"
-    exact = True
-    once = True
-    monotone = True
+    exact = once = monotone = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -209,9 +205,7 @@ class Sub(Elementwise):
 
 class Mul(Elementwise):
     onnx = "Mul"
-    exact = True
-    once = True
-    monotone = True
+    exact = once = monotone = True
     arity = 2
     zero_absorbs = True
 
@@ -229,9 +223,7 @@ class Div(Elementwise):
     """Quotient; that of integers truncates toward zero, as ONNX and C have it."""
 
     onnx = "Div"
-    exact = True
-    once = True
-    monotone = True
+    exact = once = monotone = True
     arity = 2
 
     def linear_in(self, operand: int) -> bool:
@@ -290,8 +282,7 @@ class Pow(Elementwise):
 
 class Neg(Elementwise):
     onnx = "Neg"
-    exact = True
-    once = True
+    exact = once = True
     sign = -1
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -303,8 +294,7 @@ class Neg(Elementwise):
 
 class Abs(Elementwise):
     onnx = "Abs"
-    exact = True
-    once = True
+    exact = once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return x[0] if self.out_type.kind == "u" else b.abs(x[0])
@@ -315,8 +305,7 @@ class Abs(Elementwise):
 
 class Sign(Elementwise):
     onnx = "Sign"
-    exact = True
-    once = True
+    exact = once = True
     since = 9
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -332,9 +321,7 @@ class Sign(Elementwise):
 
 class Reciprocal(Elementwise):
     onnx = "Reciprocal"
-    exact = True
-    once = True
-    monotone = True
+    exact = once = monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.div(b.const(1, self.out_type), x[0])
@@ -345,9 +332,7 @@ class Reciprocal(Elementwise):
 
 class Sqrt(Elementwise):
     onnx = "Sqrt"
-    exact = True
-    once = True
-    monotone = True
+    exact = once = monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.sqrt(x[0])
@@ -358,8 +343,7 @@ class Sqrt(Elementwise):
 
 class Floor(Elementwise):
     onnx = "Floor"
-    exact = True
-    once = True
+    exact = once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.floor(x[0])
@@ -370,8 +354,7 @@ class Floor(Elementwise):
 
 class Ceil(Elementwise):
     onnx = "Ceil"
-    exact = True
-    once = True
+    exact = once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.ceil(x[0])
@@ -384,8 +367,7 @@ class Round(Elementwise):
     """To the nearest integer, ties to even."""
 
     onnx = "Round"
-    exact = True
-    once = True
+    exact = once = True
     since = 11
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -397,9 +379,7 @@ class Round(Elementwise):
 
 class Min(Elementwise):
     arity = 2
-    exact = True
-    once = True
-    monotone = True
+    exact = once = monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.min(x[0], x[1])
@@ -410,9 +390,7 @@ class Min(Elementwise):
 
 class Max(Elementwise):
     arity = 2
-    exact = True
-    once = True
-    monotone = True
+    exact = once = monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.max(x[0], x[1])
@@ -425,9 +403,7 @@ class Max(Elementwise):
 class Clip(Elementwise):
     """x limited to [low, high]; None leaves a side open. NaN stays."""
 
-    exact = True
-    once = True
-    monotone = True
+    exact = once = monotone = True
     low: float | int | None = None
     high: float | int | None = None
 
