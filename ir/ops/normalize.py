@@ -26,7 +26,7 @@ from ..op import (
 from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
 from .conversion import cast
-from .elementwise import Add, Mul, Reciprocal, Sqrt, Sub, apply, scalar_constant
+from .elementwise import Add, Div, Mul, Reciprocal, Sqrt, Sub, apply, scalar_constant
 from .loops import (
     WIDE,
     Index,
@@ -332,6 +332,22 @@ def _statistics(g: GraphBuilder, spec: Spec, x: str, over: Sequence[int]) -> lis
     return [mean, apply(g, Reciprocal, [deviation], hint)]
 
 
+def _mean_variance(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """(x - mean) / (deviation + 1e-9) over `axes`; the variance is a mean of squares, thus never negative."""
+    x, hint = spec.inputs[0], spec.outputs[0]
+    rank, given = len(g.shape(x)), g.dtype(x)
+    over = sorted({normal_axis(int(a), rank) for a in spec.attribute("axes") or (0, 2, 3)})
+    share = 1 / max(1, product([g.shape(x)[i] for i in over]))
+    wide = cast(g, x, given.wide, hint)
+    mean = reduce_over(g, ReduceSum, wide, over, hint, scale=share)
+    offset = apply(g, Sub, [wide, mean], hint)
+    squares = reduce_over(g, Contract, offset, over, hint)
+    variance = apply(g, Mul, [squares, scalar_constant(g, share, g.dtype(squares))], hint)
+    deviation = apply(g, Sqrt, [variance], hint)
+    divisor = apply(g, Add, [deviation, scalar_constant(g, 1e-9, g.dtype(deviation))], hint)
+    return [cast(g, apply(g, Div, [offset, divisor], hint), given, hint)]
+
+
 def _emit_norm(
     g: GraphBuilder,
     operands: Sequence[tuple[str, Access]],
@@ -378,6 +394,7 @@ def _group_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 register("Softmax", _softmax)
 register("LogSoftmax", _softmax)
 register("LayerNormalization", _layer_norm, since=17)
+register("MeanVarianceNormalization", _mean_variance, since=9)
 register("RMSNormalization", _layer_norm, since=23)
 register("InstanceNormalization", _group_norm)
 register("GroupNormalization", _group_norm, since=18)
