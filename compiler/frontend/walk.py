@@ -28,7 +28,7 @@ from .opsets import KnownModel, Vocabulary
 from .order import not_made
 from .refusals import Unfinished, refusal_of
 from .scope import Key, Scope
-from .standard import DEPTH_LIMIT, body_of, result_types, why_unknown
+from .standard import DEPTH_LIMIT, body_of, result_types, states_types, why_unknown
 from .types import why_held
 
 NUMPY_LIMITS = ("array is too big", "Maximum allowed")  # how its errors begin: ValueErrors, no MemoryErrors
@@ -216,10 +216,12 @@ class Walk:
 
     def _standard(self, scope: Scope, node: ModelNode, opset: int) -> Sequence[str]:
         """Runs the standard's body for an operator in types whose range holds what is between its nodes, and
-        rounds its results once: those that have a type in common with an operand."""
+        rounds its results once: those that have an operand's type. Where the standard says what
+        types are between, they are these."""
         g = scope.graph
         given = [scope.names[t] for t in node.proto.input]
-        wide = [cast(g, t, g.dtype(t).wide) if t else t for t in given]
+        states = states_types(node.op_type, node.domain, opset)
+        wide = given if states else [cast(g, t, g.dtype(t).wide) if t else t for t in given]
         types = [scope.kind_of(t).SerializeToString() for t in wide]
         results = [*self._called(scope, node, _standard_function(node, opset, types), wide)]
         if wide != given:

@@ -154,7 +154,12 @@ class Normalize(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Softmax(Normalize):
-    """exp(x - max) / sum(exp(x - max)), or its logarithm."""
+    """exp(x - max) / sum(exp(x - max)), or its logarithm.
+
+    In 16 bits difference, powers and their sum are rounded as in the standard's function body, which other
+    runtimes' values come from, but for a sum that has no place there; a logarithm, and the sum's own terms,
+    are not.
+    """
 
     logarithm: bool = False
 
@@ -177,10 +182,13 @@ class Softmax(Normalize):
         over = tuple(i for i, (a, _) in enumerate(self.axes) if a in self.over)
         if not seen.size:
             return seen
+        wide, own = seen.dtype, seen.dtype if self.logarithm else operands[0].dtype
+        seen = seen.astype(own)
         with np.errstate(all="ignore"):
             shifted = seen - seen.max(axis=over, keepdims=True)
-            powers = np.exp(shifted)
+            powers = np.exp(shifted).astype(wide)
             total = powers.sum(axis=over, keepdims=True)
+            total = np.where(np.isinf(total.astype(own)), total, total.astype(own).astype(wide))
             out = shifted - np.log(total) if self.logarithm else powers / total
         return assemble(out, self.write, self.axes)
 
@@ -194,13 +202,19 @@ class Softmax(Normalize):
         # The result holds the powers between the passes where it is precise enough.
         kept = not self.logarithm and self.out_type == accumulator(self.out_type)
 
+        def rounded(x: Value) -> Value:
+            return x if self.logarithm else k.cast(k.cast(x, self.out_type), x.dtype)
+
         def power(i: Index) -> Value:
-            p = math.weight(k, k.sub(self.load(k, 0, i, low), top))
+            p = rounded(math.weight(k, rounded(k.sub(self.load(k, 0, i, low), top))))
             if kept:
                 k.store_lanes(p, i)
             return p
 
         total = self.total(k, at, "add", power)
+        if not self.logarithm and self.out_type != total.dtype:
+            past = k.compare("gt", total, k.const(self.out_type.limits[1], total.dtype))
+            total = k.select(past, total, rounded(total))
         if self.logarithm:
             shift = math.log(k, total)
         else:
@@ -210,8 +224,8 @@ class Softmax(Normalize):
             if kept:
                 k.store_lanes(k.mul(k.load_lanes(RESULT, i), shift), i)
                 return
-            x = k.sub(self.load(k, 0, i, low), top)
-            out = k.sub(x, shift) if self.logarithm else k.mul(math.weight(k, x), shift)
+            x = rounded(k.sub(self.load(k, 0, i, low), top))
+            out = k.sub(x, shift) if self.logarithm else k.mul(rounded(math.weight(k, x)), shift)
             k.store_lanes(k.cast(out, self.out_type), i)
 
         self.sweep(k, at, finish)
