@@ -100,6 +100,7 @@ def model_with(
             graph.input.remove(value)
     if not placed:
         placed = _by_attribute(node, schema, kind, one.dtype)
+    shapes = [value.type.tensor_type.shape for value in model.graph.output]
     for value in graph.output:
         value.type.tensor_type.ClearField("elem_type")
         value.type.tensor_type.ClearField("shape")
@@ -111,8 +112,9 @@ def model_with(
     made = kind in (k for k, name in zip(kinds, node.output, strict=False)) and not names
     if not all(kinds) or not (placed or made):
         return None
-    for value, known in zip(graph.output, inferred.graph.output, strict=True):
-        value.CopyFrom(known)
+    for value, found, shape in zip(graph.output, inferred.graph.output, shapes, strict=True):
+        value.CopyFrom(found)
+        value.type.tensor_type.shape.CopyFrom(shape)
     return out, fed
 
 

@@ -226,11 +226,11 @@ class Walk:
         results = [*self._called(scope, node, _standard_function(node, opset, types), wide)]
         if wide != given:
             like = result_types(node.op_type, node.domain, opset)
-            for i, t in enumerate(results):
-                same = (
-                    next((o for o in like[i] if o < len(given) and given[o]), None) if i < len(like) else None
-                )
-                if t and same is not None and g.dtype(t) == g.dtype(wide[same]):
+            narrowed = [o for o, t in enumerate(given) if t != wide[o]]
+            for i, (t, of) in enumerate(zip(results, like, strict=False)):
+                # a state that starts from nothing has the type of what it is made of
+                same = next((o for o in (*of, *narrowed) if o < len(given) and given[o]), narrowed[0])
+                if t and same in narrowed and g.dtype(t) == g.dtype(wide[same]):
                     results[i] = cast(g, t, g.dtype(given[same]), t)
         return results
 
