@@ -11,6 +11,7 @@ from .. import math
 from ..affine import Access, Affine, axis
 from ..builder import RESULT, Carried, Combine, KernelBuilder, Value
 from ..count import instructions
+from ..dtypes import F32, by_onnx
 from ..graph import InvalidModel
 from ..op import (
     Array,
@@ -343,7 +344,8 @@ def _statistics(g: GraphBuilder, spec: Spec, x: str, over: Sequence[int]) -> lis
     variance = apply(g, Mul, [squares, scalar_constant(g, share, g.dtype(squares))], hint)
     epsilon = scalar_constant(g, spec.attribute("epsilon", 1e-5), g.dtype(squares))
     deviation = apply(g, Sqrt, [apply(g, Add, [variance, epsilon], hint)], hint)
-    return [mean, apply(g, Reciprocal, [deviation], hint)]
+    stash = by_onnx(int(spec.attribute("stash_type", 1))) or F32
+    return [cast(g, t, stash, hint) for t in (mean, apply(g, Reciprocal, [deviation], hint))]
 
 
 def _mean_variance(g: GraphBuilder, spec: Spec) -> Sequence[str]:
