@@ -14,6 +14,7 @@ from nodes import Case, case, computed, floats, ints
 from onnx import TensorProto, helper, numpy_helper
 from single import by_kernels, model
 from waferc import compile_model
+from waferc.compiler.host.operators import operator
 from waferc.compiler.importer import import_model
 from waferc.compiler.passes.simplify import simplify
 from waferc.ir import dtypes
@@ -288,3 +289,28 @@ def test_upsample_s_and_linear_places_are_exact() -> None:
     one = case("Resize", x, None, None, ints(15), constants=[3], opset=19, mode="linear")
     want = [float(min(max(place("half_pixel", o, 10, 15), Fraction(0)), Fraction(9))) for o in range(15)]
     np.testing.assert_allclose(evaluate(import_model(one.proto()), one.fed())["y0"], want, rtol=1e-7)
+
+
+# -- ai.onnx.ml ------------------------------------------------------------------------------------------
+CLASSIC: list[tuple[str, dict[str, Any], list[list[float]]]] = [
+    ("Scaler", {"offset": [0.5], "scale": [0.25]}, [[0.625, 0.875], [-0.375, -1.375]]),
+    ("Normalizer", {"norm": "L2"}, [[0.6, 0.8], [-1 / 26**0.5, -5 / 26**0.5]]),
+    ("Normalizer", {"norm": "L1"}, [[3 / 7, 4 / 7], [-1 / 6, -5 / 6]]),
+    ("Normalizer", {"norm": "MAX"}, [[0.75, 1.0], [1.0, 5.0]]),
+    ("LinearRegressor", {"coefficients": [0.5, 0.25], "intercepts": [0.125]}, [[2.625], [-1.625]]),
+    ("FeatureVectorizer", {"inputdimensions": [3]}, [[3, 4, 0], [-1, -5, 0]]),
+]
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float32", "float64"])
+@pytest.mark.parametrize("number", range(len(CLASSIC)), ids=[f"{c[0]}-{i}" for i, c in enumerate(CLASSIC)])
+def test_classic_operators_give_f32_whatever_they_are_given(number: int, dtype: str) -> None:
+    op_type, own, expected = CLASSIC[number]
+    x = np.array([[3, 4], [-1, -5]], dtype)
+    node = helper.make_node(op_type, ["x"], ["y"], domain="ai.onnx.ml", **own)
+    value = helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+    graph = helper.make_graph([node], "classic", [value], [onnx.ValueInfoProto(name="y")])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("ai.onnx.ml", 3)], ir_version=10)
+    (y,) = operator(proto.SerializeToString())([x])
+    assert y.dtype == F32
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
