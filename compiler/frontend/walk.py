@@ -239,12 +239,12 @@ class Walk:
         scope: Scope,
         node: ModelNode,
         function: onnx.FunctionProto,
-        given: Sequence[str] | None = None,
+        operands: Sequence[str] | None = None,
     ) -> Sequence[str]:
-        """Runs the body of a function in a scope of its own. given: in place of the node's own operands."""
+        """Runs the body of a function in a scope of its own. operands: in place of the node's own."""
         if self.depth >= DEPTH_LIMIT:
             raise Unsupported(f"functions nested deeper than {DEPTH_LIMIT}")
-        arguments = [scope.names[t] for t in node.proto.input] if given is None else [*given]
+        arguments = [scope.names[t] for t in node.proto.input] if operands is None else [*operands]
         arguments += [""] * (len(function.input) - len(arguments))
         inner = scope.of_function(dict(zip(function.input, arguments, strict=True)))
         walk = replace(

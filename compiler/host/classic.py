@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from onnx.reference.op_run import OpRun
-from onnx.reference.ops import aionnxml
 from onnx.reference.ops.aionnxml import _common_classifier as common
+from onnx.reference.ops.aionnxml import op_linear_classifier, op_svm_regressor, op_tree_ensemble_regressor
 
 from ...ir.op import Array
 
@@ -27,8 +27,9 @@ def computed_in(schema: Any, given: np.dtype[Any]) -> np.dtype[Any]:
     f64 where it makes f32 of numbers of any type. Classifiers choose by the f32 scores that they give: two
     that are equal in f32 are equal. A tree's comparisons are exact.
     """
-    scores = schema is not None and any(o.type_str == "tensor(float)" for o in schema.outputs)
-    if not scores or given.kind not in "iuf":
+    if schema is None or given.kind not in "iuf":
+        return given
+    if all(o.type_str != "tensor(float)" for o in schema.outputs):
         return given
     if len(schema.outputs) > 1 and schema.name != "TreeEnsembleClassifier":
         return given if given.kind == "f" else np.dtype(np.float32)
@@ -90,7 +91,7 @@ class LinearRegressor(Classic):
         return (POST[post_transform](scores + np.array(intercepts or [0.0])),)
 
 
-class LinearClassifier(aionnxml.op_linear_classifier.LinearClassifier):
+class LinearClassifier(op_linear_classifier.LinearClassifier):
     def _run(self, x: Array, intercepts: Numbers = None, **own: Any) -> tuple[Array, ...]:
         rows = x.reshape(1, -1) if x.ndim == 1 else x
         return super()._run(rows, intercepts=intercepts or [0.0], **own)
@@ -162,7 +163,7 @@ def _key(value: Any) -> Any:
     return "NaN" if isinstance(value, float) and value != value else value
 
 
-class SVMRegressor(aionnxml.op_svm_regressor.SVMRegressor):
+class SVMRegressor(op_svm_regressor.SVMRegressor):
     def _run(self, X: Array, post_transform: str = "NONE", **own: Any) -> tuple[Array]:
         return (POST[post_transform](super()._run(X, post_transform="NONE", **own)[0]),)
 
@@ -176,7 +177,7 @@ def _doubles(own: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class TreeEnsembleRegressor(aionnxml.op_tree_ensemble_regressor.TreeEnsembleRegressor):
+class TreeEnsembleRegressor(op_tree_ensemble_regressor.TreeEnsembleRegressor):
     def _run(self, X: Array, post_transform: str = "NONE", **own: Any) -> tuple[Array]:
         return (POST[post_transform](super()._run(X, post_transform="NONE", **_doubles(own))[0]),)
 
