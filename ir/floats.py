@@ -76,10 +76,8 @@ def in_f32(function: Function) -> Function:
     """Computes f16 and bf16 in f32."""
 
     @wraps(function)
-    def wrapped(b: Arithmetic, x: Value, *own: float) -> Value:
-        if x.dtype.bytes == 2:
-            return b.cast(function(b, b.cast(x, F32), *own), x.dtype)
-        return function(b, x, *own)
+    def wrapped(b: Arithmetic, x: Value) -> Value:
+        return b.cast(function(b, b.cast(x, F32)), x.dtype) if x.dtype.bytes == 2 else function(b, x)
 
     return wrapped
 

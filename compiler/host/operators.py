@@ -100,11 +100,11 @@ def _wider(
     if node.domain == classic.DOMAIN:
         opset = next((o.version for o in model.opset_import if o.domain == node.domain), 1)
         schema = schema_of(node.op_type, node.domain, opset)
-        return lambda x: x.astype(classic.computed_in(schema, x.dtype)) if isinstance(x, np.ndarray) else x
+        return lambda x: np.asarray(x, classic.computed_in(schema, x.dtype)) if hasattr(x, "dtype") else x
     narrow = [of_numpy(k) for k in kinds.values() if k.kind != "O"]
     if node.domain or node.op_type in CONTROL or not narrow or not all(k in WEIGHTS for k in narrow):
         return lambda x: x
-    return lambda x: x.astype(np.float32) if isinstance(x, np.ndarray) and x.dtype in NARROW else x
+    return lambda x: np.asarray(x, np.float32) if getattr(x, "dtype", None) in NARROW else x
 
 
 def known(op_type: str, domain: str, opset: int) -> bool:

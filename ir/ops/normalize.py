@@ -188,8 +188,9 @@ class Softmax(Normalize):
         with np.errstate(all="ignore"):
             shifted = seen - seen.max(axis=over, keepdims=True)
             powers = np.exp(shifted).astype(wide)
-            total = powers.sum(axis=over, keepdims=True)
-            total = np.where(np.isinf(total.astype(own)), total, total.astype(own).astype(wide))
+            total: Array = powers.sum(axis=over, keepdims=True)
+            narrow: Array = np.asarray(total, own)
+            total = np.where(np.isinf(narrow), total, np.asarray(narrow, wide))
             out = shifted - np.log(total) if self.logarithm else powers / total
         return assemble(out, self.write, self.axes)
 
