@@ -58,6 +58,11 @@ class DType:
         of_integer = ml_dtypes.iinfo(self.numpy)
         return int(of_integer.min), int(of_integer.max)
 
+    @property
+    def least_normal(self) -> float:
+        """Of a float, the least positive number that has all bits of precision."""
+        return float(cast(Any, ml_dtypes.finfo(self.numpy)).smallest_normal)
+
 
 F16 = DType("f16", 2, "f")
 BF16 = DType("bf16", 2, "f")  # the upper half of an f32

@@ -8,7 +8,7 @@ Here numbers are f64 until a result is rounded (`operators.operator`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from onnx.reference.op_run import OpRun
@@ -92,9 +92,11 @@ class LinearRegressor(Classic):
 
 
 class LinearClassifier(op_linear_classifier.LinearClassifier):
-    def _run(self, x: Array, intercepts: Numbers = None, **own: Any) -> tuple[Array, ...]:
+    def _run(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Array, intercepts: Numbers = None, **own: Any
+    ) -> tuple[Array, ...]:
         rows = x.reshape(1, -1) if x.ndim == 1 else x
-        return super()._run(rows, intercepts=intercepts or [0.0], **own)
+        return cast(Any, super())._run(rows, intercepts=intercepts or [0.0], **own)
 
 
 class FeatureVectorizer(Classic):
@@ -164,8 +166,10 @@ def _key(value: Any) -> Any:
 
 
 class SVMRegressor(op_svm_regressor.SVMRegressor):
-    def _run(self, X: Array, post_transform: str = "NONE", **own: Any) -> tuple[Array]:
-        return (POST[post_transform](super()._run(X, post_transform="NONE", **own)[0]),)
+    def _run(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, X: Array, post_transform: str = "NONE", **own: Any
+    ) -> tuple[Array]:
+        return (POST[post_transform](cast(Any, super())._run(X, post_transform="NONE", **own)[0]),)
 
 
 def _doubles(own: dict[str, Any]) -> dict[str, Any]:
@@ -178,8 +182,10 @@ def _doubles(own: dict[str, Any]) -> dict[str, Any]:
 
 
 class TreeEnsembleRegressor(op_tree_ensemble_regressor.TreeEnsembleRegressor):
-    def _run(self, X: Array, post_transform: str = "NONE", **own: Any) -> tuple[Array]:
-        return (POST[post_transform](super()._run(X, post_transform="NONE", **_doubles(own))[0]),)
+    def _run(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, X: Array, post_transform: str = "NONE", **own: Any
+    ) -> tuple[Array]:
+        return (POST[post_transform](cast(Any, super())._run(X, post_transform="NONE", **_doubles(own))[0]),)
 
 
 OPERATORS: list[type[OpRun]] = [

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_letters
-from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from ..absent import lacking
@@ -156,9 +154,7 @@ def _may_scale(g: GraphBuilder, name: str, factor: float) -> bool:
     if lacking([value]) is not None:
         return True
     size = np.abs(value.astype(np.float64)) * abs(factor)
-    of_float: Any = ml_dtypes.finfo(value.dtype)
-    least = float(of_float.smallest_normal)
-    return bool(np.all((size == 0) | (size >= least)))
+    return bool(np.all((size == 0) | (size >= g.dtype(name).least_normal)))
 
 
 Factor = tuple[str, Sequence[str]]
