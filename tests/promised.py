@@ -72,7 +72,7 @@ def model_with(
 ) -> tuple[onnx.ModelProto, dict[str, Array]] | None:
     """The model with the type in it, and its inputs; None where onnx refuses it, or the type has no place.
 
-    known: inputs of integers and bools as constants.
+    known: inputs of integers and bools as constants, all of an operator with limits.
     """
     out = onnx.ModelProto()
     out.CopyFrom(model)
@@ -95,7 +95,7 @@ def model_with(
             held.CopyFrom(numpy_helper.from_array(as_type(numpy_helper.to_array(held), one.dtype), held.name))
             placed = True
     for value in list(graph.input) if known else ():
-        if fed[value.name].dtype.kind in "iub":
+        if one.operator.limits or fed[value.name].dtype.kind in "iub":
             graph.initializer.append(numpy_helper.from_array(fed.pop(value.name), value.name))
             graph.input.remove(value)
     if not placed:
