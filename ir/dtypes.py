@@ -44,6 +44,12 @@ class DType:
         return _COMPUTED.get(self.name, self)
 
     @property
+    def wide(self) -> DType:
+        """The type of what an operator has between its operands and its result, which is rounded once: for
+        f16, too, f32, whose range holds the squares, sums and powers of what f16 holds."""
+        return F32 if self == F16 else self.computed
+
+    @property
     def limits(self) -> tuple[int, int] | tuple[float, float]:
         """The least and the greatest finite number."""
         if self.is_float:
@@ -51,6 +57,11 @@ class DType:
             return float(of_float.min), float(of_float.max)
         of_integer = ml_dtypes.iinfo(self.numpy)
         return int(of_integer.min), int(of_integer.max)
+
+    @property
+    def least_normal(self) -> float:
+        """Of a float, the least positive number that has all bits of precision."""
+        return float(cast(Any, ml_dtypes.finfo(self.numpy)).smallest_normal)
 
 
 F16 = DType("f16", 2, "f")

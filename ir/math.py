@@ -7,6 +7,8 @@ states. Functions off the common path (`pow`, the inverse and hyperbolic ones) c
 
 from __future__ import annotations
 
+from functools import partial
+
 from . import polynomials as fitted
 from .builder import Arithmetic, Value
 from .circular import acos, asin, atan, cos, sin, tan
@@ -69,13 +71,19 @@ def exp(b: Arithmetic, x: Value) -> Value:
     return b.mul(p, _power_of_two(b, b.sub(k, half), f.dtype))
 
 
-@in_f32
-def weight(b: Arithmetic, x: Value) -> Value:
-    """e^x for x of at most 0, as in a softmax; f32 within 1 ULP, and 0 where that is no normal number."""
+def weight(b: Arithmetic, x: Value, share: float = 1.0) -> Value:
+    """e^x for x of at most 0, as in a softmax; f32 within 1 ULP, and 0 where that is no normal number.
+
+    share: a power of two that the result is times, without further work.
+    """
+    return in_f32(partial(_weight, share=share))(b, x)
+
+
+def _weight(b: Arithmetic, x: Value, share: float) -> Value:
     f = format_of(x)
     r, k = _reduced(b, b.max(x, b.const(-f.bias * LN2, f.dtype)), f.bias)
-    q = b.fma(polynomial(b, r, f.exp), r, b.const(1, f.dtype))
-    p = b.fma(q, r, b.const(1, f.dtype))
+    q = b.fma(polynomial(b, r, [c * share for c in f.exp]), r, b.const(share, f.dtype))
+    p = b.fma(q, r, b.const(share, f.dtype))
     return b.mul(p, _power_of_two(b, k, f.dtype))
 
 

@@ -25,6 +25,7 @@ PROMISES = frozenset(
     (
         *("sign", "product", "rounds_factors", "dequantises", "linear_in", "zero_absorbs"),
         *("neutral_in", "takes_narrow", "softmax_over", "normalisation", "updating"),
+        *("monotone", "most", "times"),
     )
 )
 CLOSED = 1 << 40  # dispatches of a way that is not open
@@ -96,6 +97,19 @@ class Op:
     def is_copy(self) -> bool:
         """Whether elements are moved, and that is all."""
         return self.sign == 1
+
+    # in each operand, the others as they are, it only rises or only falls, where they and it are positive
+    monotone: ClassVar[bool] = False
+
+    @property
+    def most(self) -> float | None:
+        """What the result's absolute value never passes. None: anything that the type holds."""
+        return None
+
+    def times(self, factor: float) -> Op | None:
+        """The op whose result is `factor`, a power of two, times as large, for as much work. None: there is
+        none."""
+        return None
 
     def linear_in(self, operand: int) -> bool:
         """Whether s times the operand makes s times the result, the others as they are."""

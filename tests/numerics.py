@@ -239,6 +239,18 @@ alike, denormals and infinities too), as many random ones between -100 and 100, 
 exponential of a softmax, up to 0 and down to where it is no normal number any more and returns 0.
 
 f16 and bf16 are computed in f32 and rounded once. Two bounds are promised: for f32, and for f64.
+
+That holds for whole operators, too: of f16 and bf16 what lies between an operator's operands and its
+results (squares, sums, powers, partial sums on several cores, the nodes of its body in the standard, all
+steps of a recurrent layer) is f32, and each result is rounded once. Operators of the host do the same,
+those of ai.onnx.ml in f64. Norms, logarithms and means of integers are truncated, as every float that
+becomes an integer.
+
+What passes rewrite may change rounding, never range: a scale waits for a product only where a bound is
+proven on what is not scaled yet (`compiler/passes/ranges.py`): RMSNorm's and LayerNorm's root with an
+epsilon beside constant weights, a softmax's total. Where the squares' own sum passes f32, the norm is 0 or
+NaN either way. Resize's places are exact fractions; a scale that f32 rounded is taken as the number that
+was meant, count over size or a fraction of a small denominator.
 """
 
 

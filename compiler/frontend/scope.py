@@ -115,13 +115,17 @@ class Scope:
     def kind(self, name: str) -> onnx.TypeProto:
         """A value's type, as far as known."""
         if name in self.names:
-            if not (tensor := self.names[name]):
-                return onnx.TypeProto()  # of an input that is left out
-            t = self.graph.tensors[tensor]
-            return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(t.dtype.numpy), t.shape)
+            return self.kind_of(self.names[name])
         if name in self.texts:
             return helper.make_tensor_type_proto(self.texts[name].data_type, self.texts[name].dims)
         return self.held[name][1] if name in self.held else onnx.TypeProto()
+
+    def kind_of(self, tensor: str) -> onnx.TypeProto:
+        """The type of a tensor of the graph; of no type where it is "", an input that is left out."""
+        if not tensor:
+            return onnx.TypeProto()
+        t = self.graph.tensors[tensor]
+        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(t.dtype.numpy), t.shape)
 
 
 def _too_large(name: str, e: Exception, graph: onnx.GraphProto) -> DoesNotFit:

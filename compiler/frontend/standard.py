@@ -42,6 +42,20 @@ def schema_of(op_type: str, domain: str, opset: int) -> Any:
         return None
 
 
+def result_types(op_type: str, domain: str, opset: int) -> Sequence[Sequence[int]]:
+    """For each result the operands that have its type parameter."""
+    schema = schema_of(op_type, domain, opset)
+    formal = [] if schema is None else [i.type_str for i in schema.inputs]
+    results = [] if schema is None else [o.type_str for o in schema.outputs]
+    return [[i for i, kind in enumerate(formal) if kind == of] for of in results]
+
+
+def states_types(op_type: str, domain: str, opset: int) -> bool:
+    """Whether the standard says which types an operator's body computes in, as it does of Attention's."""
+    schema = schema_of(op_type, domain, opset)
+    return schema is not None and "softmax_precision" in schema.attributes
+
+
 def has_body(op_type: str, domain: str, opset: int) -> bool:
     schema = schema_of(op_type, domain, opset)
     return schema is not None and bool(schema.has_function or schema.has_context_dependent_function)

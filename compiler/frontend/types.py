@@ -9,6 +9,11 @@ from onnx import helper, shape_inference
 from ...ir.dtypes import by_onnx
 from .large import large_apart
 from .load import type_name
+from .opsets import domain_of
+from .standard import schema_of
+
+CLASSIC = "ai.onnx.ml"
+ELEMENT_BY_ELEMENT = ("Scaler", "Normalizer", "Imputer", "Binarizer")
 
 
 def types_of(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
@@ -17,7 +22,32 @@ def types_of(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
         found = shape_inference.infer_shapes(large_apart(model), data_prop=True).graph.output
     except (shape_inference.InferenceError, RuntimeError, ValueError):
         return {}
-    return {v.name: v.type for v in found if v.type.WhichOneof("value")}
+    known = {v.name: v.type for v in found if v.type.WhichOneof("value")}
+    return {**_stated(model), **known}
+
+
+def _stated(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
+    """The element types of outputs that the schemas of their nodes leave no choice; of many classic operators
+    onnx infers nothing. A result that has one for each element of its first operand has its shape."""
+    versions = {domain_of(o.domain): o.version for o in model.opset_import}
+    inputs = {v.name: v.type for v in model.graph.input}
+    out: dict[str, onnx.TypeProto] = {}
+    for node in model.graph.node:
+        schema = schema_of(node.op_type, node.domain, versions.get(domain_of(node.domain), 1))
+        if schema is None or node.domain != CLASSIC:
+            continue
+        for name, formal in zip(node.output, schema.outputs, strict=False):
+            first = inputs.get(node.input[0]) if node.input else None
+            same = first is not None and formal.type_str == schema.inputs[0].type_str
+            if formal.type_str != "tensor(float)" and not same:
+                continue
+            kind = onnx.TypeProto()
+            if first is not None and (same or node.op_type in ELEMENT_BY_ELEMENT):
+                kind.CopyFrom(first)
+            if not same:
+                kind.tensor_type.elem_type = onnx.TensorProto.FLOAT
+            out[name] = kind
+    return out
 
 
 def static(kind: onnx.TypeProto | None) -> tuple[int, ...] | None:

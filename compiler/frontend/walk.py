@@ -17,6 +17,7 @@ import onnx
 from ...ir.absent import ValuesNeeded, lacking
 from ...ir.graph import InvalidModel, TooLarge, Unsupported
 from ...ir.op import Array
+from ...ir.ops.conversion import cast
 from ...ir.rules import REGISTRY, Spec
 from ..errors import DoesNotFit, InvalidInput, Refusal, quoted, shown
 from . import unroll
@@ -27,7 +28,7 @@ from .opsets import KnownModel, Vocabulary
 from .order import not_made
 from .refusals import Unfinished, refusal_of
 from .scope import Key, Scope
-from .standard import DEPTH_LIMIT, body_of, why_unknown
+from .standard import DEPTH_LIMIT, body_of, result_types, states_types, why_unknown
 from .types import why_held
 
 NUMPY_LIMITS = ("array is too big", "Maximum allowed")  # how its errors begin: ValueErrors, no MemoryErrors
@@ -171,7 +172,7 @@ class Walk:
         registered = REGISTRY.get(node.key)
         opset = self.vocabulary.opset(node.domain)
         if registered is None or registered.since > opset:
-            return self._called(scope, node, _standard_function(scope, node, opset))
+            return self._standard(scope, node, opset)
         spec = Spec(
             node.op_type,
             node.name,
@@ -213,11 +214,37 @@ class Walk:
             raise Unfinished(walk.refusals)
         return [inner.names.get(o.name, "") for o in body.output]
 
-    def _called(self, scope: Scope, node: ModelNode, function: onnx.FunctionProto) -> Sequence[str]:
-        """Runs the body of a function in a scope of its own."""
+    def _standard(self, scope: Scope, node: ModelNode, opset: int) -> Sequence[str]:
+        """Runs the standard's body for an operator in types whose range holds what is between its nodes, and
+        rounds its results once: those that have an operand's type. Where the standard says what
+        types are between, they are these."""
+        g = scope.graph
+        given = [scope.names[t] for t in node.proto.input]
+        states = states_types(node.op_type, node.domain, opset)
+        wide = given if states else [cast(g, t, g.dtype(t).wide) if t else t for t in given]
+        types = [scope.kind_of(t).SerializeToString() for t in wide]
+        results = [*self._called(scope, node, _standard_function(node, opset, types), wide)]
+        if wide != given:
+            like = result_types(node.op_type, node.domain, opset)
+            narrowed = [o for o, t in enumerate(given) if t != wide[o]]
+            for i, (t, of) in enumerate(zip(results, like, strict=False)):
+                # a state that starts from nothing has the type of what it is made of
+                same = next((o for o in (*of, *narrowed) if o < len(given) and given[o]), narrowed[0])
+                if t and same in narrowed and g.dtype(t) == g.dtype(wide[same]):
+                    results[i] = cast(g, t, g.dtype(given[same]), t)
+        return results
+
+    def _called(
+        self,
+        scope: Scope,
+        node: ModelNode,
+        function: onnx.FunctionProto,
+        operands: Sequence[str] | None = None,
+    ) -> Sequence[str]:
+        """Runs the body of a function in a scope of its own. operands: in place of the node's own."""
         if self.depth >= DEPTH_LIMIT:
             raise Unsupported(f"functions nested deeper than {DEPTH_LIMIT}")
-        arguments = [scope.names[t] for t in node.proto.input]
+        arguments = [scope.names[t] for t in node.proto.input] if operands is None else [*operands]
         arguments += [""] * (len(function.input) - len(arguments))
         inner = scope.of_function(dict(zip(function.input, arguments, strict=True)))
         walk = replace(
@@ -252,9 +279,8 @@ def _holds(condition: Array) -> bool:
     return bool(condition.reshape(-1)[0])
 
 
-def _standard_function(scope: Scope, node: ModelNode, opset: int) -> onnx.FunctionProto:
-    """The body that the ONNX standard gives for the node's operator."""
-    types = [scope.kind(t).SerializeToString() for t in node.proto.input]
+def _standard_function(node: ModelNode, opset: int, types: Sequence[bytes]) -> onnx.FunctionProto:
+    """The body that the ONNX standard gives for the node's operator. types: of its operands, serialised."""
     body = body_of(node.proto, node.domain, opset, types)
     if body is None:
         raise Unsupported(why_unknown(node.op_type, node.domain, opset))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -12,19 +12,23 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from ...codegen.artifact.artifact import InvalidArtifact
+from ...ir.dtypes import WEIGHTS, of_numpy
 from ...ir.op import Array
 from ...ir.rules import REGISTRY
 from ...runtime.play import Operator
 from ..errors import Refusal, UnsupportedModel, quoted, shown
 from ..frontend.free_names import CONTROL
 from ..frontend.opsets import KnownModel, domain_of
-from ..frontend.standard import has_body, why_unknown
+from ..frontend.standard import has_body, schema_of, why_unknown
 from ..frontend.types import types_of
+from . import classic
 from .ours import OURS
 
 DRAWING = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 )
+
+NARROW = tuple(t.numpy for t in WEIGHTS)
 
 
 def alone(
@@ -77,15 +81,31 @@ def operator(content: bytes) -> Operator:
     given = {v.name: v.type for v in model.graph.input}
     kinds = {name: helper.tensor_dtype_to_np_dtype(n) for name, n in _declared(model).items()}
     kept = [name for name in node.output if name]
+    wider = _wider(node, model, kinds)
 
     def run(values: Sequence[Any]) -> list[Any]:
         feed = {n: _typed(v, t) for (n, t), v in zip(given.items(), values, strict=True)}
         with np.errstate(all="ignore"):
-            results = evaluator.run(None, feed)
+            results = evaluator.run(None, {n: wider(v) for n, v in feed.items()})
         found = {n: _plain(r, kinds.get(n)) for n, r in zip(kept, results, strict=True)}
         return [found.get(name) for name in node.output]
 
     return run
+
+
+def _wider(
+    node: onnx.NodeProto, model: onnx.ModelProto, kinds: Mapping[str, np.dtype[Any]]
+) -> Callable[[Any], Any]:
+    """A value in the type that it is computed in, so that results are rounded once: as `classic` has it, and
+    floats of 16 bits in f32 where the results are known to have 16 bits, too."""
+    if node.domain == classic.DOMAIN:
+        opset = next((o.version for o in model.opset_import if o.domain == node.domain), 1)
+        schema = schema_of(node.op_type, node.domain, opset)
+        return lambda x: np.asarray(x, classic.computed_in(schema, x.dtype)) if hasattr(x, "dtype") else x
+    narrow = [of_numpy(k) for k in kinds.values() if k.kind != "O"]
+    if node.domain or node.op_type in CONTROL or not narrow or not all(k in WEIGHTS for k in narrow):
+        return lambda x: x
+    return lambda x: np.asarray(x, np.float32) if getattr(x, "dtype", None) in NARROW else x
 
 
 def known(op_type: str, domain: str, opset: int) -> bool:

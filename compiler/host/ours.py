@@ -6,15 +6,17 @@ silent (shapes of what a map becomes, the scores of a classifier of two classes)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.aionnxml._op_run_aionnxml import OpRunAiOnnxMl
 
 from ...ir.op import Array
+from . import classic
+from .classic import TRANSFORMS
 
 PAIR = 2  # classes of which one score tells both
 
@@ -253,36 +255,4 @@ def _transformed(scores: Array, kind: str) -> Array:
         return np.asarray(TRANSFORMS[kind](both.astype(np.float64)), np.float32)
 
 
-def _softmax(x: Array) -> Array:
-    out: Any = np.exp(x - x.max(1, keepdims=True))
-    return out / out.sum(1, keepdims=True)
-
-
-def _softmax_zero(x: Array) -> Array:
-    """Softmax in which a score of 0 has no share."""
-    most: Any = x.max(1, keepdims=True)
-    small: Any = np.abs(x) <= ALMOST_NONE
-    out = cast(Any, np.where(small, x * np.exp(-most), np.exp(x - most)))
-    total = out.sum(1, keepdims=True)
-    return np.where(total == 0, 0.5, out / np.where(total == 0, 1, total))
-
-
-def _probit(x: Array) -> Array:
-    """sqrt(2) erfinv(2 x - 1) by Winitzki's approximation, as runtimes have it."""
-    y: Any = 2 * x - 1
-    log = np.log((1 - y) * (1 + y))
-    half = 2 / (np.pi * 0.147) + 0.5 * log
-    return np.copysign(np.sqrt(2 * (np.sqrt(half * half - log / 0.147) - half)), y)
-
-
-ALMOST_NONE = 1e-7
-TRANSFORMS: Mapping[str, Callable[[Array], Array]] = {
-    "NONE": lambda x: x,
-    "LOGISTIC": lambda x: 1 / (1 + np.exp(-x)),
-    "SOFTMAX": _softmax,
-    "SOFTMAX_ZERO": _softmax_zero,
-    "PROBIT": _probit,
-}
-
-
-OURS = [CastMap, CategoryMapper, DictVectorizer, Optional, SVMClassifier, ZipMap]
+OURS = [CastMap, CategoryMapper, DictVectorizer, Optional, SVMClassifier, ZipMap, *classic.OPERATORS]

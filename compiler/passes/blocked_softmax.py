@@ -9,6 +9,7 @@ rescaling is that of Milakov and Gimelshein, "Online normalizer calculation for 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil, log2
 
 import numpy as np
 
@@ -111,7 +112,9 @@ def _product(p: Parts, operand: int, scores: Read, names: tuple[str, str]) -> No
     largest = p.op(ReduceMax, [scores], [inside])
     # A block that nothing is visible in is far below any other, but not infinitely far below itself.
     own = p.op(Max, [largest, p.number(float(np.finfo(np.float32).min))])
-    powers = p.op(SoftmaxWeight, [p.op(Sub, [scores, own])])
+    # No sum of all positions may pass the largest value: see `ranges`.
+    share = 2.0 ** -ceil(log2(op.size[block] * op.size[inside]))
+    powers = p.op(SoftmaxWeight, [p.op(Sub, [scores, own])], share=share)
     values = (p.node.inputs[1 - operand], op.reads[1 - operand])
     parts = p.op(Contract, [powers, values] if operand == 0 else [values, powers], [inside])
     factor = p.op(SoftmaxWeight, [p.op(Sub, [own, p.op(ReduceMax, [own], [block])])])

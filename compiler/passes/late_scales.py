@@ -6,7 +6,6 @@ root mean square of a normalisation, the total of a softmax), the product need n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ...ir.affine import Access, access_axes
@@ -14,10 +13,10 @@ from ...ir.dtypes import F32
 from ...ir.graph import Graph, Node
 from ...ir.op import Op, identity, product
 from .compose import Match, full_box, leaves
+from .ranges import Numerators, bounded, magnitude
 from .rewriter import Rewriter
 
 MOST_ROWS = 64  # of a product: one of many computes so long that its operand's scale is there in time
-MOST_ANCESTORS = 16  # nodes looked at between a scale and what it is a sum over
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,14 @@ class _Scaled:
 
 
 def scale_results(graph: Graph) -> Graph:
-    """Products of a scaled operand as scaled products, where the scale is a sum over the operand."""
-    graph = _gains_first(graph)
+    """Products of a scaled operand as scaled products, where the scale is a sum over the operand and what is
+    not scaled yet stays in f32's range: see `ranges`."""
+    numerators = _gains_first(bounded(graph, _uses(graph)))
+    graph = numerators.graph
     r = Rewriter(graph)
     for node in graph.nodes:
         found = _scaled_operand(graph, node)
-        if found is None:
+        if found is None or not _in_range(numerators, node, *found):
             r.nodes.append(node)
             continue
         operand, s = found
@@ -62,24 +63,63 @@ def scale_results(graph: Graph) -> Graph:
     return r.finish()
 
 
-def _gains_first(graph: Graph) -> Graph:
+def _uses(graph: Graph) -> dict[str, int]:
+    """What is scaled and goes into products, maybe through a gain, and the most terms of one of them."""
+    uses: dict[str, int] = {}
+    gained: dict[str, str] = {}
+    for node in graph.nodes:
+        found = _gain(graph, node)
+        if found is not None:
+            gained[node.output] = node.inputs[1 - found[0]]
+    for node in graph.nodes:
+        terms = _terms(node.op)
+        for j, t in enumerate(node.inputs) if node.op.product else ():
+            if t in gained or _scaled(graph, node, j) is not None:
+                source = gained.get(t, t)
+                uses[source] = max(uses.get(source, 1), terms)
+    return uses
+
+
+def _terms(op: Op) -> int:
+    return product([op.size[a] for a in op.reduced])
+
+
+def _in_range(numerators: Numerators, node: Node, operand: int, s: _Scaled) -> bool:
+    scaled = node.inputs[operand], s.scale
+    return numerators.may_wait(scaled, _terms(node.op), node.inputs[1 - operand])
+
+
+def _gain(graph: Graph, node: Node) -> tuple[int, _Scaled] | None:
+    """The operand that is a constant gain of the other one, which only this node reads, and that one."""
+    op = node.op
+    gains = [j for j, t in enumerate(node.inputs) if t in graph.constants]
+    if not _multiplies(op) or len(gains) != 1 or len(graph.readers[node.inputs[1 - gains[0]]]) != 1:
+        return None
+    s = _scaled(graph, node, 1 - gains[0])
+    return None if s is None or not _varies(op, op.reads[gains[0]], s.scale_read) else (gains[0], s)
+
+
+def _gains_first(numerators: Numerators) -> Numerators:
     """(x * s) * gain as (x * gain) * s, where s is a sum over x and the gain is a constant."""
+    graph, most = numerators.graph, dict(numerators.most)
     r = Rewriter(graph)
     for node in graph.nodes:
-        op = node.op
-        gains = [j for j, t in enumerate(node.inputs) if t in graph.constants]
-        s = None
-        if _multiplies(op) and len(gains) == 1 and len(graph.readers[node.inputs[1 - gains[0]]]) == 1:
-            s = _scaled(graph, node, 1 - gains[0])
-        if s is None or not _varies(op, op.reads[gains[0]], s.scale_read):
+        op, found = node.op, _gain(graph, node)
+        if found is None:
+            r.nodes.append(node)
+            continue
+        j, s = found
+        gain, scaled = node.inputs[j], (node.inputs[1 - j], s.scale)
+        if not numerators.may_wait(scaled, 1, gain):
             r.nodes.append(node)
             continue
         of = graph.tensors[node.output]
         gained = r.tensor(f"{node.output}.unscaled", of.shape, of.dtype)
-        first = replace(op, reads=(s.read, op.reads[gains[0]]))
-        r.add(first, (s.tensor, node.inputs[gains[0]]), gained, node.source)
+        first = replace(op, reads=(s.read, op.reads[j]))
+        r.add(first, (s.tensor, gain), gained, node.source)
         r.add(s.last(op.axes, op.write, op.write), (gained, s.scale), node.output, node.source)
-    return r.finish()
+        most[node.output, s.scale] = most[scaled] * (magnitude(graph, gain) or 1.0)
+    return Numerators(r.finish(), most)
 
 
 def _multiplies(op: Op) -> bool:
@@ -103,7 +143,7 @@ def _scaled_operand(graph: Graph, node: Node) -> tuple[int, _Scaled] | None:
 
 
 def _scaled(graph: Graph, node: Node, operand: int) -> _Scaled | None:
-    """Operand number `operand` of a node as a tensor and a scale that is a sum over it; None: it is not."""
+    """Operand number `operand` of a node as a tensor and a scale; None: it is not."""
     reader, whole = node.op, node.inputs[operand]
     found = graph.writers.get(whole, ())
     if len(found) != 1 or {*reader.in_types, reader.out_type} != {F32}:
@@ -124,7 +164,7 @@ def _scaled(graph: Graph, node: Node, operand: int) -> _Scaled | None:
         read, scale_read = reads[1 - j], reads[j]
         if match.outside or read is None or scale_read is None or not op.linear_in(1 - j):
             continue
-        if _varies(reader, read, scale_read) and _sums_over(graph, scale, maker.inputs[1 - j]):
+        if _varies(reader, read, scale_read):
             return _Scaled(op, maker.inputs[1 - j], read, scale, scale_read)
     return None
 
@@ -137,23 +177,3 @@ def _varies(op: Op, read: Access, other: Access) -> bool:
 
 def _outside(graph: Graph, tensor: str, access: Access, op: Op) -> bool:
     return bool(leaves(access, full_box(op), graph.tensors[tensor].shape))
-
-
-def _sums_over(graph: Graph, tensor: str, over: str) -> bool:
-    """Whether a sum is among what makes `tensor` from `over`, or from what that is a multiple of."""
-
-    def makers(name: str) -> Iterator[Node]:
-        return (graph.nodes[i] for i in graph.writers.get(name, ()))
-
-    sources = {over, *(t for maker in makers(over) if _multiplies(maker.op) for t in maker.inputs)}
-    todo = [(tensor, False)]
-    for _ in range(MOST_ANCESTORS):
-        if not todo:
-            return False
-        name, summed = todo.pop(0)
-        if summed and name in sources:
-            return True
-        for maker in makers(name):
-            if maker.op.reduced or maker.op.elementwise:
-                todo += [(t, summed or bool(maker.op.reduced)) for t in maker.inputs]
-    return False

@@ -5,7 +5,7 @@ The one-line formulas are those of the ONNX operator schemas.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import erf as exact_erf
 from math import pi, sqrt
 
@@ -20,7 +20,7 @@ from .elementwise import Elementwise
 
 class Relu(Elementwise):
     onnx = "Relu"
-    exact = True
+    exact = once = True
     since = 6
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -40,14 +40,24 @@ class Exp(Elementwise):
         return np.exp(x[0])
 
 
+@dataclass(frozen=True, kw_only=True)
 class SoftmaxWeight(Elementwise):
-    """e^x for x of at most 0; what is no normal number is 0."""
+    """e^x for x of at most 0, times `share`, a power of two; where e^x is no normal number it is 0."""
+
+    share: float = 1.0
+
+    @property
+    def most(self) -> float:
+        return self.share
+
+    def times(self, factor: float) -> SoftmaxWeight:
+        return replace(self, share=self.share * factor)
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
-        return math.weight(b, x[0])
+        return math.weight(b, x[0], self.share)
 
     def numpy(self, *x: Array) -> Array:
-        return np.exp(x[0])
+        return np.exp(x[0]) * x[0].dtype.type(self.share)
 
 
 class Log(Elementwise):
@@ -122,7 +132,7 @@ class LeakyRelu(Elementwise):
 
 class PRelu(Elementwise):
     onnx = "PRelu"
-    exact = True
+    exact = once = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:

@@ -21,22 +21,26 @@ def _batch_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     if spec.attribute("spatial", 1) != 1:
         raise Unsupported("BatchNormalization with spatial=0")
     x, scale, bias, mean, variance = spec.inputs
-    hint = spec.outputs[0]
+    hint, given = spec.outputs[0], g.dtype(spec.inputs[0])
     training = spec.attribute("training_mode", 0) if spec.opset >= 14 else any(spec.outputs[1:])
     running: list[str] = []
     if training:
         if spec.opset < 14 and any(spec.outputs[3:]):
             raise Unsupported("BatchNormalization with saved statistics, which the standard does not define")
-        given, own = (mean, variance), _batch_statistics(g, x, hint)
+        own = _batch_statistics(g, x, hint)
         momentum = float(spec.attribute("momentum", 0.9))
-        running = [_moved(g, old, new, momentum, hint) for old, new in zip(given, own, strict=True)]
-        mean, variance = (cast(g, t, g.dtype(scale)) for t in own)
+        running = [
+            _moved(g, old, new, momentum, hint) for old, new in zip((mean, variance), own, strict=True)
+        ]
+        mean, variance = (cast(g, t, g.dtype(scale).wide) for t in own)
+    scale, bias, mean, variance = (cast(g, t, g.dtype(t).wide) for t in (scale, bias, mean, variance))
     epsilon = scalar_constant(g, spec.attribute("epsilon", 1e-5), g.dtype(variance))
     deviation = apply(g, Sqrt, [apply(g, Add, [variance, epsilon], hint)], hint)
     factor = apply(g, Div, [scale, cast(g, deviation, g.dtype(scale))], hint)
     shift = apply(g, Sub, [bias, apply(g, Mul, [cast(g, mean, g.dtype(scale)), factor], hint)], hint)
-    factor, shift = (cast(g, t, g.dtype(x)) for t in (factor, shift))
-    return [per_channel(g, Add, per_channel(g, Mul, x, factor, hint), shift, hint), *running]
+    x, factor, shift = (cast(g, t, given.wide) for t in (x, factor, shift))
+    out = per_channel(g, Add, per_channel(g, Mul, x, factor, hint), shift, hint)
+    return [cast(g, out, given, hint), *running]
 
 
 def _batch_statistics(g: GraphBuilder, x: str, hint: str) -> list[str]:
@@ -52,10 +56,10 @@ def _batch_statistics(g: GraphBuilder, x: str, hint: str) -> list[str]:
 
 def _moved(g: GraphBuilder, old: str, new: str, momentum: float, hint: str) -> str:
     """old * momentum + new * (1 - momentum)."""
-    dtype = g.dtype(old)
-    kept, added = (scalar_constant(g, v, dtype) for v in (momentum, 1 - momentum))
-    parts = [apply(g, Mul, pair, hint) for pair in ([old, kept], [cast(g, new, dtype), added])]
-    return apply(g, Add, parts, hint)
+    dtype, wide = g.dtype(old), g.dtype(old).wide
+    kept, added = (scalar_constant(g, v, wide) for v in (momentum, 1 - momentum))
+    pairs = [cast(g, old, wide), kept], [cast(g, new, wide), added]
+    return cast(g, apply(g, Add, [apply(g, Mul, pair, hint) for pair in pairs], hint), dtype, hint)
 
 
 register("BatchNormalization", _batch_norm, limits="no saved statistics, no spatial=0")

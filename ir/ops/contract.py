@@ -8,17 +8,21 @@ from string import ascii_letters
 
 import numpy as np
 
+from ..absent import lacking
 from ..affine import Affine, access_axes, axis
 from ..builder import KernelBuilder
-from ..dtypes import BF16, F32, DType
+from ..dtypes import BF16, F32, F64, DType
 from ..graph import InvalidModel
 from ..op import CLOSED, Array, Extents, Op, Work, assemble, broadcast_access, gather, product
 from ..rules import GraphBuilder, Spec, register
-from .conversion import emit_rounded
+from .conversion import cast, emit_rounded
 from .elementwise import Add, Mul, apply
 from .loops import LONG, WIDE, accumulator, cheapest_lane_axis, longest, widen
 from .products import Products
 
+# Terms must not grow: their sum may be small where they are not. Nor may they become much smaller than
+# what they add up to, which costs bits near the least normal number.
+LEAST_SCALE = 1 / 16
 TEMPORARY = 4096  # bytes of products that the second way of `alternatives` may keep
 
 
@@ -140,6 +144,19 @@ def scaled(g: GraphBuilder, name: str, factor: float) -> str:
     return apply(g, Mul, [name, g.constant(np.asarray(factor, g.dtype(name).numpy))], name)
 
 
+def _may_scale(g: GraphBuilder, name: str, factor: float) -> bool:
+    """Whether a constant factor of a product may take `factor` from its result: see `LEAST_SCALE`.
+
+    Of values that are not at hand it is assumed that they do not come near the least normal number."""
+    value = g.value(name)
+    if value is None or not g.dtype(name).is_float or not LEAST_SCALE <= abs(factor) <= 1:
+        return False
+    if lacking([value]) is not None:
+        return True
+    size = np.abs(value.astype(np.float64)) * abs(factor)
+    return bool(np.all((size == 0) | (size >= g.dtype(name).least_normal)))
+
+
 Factor = tuple[str, Sequence[str]]
 """A factor of a matrix product: the tensor, and "m", "n" or "k" for each of its last dimensions."""
 
@@ -201,12 +218,16 @@ def _gemm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     # Constant weights stand with n last, so that vectors along n read them densely.
     if b_read == ["n", "k"] and (turned := transposed(g, b, (1, 0))):
         b, b_read = turned, ["k", "n"]
-    if g.value(b) is not None:
+    given, wide = g.dtype(a), g.dtype(a).wide
+    if _may_scale(g, b, alpha):
         b, alpha = scaled(g, b, alpha), 1.0
-    out = scaled(g, product_of(g, (a, a_read), (b, b_read), hint), alpha)
+    out = product_of(g, (a, a_read), (b, b_read), hint, wide)
+    if not given.is_float and not (alpha.is_integer() and beta.is_integer()):
+        wide = F64  # truncated in the end, as all floats
+    out = scaled(g, cast(g, out, wide), alpha)
     if spec.has(2) and beta != 0:
-        out = apply(g, Add, [out, scaled(g, spec.inputs[2], beta)], hint)
-    return [out]
+        out = apply(g, Add, [out, scaled(g, cast(g, spec.inputs[2], wide), beta)], hint)
+    return [cast(g, out, given, hint)]
 
 
 register("MatMul", _matmul)

@@ -131,12 +131,27 @@ def cast(g: GraphBuilder, tensor: str, dtype: DType, hint: str = "cast", **own: 
 
 
 def emit_rounded(g: GraphBuilder, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str) -> str:
-    """Adds a sum or product whose result, where its type is only stored, is rounded once: parts that
-    are combined later, however the op is cut, stay in the type that they are computed in."""
-    wide = op.out_type.computed
+    """Adds a reduction or product whose result is rounded once: parts that are combined later, however the
+    op is cut, stay in the type that they are computed in."""
+    wide = op.out_type.computed if op.combine in ("min", "max") else op.out_type.wide
     if wide == op.out_type:
         return g.emit(op, inputs, shape, hint)
     return cast(g, g.emit(replace(op, out_type=wide), inputs, shape, hint), op.out_type, hint)
+
+
+def rounded_once(rule: Rule) -> Rule:
+    """A rule of several ops, all in types whose range holds what is between them (`DType.wide`): its float
+    results become what its first operand is."""
+
+    def build(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+        given = g.dtype(spec.inputs[0])
+        inputs = tuple(cast(g, t, g.dtype(t).wide) if t else t for t in spec.inputs)
+        results = rule(g, replace(spec, inputs=inputs))
+        return [
+            cast(g, t, given, t) if t and g.dtype(t) == given.wide and given.is_float else t for t in results
+        ]
+
+    return build
 
 
 def dtype_attribute(spec: Spec, name: str) -> DType:
@@ -173,7 +188,8 @@ def _build_pow(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         if constant == 2:
             return [apply(g, Mul, [x, x], hint)]
         if constant == 3:
-            return [apply(g, Mul, [x, apply(g, Mul, [x, x], hint)], hint)]
+            wide = cast(g, x, dtype.wide, hint)
+            return [cast(g, apply(g, Mul, [wide, apply(g, Mul, [wide, wide], hint)], hint), dtype, hint)]
         if constant == 0.5 and dtype.is_float:
             return [apply(g, Sqrt, [x], hint)]
         if constant == -1 and dtype.is_float:
@@ -193,6 +209,11 @@ def _variadic(kind: type[Elementwise]) -> Rule:
         return [total]
 
     return build
+
+
+def _build_sum(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    rule = _variadic(Add)
+    return (rounded_once(rule) if len(spec.inputs) > 2 else rule)(g, spec)
 
 
 def _build_mean(g: GraphBuilder, spec: Spec) -> Sequence[str]:
@@ -231,7 +252,7 @@ register("BitCast", _build_bit_cast, 26)
 register("Pow", _build_pow, 7)
 register("Min", _variadic(Min), 6)
 register("Max", _variadic(Max), 6)
-register("Sum", _variadic(Add), 6)
-register("Mean", _build_mean, 6)
+register("Sum", _build_sum, 6)
+register("Mean", rounded_once(_build_mean), 6)
 register("Clip", _build_clip, 6)
 register("Identity", _build_identity, 1)

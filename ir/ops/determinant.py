@@ -10,7 +10,7 @@ from ..dtypes import I64
 from ..graph import InvalidModel, Unsupported
 from ..op import identity, product
 from ..rules import GraphBuilder, Spec, register
-from .conversion import Where, cast
+from .conversion import Where, cast, rounded_once
 from .elementwise import Abs, Add, Div, Mod, Mul, Neg, Sub, apply, scalar_constant
 from .index import emit_gather
 from .logic import Equal, GreaterOrEqual
@@ -70,4 +70,4 @@ def _det(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [reshape(g, total, outer, hint)]
 
 
-register("Det", _det, 11, limits="64 rows at most")
+register("Det", rounded_once(_det), 11, limits="64 rows at most")

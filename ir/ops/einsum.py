@@ -8,7 +8,7 @@ from ..affine import Affine, axis
 from ..graph import InvalidModel
 from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
-from .conversion import emit_rounded
+from .conversion import cast
 from .reduce import ReduceSum
 
 Labels = tuple[str, ...]  # one per dimension: a letter, or ".0", ".1", ... for those of an ellipsis
@@ -66,22 +66,22 @@ def sum_of_products(
         reads=tuple(read(t, names) for t, names in zip(operands, labels, strict=True)),
         write=tuple(axis(number[a]) for a in result),
         in_types=tuple(g.dtype(t) for t in operands),
-        out_type=g.dtype(operands[0]),
+        out_type=g.dtype(operands[0]).wide,
     )
-    return emit_rounded(g, op, operands, [sizes[a] for a in result], hint)
+    return g.emit(op, operands, [sizes[a] for a in result], hint)
 
 
 def _einsum(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     equation, hint = spec.attribute("equation"), spec.outputs[0]
-    rest = list(spec.inputs)
+    rest, given = list(spec.inputs), g.dtype(spec.inputs[0])
     labels, result = parse(equation, [len(g.shape(t)) for t in rest])
     while len(rest) > 2:
         # Two at a time, keeping what later operands or the result ask for.
         later = {a for names in labels[2:] for a in names} | set(result)
         between = tuple(dict.fromkeys(a for a in (*labels[0], *labels[1]) if a in later))
-        rest[:2] = [sum_of_products(g, rest[:2], labels[:2], between, hint)]
+        rest[:2] = [sum_of_products(g, rest[:2], labels[:2], between, hint)]  # in `DType.wide`
         labels[:2] = [between]
-    return [sum_of_products(g, rest, labels, result, hint)]
+    return [cast(g, sum_of_products(g, rest, labels, result, hint), given, hint)]
 
 
 register("Einsum", _einsum, since=12)

@@ -39,6 +39,7 @@ class Elementwise(Op):
     types: ClassVar[tuple[DType, ...]] = ()  # of operands, where no schema of onnx says so
     since: ClassVar[int] = 7
     stored: ClassVar[bool] = False  # is given elements as they are stored, not as they are computed with
+    once: ClassVar[bool] = False  # rounds but once in whatever type: f16 is computed with as it is
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
@@ -66,10 +67,13 @@ class Elementwise(Op):
     @cached_property
     def _computed(self) -> Self:
         """The op in the types that its own are computed in."""
-        inner = tuple(t.computed for t in self.in_types), self.out_type.computed
+        inner = tuple(map(self._inner, self.in_types)), self._inner(self.out_type)
         if self.stored or inner == (self.in_types, self.out_type):
             return self
         return replace(self, in_types=inner[0], out_type=inner[1])
+
+    def _inner(self, dtype: DType) -> DType:
+        return dtype.computed if self.once else dtype.wide
 
     def element(self, b: Arithmetic, *x: Value) -> Value:
         """The result of one element, rounded once where types are only stored."""
@@ -177,7 +181,7 @@ def scalar_constant(g: GraphBuilder, value: float, dtype: DType) -> str:
 
 class Add(Elementwise):
     onnx = "Add"
-    exact = True
+    exact = once = monotone = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -189,7 +193,7 @@ class Add(Elementwise):
 
 class Sub(Elementwise):
     onnx = "Sub"
-    exact = True
+    exact = once = monotone = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -201,7 +205,7 @@ class Sub(Elementwise):
 
 class Mul(Elementwise):
     onnx = "Mul"
-    exact = True
+    exact = once = monotone = True
     arity = 2
     zero_absorbs = True
 
@@ -219,7 +223,7 @@ class Div(Elementwise):
     """Quotient; that of integers truncates toward zero, as ONNX and C have it."""
 
     onnx = "Div"
-    exact = True
+    exact = once = monotone = True
     arity = 2
 
     def linear_in(self, operand: int) -> bool:
@@ -263,6 +267,7 @@ class Pow(Elementwise):
     """x ** y, both of one type. Of integers, 1 / x with |x| > 1 is 0."""
 
     arity = 2
+    monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return math.pow(b, x[0], x[1])
@@ -277,7 +282,7 @@ class Pow(Elementwise):
 
 class Neg(Elementwise):
     onnx = "Neg"
-    exact = True
+    exact = once = True
     sign = -1
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -289,7 +294,7 @@ class Neg(Elementwise):
 
 class Abs(Elementwise):
     onnx = "Abs"
-    exact = True
+    exact = once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return x[0] if self.out_type.kind == "u" else b.abs(x[0])
@@ -300,7 +305,7 @@ class Abs(Elementwise):
 
 class Sign(Elementwise):
     onnx = "Sign"
-    exact = True
+    exact = once = True
     since = 9
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -316,7 +321,7 @@ class Sign(Elementwise):
 
 class Reciprocal(Elementwise):
     onnx = "Reciprocal"
-    exact = True
+    exact = once = monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.div(b.const(1, self.out_type), x[0])
@@ -327,7 +332,7 @@ class Reciprocal(Elementwise):
 
 class Sqrt(Elementwise):
     onnx = "Sqrt"
-    exact = True
+    exact = once = monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.sqrt(x[0])
@@ -338,7 +343,7 @@ class Sqrt(Elementwise):
 
 class Floor(Elementwise):
     onnx = "Floor"
-    exact = True
+    exact = once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.floor(x[0])
@@ -349,7 +354,7 @@ class Floor(Elementwise):
 
 class Ceil(Elementwise):
     onnx = "Ceil"
-    exact = True
+    exact = once = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.ceil(x[0])
@@ -362,7 +367,7 @@ class Round(Elementwise):
     """To the nearest integer, ties to even."""
 
     onnx = "Round"
-    exact = True
+    exact = once = True
     since = 11
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -374,7 +379,7 @@ class Round(Elementwise):
 
 class Min(Elementwise):
     arity = 2
-    exact = True
+    exact = once = monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.min(x[0], x[1])
@@ -385,7 +390,7 @@ class Min(Elementwise):
 
 class Max(Elementwise):
     arity = 2
-    exact = True
+    exact = once = monotone = True
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.max(x[0], x[1])
@@ -398,7 +403,7 @@ class Max(Elementwise):
 class Clip(Elementwise):
     """x limited to [low, high]; None leaves a side open. NaN stays."""
 
-    exact = True
+    exact = once = monotone = True
     low: float | int | None = None
     high: float | int | None = None
 

@@ -17,7 +17,7 @@ class Comparison(Elementwise):
     """Two operands of one type to a bool."""
 
     arity = 2
-    exact = True
+    exact = once = True
     kind: ClassVar[Compare]
     ufunc: ClassVar[np.ufunc]
 
@@ -122,7 +122,7 @@ class BitwiseNot(Not):
 
 class IsNaN(Elementwise):
     onnx = "IsNaN"
-    exact = True
+    exact = once = True
     since = 9
 
     @classmethod
@@ -139,7 +139,7 @@ class IsNaN(Elementwise):
 @dataclass(frozen=True, kw_only=True)
 class IsInf(Elementwise):
     onnx = "IsInf"
-    exact = True
+    exact = once = True
     since = 10
     detect_negative: int = 1
     detect_positive: int = 1

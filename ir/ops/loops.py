@@ -9,7 +9,7 @@ import numpy as np
 
 from ..affine import Access, access_axes
 from ..builder import FRESH, RESULT, Carried, Combine, KernelBuilder, Value
-from ..dtypes import BOOL, F16, F32, I64, U8, DType
+from ..dtypes import BOOL, I64, U8, DType
 from ..op import Array, Op, gather, product
 
 LANES = 16  # the vector that `cheapest_lane_axis` reckons with, whatever the host's
@@ -23,7 +23,7 @@ Index = Mapping[str, Value]
 # -- types ------------------------------------------------------------------------
 def accumulator(dtype: DType) -> DType:
     """The type that sums, maxima and products of `dtype` are kept in: at least f32 for floats."""
-    return {F16: F32, BOOL: U8}.get(dtype, dtype.computed)
+    return U8 if dtype == BOOL else dtype.wide
 
 
 def widen(array: Array, dtype: DType) -> Array:

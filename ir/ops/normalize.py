@@ -11,6 +11,7 @@ from .. import math
 from ..affine import Access, Affine, axis
 from ..builder import RESULT, Carried, Combine, KernelBuilder, Value
 from ..count import instructions
+from ..dtypes import F32, by_onnx
 from ..graph import InvalidModel
 from ..op import (
     Array,
@@ -26,7 +27,7 @@ from ..op import (
 from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
 from .conversion import cast
-from .elementwise import Add, Mul, Reciprocal, Sqrt, Sub, apply, scalar_constant
+from .elementwise import Add, Div, Mul, Reciprocal, Sqrt, Sub, apply, scalar_constant
 from .loops import (
     WIDE,
     Index,
@@ -156,8 +157,9 @@ class Normalize(Op):
 class Softmax(Normalize):
     """exp(x - max) / sum(exp(x - max)), or its logarithm.
 
-    In f16 difference, powers and their sum are rounded as in the standard's function body, which other
-    runtimes' values come from; a logarithm, and the sum's own terms, are not.
+    In 16 bits difference, powers and their sum are rounded as in the standard's function body, which other
+    runtimes' values come from, but for a sum that has no place there; a logarithm, and the sum's own terms,
+    are not.
     """
 
     logarithm: bool = False
@@ -181,12 +183,14 @@ class Softmax(Normalize):
         over = tuple(i for i, (a, _) in enumerate(self.axes) if a in self.over)
         if not seen.size:
             return seen
-        if not self.logarithm:
-            seen = seen.astype(operands[0].dtype)
+        wide, own = seen.dtype, seen.dtype if self.logarithm else operands[0].dtype
+        seen = seen.astype(own)
         with np.errstate(all="ignore"):
             shifted = seen - seen.max(axis=over, keepdims=True)
-            powers = np.exp(shifted)
-            total = powers.sum(axis=over, keepdims=True)
+            powers = np.exp(shifted).astype(wide)
+            total: Array = powers.sum(axis=over, keepdims=True)
+            narrow: Array = np.asarray(total, own)
+            total = np.where(np.isinf(narrow), total, np.asarray(narrow, wide))
             out = shifted - np.log(total) if self.logarithm else powers / total
         return assemble(out, self.write, self.axes)
 
@@ -209,7 +213,10 @@ class Softmax(Normalize):
                 k.store_lanes(p, i)
             return p
 
-        total = rounded(self.total(k, at, "add", power))
+        total = self.total(k, at, "add", power)
+        if not self.logarithm and self.out_type != total.dtype:
+            past = k.compare("gt", total, k.const(self.out_type.limits[1], total.dtype))
+            total = k.select(past, total, rounded(total))
         if self.logarithm:
             shift = math.log(k, total)
         else:
@@ -338,7 +345,24 @@ def _statistics(g: GraphBuilder, spec: Spec, x: str, over: Sequence[int]) -> lis
     variance = apply(g, Mul, [squares, scalar_constant(g, share, g.dtype(squares))], hint)
     epsilon = scalar_constant(g, spec.attribute("epsilon", 1e-5), g.dtype(squares))
     deviation = apply(g, Sqrt, [apply(g, Add, [variance, epsilon], hint)], hint)
-    return [mean, apply(g, Reciprocal, [deviation], hint)]
+    stash = by_onnx(int(spec.attribute("stash_type", 1))) or F32
+    return [cast(g, t, stash, hint) for t in (mean, apply(g, Reciprocal, [deviation], hint))]
+
+
+def _mean_variance(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """(x - mean) / (deviation + 1e-9) over `axes`; the variance is a mean of squares, thus never negative."""
+    x, hint = spec.inputs[0], spec.outputs[0]
+    rank, given = len(g.shape(x)), g.dtype(x)
+    over = sorted({normal_axis(int(a), rank) for a in spec.attribute("axes") or (0, 2, 3)})
+    share = 1 / max(1, product([g.shape(x)[i] for i in over]))
+    wide = cast(g, x, given.wide, hint)
+    mean = reduce_over(g, ReduceSum, wide, over, hint, scale=share)
+    offset = apply(g, Sub, [wide, mean], hint)
+    squares = reduce_over(g, Contract, offset, over, hint)
+    variance = apply(g, Mul, [squares, scalar_constant(g, share, g.dtype(squares))], hint)
+    deviation = apply(g, Sqrt, [variance], hint)
+    divisor = apply(g, Add, [deviation, scalar_constant(g, 1e-9, g.dtype(deviation))], hint)
+    return [cast(g, apply(g, Div, [offset, divisor], hint), given, hint)]
 
 
 def _emit_norm(
@@ -387,6 +411,7 @@ def _group_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 register("Softmax", _softmax)
 register("LogSoftmax", _softmax)
 register("LayerNormalization", _layer_norm, since=17)
+register("MeanVarianceNormalization", _mean_variance, since=9)
 register("RMSNormalization", _layer_norm, since=23)
 register("InstanceNormalization", _group_norm)
 register("GroupNormalization", _group_norm, since=18)

@@ -13,7 +13,7 @@ from ..graph import InvalidModel
 from ..op import Array, identity, product
 from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
-from .conversion import Pow, Where, emit_rounded
+from .conversion import Pow, Where, cast, emit_rounded, rounded_once
 from .elementwise import Abs, Add, Div, Mod, Mul, Sqrt, apply, scalar_constant
 from .logic import Equal
 from .loops import neutral
@@ -39,6 +39,7 @@ def _pool(
     scale: float,
     hint: str,
 ) -> str:
+    """A sum, scaled, is not rounded yet: see `DType.wide`."""
     n, channels, *_ = g.shape(x)
     extra = {"scale": scale} if kind is AveragePool else {}
     op = kind(
@@ -46,7 +47,7 @@ def _pool(
         reads=((axis("n"), axis("c"), *window_read(along)),),
         write=(axis("n"), axis("c"), *(axis(a) for a, _ in place_axes(along))),
         in_types=(g.dtype(x),),
-        out_type=g.dtype(x),
+        out_type=g.dtype(x).wide if kind is AveragePool else g.dtype(x),
         fill=_outside(g.dtype(x)) if kind is MaxPool else 0.0,
         **extra,
     )
@@ -116,12 +117,11 @@ def _average_pool(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         area = area[..., None] * s.taps(counted)
     scale = 1 / float(area.flat[0])
     if (area == area.flat[0]).all():
-        return [_pool(g, x, AveragePool, along, scale, hint)]
-    # Windows at the border average over fewer elements. The sum is scaled by the largest
-    # area first: it stays in the range of f16 where the average does.
-    scale = 1 / float(area.max())
-    rest = g.constant((area.max() / area)[None, None].astype(g.dtype(x).numpy), hint)
-    return [apply(g, Mul, [_pool(g, x, AveragePool, along, scale, hint), rest], hint)]
+        return [cast(g, _pool(g, x, AveragePool, along, scale, hint), g.dtype(x), hint)]
+    # Windows at the border average over fewer elements.
+    total = _pool(g, x, AveragePool, along, 1 / float(area.max()), hint)
+    rest = g.constant((area.max() / area)[None, None].astype(g.dtype(total).numpy), hint)
+    return [cast(g, apply(g, Mul, [total, rest], hint), g.dtype(x), hint)]
 
 
 # -- norms ----------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def _local_response(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 register("MaxPool", _max_pool)
 register("AveragePool", _average_pool)
-register("LpPool", _lp_pool, 2)
-register("GlobalLpPool", _global_lp_pool, 2)
-register("LpNormalization", _lp_normalization, 1)
-register("LRN", _local_response, 1)
+register("LpPool", rounded_once(_lp_pool), 2)
+register("GlobalLpPool", rounded_once(_global_lp_pool), 2)
+register("LpNormalization", rounded_once(_lp_normalization), 1)
+register("LRN", rounded_once(_local_response), 1)

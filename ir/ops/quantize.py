@@ -258,13 +258,13 @@ def _qlinear_matmul(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     rows, columns = _rows(g, a_scale, rank), _columns(g, b_scale)
     a_scale = a_scale if rows is None else reshape(g, a_scale, rows, hint)
     b_scale = b_scale if columns is None else reshape(g, b_scale, columns, hint)
-    scale = apply(g, Mul, [a_scale, b_scale], hint)
+    scale = apply(g, Mul, [cast(g, t, F32) for t in (a_scale, b_scale)], hint)
     return [_requantized(g, sums, scale, y_scale, y_zero, hint)]
 
 
 def _requantized(g: GraphBuilder, sums: str, scale: str, y_scale: str, y_zero: str, hint: str) -> str:
-    """i32 sums times scale / y_scale, quantised. The factor is computed in its own type."""
-    factor = cast(g, apply(g, Div, [scale, _single(g, y_scale, hint)], hint), F32)
+    """i32 sums times scale / y_scale, quantised. Of scales in 16 bits, too, the factor is an f32."""
+    factor = apply(g, Div, [scale, cast(g, _single(g, y_scale, hint), F32)], hint)
     numbers = apply(g, Mul, [cast(g, sums, F32), factor], hint)
     return apply(g, Quantize, [numbers, _single(g, y_zero, hint)], hint, out_type=g.dtype(y_zero))
 
@@ -292,7 +292,7 @@ def _qlinear_conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         sums = per_channel(g, Add, sums, spec.inputs[8], hint)
     each = g.shape(w_scale) if int(np.prod(g.shape(w_scale))) > 1 else ()
     w_scale = reshape(g, w_scale, (*each, *[1] * (len(g.shape(w)) - 2)) if each else (), hint)
-    scale = apply(g, Mul, [reshape(g, x_scale, (), hint), w_scale], hint)
+    scale = apply(g, Mul, [cast(g, t, F32) for t in (reshape(g, x_scale, (), hint), w_scale)], hint)
     return [_requantized(g, sums, scale, y_scale, y_zero, hint)]
 
 

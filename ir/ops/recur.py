@@ -36,7 +36,8 @@ REVERSED = {"forward": [False], "reverse": [True], "bidirectional": [False, True
 
 def _layer(g: GraphBuilder, spec: Spec, step: Step) -> Sequence[str]:
     """Unrolls every direction; returns Y, Y_h (and Y_c). layout 1 has the batch first everywhere."""
-    hint = next(o for o in spec.outputs if o)
+    hint, given = next(o for o in spec.outputs if o), g.dtype(spec.inputs[0])
+    wide = given.wide  # of all but the factors of products, until the results are rounded
     batch_first = bool(spec.attribute("layout", 0))
     x = transpose(g, spec.inputs[0], (1, 0, 2), hint) if batch_first else spec.inputs[0]
     (length, batch, _), hidden = g.shape(x), g.shape(spec.inputs[2])[2]
@@ -49,11 +50,11 @@ def _layer(g: GraphBuilder, spec: Spec, step: Step) -> Sequence[str]:
     finals: list[State] = []
     for d, backwards in enumerate(directions):
         direction = _direction(g, spec, d, functions[d], hint)
-        projected = product_of(g, (x, ["m", "k"]), (direction.weights, ["k", "n"]), hint)
+        projected = product_of(g, (x, ["m", "k"]), (direction.weights, ["k", "n"]), hint, wide)
         if direction.input_bias:
             projected = apply(g, Add, [projected, direction.input_bias], hint)
         state = _first(g, spec, d, [batch, hidden], batch_first, hint)
-        zero = scalar_constant(g, 0, g.dtype(x))
+        zero = scalar_constant(g, 0, wide)
         produced: list[str] = []
         for t in reversed(range(length)) if backwards else range(length):
             new = step(g, direction, pick(g, projected, 0, t, hint), state)
@@ -80,15 +81,18 @@ def _layer(g: GraphBuilder, spec: Spec, step: Step) -> Sequence[str]:
             last = [reshape(g, final[s - 1], (1, batch, hidden), name) for final in finals]
             whole = concat(g, last, 0, name)
             results[s] = transpose(g, whole, (1, 0, 2), name) if batch_first else whole
-    return results
+    return [cast(g, t, given, hint) if t else t for t in results]
 
 
 def _first(g: GraphBuilder, spec: Spec, d: int, shape: Sequence[int], batch_first: bool, hint: str) -> State:
     """The state before the first step, zeros where none is given."""
-    zeros = g.constant(np.zeros(tuple(shape), g.dtype(spec.inputs[0]).numpy))
+    wide = g.dtype(spec.inputs[0]).wide
+    zeros = g.constant(np.zeros(tuple(shape), wide.numpy))
     numbers = (5, 6) if spec.op_type == "LSTM" else (5,)
     dim = 1 if batch_first else 0
-    return tuple(pick(g, spec.inputs[i], dim, d, hint) if spec.has(i) else zeros for i in numbers)
+    return tuple(
+        cast(g, pick(g, spec.inputs[i], dim, d, hint), wide) if spec.has(i) else zeros for i in numbers
+    )
 
 
 def _lasting(g: GraphBuilder, spec: Spec, length: int, batch: int, hint: str) -> str:
@@ -103,17 +107,17 @@ def _lasting(g: GraphBuilder, spec: Spec, length: int, batch: int, hint: str) ->
 
 
 def _direction(g: GraphBuilder, spec: Spec, d: int, functions: tuple[Function, ...], hint: str) -> Direction:
-    hidden, gates = g.shape(spec.inputs[2])[2], GATES[spec.op_type]
+    hidden, gates, wide = g.shape(spec.inputs[2])[2], GATES[spec.op_type], g.dtype(spec.inputs[0]).wide
     weights, recurrence = (transpose(g, pick(g, t, 0, d, hint), (1, 0), hint) for t in spec.inputs[1:3])
     input_bias = recurrent_bias = None
     if spec.has(3):
-        bias = pick(g, spec.inputs[3], 0, d, hint)
+        bias = cast(g, pick(g, spec.inputs[3], 0, d, hint), wide)
         input_bias = slice_axis(g, bias, 0, 0, gates * hidden, hint)
         recurrent_bias = slice_axis(g, bias, 0, gates * hidden, gates * hidden, hint)
         if not (spec.op_type == "GRU" and spec.attribute("linear_before_reset", 0)):
             input_bias, recurrent_bias = apply(g, Add, [input_bias, recurrent_bias], hint), None
     clip = spec.attribute("clip")
-    peepholes = pick(g, spec.inputs[7], 0, d, hint) if spec.has(7) else None
+    peepholes = cast(g, pick(g, spec.inputs[7], 0, d, hint), wide) if spec.has(7) else None
     coupled = bool(spec.attribute("input_forget", 0))
     named = [str(a).lower() for a in spec.attribute("activations") or DEFAULTS[spec.op_type]]
     usual = tuple(named) == DEFAULTS[spec.op_type] * (len(named) // len(DEFAULTS[spec.op_type]))

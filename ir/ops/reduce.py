@@ -10,11 +10,12 @@ import numpy as np
 
 from ..affine import access_axes, axis, constant
 from ..builder import FRESH, RESULT, Carried, Combine, KernelBuilder, Value
+from ..dtypes import F64, I64, DType
 from ..op import Array, Extents, Op, Work, assemble, product
 from ..rules import GraphBuilder, Rule, Spec, register
 from .activation import Exp, Log
 from .contract import Contract
-from .conversion import emit_rounded
+from .conversion import cast, emit_rounded
 from .elementwise import Abs, Add, Clip, Div, Elementwise, Sqrt, Sub, apply, scalar_constant
 from .loops import (
     LONG,
@@ -256,11 +257,12 @@ def reduce_over(
     over: Sequence[int],
     hint: str,
     keep: bool = True,
+    out_type: DType | None = None,
     **fields: Any,
 ) -> str:
     """Adds a reduction of `x` over the dimensions `over`; they stay with size 1 if `keep`.
 
-    A `Contract` multiplies x with itself: a sum of squares.
+    A `Contract` multiplies x with itself: a sum of squares. out_type: by default that of x, or a wider one.
     """
     shape = g.shape(x)
     axes = [(f"d{i}", n) for i, n in enumerate(shape)]
@@ -272,7 +274,7 @@ def reduce_over(
         reads=(read,) * reads,
         write=tuple(constant(0) if i in over else read[i] for i in range(len(shape)) if keep or i in kept),
         in_types=(g.dtype(x),) * reads,
-        out_type=g.dtype(x),
+        out_type=out_type or g.dtype(x),
         **fields,
     )
     sizes = [1 if i in over else n for i, n in enumerate(shape) if keep or i in kept]
@@ -294,8 +296,10 @@ def _mean(g: GraphBuilder, x: str, over: Sequence[int], hint: str, keep: bool) -
     n = int(np.prod([g.shape(x)[i] for i in over], dtype=np.int64))
     if g.dtype(x).is_float:
         return reduce_over(g, ReduceSum, x, over, hint, keep, scale=1 / n if n else float("inf"))
-    total = reduce_over(g, ReduceSum, x, over, hint, keep)
-    return apply(g, Div, [total, scalar_constant(g, n, g.dtype(x))], hint)
+    given = g.dtype(x)
+    wide = I64 if given.bytes < I64.bytes else given  # a sum that the type cannot hold has a mean that it can
+    total = reduce_over(g, ReduceSum, cast(g, x, wide, hint), over, hint, keep)
+    return cast(g, apply(g, Div, [total, scalar_constant(g, n, wide)], hint), given, hint)
 
 
 def _log_sum_exp(g: GraphBuilder, x: str, over: Sequence[int], hint: str, keep: bool) -> str:
@@ -317,18 +321,30 @@ def _rule(
         if before:
             x = apply(g, before, [x], hint)
         keep = bool(spec.attribute("keepdims", 1))
-        out = reduce_over(g, kind, x, dimensions(g, spec), hint, keep)
-        return [apply(g, after, [out], hint) if after else out]
+        if after is None:
+            return [reduce_over(g, kind, x, dimensions(g, spec), hint, keep)]
+        given, x = g.dtype(x), _real(g, x, hint)
+        out = reduce_over(g, kind, x, dimensions(g, spec), hint, keep, out_type=g.dtype(x).wide)
+        return [cast(g, apply(g, after, [out], hint), given, hint)]
 
     return build
 
 
-def _composed(compose: Any) -> Rule:
-    def build(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-        keep = bool(spec.attribute("keepdims", 1))
-        return [compose(g, spec.inputs[0], dimensions(g, spec), spec.outputs[0], keep)]
+def _real(g: GraphBuilder, x: str, hint: str) -> str:
+    """Integers as f64: of their norms and logarithms the standard wants what is before the point."""
+    return x if g.dtype(x).is_float else cast(g, x, F64, hint)
 
-    return build
+
+def _mean_rule(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    keep = bool(spec.attribute("keepdims", 1))
+    return [_mean(g, spec.inputs[0], dimensions(g, spec), spec.outputs[0], keep)]
+
+
+def _log_sum_exp_rule(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    x, hint, keep = spec.inputs[0], spec.outputs[0], bool(spec.attribute("keepdims", 1))
+    real = _real(g, x, hint)
+    out = _log_sum_exp(g, cast(g, real, g.dtype(real).wide, hint), dimensions(g, spec), hint, keep)
+    return [cast(g, out, g.dtype(x), hint)]
 
 
 def _global_max(g: GraphBuilder, spec: Spec) -> Sequence[str]:
@@ -349,7 +365,7 @@ register("ReduceL1", _rule(ReduceSum, before=Abs), limits="axes known")
 register("ReduceL2", _rule(Contract, after=Sqrt), limits="axes known")
 register("ReduceSumSquare", _rule(Contract), limits="axes known")
 register("ReduceLogSum", _rule(ReduceSum, after=Log), limits="axes known")
-register("ReduceMean", _composed(_mean), limits="axes known")
-register("ReduceLogSumExp", _composed(_log_sum_exp), limits="axes known")
+register("ReduceMean", _mean_rule, limits="axes known")
+register("ReduceLogSumExp", _log_sum_exp_rule, limits="axes known")
 register("GlobalMaxPool", _global_max)
 register("GlobalAveragePool", _global_average)

@@ -14,7 +14,7 @@ from ..graph import Unsupported
 from ..op import Array, identity
 from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
-from .conversion import Where, cast
+from .conversion import Where, cast, rounded_once
 from .elementwise import Add, Ceil, Clip, Div, Elementwise, Floor, Max, Mul, Sub, apply, scalar_constant
 from .logic import Equal, Less
 from .rearrange import pick, reshape
@@ -178,4 +178,4 @@ def _counted(g: GraphBuilder, spec: Spec, rois: str, dim: int, count: int, size:
     )
 
 
-register("RoiAlign", _roi_align, 10, limits="mode max with sampling_ratio above 0")
+register("RoiAlign", rounded_once(_roi_align), 10, limits="mode max with sampling_ratio above 0")

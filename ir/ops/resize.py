@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,30 @@ from .index import gather_along, take
 from .rearrange import expand, mirror, normal_axis, reshape, slice_axis
 
 MOST_PHASES = 16  # results after which a scale's weights repeat; more are gathered one by one
+SHORTEST = 1 << 10  # denominators of scales that f32 tells apart, and more
 MOST_TAPS = 3  # taps read for each tap that counts
 
 Coefficients = Callable[[Array, float], Array]  # of ratios in (0, 1] and a scale: one row per ratio
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where in the input each result lies: `numerators` / `denominator`, exact."""
+
+    numerators: Array
+    denominator: int
+
+    def floor(self, up: Fraction = Fraction(0)) -> Array:
+        """The greatest whole numbers not past the places, moved by `up`, a multiple of a half."""
+        return (2 * self.numerators + int(2 * up) * self.denominator) // (2 * self.denominator)
+
+    def ceil(self, up: Fraction = Fraction(0)) -> Array:
+        """The least whole numbers not before the places, moved by `up`."""
+        return -Places(-self.numerators, self.denominator).floor(-up)
+
+    def beyond(self, whole: Array) -> Array:
+        """How far past whole numbers the places lie, in f64."""
+        return np.asarray((self.numerators - whole * self.denominator) / self.denominator, np.float64)
 
 
 @dataclass(frozen=True)
@@ -37,30 +60,43 @@ class Line:
 
     size: int
     count: int
-    scale: float
-    ends: tuple[float, float] = (0.0, 1.0)
+    scale: Fraction
+    ends: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1))
 
-    def places(self, mode: str, dtype: type[np.floating[Any]]) -> Array:
-        """Where in the input each result lies, computed in `dtype`."""
-        o, scale, wide = np.arange(self.count, dtype=dtype), dtype(self.scale), self.scale * self.size
-        half = (o + dtype(0.5)) / scale - dtype(0.5)
+    def places(self, mode: str) -> Places:
+        """A place is affine in the result's number; no mode rounds anything."""
+        step, start = self._course(mode)
+        denominator = lcm(step.denominator, start.denominator)
+        by, first = int(step * denominator), int(start * denominator)
+        short = 2 * (abs(by) * self.count + abs(first) + self.size * denominator) < 1 << 62
+        numbers = np.arange(self.count).astype(np.int64 if short else object)
+        return Places(numbers * by + first, denominator)
+
+    def _course(self, mode: str) -> tuple[Fraction, Fraction]:
+        """(step, start): where the results lie is start, start + step, ..."""
+        half, whole = Fraction(1, 2), self.scale * self.size
+        step = 1 / self.scale
+        centred = step, half * step - half
         match mode:
             case "align_corners":
-                return o * 0 if wide == 1 else o * (self.size - 1) / (wide - 1)
+                return (Fraction(0) if whole == 1 else (self.size - 1) / (whole - 1)), Fraction(0)
             case "asymmetric":
-                return o / scale
+                return step, Fraction(0)
             case "tf_crop_and_resize":
-                first, last = self.ends
-                steps = o * 0 + 0.5 if wide == 1 else o / (wide - 1)
-                return (first + steps * (last - first)) * (self.size - 1)
+                first, last = (end * (self.size - 1) for end in self.ends)
+                return (
+                    (Fraction(0), half * (first + last))
+                    if whole == 1
+                    else ((last - first) / (whole - 1), first)
+                )
             case "tf_half_pixel_for_nn":
-                return (o + dtype(0.5)) / scale
+                return step, half * step
             case "pytorch_half_pixel":
-                return o * 0 - 0.5 if wide == 1 else half
+                return (Fraction(0), Fraction(0)) if whole == 1 else centred
             case "half_pixel":
-                return half
+                return centred
             case "half_pixel_symmetric":
-                return half + self.size / 2 * (1 - self.count / wide)
+                return step, centred[1] + half * self.size * (1 - self.count / whole)
             case _:
                 raise InvalidModel(f"Resize with coordinate_transformation_mode {mode!r}")
 
@@ -99,18 +135,18 @@ def _cubic(a: float, antialias: bool) -> Coefficients:
     return smooth if antialias else plain
 
 
-NEAREST: dict[str, Callable[[Array], Array]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
-    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
-    "floor": np.floor,
-    "ceil": np.ceil,
+NEAREST: dict[str, Callable[[Places], Array]] = {
+    "round_prefer_floor": lambda x: x.ceil(Fraction(-1, 2)),
+    "round_prefer_ceil": lambda x: x.floor(Fraction(1, 2)),
+    "floor": Places.floor,
+    "ceil": Places.ceil,
 }
 
 
-def _taps(line: Line, places: Array, of: Coefficients, exclude: bool) -> tuple[Array, Array]:
+def _taps(line: Line, places: Places, of: Coefficients, exclude: bool) -> tuple[Array, Array]:
     """Which elements each result is made of, [count, taps], and their weights; some may lie outside."""
-    right: Array = np.ceil(places)  # an element at its own place is the right one of two
-    weights = of(places - (right - 1), line.scale)
+    right = places.ceil()  # an element at its own place is the right one of two
+    weights = of(places.beyond(right - 1), float(line.scale))
     n = int(weights.shape[1])
     at: Array = np.add.outer(np.asarray(right, np.int64), np.arange(n) - n // 2)
     if exclude:
@@ -217,26 +253,44 @@ def _lines(g: GraphBuilder, spec: Spec, dims: Sequence[int], shape: Sequence[int
     at = 1 if spec.opset < 11 else 2
     if scales is None and spec.has(at):
         scales = g.known(spec.inputs[at], f"{spec.op_type}'s scales").tolist()
+    if 0 in (shape[d] for d in dims):
+        raise InvalidModel(f"{spec.op_type} of {g.tensors[spec.inputs[0]]}, which has no elements")
     if scales:
+        if not all(0 < s < float("inf") for s in scales):
+            raise InvalidModel(f"{spec.op_type} with scales {list(scales)}, which must be above 0 and finite")
+        # Counts are those of the scale as it is given, in f32.
+        counts = [int(np.floor(shape[d] * s)) for d, s in zip(dims, scales, strict=True)]
         return [
-            Line(shape[d], int(np.floor(shape[d] * s)), float(s)) for d, s in zip(dims, scales, strict=True)
+            Line(shape[d], n, _meant(s, n, shape[d])) for d, n, s in zip(dims, counts, scales, strict=True)
         ]
     if not spec.has(3):
         raise InvalidModel(f"{spec.op_type} with neither scales nor sizes")
     sizes = [int(n) for n in g.known(spec.inputs[3], "Resize's sizes")]
-    each = [n / shape[d] for d, n in zip(dims, sizes, strict=True)]
+    each = [Fraction(n, shape[d]) for d, n in zip(dims, sizes, strict=True)]
     policy = spec.attribute("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
         return [Line(shape[d], n, s) for d, n, s in zip(dims, sizes, each, strict=True)]
     one = min(each) if policy == "not_larger" else max(each)
-    return [Line(shape[d], int(one * shape[d] + 0.5), one) for d in dims]
+    return [Line(shape[d], int(one * shape[d] + Fraction(1, 2)), one) for d in dims]
+
+
+def _meant(scale: float, count: int, size: int) -> Fraction:
+    """The number that was rounded to f32 when the scale was written: as a rule that of two sizes.
+
+    Else the one with the least denominator, such as 3/5 for 0.6: 3 / 0.6 is then 5.
+    """
+    given = np.float32(scale)
+    for meant in (Fraction(count, size), Fraction(scale).limit_denominator(SHORTEST)):
+        if meant > 0 and np.float32(float(meant)) == given:
+            return meant
+    return Fraction(scale)
 
 
 def _cropped(g: GraphBuilder, spec: Spec, lines: Sequence[Line]) -> list[Line]:
     """The lines with the region that tf_crop_and_resize sees."""
     if not spec.has(1):
         raise InvalidModel("Resize with tf_crop_and_resize and no region")
-    roi = [float(v) for v in g.known(spec.inputs[1], "Resize's region")]
+    roi = [Fraction(float(v)) for v in g.known(spec.inputs[1], "Resize's region")]
     ends = zip(roi[: len(lines)], roi[len(lines) :], strict=True)
     return [Line(i.size, i.count, i.scale, e) for i, e in zip(lines, ends, strict=True)]
 
@@ -264,12 +318,12 @@ def _resize(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         x = cast(g, x, F64 if given.bytes > F16.bytes and given != F32 else F32, hint)
     outside: list[tuple[int, Array]] = []
     for d, line in zip(dims, lines, strict=True):
-        if line.count == line.size and np.isclose(line.scale, 1.0) and line.ends == (0.0, 1.0):
+        if line.scale == 1 and line.ends == (0, 1):
             continue
-        # Others round to an element in f32, where 3 / 0.6 is 5; for weights every bit counts.
-        places = line.places(mode, np.float64 if of else np.float32)
+        places = line.places(mode)
         if mode == "tf_crop_and_resize":
-            outside.append((d, (places < 0) | (places > line.size - 1)))
+            last = (line.size - 1) * places.denominator
+            outside.append((d, np.asarray((places.numerators < 0) | (places.numerators > last), np.bool_)))
         if of:
             x = _weighted(g, x, d, *_taps(line, places, of, exclude), hint)
         else:

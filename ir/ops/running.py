@@ -12,6 +12,7 @@ from ..builder import Carried, Combine, KernelBuilder, Value
 from ..dtypes import I64
 from ..op import Array, Extents, Op, Work, assemble, identity, product
 from ..rules import GraphBuilder, Rule, Spec, register
+from .conversion import rounded_once
 from .elementwise import Add, Elementwise, Mul, apply
 from .loops import Index, accumulator, at_lane, cheapest_lane_axis, combine, each, longest, neutral, view
 from .rearrange import normal_axis, pad, reshape, slice_axis
@@ -153,5 +154,5 @@ def _cumulative(kind: type[Running]) -> Rule:
     return build
 
 
-register("CumSum", _cumulative(RunningSum), 11, limits="axis known")
-register("CumProd", _cumulative(RunningProduct), 26, limits="axis known")
+register("CumSum", rounded_once(_cumulative(RunningSum)), 11, limits="axis known")
+register("CumProd", rounded_once(_cumulative(RunningProduct)), 26, limits="axis known")

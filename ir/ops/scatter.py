@@ -151,7 +151,12 @@ def emit_updates(
     reduction: Reduction = "none",
 ) -> str:
     """A result with the axes `kept`. data, updates, at: tensors and their accesses. places: the axes of the
-    result that the coordinates `at` give. spread: the axes that only updates have."""
+    result that the coordinates `at` give. spread: the axes that only updates have.
+
+    Sums and products are rounded once, see `DType.wide`."""
+    given = g.dtype(updates[0])
+    if reduction in ("add", "mul"):
+        data, updates = ((cast(g, t, given.wide, hint), access) for t, access in (data, updates))
     op = Scatter(
         axes=(*kept, *spread),
         reads=(data[1], updates[1], *(access for _, access in at)),
@@ -162,7 +167,8 @@ def emit_updates(
         sizes=tuple(n for name in places for a, n in kept if a == name),
         reduction=reduction,
     )
-    return g.emit(op, [data[0], updates[0], *(t for t, _ in at)], [n for _, n in kept], hint)
+    out = g.emit(op, [data[0], updates[0], *(t for t, _ in at)], [n for _, n in kept], hint)
+    return cast(g, out, given, hint)
 
 
 def _reduction(spec: Spec) -> Reduction:

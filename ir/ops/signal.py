@@ -12,6 +12,7 @@ from ..graph import InvalidModel, Unsupported
 from ..op import Array, identity
 from ..rules import GraphBuilder, Spec, judge_size, register
 from .contract import Contract
+from .conversion import rounded_once
 from .elementwise import Mul, apply, scalar_constant
 from .rearrange import normal_axis, reshape, slice_axis
 
@@ -204,6 +205,6 @@ def _mel_weights(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [g.constant(out.astype(dtype.numpy), spec.outputs[0])]
 
 
-register("DFT", _dft, 17, limits="length and axis known")
-register("STFT", _stft, 17, limits="frame step and length known")
+register("DFT", rounded_once(_dft), 17, limits="length and axis known")
+register("STFT", rounded_once(_stft), 17, limits="frame step and length known")
 register("MelWeightMatrix", _mel_weights, 17, limits="all inputs known")

@@ -127,8 +127,8 @@ def _in_phases(
 
 
 def _conv_transpose(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    hint, given, dtype = spec.outputs[0], g.dtype(spec.inputs[0]), g.dtype(spec.inputs[0]).computed
-    x, w, *bias = (cast(g, t, dtype) for t in spec.inputs if t)
+    hint, given, dtype = spec.outputs[0], g.dtype(spec.inputs[0]), g.dtype(spec.inputs[0]).wide
+    x, w, *bias = (t for t in spec.inputs if t)
     (n, channels, *sizes), (depth, each, *kernel) = g.shape(x), g.shape(w)
     group = int(spec.attribute("group", 1))
     if channels != depth or channels % group:
@@ -153,23 +153,24 @@ def _conv_transpose(g: GraphBuilder, spec: Spec) -> Sequence[str]:
                 (channel, *tap, f) if turned else (channel, f, *tap),
             ),
             write=(axis("n"), axis("g", each).plus(f), *write),
-            in_types=(dtype, dtype),
+            in_types=(given, given),
             out_type=dtype,
         )
         return op, [x, turned or w]
 
     out = _in_phases(g, along, [n, each * group], part, dtype, hint)
-    return [cast(g, per_channel(g, Add, out, bias[0], hint) if bias else out, given, hint)]
+    out = per_channel(g, Add, out, cast(g, bias[0], dtype), hint) if bias else out
+    return [cast(g, out, given, hint)]
 
 
 def _col2im(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """Blocks, the columns of [n, channels * block, blocks], added up where they lie in the image."""
-    hint, given, dtype = spec.outputs[0], g.dtype(spec.inputs[0]), g.dtype(spec.inputs[0]).computed
+    hint, given, dtype = spec.outputs[0], g.dtype(spec.inputs[0]), g.dtype(spec.inputs[0]).wide
     sizes, kernel = (
         integers(g.known(t, f"Col2Im's {name}"))
         for t, name in zip(spec.inputs[1:], ("image_shape", "block_shape"), strict=True)
     )
-    x, rank = cast(g, spec.inputs[0], dtype), len(sizes)
+    x, rank = spec.inputs[0], len(sizes)
     strides, dilations = (spec.attribute(name) or [1] * rank for name in ("strides", "dilations"))
     pads = spec.attribute("pads") or [0] * 2 * rank
     along: list[Spread] = []
@@ -193,7 +194,7 @@ def _col2im(g: GraphBuilder, spec: Spec) -> Sequence[str]:
             ),
             reads=((*outer, *(p.tap for p in phases), *(p.image for p in phases)),),
             write=(*outer, *write),
-            in_types=(dtype,),
+            in_types=(given,),
             out_type=dtype,
         )
         return op, [x]

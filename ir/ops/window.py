@@ -17,7 +17,7 @@ from ..graph import InvalidModel
 from ..op import Array, identity
 from ..rules import GraphBuilder, Spec, register
 from .contract import Contract, transposed
-from .conversion import emit_rounded
+from .conversion import cast, emit_rounded
 from .elementwise import Add, Mul
 
 
@@ -132,8 +132,11 @@ def convolution(g: GraphBuilder, spec: Spec, x: str, w: str, out_type: DType) ->
 
 def _conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     x, w, hint = spec.inputs[0], spec.inputs[1], spec.outputs[0]
-    out = convolution(g, spec, x, w, g.dtype(x))
-    return [per_channel(g, Add, out, spec.inputs[2], hint)] if spec.has(2) else [out]
+    given = g.dtype(x)
+    out = convolution(g, spec, x, w, given.wide)
+    if spec.has(2):
+        out = per_channel(g, Add, out, cast(g, spec.inputs[2], given.wide), hint)
+    return [cast(g, out, given, hint)]
 
 
 def per_channel(g: GraphBuilder, kind: type[Add] | type[Mul], x: str, c: str, hint: str) -> str:
