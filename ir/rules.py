@@ -11,9 +11,10 @@ import numpy as np
 
 from . import dtypes
 from .absent import folded, lacking
+from .affine import Access, access_axes
 from .dtypes import DType
-from .graph import DependsOnData, Node, Tensor, TooLarge, Unsupported
-from .op import Array, Op
+from .graph import DependsOnData, InvalidModel, Node, Tensor, TooLarge, Unsupported
+from .op import Array, Bound, Op, gather
 
 FOLD_LIMIT = 1 << 26  # bytes; a constant result larger than this and its operands is not folded
 MOST_BYTES = 1 << 42  # of one tensor: a hundred times what the largest wafer holds
@@ -102,8 +103,20 @@ class GraphBuilder:
             raise Unsupported(f"{what} depends on data")
         return value
 
+    def judge_bound(self, name: str, read: Access, axes: Sequence[tuple[str, int]], bound: Bound) -> None:
+        """Raises InvalidModel for a constant with an element, of those read along `axes`, outside a bound."""
+        value = self.constants.get(name)
+        if value is None or lacking([value]):
+            return
+        along = access_axes(read)
+        seen = gather(value, read, [x for x in axes if x[0] in along], 0)
+        if (found := bound.outside(seen)) is not None:
+            raise InvalidModel(bound.problem(found))
+
     def emit(self, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str = "t") -> str:
         """Adds `op` with a new result of `shape`; returns the result's name."""
+        for bound in op.bounds:
+            self.judge_bound(inputs[bound.operand], op.reads[bound.operand], op.axes, bound)
         empty = 0 in op.size.values()  # no iteration: the same whatever the operands hold
         if empty or (op.folds and all(t in self.constants for t in inputs)):
             operands = [

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 
 from ..codegen.artifact.artifact import Artifact, InvalidArtifact, dumps, npy
 from ..codegen.host.records import Calls, HostCopy, Margins, Resident
+from ..codegen.words import Judged
 from ..ir.graph import Length
+from ..ir.op import Bound
 from .judge import TYPES, judge, judge_resident, judge_together
 from .ports import Port, Ports
 
@@ -72,6 +74,7 @@ def _encode_entry(entry: Entry) -> dict[str, bytes]:
         "groups": list(c.groups),
         "shared": c.shared,
         "bound": sorted(c.bound),
+        "judged": [[j.node, *astuple(j.bound)] for j in c.judged],
         "laid": [_copy(p) for p in c.inputs],
         "read": [_copy(p) for p in c.outputs],
     }
@@ -120,6 +123,7 @@ def _decode_entry(artifact: Artifact, folder: str) -> Entry:
         tuple(_placed(row) for row in facts["read"]),
         bound=frozenset(map(str, facts["bound"])),
         shared=bool(facts["shared"]),
+        judged=tuple(Judged(str(node), _bound(row)) for node, *row in facts["judged"]),
     )
     ports = Ports(
         _ports(facts["inputs"]),
@@ -128,6 +132,11 @@ def _decode_entry(artifact: Artifact, folder: str) -> Entry:
         None if facts["length"] is None else _length(*facts["length"]),
     )
     return Entry(ports, calls)
+
+
+def _bound(row: Any) -> Bound:
+    operand, low, high, what, axis, size = row
+    return Bound(int(operand), int(low), int(high), str(what), int(axis), int(size))
 
 
 def _copy(p: HostCopy) -> list[Any]:

@@ -184,6 +184,7 @@ def _judge_relocations(calls: Calls, kernels: int) -> None:
     at, kind, value = r.T
     limits = np.zeros(len(Base), np.int64)
     limits[Base.WORDS], limits[Base.KERNEL], limits[Base.ARENA] = 1, kernels, 1
+    limits[Base.REPORT] = len(calls.judged)
     if len(r) and not (
         0 <= at.min() <= at.max() < len(calls.words) and 0 <= kind.min() <= kind.max() < len(limits)
     ):
@@ -238,13 +239,18 @@ def _judge_sweep(words: _Words, sweep: Any, items: int, arena: int) -> None:
     if count == 0:
         return
     first = int(sweep[SweepWords.CALLS]) // 8
-    # A call: addresses of the tensors, extents and origins of the axes, mode and chunk.
-    tensors = int(np.argmin(words.base[first : first + max(0, width)] == Base.ARENA)) if width > 0 else 0
-    axes, odd = divmod(width - tensors - 2, 2)
+    # A call: addresses of the tensors, extents and origins of the axes, mode and chunk, perhaps a report.
+    call = words.base[first : first + max(0, width)]
+    tensors = int(np.argmin(call == Base.ARENA)) if width > 0 else 0
+    reports = int(len(call) > 0 and call[-1] == Base.REPORT)
+    axes, odd = divmod(width - reports - tensors - 2, 2)
     if tensors < 1 or axes < 0 or odd or sweep[SweepWords.BYTES] % 8:
         raise InvalidArtifact(f"tables/words.npy: calls of {int(sweep[SweepWords.BYTES])} bytes")
-    rows = words.rows(first, count, width, dict.fromkeys(range(tensors), Base.ARENA), "a call")
-    extents, mode, chunk = rows[:, tensors : tensors + axes], rows[:, -2], rows[:, -1]
+    bases = dict.fromkeys(range(tensors), Base.ARENA)
+    bases |= dict.fromkeys(range(width - reports, width), Base.REPORT)
+    rows = words.rows(first, count, width, bases, "a call")
+    mode = tensors + 2 * axes
+    extents, mode, chunk = rows[:, tensors : tensors + axes], rows[:, mode], rows[:, mode + 1]
     if (rows[:, tensors:] < 0).any() or (mode >= MODES).any() or (chunk < 0).any():
         raise InvalidArtifact("tables/words.npy: a call of a negative extent or an unknown mode")
     strides = words.rows(int(sweep[SweepWords.STRIDES]) // 8, tensors, axes, {}, "a stride")

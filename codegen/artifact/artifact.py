@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ...placement.machine.wafer import Wafer
     from ...placement.plan.plan import Plan
 
-FORMAT = 3
+FORMAT = 4
 EPOCH = (1980, 1, 1, 0, 0, 0)
 MOST_BYTES = 1 << 36  # an artifact larger than this is refused
 SCRIPT = "script.json"  # of a program that runs on the host, too; see `runtime.script`

@@ -14,6 +14,7 @@ class TaskLayout:
 
     operands: int  # with the result, which is the last
     axes: tuple[str, ...]
+    reports: bool = False  # whether the kernel notes indices outside their axis
 
     def extent(self, axis: str) -> int:
         return self.operands + self.axes.index(axis)
@@ -40,9 +41,14 @@ class TaskLayout:
         """Of the error record's address. Guarded kernels only."""
         return self.bound(self.operands)
 
+    def report(self, guard: bool) -> int:
+        """Of the address of the step's reports (`words.REPORT`). Of kernels that report; guarded ones have it
+        in any case."""
+        return self.error + 1 if guard else self.chunk + 1
+
     def words(self, guard: bool) -> int:
         """The length of a task block."""
-        return self.error + 1 if guard else self.chunk + 1
+        return self.report(guard) + (guard or self.reports)
 
     def stride(self, operand: int, axis: str) -> int:
         """In the op block."""
@@ -57,6 +63,7 @@ class Signature:
     lanes: elements of a vector, whatever their type; a power of two. part: a reduced axis
     whose iterations are summed in chunks (see `KernelBuilder.chunks`), or "". dot2: whether pairs of bf16
     are multiplied by the host's instruction for them. ahead: whether what is read once is prefetched.
+    reports: whether operands hold indices that may be outside their axis (`Op.bounds`).
     """
 
     axes: tuple[str, ...]
@@ -69,6 +76,7 @@ class Signature:
     part: str = ""
     dot2: bool = False
     ahead: bool = False
+    reports: bool = False
 
     @property
     def types(self) -> tuple[DType, ...]:
@@ -77,4 +85,4 @@ class Signature:
 
     @property
     def layout(self) -> TaskLayout:
-        return TaskLayout(len(self.types), self.axes)
+        return TaskLayout(len(self.types), self.axes, self.reports)

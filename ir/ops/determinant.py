@@ -34,7 +34,7 @@ def _without_largest(g: GraphBuilder, x: str, hint: str) -> tuple[str, str]:
 
     def rows(places: str) -> str:
         kept = [("b", batch), ("i", g.shape(places)[1]), ("k", n)]
-        return emit_gather(g, (x, ["b", "v0", "k"]), [(places, identity(["b", "i"]))], kept, hint)
+        return emit_gather(g, (x, ["b", "v0", "k"]), [(places, identity(["b", "i"]))], kept, hint, ours=True)
 
     row, others = rows(at), rows(rest)
     pivot = slice_axis(g, row, 2, 0, 1, hint)

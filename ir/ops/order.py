@@ -255,7 +255,7 @@ def _elements(g: GraphBuilder, x: str, at: str, dim: int, hint: str) -> str:
     kept = [(f"d{i}", n) for i, n in enumerate(g.shape(at))]
     names = [a for a, _ in kept]
     dims = [*names[:dim], "v0", *names[dim + 1 :]]
-    return emit_gather(g, (x, dims), [(at, identity(names))], kept, hint, wraps=False)
+    return emit_gather(g, (x, dims), [(at, identity(names))], kept, hint, ours=True)
 
 
 def _top_k(g: GraphBuilder, spec: Spec) -> Sequence[str]:

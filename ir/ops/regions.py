@@ -11,8 +11,9 @@ from ..affine import Access
 from ..builder import Arithmetic, Value
 from ..dtypes import I64
 from ..graph import Unsupported
-from ..op import Array, identity
+from ..op import Array, Bound, identity
 from ..rules import GraphBuilder, Spec, register
+from .bounds import within
 from .contract import Contract
 from .conversion import Where, cast
 from .elementwise import Add, Ceil, Clip, Div, Elementwise, Floor, Max, Mul, Sub, apply, scalar_constant
@@ -45,6 +46,8 @@ def _roi_align(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     hint, given, mode = spec.outputs[0], g.dtype(x), spec.attribute("mode", "avg")
     wide = computed_in(given)
     x, rois = cast(g, x, wide), cast(g, rois, wide)
+    images = g.shape(x)[0]
+    batch = within(g, batch, Bound(0, 0, images, "batch index", 0, images), hint)
     bins = [int(spec.attribute(f"output_{name}", 1)) for name in ("height", "width")]
     samples = int(spec.attribute("sampling_ratio", 0))
     if samples < 1:
