@@ -193,3 +193,10 @@ def register(
 ) -> None:
     """Makes the importer use `rule` for ONNX operator `op_type`. See `Registered`."""
     REGISTRY[domain, op_type] = Registered(op_type, rule, since, domain, limits, types)
+
+
+Prepare = Callable[[GraphBuilder, Spec], Sequence[str]]
+"""Gives the inputs with which the standard's own body for an operator is entered."""
+
+PREPARED: dict[str, Prepare] = {}
+"""By operator of the standard: what its body does not do to its inputs."""

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import GRAPHS, all_shared, planned
 from waferc.codegen.artifact import artifact
-from waferc.codegen.artifact.artifact import Artifact, InvalidArtifact, npy, read, write
+from waferc.codegen.artifact.artifact import FORMAT, Artifact, InvalidArtifact, npy, read, write
 from waferc.codegen.artifact.encode import op_classes
 from waferc.codegen.host.records import GroupWords, SweepWords
 from waferc.codegen.words import Base
@@ -236,9 +236,9 @@ def test_compressed_entries(good: Path, tmp_path: Path) -> None:
         (b"{", "damaged"),
         (b"[]", "damaged"),
         (b"[" * 100_000, "damaged"),
-        (b'{"format": 3}', "damaged"),
-        (b'{"format": 3, "sha256": 7}', "damaged"),
-        (b'{"format": 2, "entries": {}}', r"format 2; this waferc reads 3; compile the model again$"),
+        (b'{"format": %d}' % FORMAT, "damaged"),
+        (b'{"format": %d, "sha256": 7}' % FORMAT, "damaged"),
+        (b'{"format": 2, "entries": {}}', rf"format 2; this waferc reads {FORMAT}; compile the model again$"),
         (b'{"format": 999, "sha256": {}}', "format 999; this waferc reads"),
         (b"\xff\xfe", "damaged"),
     ],

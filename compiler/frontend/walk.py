@@ -17,7 +17,7 @@ import onnx
 from ...ir.absent import ValuesNeeded, lacking
 from ...ir.graph import InvalidModel, TooLarge, Unsupported
 from ...ir.op import Array
-from ...ir.rules import REGISTRY, Spec
+from ...ir.rules import PREPARED, REGISTRY, Spec
 from ..errors import DoesNotFit, InvalidInput, Refusal, quoted, shown
 from . import unroll
 from .inputs import Binding, add_inputs
@@ -167,20 +167,15 @@ class Walk:
             run = partial(self._written_out, scope)
             return unroll.scan(scope.graph, node.proto, inputs, run, self.vocabulary.opset(node.domain))
         if node.key in self.vocabulary.functions:
-            return self._called(scope, node, self.vocabulary.functions[node.key])
+            return self._called(scope, self.vocabulary.functions[node.key], node, inputs)
         registered = REGISTRY.get(node.key)
         opset = self.vocabulary.opset(node.domain)
-        if registered is None or registered.since > opset:
-            return self._called(scope, node, _standard_function(scope, node, opset))
-        spec = Spec(
-            node.op_type,
-            node.name,
-            tuple(inputs),
-            tuple(node.proto.output),
-            {a.name: attribute_value(a) for a in node.proto.attribute},
-            opset,
-        )
-        return registered.rule(scope.graph, spec)
+        if registered is not None and registered.since <= opset:
+            return registered.rule(scope.graph, _spec(node, inputs, opset))
+        function = _standard_function(scope, node, opset)
+        if not node.domain and node.op_type in PREPARED:
+            inputs = PREPARED[node.op_type](scope.graph, _spec(node, inputs, opset))
+        return self._called(scope, function, node, inputs)
 
     # -- bodies -------------------------------------------------------------------------
     def _inline(self, scope: Scope, node: ModelNode, body: onnx.GraphProto) -> None:
@@ -213,12 +208,13 @@ class Walk:
             raise Unfinished(walk.refusals)
         return [inner.names.get(o.name, "") for o in body.output]
 
-    def _called(self, scope: Scope, node: ModelNode, function: onnx.FunctionProto) -> Sequence[str]:
-        """Runs the body of a function in a scope of its own."""
+    def _called(
+        self, scope: Scope, function: onnx.FunctionProto, node: ModelNode, given: Sequence[str]
+    ) -> Sequence[str]:
+        """Runs the body of a function on the given tensors, in a scope of its own."""
         if self.depth >= DEPTH_LIMIT:
             raise Unsupported(f"functions nested deeper than {DEPTH_LIMIT}")
-        arguments = [scope.names[t] for t in node.proto.input]
-        arguments += [""] * (len(function.input) - len(arguments))
+        arguments = [*given, *[""] * (len(function.input) - len(given))]
         inner = scope.of_function(dict(zip(function.input, arguments, strict=True)))
         walk = replace(
             self._alone().body(),
@@ -226,10 +222,10 @@ class Walk:
             depth=self.depth + 1,
             first=self.first if self.depth else len(scope.graph.nodes),
         )
-        given = {a.name: a for a in (*function.attribute_proto, *node.proto.attribute)}
+        attributes = {a.name: a for a in (*function.attribute_proto, *node.proto.attribute)}
         source = scope.graph.source
         for i, proto in enumerate(function.node):
-            own = ModelNode(_with_attributes(proto, given), i, scope.graph.source[0])
+            own = ModelNode(_with_attributes(proto, attributes), i, scope.graph.source[0])
             walk._enter(inner, own, function.node)
         scope.graph.source = source
         if walk.refusals:
@@ -246,6 +242,17 @@ def _known_branch(scope: Scope, node: ModelNode) -> onnx.GraphProto | None:
         return None
     wanted = "then_branch" if _holds(condition) else "else_branch"
     return next(a.g for a in node.proto.attribute if a.name == wanted)
+
+
+def _spec(node: ModelNode, inputs: Sequence[str], opset: int) -> Spec:
+    return Spec(
+        node.op_type,
+        node.name,
+        tuple(inputs),
+        tuple(node.proto.output),
+        {a.name: attribute_value(a) for a in node.proto.attribute},
+        opset,
+    )
 
 
 def _holds(condition: Array) -> bool:

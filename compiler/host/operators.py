@@ -21,6 +21,7 @@ from ..frontend.free_names import CONTROL
 from ..frontend.opsets import KnownModel, domain_of
 from ..frontend.standard import has_body, why_unknown
 from ..frontend.types import types_of
+from . import indexed
 
 DRAWING = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -70,7 +71,7 @@ def operator(content: bytes) -> Operator:
     except (DecodeError, IndexError):
         raise InvalidArtifact("an operator of the host is damaged") from None
     try:
-        evaluator: Any = ReferenceEvaluator(model, new_ops=[Optional])
+        evaluator: Any = ReferenceEvaluator(model, new_ops=[Optional, *indexed.OPERATORS])
     except Exception as e:  # whatever it raises for what it does not know
         lines = str(e).splitlines() or [type(e).__name__]
         raise UnsupportedModel(f"operator {quoted(node.op_type)}: {shown(lines[0], 160)}") from None

@@ -12,7 +12,7 @@ from ..builder import FRESH, Carried, KernelBuilder, Value
 from ..dtypes import BOOL, I64, U8
 from ..graph import InvalidModel
 from ..op import Array, Bound, Extents, Op, Work, assemble, gather, identity, product
-from ..rules import GraphBuilder, Spec, register
+from ..rules import PREPARED, GraphBuilder, Spec, register
 from .bounds import index_bounds, judge_indices, report_outside, within
 from .conversion import Where, cast
 from .elementwise import Sub, apply
@@ -296,6 +296,8 @@ def _one_hot(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """1 where the index equals the position; a negative index counts from the end."""
     indices, hint = spec.inputs[0], spec.outputs[0]
     depth = int(g.known(spec.inputs[1], "OneHot's depth").reshape(-1)[0])
+    if depth < 0:
+        raise InvalidModel(f"OneHot of depth {depth}")
     old = g.shape(indices)
     dim = normal_axis(spec.attribute("axis", -1), len(old) + 1)
     at = reshape(g, cast(g, indices, I64), [*old[:dim], 1, *old[dim:]], hint)
@@ -308,6 +310,22 @@ def _one_hot(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [apply(g, Where, [from_start, on, hit], hint)]
 
 
+def _labels_judged(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """The inputs of a loss, its labels held to the classes: its body would count them from the end, too."""
+    (scores, labels, *rest), hint = spec.inputs, spec.outputs[0]
+    classes = g.shape(scores)[1]
+    bound = Bound(0, 0, classes, "label", 1, classes)
+    ignored = spec.attribute("ignore_index")
+    if ignored is None:
+        return [scores, within(g, labels, bound, hint), *rest]
+    kind = g.dtype(labels).numpy
+    other, first = (g.constant(np.array(v, kind)) for v in (ignored, 0))
+    left_out = apply(g, Equal, [labels, other], hint)
+    judged = within(g, apply(g, Where, [left_out, first, labels], hint), bound, hint)
+    return [scores, apply(g, Where, [left_out, other, judged], hint), *rest]
+
+
+PREPARED["NegativeLogLikelihoodLoss"] = _labels_judged
 register("Gather", _gather, 1)
 register("OneHot", _one_hot, 9, limits="depth known")
 register("GatherElements", _gather_elements, 11)
