@@ -14,6 +14,7 @@ from .load import attribute_value
 
 MOST_ITERATIONS = 64
 MOST_NODES = 1024  # of all iterations together, as the model has them
+MOST_WRITTEN = 1 << 14  # of all loops of a model, those in others as often as they are met
 OPSET = 18  # of the nodes that take slices and stack them
 
 Run = Callable[[onnx.GraphProto, Sequence[str]], Sequence[str]]
@@ -33,6 +34,7 @@ def loop(g: GraphBuilder, node: onnx.NodeProto, inputs: Sequence[str], run: Run)
     i = 0
     while _holds(g, condition) and i < count:
         _limit(body, i + 1 if most is None else count)
+        _count(g, body)
         condition, *results = run(body, [g.constant(np.array(i, np.int64)), condition, *carried])
         carried = results[: len(carried)]
         for rows, row in zip(stacked, results[len(carried) :], strict=True):
@@ -74,6 +76,7 @@ def _scanned(g: GraphBuilder, given: dict[str, Any], inputs: Sequence[str], run:
         raise Unsupported("a scan over nothing")
     stacked: list[list[str]] = [[] for _ in axes_out]
     for i in range(count):
+        _count(g, body)
         slices = [
             _taken(g, x, count - 1 - i if b else i, a) for x, a, b in zip(scanned, axes, back, strict=True)
         ]
@@ -101,6 +104,13 @@ def _limit(body: onnx.GraphProto, iterations: int) -> None:
         raise Unsupported(f"more than {MOST_ITERATIONS} iterations")
     if (nodes := _nodes(body) * iterations) > MOST_NODES:
         raise Unsupported(f"{nodes:,} nodes when written out")
+
+
+def _count(g: GraphBuilder, body: onnx.GraphProto) -> None:
+    """Counts the nodes of one iteration: those of loops in loops are met again and again."""
+    g.folding.written += len(body.node) + 1
+    if g.folding.written > MOST_WRITTEN:
+        raise Unsupported(f"the loops of the model are more than {MOST_WRITTEN:,} nodes when written out")
 
 
 def _nodes(graph: onnx.GraphProto) -> int:

@@ -274,7 +274,7 @@ def _reverse_sequence(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     if sorted((batch, time)) != [0, 1] or g.shape(lengths) != (shape[batch],):
         raise InvalidModel(f"ReverseSequence of {g.tensors[data]} by {g.tensors[lengths]}")
     lengths = within(g, lengths, Bound(0, 0, shape[time] + 1, "sequence length", time, shape[time]), hint)
-    step = g.constant(np.arange(shape[time]), hint)
+    step = g.constant(g.folding.line(shape[time]), hint)
     length = reshape(g, lengths, [shape[batch], 1], hint)
     last = apply(g, Sub, [length, g.constant(np.ones((), np.int64))], hint)
     back = apply(g, Sub, [last, step], hint)
@@ -301,7 +301,7 @@ def _one_hot(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     old = g.shape(indices)
     dim = normal_axis(spec.attribute("axis", -1), len(old) + 1)
     at = reshape(g, cast(g, indices, I64), [*old[:dim], 1, *old[dim:]], hint)
-    line = np.arange(depth).reshape([-1] + [1] * (len(old) - dim))
+    line = g.folding.line(depth).reshape([-1] + [1] * (len(old) - dim))
     from_start = apply(g, Equal, [at, g.constant(line)], hint)
     from_end = apply(g, Equal, [at, g.constant(line - depth)], hint)
     values = spec.inputs[2]

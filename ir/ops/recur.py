@@ -104,7 +104,7 @@ def _lasting(g: GraphBuilder, spec: Spec, length: int, batch: int, hint: str) ->
     bound = Bound(0, 0, length + 1, "sequence length", axis, length)
     lengths = within(g, spec.inputs[4], bound, hint)
     lengths = reshape(g, cast(g, lengths, I64), (1, batch, 1), hint)
-    return apply(g, Less, [g.constant(np.arange(length).reshape(length, 1, 1)), lengths], hint)
+    return apply(g, Less, [g.constant(g.folding.line(length).reshape(length, 1, 1)), lengths], hint)
 
 
 def _direction(g: GraphBuilder, spec: Spec, d: int, functions: tuple[Function, ...], hint: str) -> Direction:

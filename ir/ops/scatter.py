@@ -274,7 +274,7 @@ def _max_unpool(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     pads = spec.attribute("pads") or [0] * 2 * rank
     inner = [(size - 1) * strides[i] - pads[i] - pads[rank + i] + kernel[i] for i, size in enumerate(sizes)]
     plane = product(inner)
-    before = -plane * np.arange(n * channels).reshape(n, channels, 1)
+    before = -plane * g.folding.line(n * channels).reshape(n, channels, 1)
     flat = [n, channels, product(sizes)]
     every = n * channels * plane
     indices = within(g, indices, Bound(0, 0, every, "index into the flat result", 0, every), hint)

@@ -172,7 +172,7 @@ def _tensor_scatter(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     if spec.attribute("mode", "linear") == "linear":
         return [emit_scatter(g, past, (new, position), dim, hint)]
     first = reshape(g, cast(g, position, I64), [shape[0], 1], hint)
-    line = apply(g, Add, [first, g.constant(np.arange(rows[dim]))], hint)
+    line = apply(g, Add, [first, g.constant(g.folding.line(rows[dim]))], hint)
     at = apply(g, Mod, [line, g.constant(np.array(shape[dim]))], hint)
     kept = [(f"d{d}", n) for d, n in enumerate(shape)]
     names = [a for a, _ in kept]
