@@ -24,12 +24,14 @@ LITTLE = 1 << 12  # elements made and computed that are no matter: shape arithme
 @dataclass
 class Folding:
     """What has been done so far. own: bytes of the constants that the model brings. made: of all others.
-    worked: elements that passed through operations. written: nodes of loops that were written out."""
+    worked: elements that passed through operations. written: nodes of loops in
+    loops that were written out. inside: loops around what is written out now."""
 
     own: int = 0
     made: int = 0
     worked: int = 0
     written: int = 0
+    inside: int = 0
 
     @property
     def most_bytes(self) -> int:
