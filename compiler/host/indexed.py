@@ -4,6 +4,9 @@ onnx's reference wraps some that are outside, and answers to others with NumPy's
 the front of a sequence what the standard wants at its end.
 """
 
+# The reference's own `_run` is not typed.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
