@@ -65,6 +65,12 @@ class Pool:
         self._addressed.append(relocations)
         return at
 
+    def reporting(self, at: int, rows: Ints, number: int) -> None:
+        """Makes the last word of each row at the word offset `at` the address of a report."""
+        words = at + (1 + np.arange(len(rows))) * rows.shape[1] - 1
+        base, value = np.full_like(words, Base.REPORT), np.full_like(words, number)
+        self._addressed.append(np.stack([words, base, value], 1))
+
     def _append(self, flat: Ints) -> int:
         at = self.size
         self.chunks.append(flat if len(flat) else np.zeros(1, np.int64))

@@ -5,7 +5,10 @@ Free of LLVM, so that a saved program is loaded without it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
+
+from ..ir.op import Bound
 
 
 class StepWords(IntEnum):
@@ -36,7 +39,8 @@ class StepWords(IntEnum):
     CLAIM_TABLE = 22
     OWNED = 23  # count
     OWNED_TABLE = 24
-    SIZE = 25
+    REPORTS = 25  # address of the step's first report
+    SIZE = 26
 
 
 class Base(IntEnum):
@@ -49,6 +53,17 @@ class Base(IntEnum):
     HOST = 4  # the address of the cell that holds a host buffer's address
     WATCH = 5  # the address of the watch record
     ARENA = 6  # the address of the arena that holds the homes
+    REPORT = 7  # the address of report number `value`
 
 
 Section = tuple[int, int]  # word offset of the first record, how many
+
+REPORT = 2  # words of a report: the least and the largest element that was met outside its bound
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a report is of: a bound that the elements of an operand of an ONNX node are held to."""
+
+    node: str
+    bound: Bound

@@ -244,6 +244,10 @@ class KernelBuilder(Arithmetic, Protocol):
         """i64 sum, for index arithmetic."""
         ...
 
+    def report(self, bound: int, value: Value) -> None:
+        """Notes an element (i64) of an operand that is outside the op's bound of that number."""
+        ...
+
 
 RESULT = -1
 

@@ -54,6 +54,34 @@ class Normalisation:
     centred: bool
 
 
+@dataclass(frozen=True)
+class Bound:
+    """What the elements of an operand must lie in, low <= element < high: a run that meets another one fails.
+
+    operand: its number. what: an element's name in messages. axis, size: what it counts along, as the model
+    has it.
+    """
+
+    operand: int
+    low: int
+    high: int
+    what: str
+    axis: int
+    size: int
+
+    def outside(self, values: Array) -> int | None:
+        """The element that a message names: the largest past the end, else the least; None for none."""
+        if not values.size:
+            return None
+        least, largest = int(values.min()), int(values.max())
+        return largest if largest >= self.high else least if least < self.low else None
+
+    def problem(self, value: int) -> str:
+        """What is wrong with an element."""
+        allowed = f"{self.low} to {self.high - 1}" if self.low < self.high else "none"
+        return f"{self.what} {value} is outside axis {self.axis} of {self.size} elements (allowed: {allowed})"
+
+
 class InvalidOp(ValueError):
     """An op that contradicts itself; a bug of ours, not of the model."""
 
@@ -199,6 +227,12 @@ class Op:
     def folds(self) -> bool:
         """Whether the op is done when compiling where all its operands are constants."""
         return True
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """What operands that hold indices are held to: the body reports an element outside by its bound's
+        number (`KernelBuilder.report`), and stays inside its buffers all the same."""
+        return ()
 
     @property
     def updates(self) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -11,11 +11,12 @@ import numpy as np
 
 from . import dtypes
 from .absent import folded, lacking
+from .affine import Access, access_axes
 from .dtypes import DType
-from .graph import DependsOnData, Node, Tensor, TooLarge, Unsupported
-from .op import Array, Op
+from .folding import MOST_SEEN, Folding
+from .graph import DependsOnData, InvalidModel, Node, Tensor, TooLarge, Unsupported
+from .op import Array, Bound, Op, gather
 
-FOLD_LIMIT = 1 << 26  # bytes; a constant result larger than this and its operands is not folded
 MOST_BYTES = 1 << 42  # of one tensor: a hundred times what the largest wafer holds
 
 
@@ -44,12 +45,13 @@ class Spec:
 
 @dataclass
 class GraphBuilder:
-    """A graph under construction. Nodes whose operands are constants are evaluated at once."""
+    """A graph under construction. Nodes whose operands are constants are evaluated at once, see `folding`."""
 
     tensors: dict[str, Tensor] = field(default_factory=lambda: {})
     constants: dict[str, Array] = field(default_factory=lambda: {})
     nodes: list[Node] = field(default_factory=lambda: [])
     source: tuple[str, ...] = ()  # provenance given to nodes added now
+    folding: Folding = field(default_factory=Folding)
     _count: int = 0
 
     def fresh(self, hint: str) -> str:
@@ -74,6 +76,11 @@ class GraphBuilder:
         name = self.tensor(hint, value.shape, dtypes.of_numpy(value.dtype))
         self.constants[name] = value
         return name
+
+    def brought(self, value: Array, hint: str) -> str:
+        """A constant that the model brings."""
+        self.folding.own += value.nbytes
+        return self.constant(value, hint)
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name].shape
@@ -102,30 +109,61 @@ class GraphBuilder:
             raise Unsupported(f"{what} depends on data")
         return value
 
+    def judge_bound(self, name: str, read: Access, axes: Sequence[tuple[str, int]], bound: Bound) -> None:
+        """Raises InvalidModel for a constant with an element, of those read along `axes`, outside a bound."""
+        value = self.constants.get(name)
+        if value is None or lacking([value]):
+            return
+        along = access_axes(read)
+        seen = gather(value, read, [x for x in axes if x[0] in along], 0)
+        if (found := bound.outside(seen)) is not None:
+            raise InvalidModel(bound.problem(found))
+
     def emit(self, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str = "t") -> str:
         """Adds `op` with a new result of `shape`; returns the result's name."""
+        for bound in op.bounds:
+            self.judge_bound(inputs[bound.operand], op.reads[bound.operand], op.axes, bound)
         empty = 0 in op.size.values()  # no iteration: the same whatever the operands hold
-        if empty or (op.folds and all(t in self.constants for t in inputs)):
+        if (empty or (op.folds and all(t in self.constants for t in inputs))) and self._take(
+            op, inputs, shape
+        ):
             operands = [
-                np.zeros(self.shape(t), self.dtype(t).numpy) if empty else self.constants[t] for t in inputs
+                _nothing(self.tensors[t]) if empty and t not in self.constants else self.constants[t]
+                for t in inputs
             ]
-            bytes_out = prod(shape) * op.out_type.bytes
-            if bytes_out <= max(FOLD_LIMIT, sum(a.nbytes for a in operands)):
-                if lack := lacking(operands):
-                    name = self.fresh(hint)
-                    return self.constant(folded(lack, name, shape, op.out_type.numpy), name)
-                out = np.asarray(op.reference(*operands)).astype(op.out_type.numpy, copy=False)
-                return self.constant(out.reshape(tuple(shape)), hint)
+            if lack := lacking(operands):
+                name = self.fresh(hint)
+                return self.constant(folded(lack, name, shape, op.out_type.numpy), name)
+            out = np.asarray(op.reference(*operands)).astype(op.out_type.numpy, copy=False)
+            return self.constant(out.reshape(tuple(shape)), hint)
         out_name = self.tensor(hint, shape, op.out_type)
         self.nodes.append(Node(op, tuple(inputs), out_name, self.source))
         return out_name
+
+    def _take(self, op: Op, inputs: Sequence[str], shape: Sequence[int]) -> bool:
+        """Whether an op of constants is computed now."""
+        work = sum(int(w.elements) for w in op.work(op.size)) if 0 not in op.size.values() else 0
+        seen = max((prod(op.size[a] for a in access_axes(read)) for read in op.reads), default=0)
+        if seen > MOST_SEEN and seen > 4 * max(prod(shape), self._elements(inputs)):
+            return False
+        return self.folding.take(prod(shape) * op.out_type.bytes, self._bytes(inputs), work)
+
+    def _bytes(self, names: Iterable[str]) -> int:
+        return sum(self.tensors[t].bytes for t in set(names))
+
+    def _elements(self, names: Iterable[str]) -> int:
+        return max((prod(self.tensors[t].shape) for t in names), default=0)
 
     def emit_parts(
         self, parts: Sequence[tuple[Op, Sequence[str]]], shape: Sequence[int], dtype: DType, hint: str = "t"
     ) -> str:
         """One tensor written by several ops, each its own dense box (Concat, Pad)."""
         judge_size(shape, dtype)
-        if all(t in self.constants for _, inputs in parts for t in inputs):
+        names = {t for _, inputs in parts for t in inputs}
+        size = prod(shape) * dtype.bytes
+        if all(t in self.constants for t in names) and self.folding.take(
+            size, self._bytes(names), prod(shape)
+        ):
             if lack := lacking([self.constants[t] for _, inputs in parts for t in inputs]):
                 name = self.fresh(hint)
                 return self.constant(folded(lack, name, shape, dtype.numpy), name)
@@ -139,6 +177,11 @@ class GraphBuilder:
         for op, inputs in parts:
             self.nodes.append(Node(op, tuple(inputs), out_name, self.source))
         return out_name
+
+
+def _nothing(t: Tensor) -> Array:
+    """Zeros in a tensor's shape, in the memory of one."""
+    return np.broadcast_to(np.zeros((), t.dtype.numpy), t.shape)
 
 
 def judge_size(shape: Sequence[int], dtype: DType) -> None:
@@ -180,3 +223,10 @@ def register(
 ) -> None:
     """Makes the importer use `rule` for ONNX operator `op_type`. See `Registered`."""
     REGISTRY[domain, op_type] = Registered(op_type, rule, since, domain, limits, types)
+
+
+Prepare = Callable[[GraphBuilder, Spec], Sequence[str]]
+"""Gives the inputs with which the standard's own body for an operator is entered."""
+
+PREPARED: dict[str, Prepare] = {}
+"""By operator of the standard: what its body does not do to its inputs."""

@@ -14,6 +14,7 @@ from ..codegen.words import Base
 from ..ir.op import Array
 from .engine import Code
 from .image import Entry, Image
+from .reports import Reports
 from .sram import NotEnoughMemory
 from .workers import Workers
 
@@ -51,7 +52,7 @@ class Homes:
         self._entries[entry].lay(given)
 
     def call(self, entry: str, threads: int) -> dict[str, Array]:
-        """Runs all groups of an entry; the outputs are the caller's own arrays."""
+        """Runs all groups of an entry; the outputs are the caller's own arrays. Raises InvalidIndex."""
         return self._entries[entry].call(threads)
 
 
@@ -61,7 +62,8 @@ class _Entry:
     def __init__(self, entry: Entry, memory: mmap.mmap, arena: int, kernels: Any, workers: Workers) -> None:
         self._calls, self._workers, self._length = entry.calls, workers, entry.ports.length
         calls = entry.calls
-        self._words = _relocated(calls, kernels, arena)
+        self._reports = Reports(calls.judged)
+        self._words = _relocated(calls, kernels, arena, self._reports)
         self._inputs = {p.tensor: _home(memory, p) for p in calls.inputs if p.tensor not in calls.bound}
         self._outputs = {p.tensor: _home(memory, p) for p in calls.outputs if p.tensor not in calls.bound}
         self._bound = _bound(calls, self._words, arena)
@@ -86,6 +88,7 @@ class _Entry:
         start = self._words.ctypes.data + 8 * offset
         self._workers.run(start, count, threads if self._calls.shared else 1)
         self._held.clear()
+        self._reports.check()
         for name, home in self._outputs.items():
             out[name] = home.copy()
         return {p.tensor: out[p.tensor] for p in self._calls.outputs}
@@ -129,12 +132,14 @@ def _host(value: Array, p: HostCopy) -> Array:
     return np.ndarray(p.shape, np.dtype(p.dtype), value, p.host_offset, p.host_strides)
 
 
-def _relocated(calls: Calls, kernels: Any, arena: int) -> Any:
+def _relocated(calls: Calls, kernels: Any, arena: int, reports: Reports) -> Any:
     """The tables' words with addresses in place."""
     words = calls.words.copy()
     at, kind, value = calls.relocations.T
     chosen = kind == Base.KERNEL
     words[at[chosen]] = kernels[value[chosen]]
     words[at[kind == Base.ARENA]] += arena
+    chosen = kind == Base.REPORT
+    words[at[chosen]] = reports.addresses()[value[chosen]]
     words[at[kind == Base.WORDS]] += words.ctypes.data
     return words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +12,9 @@ from ..codegen.artifact.artifact import Artifact, InvalidArtifact, npy
 from ..codegen.artifact.strict_json import dumps
 from ..codegen.artifact.typed import Misfit, member
 from ..codegen.host.records import Calls, HostCopy, Margins, Resident
+from ..codegen.words import Judged
 from ..ir.graph import Length
+from ..ir.op import Bound
 from .judge import TYPES, judge, judge_resident, judge_together
 from .ports import Port, Ports
 
@@ -76,6 +78,7 @@ def _encode_entry(entry: Entry) -> dict[str, bytes]:
         "groups": list(c.groups),
         "shared": c.shared,
         "bound": sorted(c.bound),
+        "judged": [[j.node, *astuple(j.bound)] for j in c.judged],
         "laid": [_copy(p) for p in c.inputs],
         "read": [_copy(p) for p in c.outputs],
     }
@@ -88,6 +91,7 @@ def _encode_entry(entry: Entry) -> dict[str, bytes]:
 
 
 _COPY = tuple[str, str, tuple[int, ...], int, tuple[int, ...], int, tuple[int, ...]]
+_JUDGED = tuple[str, int, int, int, str, int, int]  # a node, and the fields of a Bound
 _PORTS = tuple[tuple[str, tuple[int, ...], str], ...]
 _LENGTH = tuple[str, int, int, tuple[tuple[str, int], ...]]
 
@@ -132,6 +136,9 @@ def _decode_entry(artifact: Artifact, folder: str) -> Entry:
         _copies(facts, "read"),
         bound=frozenset(member(facts, "bound", tuple[str, ...])),
         shared=member(facts, "shared", bool),
+        judged=tuple(
+            Judged(node, Bound(*row)) for node, *row in member(facts, "judged", tuple[_JUDGED, ...])
+        ),
     )
     length = member(facts, "length", _LENGTH | None)
     ports = Ports(

@@ -198,6 +198,7 @@ def _judge_relocations(calls: Calls, kernels: int) -> None:
     at, kind, value = r.T
     limits = np.zeros(len(Base), np.int64)
     limits[Base.WORDS], limits[Base.KERNEL], limits[Base.ARENA] = 1, kernels, 1
+    limits[Base.REPORT] = len(calls.judged)
     if len(r) and not (
         0 <= at.min() <= at.max() < len(calls.words) and 0 <= kind.min() <= kind.max() < len(limits)
     ):
@@ -213,7 +214,7 @@ class _Words:
     """The words, what is added to each when the program is loaded, and rows of them that must be inside."""
 
     def __init__(self, calls: Calls) -> None:
-        self.words = calls.words
+        self.words, self.reports = calls.words, len(calls.judged)
         self.base = np.full(len(calls.words), -1, np.int64)
         self.base[calls.relocations[:, 0]] = calls.relocations[:, 1]
         self.value = np.zeros(len(calls.words), np.int64)
@@ -255,16 +256,23 @@ def _judge_sweep(words: _Words, sweep: Any, items: int, arena: int, kernel: Touc
     count = int(starts[-1])
     if count == 0:
         return
-    # A call: addresses of the tensors, extents and origins of the axes, mode and chunk.
+    # A call: addresses of the tensors, extents and origins of the axes, mode and chunk, perhaps a report.
     tensors, axes = len(kernel.sizes), kernel.axes
-    layout = TaskLayout(tensors, tuple(map(str, range(axes))))
+    layout = TaskLayout(tensors, tuple(map(str, range(axes))), kernel.reports > 0)
     width = layout.words(False)
     if sweep[SweepWords.BYTES] != 8 * width:
         raise InvalidArtifact(
             f"tables/words.npy: calls of {int(sweep[SweepWords.BYTES])} bytes, the kernel takes {8 * width}"
         )
     first = int(sweep[SweepWords.CALLS]) // 8
-    rows = words.rows(first, count, width, dict.fromkeys(range(tensors), Base.ARENA), "a call")
+    bases = dict.fromkeys(range(tensors), Base.ARENA)
+    if kernel.reports:
+        bases[layout.report(False)] = Base.REPORT
+    rows = words.rows(first, count, width, bases, "a call")
+    if kernel.reports:
+        report = words.value[first + layout.report(False) : first + count * width : width]
+        if (report > words.reports - kernel.reports).any():
+            raise InvalidArtifact("tables/relocations.npy: a call reports what nobody judges")
     extents, mode, chunk = rows[:, tensors : tensors + axes], rows[:, layout.mode], rows[:, layout.chunk]
     if (rows[:, tensors:] < 0).any() or (mode >= MODES).any() or (chunk < 0).any():
         raise InvalidArtifact("tables/words.npy: a call of a negative extent or an unknown mode")

@@ -14,6 +14,7 @@ from ..placement.plan.plan import Plan
 from .engine import Code
 from .guard import steps_of, violation
 from .ports import Port, ports_of
+from .reports import Reports
 from .sram import Arena, arena, memory_of
 
 
@@ -37,13 +38,14 @@ class Literal:
     def call(self, entry: str, threads: int) -> dict[str, Array]:
         """Runs all steps of an entry, on one thread, and reads the outputs.
 
-        Raises GuardViolation; states then hold what the run left.
+        Raises GuardViolation, or InvalidIndex; states then hold what the run left.
         """
         out = self._entries[entry].call()
         if self._watch[WatchWords.CODE]:
             found = violation(self.memory, self._entries[entry].steps, self._watch)
             self._watch[:] = _watch(self._arena)
             raise found
+        self._entries[entry].reports.check()
         return out
 
 
@@ -58,6 +60,7 @@ class _Entry:
         self._regions = [np.ascontiguousarray(memory.base[core.ravel()]) for core in self.steps.regions]
         self._cells = np.zeros(max(1, len(self._tables.host)), np.int64)
         self._cell = {buffer: i for i, buffer in enumerate(self._tables.host)}
+        self.reports = Reports(lowered.tables.judged)
         self._words = self._relocated(lowered)
         self._outputs: tuple[Port, ...] = ports_of(plan.graph).outputs
 
@@ -108,6 +111,7 @@ class _Entry:
             Base.REGION: np.array([r.ctypes.data for r in self._regions], np.int64),
             Base.HOST: cells,
             Base.WATCH: np.array([self._watch.ctypes.data], np.int64),
+            Base.REPORT: self.reports.addresses(),
         }
         for base, table in addresses.items():
             chosen = kind == base

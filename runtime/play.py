@@ -11,6 +11,7 @@ import numpy as np
 
 from ..ir.op import Array
 from .ports import Port, Ports
+from .reports import InvalidIndex
 from .script import NONE, Body, Branch, HostStage, Loop, Scan, Script, WaferStage, whole
 
 Operator = Callable[[Sequence[Any]], Sequence[Any]]
@@ -65,7 +66,7 @@ class Player:
         name = self.names[stage.operator]
         try:
             results = self.operators[stage.operator]([values[v] for v in stage.inputs])
-        except HostError:
+        except (HostError, InvalidIndex):
             raise
         except Exception as e:  # whatever an operator throws
             lines = str(e).splitlines() or [type(e).__name__]

@@ -14,6 +14,7 @@ from waferc.codegen.processor import Processor
 from waferc.ir.builder import FRESH
 from waferc.ir.op import Array, Op
 from waferc.runtime.engine import host, processor
+from waferc.runtime.reports import NOTHING
 
 
 def target_machine(opt: int = 2) -> Any:
@@ -73,6 +74,9 @@ def call(
         for low, end in bounds:
             words += [low, end]
         words.append(record.ctypes.data)
+    reports = np.tile(np.array(NOTHING, np.int64), (max(1, len(kernel.op.bounds)), 1))
+    if kernel.signature.guard or kernel.signature.reports:
+        words.append(reports.ctypes.data)
     assert len(words) == kernel.signature.layout.words(kernel.signature.guard)
     task = np.array(words, np.int64)
     op = np.array([s.get(a, 0) for s in steps for a in axes] or [0], np.int64)

@@ -27,6 +27,7 @@ from waferc.placement.splits.choice import Site
 from waferc.placement.splits.policy import POLICY
 from waferc.runtime.load import load, prepare
 from waferc.runtime.program import InputError, Program
+from waferc.runtime.reports import InvalidIndex
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "smollm2"))
 
@@ -355,9 +356,8 @@ def test_tensor_scatter_is_the_standard_s(shape: tuple[int, ...], rows: int, dim
     ours = made.run(feed)["y"]
     np.testing.assert_array_equal(ours, right)
     assert prepare(made.plan, guard=True).run(feed)["y"].tobytes() == ours.tobytes()
-    # A row outside is dropped: no index from data reaches memory that is not the result's.
-    outside = made.run({**feed, "at": np.full(shape[0], shape[dim])})["y"]
-    np.testing.assert_array_equal(outside, feed["past"])
+    with pytest.raises(InvalidIndex, match=f"write index {shape[dim]} is outside"):
+        made.run({**feed, "at": np.full(shape[0], shape[dim])})
 
 
 def test_a_scattered_state_is_changed_where_it_lies() -> None:

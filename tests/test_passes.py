@@ -33,8 +33,8 @@ from waferc.ir.graph import Graph, Length, Node, Tensor
 from waferc.ir.op import MEANING, PROMISES, Array, Op, gather, identity
 from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.elementwise import Div
-from waferc.ir.ops.index import TensorScatter
 from waferc.ir.ops.normalize import Softmax
+from waferc.ir.ops.tensor_scatter import TensorScatter
 
 if TYPE_CHECKING:
     from _typeshed import TraceFunction

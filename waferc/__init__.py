@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .placement.machine.wafer import Wafer
     from .placement.plan.plan import Plan
     from .runtime.program import InputError, Program
+    from .runtime.reports import InvalidIndex
 
     __version__: str
 
@@ -44,6 +45,7 @@ __all__ = [
     "InputError",
     "InputOutput",
     "InputUnbound",
+    "InvalidIndex",
     "InvalidInput",
     "Plan",
     "Program",
@@ -63,6 +65,7 @@ HOMES = {
     "Compiled": "compiler.compiled",
     "Graph": "ir.graph",
     "InputError": "runtime.program",
+    "InvalidIndex": "runtime.reports",
     "Plan": "placement.plan.plan",
     "Program": "runtime.program",
     "Request": "compiler.request",

@@ -17,7 +17,7 @@ from ..kernels.kernel import Kernel, kernel_for, stride_kinds
 from ..kernels.signature import TaskLayout
 from ..pool import Pool, Record
 from ..processor import Processor
-from ..words import Base
+from ..words import Base, Judged
 from .arena import share
 from .homes import Home, Lay
 from .records import Calls, GroupWords, HostCopy, Margins, Resident, SweepWords
@@ -55,7 +55,7 @@ def make_calls(
 class _EntryTables:
     """The tables of one entry in the making. kernels: the numbers of those that the program calls so far.
 
-    fills: rows of `Calls.fills`.
+    fills: rows of `Calls.fills`. judged: as in `Calls`.
     """
 
     homes: Homes
@@ -63,6 +63,7 @@ class _EntryTables:
     kernels: dict[Kernel, int]
     pool: Pool = field(default_factory=Pool)
     fills: list[Ints] = field(default_factory=list[Ints])
+    judged: list[Judged] = field(default_factory=list[Judged])
 
     def calls(self, part: Part) -> Calls:
         """The entry's calls; once."""
@@ -79,6 +80,7 @@ class _EntryTables:
             tuple(_copied(lay, homes) for lay in part.outputs),
             frozenset(lay.tensor for lay in (*part.inputs, *part.outputs) if homes[lay.home].bound),
             sum(s.work for s in sweeps if s.shared) >= CALL,
+            tuple(self.judged),
         )
 
     def _group(self, s: Sweep, barrier: bool) -> Record:
@@ -101,6 +103,9 @@ class _EntryTables:
         words[SweepWords.BYTES] = 8 * calls.shape[1]
         strides = self.pool.add([r.get(a, 0) for r in rows for a in axes])
         at = self.pool.addressed(calls, len(s.views))
+        if s.op.bounds:
+            self.pool.reporting(at, calls, len(self.judged))
+            self.judged.extend(Judged(s.name, bound) for bound in s.op.bounds)
         self._fill(s, kernel.signature.layout, calls, at)
         places = {
             int(SweepWords.STRIDES): strides,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ...placement.plan.layout import Ints
-from ..words import Section
+from ..words import Judged, Section
 
 
 class GroupWords(IntEnum):
@@ -69,6 +69,7 @@ class Calls:
     caller has them: addresses in their homes are moved there before a call. shared: whether a call is
     worth a second thread. fills: int64 [n, 4]: extents of calls that read a cache as far as it is filled: the
     word, the whole extent, the call's first position, and whether it is not that of the positions.
+    judged: what each report is of.
     """
 
     words: Ints
@@ -79,6 +80,7 @@ class Calls:
     outputs: tuple[HostCopy, ...]
     bound: frozenset[str]
     shared: bool
+    judged: tuple[Judged, ...]
 
 
 LINE = 64  # bytes that no two threads should write at the same time

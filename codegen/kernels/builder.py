@@ -4,7 +4,8 @@ A kernel is `void kernel(i64 *task, i64 *op)`. All words are 64 bits:
 
     task: address of each operand, address of the result, extent of each axis, origin of each
           axis, mode (FRESH, RESUME or JOIN), chunk; guarded kernels also: lowest valid byte address
-          and end of each operand and of the result, address of an i64[4] error record
+          and end of each operand and of the result, address of an i64[4] error record; guarded ones
+          and those that report indices: address of the step's reports
     op:   for each operand, then the result: stride of each axis, in elements
 
 An operand's address is that of the element at the tile's first iteration. What lies outside
@@ -20,9 +21,11 @@ from llvmlite import ir
 
 from ...ir.builder import Carried, Combine, StrideKind, Value
 from ...ir.dtypes import I64
+from ..words import REPORT
 from .addresses import Addresses, add_index
 from .arithmetic import I32_TYPE, LLVMArithmetic, LLVMValue
 from .bf16_pairs import dot2
+from .emit import reporter
 from .guard import Guard
 from .loops import Body, Chunk, Lanes, Loops, constant_word
 from .memory import Memory
@@ -93,6 +96,11 @@ class LLVMBuilder(LLVMArithmetic):
         self, condition: Value, then: Callable[[], Carried], otherwise: Callable[[], Carried]
     ) -> Carried:
         return self._loops.either(condition, then, otherwise)
+
+    def report(self, bound: int, value: Value) -> None:
+        reports = self._at.task_word(self._layout.report(self.signature.guard)).ir
+        record = self.builder.add(reports, constant_word(8 * REPORT * bound))
+        self.builder.call(reporter(self.module), [record, cast(LLVMValue, value).ir])
 
     # -- lanes ---------------------------------------------------------------------
     def group(self) -> int:

@@ -75,3 +75,23 @@ def declared(module: ir.Module, name: str, kind: ir.FunctionType) -> ir.Value:
     """The external function `name`, declared once in a module."""
     found = module.globals.get(name)
     return found if found is not None else ir.Function(module, kind, name)
+
+
+def reporter(module: ir.Module) -> ir.Value:
+    """The module's function that widens a report, two words, by an element outside its bound.
+
+    Whatever the threads and the order, the least and the largest are left.
+    """
+    name = "report_outside"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64_TYPE] * 2), name)
+    function.linkage = "internal"
+    for attribute in ("noinline", "cold", "nounwind"):
+        function.attributes.add(attribute)
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    report, element = function.args
+    for i, kind in enumerate(("min", "max")):
+        b.atomic_rmw(kind, b.inttoptr(b.add(report, word(8 * i)), POINTER), element, "monotonic")
+    b.ret_void()
+    return function

@@ -99,7 +99,17 @@ def kernel_for(
     native = processor.dot2 and bool(op.paired)
     ahead = processor.ahead and op.prefetches
     signature = Signature(
-        axes, op.in_types, op.out_type, lane_axis, strides, processor.lanes, guard, part, native, ahead
+        axes,
+        op.in_types,
+        op.out_type,
+        lane_axis,
+        strides,
+        processor.lanes,
+        guard,
+        part,
+        native,
+        ahead,
+        len(op.bounds),
     )
     family = f"{type(op).__module__}.{type(op).__qualname__}"
     return Kernel(family, op.key(), float(op.fill), signature, op)

@@ -19,6 +19,7 @@ class TaskLayout:
 
     operands: int  # with the result, which is the last
     axes: tuple[str, ...]
+    reports: bool = False  # whether the kernel notes indices outside their axis
 
     def extent(self, axis: str) -> int:
         return self.operands + self.axes.index(axis)
@@ -45,9 +46,14 @@ class TaskLayout:
         """Of the error record's address. Guarded kernels only."""
         return self.bound(self.operands)
 
+    def report(self, guard: bool) -> int:
+        """Of the address of the step's reports (`words.REPORT`). Of kernels that report; guarded ones have it
+        in any case."""
+        return self.error + 1 if guard else self.chunk + 1
+
     def words(self, guard: bool) -> int:
         """The length of a task block."""
-        return self.error + 1 if guard else self.chunk + 1
+        return self.report(guard) + (guard or self.reports)
 
     def stride(self, operand: int, axis: str) -> int:
         """In the op block."""
@@ -62,6 +68,7 @@ class Signature:
     lanes: elements of a vector, whatever their type; a power of two. part: a reduced axis
     whose iterations are summed in chunks (see `KernelBuilder.chunks`), or "". dot2: whether pairs of bf16
     are multiplied by the host's instruction for them. ahead: whether what is read once is prefetched.
+    reports: how many bounds its operands' indices are held to (`Op.bounds`).
     """
 
     axes: tuple[str, ...]
@@ -74,6 +81,7 @@ class Signature:
     part: str = ""
     dot2: bool = False
     ahead: bool = False
+    reports: int = 0
 
     @property
     def types(self) -> tuple[DType, ...]:
@@ -82,11 +90,11 @@ class Signature:
 
     @property
     def layout(self) -> TaskLayout:
-        return TaskLayout(len(self.types), self.axes)
+        return TaskLayout(len(self.types), self.axes, self.reports > 0)
 
     @property
     def touch(self) -> Touch:
-        return Touch(tuple(t.bytes for t in self.types), self.strides)
+        return Touch(tuple(t.bytes for t in self.types), self.strides, self.reports)
 
 
 @dataclass(frozen=True)
@@ -94,11 +102,12 @@ class Touch:
     """What decides which bytes a kernel touches in a call, besides the call's own words.
 
     A kernel's name says it: so who calls the kernel can be judged without a look into its code.
-    sizes: bytes of an element, of each operand and the result. strides: as in `Signature`.
+    sizes: bytes of an element, of each operand and the result. strides, reports: as in `Signature`.
     """
 
     sizes: tuple[int, ...]
     strides: tuple[tuple[StrideKind, ...], ...]
+    reports: int = 0
 
     @property
     def axes(self) -> int:
@@ -107,17 +116,19 @@ class Touch:
     def __str__(self) -> str:
         letters = {kind: letter for letter, kind in LETTERS.items()}
         rows = zip(self.sizes, self.strides, strict=True)
-        return "".join(f"{size}{''.join(letters[k] for k in row)}" for size, row in rows)
+        tensors = "".join(f"{size}{''.join(letters[k] for k in row)}" for size, row in rows)
+        return tensors + (f"r{self.reports}" if self.reports else "")
 
     @staticmethod
     def read(text: str) -> Touch | None:
         """That of `str`; None for another text."""
-        if not re.fullmatch(r"([1248][zupa]*)+", text):
+        found = re.fullmatch(r"((?:[1248][zupa]*)+)(?:r([1-9]\d{0,2}))?", text, re.ASCII)
+        if found is None:
             return None
-        rows: list[tuple[str, str]] = re.findall(r"([1248])([zupa]*)", text)
+        rows: list[tuple[str, str]] = re.findall(r"([1248])([zupa]*)", found[1])
         strides: list[tuple[StrideKind, ...]] = []
         for _, letters in rows:
             kinds: list[StrideKind] = [LETTERS[c] for c in letters]
             strides.append(tuple(kinds))
         sizes = tuple(int(size) for size, _ in rows)
-        return Touch(sizes, tuple(strides)) if len({*map(len, strides)}) == 1 else None
+        return Touch(sizes, tuple(strides), int(found[2] or 0)) if len({*map(len, strides)}) == 1 else None

@@ -151,7 +151,7 @@ class _Tasks(Emitter):
         self._place(core, t)
 
     def _guarded(self, base: ir.Value, at: ir.Value) -> None:
-        """The bounds of the buffers and the watch record, behind the task block; whose the buffers are."""
+        """Bounds of the buffers, watch record and reports, behind the task block; whose the buffers are."""
         b, r = self.b, self.r
 
         def bound(i: ir.Value) -> None:
@@ -160,6 +160,7 @@ class _Tasks(Emitter):
         twice = b.mul(r[StepWords.OPERANDS], word(2))
         self.loop(word(0), twice, bound)
         self.put(self.block, b.add(at, twice), self.watch)
+        self.put(self.block, b.add(at, b.add(twice, word(1))), r[StepWords.REPORTS])
         owned = [self.watch, base, r[StepWords.OWNED_TABLE], r[StepWords.OWNED]]
         b.call(self.module.globals["watch_owned"], owned)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from ...placement.plan.layout import Ints
     from ..kernels.kernel import Kernel
-from ..words import Section
+from ..words import Judged, Section
 
 
 class AxisWords(IntEnum):
@@ -164,6 +164,7 @@ class Tables:
     reading: Section
     host: tuple[HostBuffer, ...]
     laid: tuple[str, ...]  # the graph input of each record of `inputs`
+    judged: tuple[Judged, ...]  # what each report is of
 
 
 @dataclass(frozen=True)

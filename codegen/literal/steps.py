@@ -16,7 +16,7 @@ from ..host.sum_order import lane_of
 from ..kernels.kernel import Kernel, kernel_for, stride_kinds
 from ..pool import Record
 from ..processor import Processor
-from ..words import Base, StepWords
+from ..words import Base, Judged, StepWords
 from .claims import claim, owned
 from .draft import Draft
 from .executor import MOST_WORDS
@@ -41,7 +41,7 @@ class _Held:
 
 @dataclass(frozen=True)
 class StepRecords:
-    """Makes the records of a plan's steps; notes the kernels that they call.
+    """Makes the records of a plan's steps; notes the kernels that they call, and what these report.
 
     producers: the grid of the step that fills each buffer.
     """
@@ -50,6 +50,7 @@ class StepRecords:
     processor: Processor
     producers: dict[int, Grid]
     kernels: dict[Kernel, int] = field(default_factory=lambda: {})
+    judged: list[Judged] = field(default_factory=list[Judged])
 
     def record(self, step: Step) -> Record:
         """The record of a step that is no input."""
@@ -116,6 +117,9 @@ class StepRecords:
         kernel = kernel_for(op, lane, stride_kinds(op, rows, lane), self.processor, guard=True)
         if kernel.signature.layout.words(True) > MOST_WORDS:
             raise ValueError(f"{step.name}: {op.name} has too many operands and axes for one task")
+        if op.bounds:
+            out.others[StepWords.REPORTS] = (Base.REPORT, len(self.judged))
+            self.judged.extend(Judged(step.name, bound) for bound in op.bounds)
         out.others[StepWords.KERNEL] = (Base.KERNEL, self.kernels.setdefault(kernel, len(self.kernels)))
         out.offsets[StepWords.STRIDES] = pool.add([r[a] for r in rows for a, _ in op.axes])
         bounds = [n for h in held for n in (h.buffer.address, h.buffer.address + h.buffer.bytes)]

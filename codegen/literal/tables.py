@@ -50,6 +50,7 @@ def _lowered(plan: Plan, processor: Processor, tagged: Tagged) -> Lowered:
         relocations=pool.relocations(),
         host=tuple(draft.moves.host),
         laid=tuple(s.tensor for s in first),
+        judged=tuple(steps.judged),
     )
     return Lowered(tables, tuple(steps.kernels), tuple(draft.moves.pulls))
 

@@ -154,11 +154,13 @@ def _of_ours(e: BaseException) -> int | None:
     from ...placement.search.explain import DoesNotFit
     from ...runtime.play import HostError
     from ...runtime.program import InputError
+    from ...runtime.reports import InvalidIndex
 
     table = {
         InputError: 2,
         WaferError: 2,
         HostError: 3,
+        InvalidIndex: 3,
         DoesNotFit: 5,
         TooLarge: 5,
         Unroutable: 5,

@@ -43,6 +43,14 @@ class ModelNode:
         return tuple(t for t in (*self.proto.input, *free_in_bodies(self.proto)) if t)
 
     @property
+    def named(self) -> onnx.NodeProto:
+        """The node with the name that errors call it."""
+        out = onnx.NodeProto()
+        out.CopyFrom(self.proto)
+        out.name = self.name
+        return out
+
+    @property
     def where(self) -> str:
         return f"node {quoted(self.name)} ({shown(self.op_type)})"
 

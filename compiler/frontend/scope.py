@@ -87,7 +87,7 @@ class Scope:
                 raise _too_large(s.values.name, e, graph) from None
 
     def add_constant(self, name: str, value: Array) -> None:
-        self.names[name] = self.graph.constant(value, name)
+        self.names[name] = self.graph.brought(value, name)
 
     def add_input(self, name: str, shape: Sequence[int], dtype: DType) -> None:
         self.names[name] = self.graph.tensor(name, shape, dtype)

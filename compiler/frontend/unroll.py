@@ -14,6 +14,7 @@ from .load import attribute_value
 
 MOST_ITERATIONS = 64
 MOST_NODES = 1024  # of all iterations together, as the model has them
+MOST_WRITTEN = 1 << 12  # of all loops of a model that stand in others, as often as they are met
 OPSET = 18  # of the nodes that take slices and stack them
 
 Run = Callable[[onnx.GraphProto, Sequence[str]], Sequence[str]]
@@ -33,7 +34,7 @@ def loop(g: GraphBuilder, node: onnx.NodeProto, inputs: Sequence[str], run: Run)
     i = 0
     while _holds(g, condition) and i < count:
         _limit(body, i + 1 if most is None else count)
-        condition, *results = run(body, [g.constant(np.array(i, np.int64)), condition, *carried])
+        condition, *results = _once(g, run, body, [g.constant(np.array(i, np.int64)), condition, *carried])
         carried = results[: len(carried)]
         for rows, row in zip(stacked, results[len(carried) :], strict=True):
             rows.append(row)
@@ -77,7 +78,7 @@ def _scanned(g: GraphBuilder, given: dict[str, Any], inputs: Sequence[str], run:
         slices = [
             _taken(g, x, count - 1 - i if b else i, a) for x, a, b in zip(scanned, axes, back, strict=True)
         ]
-        results = run(body, [*carried, *slices])
+        results = _once(g, run, body, [*carried, *slices])
         carried = list(results[:first])
         for rows, row in zip(stacked, results[first:], strict=True):
             rows.append(row)
@@ -101,6 +102,20 @@ def _limit(body: onnx.GraphProto, iterations: int) -> None:
         raise Unsupported(f"more than {MOST_ITERATIONS} iterations")
     if (nodes := _nodes(body) * iterations) > MOST_NODES:
         raise Unsupported(f"{nodes:,} nodes when written out")
+
+
+def _once(g: GraphBuilder, run: Run, body: onnx.GraphProto, arguments: Sequence[str]) -> Sequence[str]:
+    """One iteration. Loops in loops are met again and again: all their nodes are counted."""
+    folding = g.folding
+    if folding.inside:
+        folding.written += len(body.node) + 1
+        if folding.written > MOST_WRITTEN:
+            raise Unsupported(f"loops in loops are more than {MOST_WRITTEN:,} nodes when written out")
+    folding.inside += 1
+    try:
+        return run(body, arguments)
+    finally:
+        folding.inside -= 1
 
 
 def _nodes(graph: onnx.GraphProto) -> int:

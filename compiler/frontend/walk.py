@@ -18,7 +18,7 @@ from ...ir.absent import ValuesNeeded, lacking
 from ...ir.graph import InvalidModel, TooLarge, Unsupported
 from ...ir.op import Array
 from ...ir.ops.conversion import cast
-from ...ir.rules import REGISTRY, Spec
+from ...ir.rules import PREPARED, REGISTRY, Spec
 from ..errors import DoesNotFit, InvalidInput, Refusal, quoted, shown
 from . import unroll
 from .inputs import Binding, add_inputs
@@ -168,20 +168,12 @@ class Walk:
             run = partial(self._written_out, scope)
             return unroll.scan(scope.graph, node.proto, inputs, run, self.vocabulary.opset(node.domain))
         if node.key in self.vocabulary.functions:
-            return self._called(scope, node, self.vocabulary.functions[node.key])
+            return self._called(scope, self.vocabulary.functions[node.key], node, inputs)
         registered = REGISTRY.get(node.key)
         opset = self.vocabulary.opset(node.domain)
         if registered is None or registered.since > opset:
-            return self._standard(scope, node, opset)
-        spec = Spec(
-            node.op_type,
-            node.name,
-            tuple(inputs),
-            tuple(node.proto.output),
-            {a.name: attribute_value(a) for a in node.proto.attribute},
-            opset,
-        )
-        return registered.rule(scope.graph, spec)
+            return self._standard(scope, node, inputs, opset)
+        return registered.rule(scope.graph, _spec(node, inputs, opset))
 
     # -- bodies -------------------------------------------------------------------------
     def _inline(self, scope: Scope, node: ModelNode, body: onnx.GraphProto) -> None:
@@ -214,16 +206,17 @@ class Walk:
             raise Unfinished(walk.refusals)
         return [inner.names.get(o.name, "") for o in body.output]
 
-    def _standard(self, scope: Scope, node: ModelNode, opset: int) -> Sequence[str]:
+    def _standard(self, scope: Scope, node: ModelNode, given: Sequence[str], opset: int) -> Sequence[str]:
         """Runs the standard's body for an operator in types whose range holds what is between its nodes, and
         rounds its results once: those that have an operand's type. Where the standard says what
         types are between, they are these."""
         g = scope.graph
-        given = [scope.names[t] for t in node.proto.input]
+        if not node.domain and node.op_type in PREPARED:
+            given = PREPARED[node.op_type](g, _spec(node, given, opset))
         states = states_types(node.op_type, node.domain, opset)
         wide = given if states else [cast(g, t, g.dtype(t).wide) if t else t for t in given]
         types = [scope.kind_of(t).SerializeToString() for t in wide]
-        results = [*self._called(scope, node, _standard_function(node, opset, types), wide)]
+        results = [*self._called(scope, _standard_function(node, opset, types), node, wide)]
         if wide != given:
             like = result_types(node.op_type, node.domain, opset)
             narrowed = [o for o, t in enumerate(given) if t != wide[o]]
@@ -235,17 +228,12 @@ class Walk:
         return results
 
     def _called(
-        self,
-        scope: Scope,
-        node: ModelNode,
-        function: onnx.FunctionProto,
-        operands: Sequence[str] | None = None,
+        self, scope: Scope, function: onnx.FunctionProto, node: ModelNode, given: Sequence[str]
     ) -> Sequence[str]:
-        """Runs the body of a function in a scope of its own. operands: in place of the node's own."""
+        """Runs the body of a function on the given tensors, in a scope of its own."""
         if self.depth >= DEPTH_LIMIT:
             raise Unsupported(f"functions nested deeper than {DEPTH_LIMIT}")
-        arguments = [scope.names[t] for t in node.proto.input] if operands is None else [*operands]
-        arguments += [""] * (len(function.input) - len(arguments))
+        arguments = [*given, *[""] * (len(function.input) - len(given))]
         inner = scope.of_function(dict(zip(function.input, arguments, strict=True)))
         walk = replace(
             self._alone().body(),
@@ -253,10 +241,10 @@ class Walk:
             depth=self.depth + 1,
             first=self.first if self.depth else len(scope.graph.nodes),
         )
-        given = {a.name: a for a in (*function.attribute_proto, *node.proto.attribute)}
+        attributes = {a.name: a for a in (*function.attribute_proto, *node.proto.attribute)}
         source = scope.graph.source
         for i, proto in enumerate(function.node):
-            own = ModelNode(_with_attributes(proto, given), i, scope.graph.source[0])
+            own = ModelNode(_with_attributes(proto, attributes), i, scope.graph.source[0])
             walk._enter(inner, own, function.node)
         scope.graph.source = source
         if walk.refusals:
@@ -273,6 +261,17 @@ def _known_branch(scope: Scope, node: ModelNode) -> onnx.GraphProto | None:
         return None
     wanted = "then_branch" if _holds(condition) else "else_branch"
     return next(a.g for a in node.proto.attribute if a.name == wanted)
+
+
+def _spec(node: ModelNode, inputs: Sequence[str], opset: int) -> Spec:
+    return Spec(
+        node.op_type,
+        node.name,
+        tuple(inputs),
+        tuple(node.proto.output),
+        {a.name: attribute_value(a) for a in node.proto.attribute},
+        opset,
+    )
 
 
 def _holds(condition: Array) -> bool:

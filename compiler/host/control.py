@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
+from ...ir.rules import GraphBuilder
 from ...runtime.script import Body, Branch, Loop, Scan, Script
 from ..frontend.free_names import free_names
 from ..frontend.load import attribute_value
@@ -174,7 +175,8 @@ def _steady(
 
 def _inside(around: Surroundings, body: onnx.GraphProto, kinds: Sequence[onnx.TypeProto]) -> Inside:
     """A body's nodes in a scope and a graph of its own, for inputs of these types."""
-    inner, scope = Scope(), around.scope
+    scope = around.scope
+    inner = Scope(GraphBuilder(folding=scope.graph.folding))  # one measure for all graphs of a model
     outer: list[Key] = []
     captured: list[Key] = []
     for name in free_names(body):
@@ -182,7 +184,7 @@ def _inside(around: Surroundings, body: onnx.GraphProto, kinds: Sequence[onnx.Ty
         if name in scope.texts:
             inner.texts[name] = scope.texts[name]
         elif value is not None:
-            inner.add_constant(name, value)
+            inner.names[name] = inner.graph.constant(value, name)
         else:
             outer.append(around.key(name))
             captured.append(inner.enter(name, scope.kind(name)))

@@ -15,7 +15,7 @@ from onnx.reference.op_run import OpRun
 from onnx.reference.ops.aionnxml._op_run_aionnxml import OpRunAiOnnxMl
 
 from ...ir.op import Array
-from . import classic
+from . import classic, indexed
 from .classic import TRANSFORMS
 
 PAIR = 2  # classes of which one score tells both
@@ -255,4 +255,13 @@ def _transformed(scores: Array, kind: str) -> Array:
         return np.asarray(TRANSFORMS[kind](both.astype(np.float64)), np.float32)
 
 
-OURS = [CastMap, CategoryMapper, DictVectorizer, Optional, SVMClassifier, ZipMap, *classic.OPERATORS]
+OURS = [
+    CastMap,
+    CategoryMapper,
+    DictVectorizer,
+    Optional,
+    SVMClassifier,
+    ZipMap,
+    *classic.OPERATORS,
+    *indexed.OPERATORS,
+]

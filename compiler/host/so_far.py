@@ -16,6 +16,7 @@ from ..errors import InvalidInput, Refusal, UnsupportedModel, quoted
 from ..frontend.node import ModelNode
 from ..frontend.scope import HostStep, Key, Scope
 from ..frontend.types import types_of
+from .indexed import INDEXED, attributes_of, problem_of
 from .operators import alone, operator
 from .stages import numbers, script_in_stages
 
@@ -69,7 +70,8 @@ class StagesSoFar:
                 constants[t] = value
             else:
                 inputs[t] = scope.kind(t)
-        model = alone(node.proto, self.proto, inputs, constants)
+        _judge_indices(node, scope, constants)
+        model = alone(node.named, self.proto, inputs, constants)
         content = model.SerializeToString(deterministic=True)
         try:
             operator(content)
@@ -104,3 +106,16 @@ class StagesSoFar:
             return Script((), (), ())  # of a model that is refused
         results = [self.key(scope, o) for o in outputs]
         return script_in_stages(scope.graph, scope.steps, inputs, results, self.entry)
+
+
+def _judge_indices(node: ModelNode, scope: Scope, constants: Mapping[str, Array | TensorProto]) -> None:
+    """Raises InvalidInput for constant indices outside their axis, where it is known."""
+    if node.op_type not in INDEXED or len(node.proto.input) < 2:
+        return
+    of, by = node.proto.input[:2]
+    dims, indices = scope.kind(of).tensor_type.shape.dim, constants.get(by)
+    if indices is None or isinstance(indices, TensorProto) or not all(d.HasField("dim_value") for d in dims):
+        return
+    shape = [d.dim_value for d in dims]
+    if problem := problem_of(node.op_type, attributes_of(node.proto), shape, indices):
+        raise InvalidInput(f"{node.where}: {problem}")

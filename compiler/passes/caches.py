@@ -17,7 +17,7 @@ from ...ir.affine import Access, axis
 from ...ir.dtypes import I64
 from ...ir.graph import Graph, Length, Node
 from ...ir.op import Op
-from ...ir.ops.index import emit_scatter
+from ...ir.ops.tensor_scatter import emit_scatter
 from ..errors import UnsupportedModel, UsageError, quoted, shown
 from .mask_caches import mask_caches
 from .rewriter import Rewriter

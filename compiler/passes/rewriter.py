@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...ir.affine import Access
+from ...ir.folding import Folding
 from ...ir.graph import Graph, Node
 from ...ir.op import Op
 from ...ir.rules import GraphBuilder
@@ -22,7 +23,8 @@ class Rewriter(GraphBuilder):
     """
 
     def __init__(self, graph: Graph) -> None:
-        super().__init__(dict(graph.tensors), dict(graph.constants))
+        own = sum(value.nbytes for value in graph.constants.values())
+        super().__init__(dict(graph.tensors), dict(graph.constants), folding=Folding(own))
         self.graph = graph
 
     def add(self, op: Op, inputs: Sequence[str], output: str, source: tuple[str, ...]) -> None:

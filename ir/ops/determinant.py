@@ -29,12 +29,12 @@ def _without_largest(g: GraphBuilder, x: str, hint: str) -> tuple[str, str]:
     batch, n, _ = g.shape(x)
     first = pick(g, x, 2, 0, hint)
     at = place_of(g, ReduceMax, apply(g, Abs, [first], hint), 1, hint)
-    later = cast(g, apply(g, GreaterOrEqual, [g.constant(np.arange(n - 1)), at], hint), I64)
-    rest = apply(g, Add, [g.constant(np.arange(n - 1)), later], hint)
+    later = cast(g, apply(g, GreaterOrEqual, [g.constant(g.folding.line(n - 1)), at], hint), I64)
+    rest = apply(g, Add, [g.constant(g.folding.line(n - 1)), later], hint)
 
     def rows(places: str) -> str:
         kept = [("b", batch), ("i", g.shape(places)[1]), ("k", n)]
-        return emit_gather(g, (x, ["b", "v0", "k"]), [(places, identity(["b", "i"]))], kept, hint)
+        return emit_gather(g, (x, ["b", "v0", "k"]), [(places, identity(["b", "i"]))], kept, hint, ours=True)
 
     row, others = rows(at), rows(rest)
     pivot = slice_axis(g, row, 2, 0, 1, hint)

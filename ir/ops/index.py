@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..affine import Access, access_axes, axis, constant
+from ..affine import Access, access_axes, constant
 from ..builder import FRESH, Carried, KernelBuilder, Value
 from ..dtypes import BOOL, I64, U8
 from ..graph import InvalidModel
-from ..op import Array, Extents, Op, Work, assemble, gather, identity, product
-from ..rules import GraphBuilder, Spec, register
+from ..op import Array, Bound, Extents, Op, Work, assemble, gather, identity, product
+from ..rules import PREPARED, GraphBuilder, Spec, register
+from .bounds import index_bounds, judge_indices, report_outside, within
 from .conversion import Where, cast
 from .elementwise import Sub, apply
 from .logic import Equal, Less
-from .loops import Index, at_lane, each, longest, untouched
+from .loops import Index, at_lane, each, untouched
 from .rearrange import Cut, integers, join, normal_axis, pick, reshape, slice_box
 
 SPELLED_OUT = 8  # a Gather with at most so many constant indices is that many slices
@@ -31,11 +32,13 @@ class Gather(Op):
     is the answer: for floats with -0.0, which leaves every bit of what it is added to. An element outside
     the data yields these zeros. 16-bit data may give an f32 result.
 
-    sizes: of the data along `v0`, `v1`, ... . wraps: a negative coordinate counts from the end.
+    sizes: of the data along `v0`, `v1`, ... . wraps: a negative coordinate counts from the end. of: which of
+    the axes of the model's tensor these are, where a coordinate outside is an error; else ().
     """
 
     sizes: tuple[int, ...]
     wraps: bool = True
+    of: tuple[int, ...] = ()
 
     combine = "add"
     exact = True
@@ -49,7 +52,11 @@ class Gather(Op):
         return True  # one term is the element chosen, all others leave it as it is
 
     def key(self) -> tuple[object, ...]:
-        return (self.name, self.sizes, self.wraps, self._chosen_by)
+        return (self.name, self.sizes, self.wraps, bool(self.of), self._chosen_by)
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        return index_bounds(1, self.of, self.sizes, self.wraps)
 
     @property
     def _chosen_by(self) -> tuple[str, ...]:
@@ -92,7 +99,7 @@ class Gather(Op):
         rest = [a for a in self._along if a != k.lane_axis]
 
         def choose(index: Index) -> None:
-            source, held = coordinates(k, index, 1, self._places, self.wraps)
+            source, held = coordinates(k, index, 1, self._places, self.wraps, self.bounds)
 
             def lanes(i: Value, carried: Carried, at: Index) -> Carried:
                 here = at_lane(k, at, i)
@@ -118,147 +125,36 @@ class Gather(Op):
 
 
 def coordinates(
-    k: KernelBuilder, index: Index, first: int, places: Sequence[tuple[str, int]], wraps: bool
+    k: KernelBuilder,
+    index: Index,
+    first: int,
+    places: Sequence[tuple[str, int]],
+    wraps: bool,
+    bounds: Sequence[Bound],
 ) -> tuple[Index, Value]:
     """Where the coordinates in the operands from `first` on point in this tile, and whether it is inside.
 
     places: the axis that each stands for, and the size of the whole tensor along it. A position outside
-    the tile is given as 0, which may be read.
+    the tile is given as 0, which may be read. bounds: what the coordinates are held to, one each, or ().
     """
     source: dict[str, Value] = {}
+    given: list[Value] = []
     held: Value | None = None
     zero = k.const(0, I64)
     for j, (name, size) in enumerate(places):
         at = k.cast(k.load(first + j, index), I64)
+        given.append(at)
         if wraps:
             at = k.select(k.compare("lt", at, zero), k.add(at, k.const(size, I64)), at)
         at = k.sub(at, k.origin(name))
         inside = k.bit_and(k.compare("ge", at, zero), k.compare("lt", at, k.extent(name)))
         source[name] = k.select(inside, at, zero)
         held = inside if held is None else k.bit_and(held, inside)
-    return source, k.const(True, BOOL) if held is None else held
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorScatter(Op):
-    """past with new rows from a run-time position on (the standard's linear mode).
-
-    out[d, c, d] = new[d, c - position, d] where that is one of the new rows, else past[d, c, d]. Axis `c`
-    runs over the capacity; the rows, axis `s`, are needed whole wherever some of `c` is. Operands: past,
-    new, position. Rows that would lie outside are dropped.
-
-    in_place: the result is the past's own memory, of which only the new rows are written.
-    """
-
-    in_place: bool = False
-
-    exact = True
-
-    def updating(self) -> Op | None:
-        return replace(self, in_place=True)
-
-    def key(self) -> tuple[object, ...]:
-        return (self.name, self.in_place, self._position_axes)
-
-    @property
-    def updates(self) -> int | None:
-        return 0 if self.in_place else None
-
-    @property
-    def whole(self) -> tuple[str, ...]:
-        """In place, the rows may come in turn: each step writes its own."""
-        return () if self.in_place else self.reduced
-
-    def overwrites(self, operand: int) -> bool:
-        return self.in_place and operand == 0
-
-    @property
-    def _position_axes(self) -> tuple[str, ...]:
-        return tuple(access_axes(self.reads[2]))
-
-    def lane_axis(self, extents: Mapping[str, int]) -> str:
-        """A data axis: a row's elements, not one element of each row."""
-        kept = [a for a in access_axes(self.write) if a != "c" and a not in self._position_axes]
-        wide = [a for a in kept if extents[a] > 1]
-        return wide[-1] if wide else kept[-1] if kept else ""
-
-    def reference(self, *operands: Array) -> Array:
-        past, new, position = operands
-        out = np.array(past)
-        dim = next(d for d, e in enumerate(self.write) if "c" in e.axes)
-        rows = np.broadcast_to(np.asarray(position).reshape(-1), (past.shape[0],) if position.ndim else (1,))
-        for b, first in enumerate(rows.tolist()):
-            line = (slice(b, b + 1) if position.ndim else slice(None),)
-            for s in range(self.size["s"]):
-                if 0 <= first + s < past.shape[dim]:
-                    at = (*line, *(slice(None),) * (dim - 1), first + s)
-                    out[at] = new[(*line, *(slice(None),) * (dim - 1), s)]
-        return out
-
-    def body(self, k: KernelBuilder) -> None:
-        rest = [a for a in access_axes(self.write) if a not in (k.lane_axis, "c", *self._position_axes)]
-
-        def copy(operand: int, source: Index, target: Index) -> None:
-            def lanes(i: Value, carried: Carried) -> Carried:
-                here = {k.lane_axis: i} if k.lane_axis else {}
-                k.store_lanes(k.load_lanes(operand, {**source, **here}), {**target, **here})
-                return carried
-
-            k.lane_loop(lanes)
-
-        def rows(outer: Index) -> None:
-            first = k.add(k.sub(k.cast(k.load(2, outer), I64), k.origin("c")), k.origin("s"))
-
-            def row(s: Value, carried: Carried) -> Carried:
-                at = k.add(first, s)
-                ours = k.bit_and(k.compare("ge", at, k.const(0, I64)), k.compare("lt", at, k.extent("c")))
-
-                def written() -> None:
-                    each(k, rest, outer, lambda i: copy(1, {**i, "s": s}, {**i, "c": at}))
-
-                k.where(ours, written)
-                return carried
-
-            k.loop(k.extent("s"), row)
-
-        def all_rows(outer: Index) -> None:
-            if not self.in_place:
-                each(k, ["c", *rest], outer, lambda i: copy(0, i, i))
-            rows(outer)
-
-        each(k, self._position_axes, {}, all_rows)
-
-    def work(self, extents: Extents) -> tuple[Work, ...]:
-        """The new rows, each a vector op for every run of its elements; the whole past unless in place."""
-        kept = [extents[a] for a in access_axes(self.write) if a != "c"]
-        row = product(kept)
-        rows = np.minimum(extents["s"], extents["c"]) + (0 if self.in_place else extents["c"])
-        return (Work("copy", rows * (row // longest(kept)), rows * row),)
-
-
-def emit_scatter(
-    g: GraphBuilder, past: str, rows: tuple[str, str], dim: int, hint: str, in_place: bool = False
-) -> str:
-    """past with new rows along `dim`.
-
-    rows: them, and the position from which on they stand: a number, or one for each of dimension 0.
-    """
-    new, position = rows
-    shape = g.shape(past)
-    kept = tuple(("c" if d == dim else f"d{d}", n) for d, n in enumerate(shape))
-    op = TensorScatter(
-        axes=(*kept, ("s", g.shape(new)[dim])),
-        reads=(
-            tuple(axis(a) for a, _ in kept),
-            tuple(axis("s" if a == "c" else a) for a, _ in kept),
-            tuple(axis(a) for a, _ in kept[: len(g.shape(position))]),
-        ),
-        write=tuple(axis(a) for a, _ in kept),
-        in_types=(g.dtype(past), g.dtype(new), g.dtype(position)),
-        out_type=g.dtype(past),
-        in_place=in_place,
-    )
-    return g.emit(op, [past, new, position], shape, hint)
+    if held is None:
+        return source, k.const(True, BOOL)
+    if bounds:  # what this tile holds is inside: only the others are looked at
+        k.where(k.bit_not(held), lambda: report_outside(k, bounds, given))
+    return source, held
 
 
 def emit_gather(
@@ -267,28 +163,35 @@ def emit_gather(
     at: Sequence[tuple[str, Access]],
     kept: Sequence[tuple[str, int]],
     hint: str,
-    wraps: bool = True,
+    ours: bool = False,
 ) -> str:
     """A result with the axes `kept`: a tensor at the coordinates `at`, each a tensor and its access.
 
     of: the tensor, and for each of its dimensions the result's axis that runs along it, or `v0`, `v1`, ...
-    for one that coordinate 0, 1, ... gives.
+    for one that coordinate 0, 1, ... gives. ours: the coordinates are made by a rule: they count from the
+    start, and what they point at outside is 0. The model's own may count from the end, and one outside is an
+    error.
     """
     data, dims = of
     if g.dtype(data) == BOOL:  # partial results are summed, which booleans cannot be
-        return cast(g, emit_gather(g, (cast(g, data, U8), dims), at, kept, hint, wraps), BOOL, hint)
+        return cast(g, emit_gather(g, (cast(g, data, U8), dims), at, kept, hint, ours), BOOL, hint)
     shape = [n for _, n in kept]
+    places = [list(dims).index(f"v{j}") for j in range(len(at))]
+    sizes = tuple(g.shape(data)[d] for d in places)
     if 0 in shape or 0 in g.shape(data):
+        for bound in index_bounds(0, () if ours else places, sizes, True):
+            judge_indices(g, at[bound.operand], kept, bound)
         return g.constant(np.zeros(shape, g.dtype(data).numpy), hint)
-    found = [(f"v{j}", g.shape(data)[list(dims).index(f"v{j}")]) for j in range(len(at))]
+    found = [(f"v{j}", n) for j, n in enumerate(sizes)]
     op = Gather(
         axes=(*kept, *found),
         reads=(identity(dims), *(access for _, access in at)),
         write=identity([a for a, _ in kept]),
         in_types=(g.dtype(data), *(g.dtype(t) for t, _ in at)),
         out_type=g.dtype(data),
-        sizes=tuple(n for _, n in found),
-        wraps=wraps,
+        sizes=sizes,
+        wraps=not ours,
+        of=() if ours else tuple(places),
     )
     return g.emit(op, [data, *(t for t, _ in at)], shape, hint)
 
@@ -370,7 +273,8 @@ def _reverse_sequence(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     batch, time = (int(spec.attribute(*a)) for a in (("batch_axis", 1), ("time_axis", 0)))
     if sorted((batch, time)) != [0, 1] or g.shape(lengths) != (shape[batch],):
         raise InvalidModel(f"ReverseSequence of {g.tensors[data]} by {g.tensors[lengths]}")
-    step = g.constant(np.arange(shape[time]), hint)
+    lengths = within(g, lengths, Bound(0, 0, shape[time] + 1, "sequence length", time, shape[time]), hint)
+    step = g.constant(g.folding.line(shape[time]), hint)
     length = reshape(g, lengths, [shape[batch], 1], hint)
     last = apply(g, Sub, [length, g.constant(np.ones((), np.int64))], hint)
     back = apply(g, Sub, [last, step], hint)
@@ -392,10 +296,12 @@ def _one_hot(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """1 where the index equals the position; a negative index counts from the end."""
     indices, hint = spec.inputs[0], spec.outputs[0]
     depth = int(g.known(spec.inputs[1], "OneHot's depth").reshape(-1)[0])
+    if depth < 0:
+        raise InvalidModel(f"OneHot of depth {depth}")
     old = g.shape(indices)
     dim = normal_axis(spec.attribute("axis", -1), len(old) + 1)
     at = reshape(g, cast(g, indices, I64), [*old[:dim], 1, *old[dim:]], hint)
-    line = np.arange(depth).reshape([-1] + [1] * (len(old) - dim))
+    line = g.folding.line(depth).reshape([-1] + [1] * (len(old) - dim))
     from_start = apply(g, Equal, [at, g.constant(line)], hint)
     from_end = apply(g, Equal, [at, g.constant(line - depth)], hint)
     values = spec.inputs[2]
@@ -404,6 +310,22 @@ def _one_hot(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [apply(g, Where, [from_start, on, hit], hint)]
 
 
+def _labels_judged(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """The inputs of a loss, its labels held to the classes: its body would count them from the end, too."""
+    (scores, labels, *rest), hint = spec.inputs, spec.outputs[0]
+    classes = g.shape(scores)[1]
+    bound = Bound(0, 0, classes, "label", 1, classes)
+    ignored = spec.attribute("ignore_index")
+    if ignored is None:
+        return [scores, within(g, labels, bound, hint), *rest]
+    kind = g.dtype(labels).numpy
+    other, first = (g.constant(np.array(v, kind)) for v in (ignored, 0))
+    left_out = apply(g, Equal, [labels, other], hint)
+    judged = within(g, apply(g, Where, [left_out, first, labels], hint), bound, hint)
+    return [scores, apply(g, Where, [left_out, other, judged], hint), *rest]
+
+
+PREPARED["NegativeLogLikelihoodLoss"] = _labels_judged
 register("Gather", _gather, 1)
 register("OneHot", _one_hot, 9, limits="depth known")
 register("GatherElements", _gather_elements, 11)

@@ -99,7 +99,7 @@ def place_of(g: GraphBuilder, best: type[Reduce], x: str, dim: int, hint: str, l
     whole = [(f"d{i}", n) for i, n in enumerate(shape)]
     read = identity([a for a, _ in whole])
     write = tuple(constant(0) if i == dim else e for i, e in enumerate(read))
-    number = g.constant(np.arange(shape[dim], dtype=np.int32), hint)
+    number = g.constant(g.folding.line(shape[dim]).astype(np.int32), hint)
     operands = [(x, read), (reduce_over(g, best, x, [dim], hint), write), (number, (axis(f"d{dim}"),))]
     axes = [a for i, a in enumerate(whole) if i != dim] + [whole[dim]]
     kept = [1 if i == dim else n for i, n in enumerate(shape)]
@@ -126,7 +126,7 @@ def _hardmax(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     rows = shape if spec.opset >= 13 else (product(shape[:dim]), product(shape[dim:]))
     dim = dim if spec.opset >= 13 else 1
     seen = reshape(g, x, rows, hint)
-    line = np.arange(rows[dim]).reshape([-1] + [1] * (len(rows) - 1 - dim))
+    line = g.folding.line(rows[dim]).reshape([-1] + [1] * (len(rows) - 1 - dim))
     hit = apply(g, Equal, [place_of(g, ReduceMax, seen, dim, hint), g.constant(line)], hint)
     return [reshape(g, cast(g, hit, g.dtype(x), hint), shape, hint)]
 
@@ -223,7 +223,7 @@ def ranking(g: GraphBuilder, x: str, dim: int, count: int, largest: bool, hint: 
     main = slice_axis(g, x, dim, 0, parts * LONG_ROW, hint)
     main = reshape(g, main, [*shape[:dim], parts, LONG_ROW, *shape[dim + 1 :]], hint)
     at = _emit_ranking(g, main, dim + 1, count, largest, hint)
-    first = LONG_ROW * np.arange(parts).reshape([-1] + [1] * (len(shape) - dim))
+    first = LONG_ROW * g.folding.line(parts).reshape([-1] + [1] * (len(shape) - dim))
     at = apply(g, Add, [at, g.constant(first)], hint)
     at = reshape(g, at, [*shape[:dim], parts * count, *shape[dim + 1 :]], hint)
     if rest:
@@ -255,7 +255,7 @@ def _elements(g: GraphBuilder, x: str, at: str, dim: int, hint: str) -> str:
     kept = [(f"d{i}", n) for i, n in enumerate(g.shape(at))]
     names = [a for a, _ in kept]
     dims = [*names[:dim], "v0", *names[dim + 1 :]]
-    return emit_gather(g, (x, dims), [(at, identity(names))], kept, hint, wraps=False)
+    return emit_gather(g, (x, dims), [(at, identity(names))], kept, hint, ours=True)
 
 
 def _top_k(g: GraphBuilder, spec: Spec) -> Sequence[str]:

@@ -72,7 +72,7 @@ def _places_of(g: GraphBuilder, spec: Spec, x: str, best: str, along: Sequence[S
     """Where in the whole tensor each maximum lies; storage_order 1 counts a plane by columns."""
     hint = spec.outputs[1]
     n, channels, *sizes = g.shape(x)
-    numbers = np.arange(product(sizes), dtype=np.int32).reshape(sizes)
+    numbers = g.folding.line(product(sizes)).astype(np.int32).reshape(sizes)
     reach = [(s.count - 1) * s.stride + (s.kernel - 1) * s.dilation + 1 for s in along]
     around = [(s.before, max(0, r - s.before - s.size)) for s, r in zip(along, reach, strict=True)]
     table = np.pad(numbers, around, constant_values=np.iinfo(np.int32).max)
@@ -93,7 +93,7 @@ def _places_of(g: GraphBuilder, spec: Spec, x: str, best: str, along: Sequence[S
     )
     if spec.attribute("storage_order", 0):
         at = _by_columns(g, at, sizes, hint)
-    before = product(sizes) * np.arange(n * channels).reshape([n, channels] + [1] * len(sizes))
+    before = product(sizes) * g.folding.line(n * channels).reshape([n, channels] + [1] * len(sizes))
     return apply(g, Add, [at, g.constant(before, hint)], hint)
 
 

@@ -16,18 +16,22 @@ import numpy as np
 
 from ..dtypes import F32, F64, I32, DType
 from ..graph import InvalidModel
-from ..op import Array
+from ..op import Array, product
 from ..rules import GraphBuilder, Spec, register
 from .activation import Exp
 from .conversion import Where, cast, dtype_attribute
 from .elementwise import Mul, Reciprocal, Sub, apply, scalar_constant
 from .logic import GreaterOrEqual, Less, LessOrEqual, Not, Or
-from .rearrange import reshape, slice_axis
+from .rearrange import expand, reshape, slice_axis
 from .reduce import ReduceMax, ReduceSum, reduce_over
 from .running import Course, RunningSum, running
 
 
-def _generator(spec: Spec) -> np.random.RandomState:
+def _generator(g: GraphBuilder, spec: Spec, shape: Sequence[int]) -> np.random.RandomState:
+    """For so many draws, which are made when compiling. Raises TooLarge."""
+    if min(shape, default=0) < 0:
+        raise InvalidModel(f"{spec.op_type} of shape {list(shape)}")
+    g.folding.need(8 * product(shape), f"{spec.op_type} of shape {list(shape)}")
     seed = spec.attribute("seed")
     if seed is None:
         seed = crc32(f"{spec.name}/{spec.outputs[0]}".encode())
@@ -41,7 +45,7 @@ def _build(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     dtype = g.dtype(spec.inputs[0]) if like else F32
     if spec.attribute("dtype"):
         dtype = dtype_attribute(spec, "dtype")
-    random = _generator(spec)
+    random = _generator(g, spec, shape)
     if "Uniform" in spec.op_type:
         low, high = float(spec.attribute("low", 0.0)), float(spec.attribute("high", 1.0))
         drawn, factor, offset = random.random_sample(shape), high - low, low
@@ -62,7 +66,7 @@ def _bernoulli(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     x, hint = spec.inputs[0], spec.outputs[0]
     dtype = dtype_attribute(spec, "dtype") if spec.attribute("dtype") else g.dtype(x)
     wide = F64 if g.dtype(x) == F64 else F32
-    draws = g.constant(_generator(spec).random_sample(g.shape(x)).astype(wide.numpy), hint)
+    draws = g.constant(_generator(g, spec, g.shape(x)).random_sample(g.shape(x)).astype(wide.numpy), hint)
     return [cast(g, apply(g, Less, [draws, cast(g, x, wide, hint)], hint), dtype, hint)]
 
 
@@ -72,7 +76,8 @@ def _multinomial(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     if len(g.shape(x)) != 2:
         raise InvalidModel(f"Multinomial of {g.tensors[x]}, which is no matrix")
     rows, classes = g.shape(x)
-    draws = _generator(spec).random_sample((rows, int(spec.attribute("sample_size", 1)), 1))
+    drawn = rows, int(spec.attribute("sample_size", 1)), 1
+    draws = _generator(g, spec, drawn).random_sample(drawn)
     wide = cast(g, x, F64 if g.dtype(x) == F64 else F32, hint)
     dtype = g.dtype(wide)
     powers = apply(g, Exp, [apply(g, Sub, [wide, reduce_over(g, ReduceMax, wide, [1], hint)], hint)], hint)
@@ -95,13 +100,13 @@ def _dropout(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     training = spec.inputs[2] if spec.has(2) else ""
     known = g.value(training) if training else np.zeros((), np.bool_)
     if known is not None and not known.any():
-        mask = g.constant(np.ones(g.shape(x), np.bool_), hint) if len(spec.outputs) > 1 else ""
+        mask = expand(g, g.constant(np.ones((), np.bool_)), g.shape(x), hint) if len(spec.outputs) > 1 else ""
         return [x, mask]
     wide = F64 if g.dtype(x) == F64 else F32
     ratio = scalar_constant(g, 0.5, wide)
     if spec.has(1):
         ratio = reshape(g, cast(g, spec.inputs[1], wide, hint), (), hint)
-    draws = _generator(spec).random_sample(g.shape(x)).astype(wide.numpy)
+    draws = _generator(g, spec, g.shape(x)).random_sample(g.shape(x)).astype(wide.numpy)
     mask = apply(g, GreaterOrEqual, [g.constant(draws, hint), ratio], hint)
     share = apply(g, Reciprocal, [apply(g, Sub, [scalar_constant(g, 1, wide), ratio], hint)], hint)
     grown = apply(g, Mul, [x, cast(g, share, g.dtype(x), hint)], hint)

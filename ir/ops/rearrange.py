@@ -339,7 +339,7 @@ def pad(
     if 0 in shape:
         return g.constant(np.zeros(shape, g.dtype(tensor).numpy), hint)
     if 0 in g.shape(tensor):
-        return g.constant(np.full(shape, fill, g.dtype(tensor).numpy), hint)
+        return expand(g, g.constant(np.asarray(fill, g.dtype(tensor).numpy)), shape, hint)
     axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
     read = tuple(axis(f"d{i}", 1, -lo) for i, lo in enumerate(before))
     write = tuple(axis(a) for a, _ in axes)

@@ -11,7 +11,9 @@ import numpy as np
 
 from ..dtypes import I64
 from ..graph import InvalidModel
+from ..op import Bound
 from ..rules import GraphBuilder, Rule, Spec, register
+from .bounds import within
 from .cells import (
     DEFAULTS,
     Direction,
@@ -102,8 +104,11 @@ def _lasting(g: GraphBuilder, spec: Spec, length: int, batch: int, hint: str) ->
     known = g.value(spec.inputs[4])
     if known is not None and (known == length).all():
         return ""
-    lengths = reshape(g, cast(g, spec.inputs[4], I64), (1, batch, 1), hint)
-    return apply(g, Less, [g.constant(np.arange(length).reshape(length, 1, 1)), lengths], hint)
+    axis = 1 if spec.attribute("layout", 0) else 0
+    bound = Bound(0, 0, length + 1, "sequence length", axis, length)
+    lengths = within(g, spec.inputs[4], bound, hint)
+    lengths = reshape(g, cast(g, lengths, I64), (1, batch, 1), hint)
+    return apply(g, Less, [g.constant(g.folding.line(length).reshape(length, 1, 1)), lengths], hint)
 
 
 def _direction(g: GraphBuilder, spec: Spec, d: int, functions: tuple[Function, ...], hint: str) -> Direction:

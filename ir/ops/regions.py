@@ -11,8 +11,9 @@ from ..affine import Access
 from ..builder import Arithmetic, Value
 from ..dtypes import I64
 from ..graph import Unsupported
-from ..op import Array, identity
+from ..op import Array, Bound, identity
 from ..rules import GraphBuilder, Spec, register
+from .bounds import within
 from .contract import Contract
 from .conversion import Where, cast, rounded_once
 from .elementwise import Add, Ceil, Clip, Div, Elementwise, Floor, Max, Mul, Sub, apply, scalar_constant
@@ -45,6 +46,8 @@ def _roi_align(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     hint, given, mode = spec.outputs[0], g.dtype(x), spec.attribute("mode", "avg")
     wide = computed_in(given)
     x, rois = cast(g, x, wide), cast(g, rois, wide)
+    images = g.shape(x)[0]
+    batch = within(g, batch, Bound(0, 0, images, "batch index", 0, images), hint)
     bins = [int(spec.attribute(f"output_{name}", 1)) for name in ("height", "width")]
     samples = int(spec.attribute("sampling_ratio", 0))
     if samples < 1:
@@ -97,7 +100,7 @@ def _bins(g: GraphBuilder, spec: Spec, rois: str, dim: int, counts: tuple[int, i
     counts: of bins, and of samples in each. Weights of a mean have the share of a sample in them.
     """
     hint, dtype, (count, samples) = spec.outputs[0], g.dtype(rois), counts
-    steps = np.arange(count)[:, None] + (np.arange(samples) + 0.5) / samples
+    steps = g.folding.line(count)[:, None] + (g.folding.line(samples) + 0.5) / samples
     part = g.constant((steps / count).astype(dtype.numpy), hint)
     first, length = (reshape(g, t, [g.shape(rois)[0], 1, 1], hint) for t in _extent(g, spec, rois, dim))
     place = apply(g, Add, [first, apply(g, Mul, [length, part], hint)], hint)
@@ -117,7 +120,7 @@ def _by_matrices(g: GraphBuilder, spec: Spec, x: str, rois: str, batch: str, bin
         _counted(g, spec, rois, i, n, size) for i, (n, size) in enumerate(zip(bins, sizes, strict=True))
     )
     own = reshape(g, cast(g, batch, I64), [regions, 1, 1, 1], hint)
-    own = apply(g, Equal, [own, g.constant(np.arange(images).reshape(-1, 1))], hint)
+    own = apply(g, Equal, [own, g.constant(g.folding.line(images).reshape(-1, 1))], hint)
     rows = reshape(g, rows, [regions, bins[0], 1, sizes[0]], hint)
     rows = apply(g, Where, [own, rows, scalar_constant(g, 0, g.dtype(x))], hint)
 
@@ -159,10 +162,10 @@ def _counted(g: GraphBuilder, spec: Spec, rois: str, dim: int, count: int, size:
     samples = apply(g, Ceil, [bin_size], hint)
     divisor = apply(g, Max, [samples, number(1)], hint)
     apart = apply(g, Div, [bin_size, divisor], hint)
-    start = apply(g, Add, [first, apply(g, Mul, [bin_size, row(np.arange(count)[:, None])], hint)], hint)
+    start = apply(g, Add, [first, apply(g, Mul, [bin_size, row(g.folding.line(count)[:, None])], hint)], hint)
     before = apply(g, Div, [apply(g, Sub, [number(-1.5), start], hint), apart], hint)
     skipped = apply(g, Max, [apply(g, Floor, [before], hint), number(0)], hint)
-    at = apply(g, Add, [skipped, row(np.arange(2 * size + 5))], hint)
+    at = apply(g, Add, [skipped, row(g.folding.line(2 * size + 5))], hint)
     place = apply(g, Mul, [apply(g, Add, [at, number(0.5)], hint), apart], hint)
     place = apply(g, Add, [start, place], hint)
     taps = _around(g, place, ["r", "p"], ["s", "t"], size, hint)

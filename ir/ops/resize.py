@@ -307,6 +307,8 @@ def _resize(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     lines = _lines(g, spec, dims, shape)
     if mode == "tf_crop_and_resize":
         lines = _cropped(g, spec, lines)
+    for line in lines:
+        g.folding.need(64 * max(0, line.count), f"{spec.op_type} to {line.count:,} places")
     antialias = bool(spec.attribute("antialias", 0))
     exclude = bool(spec.attribute("exclude_outside", 0))
     cubic = _cubic(float(spec.attribute("cubic_coeff_a", -0.75)), antialias)

@@ -199,7 +199,7 @@ def sampled(
     inner = [t.sizes(g) for t in along]
     axes = [*kept, *(a for sizes in inner for a in sizes)]
     at = [*first, *((t.index, t.read) for t in along)]
-    out = emit_gather(g, of, at, axes, hint, wraps=False)
+    out = emit_gather(g, of, at, axes, hint, ours=True)
     for t in reversed(along):
         if t.weight:
             out = _summed(g, out, axes, t, hint)

@@ -12,11 +12,12 @@ from ..affine import Access, access_axes, constant
 from ..builder import RESULT, Carried, KernelBuilder, Value
 from ..dtypes import BOOL, I64
 from ..graph import InvalidModel
-from ..op import Array, Extents, Op, Work, assemble, gather, identity, product
+from ..op import Array, Bound, Extents, Op, Work, assemble, gather, identity, product
 from ..rules import GraphBuilder, Spec, register
+from .bounds import index_bounds, judge_indices, within
 from .conversion import cast
-from .elementwise import Add, Mod, apply
-from .index import coordinates, emit_scatter
+from .elementwise import Add, apply
+from .index import coordinates
 from .loops import Index, at_lane, combine, each, longest
 from .rearrange import normal_axis, pad, reshape
 
@@ -34,17 +35,31 @@ class Scatter(Op):
     result sees all of its updates. One that points outside is dropped; a negative coordinate counts from
     the end.
 
-    sizes: of the result along `places`. reduction: what an update does to what is there.
+    sizes: of the result along `places`. reduction: what an update does to what is there. of: which of the
+    model's axes the places are, where a coordinate outside is an error; else ().
     """
 
     places: tuple[str, ...]
     sizes: tuple[int, ...]
     reduction: Reduction = "none"
+    of: tuple[int, ...] = ()
 
     exact = True
 
     def key(self) -> tuple[object, ...]:
-        return (self.name, self.places, self.sizes, self.reduction, self._chosen_by, self.reduced)
+        return (
+            self.name,
+            self.places,
+            self.sizes,
+            self.reduction,
+            self._chosen_by,
+            self.reduced,
+            bool(self.of),
+        )
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        return index_bounds(2, self.of, self.sizes, True)
 
     @property
     def _chosen_by(self) -> tuple[str, ...]:
@@ -109,7 +124,7 @@ class Scatter(Op):
             k.lane_loop(lanes)
 
         def one(at: Index) -> None:
-            target, held = coordinates(k, at, 2, places, wraps=True)
+            target, held = coordinates(k, at, 2, places, True, self.bounds)
             k.where(held, lambda: each(k, rest, at, lambda i: update(i, target)))
 
         def box(at: Index) -> None:
@@ -149,9 +164,10 @@ def emit_updates(
     spread: Sequence[tuple[str, int]],
     hint: str,
     reduction: Reduction = "none",
+    of: Sequence[int] = (),
 ) -> str:
     """A result with the axes `kept`. data, updates, at: tensors and their accesses. places: the axes of the
-    result that the coordinates `at` give. spread: the axes that only updates have.
+    result that the coordinates `at` give. spread: the axes that only updates have. of: see `Scatter`.
 
     Sums and products are rounded once, see `DType.wide`."""
     given = g.dtype(updates[0])
@@ -166,6 +182,7 @@ def emit_updates(
         places=tuple(places),
         sizes=tuple(n for name in places for a, n in kept if a == name),
         reduction=reduction,
+        of=tuple(of),
     )
     out = g.emit(op, [data[0], updates[0], *(t for t, _ in at)], [n for _, n in kept], hint)
     return cast(g, out, given, hint)
@@ -187,9 +204,13 @@ def _scatter_elements(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         raise InvalidModel(
             f"{spec.op_type} of {g.tensors[updates]} at {g.tensors[indices]} into {g.tensors[data]}"
         )
+    bound = Bound(0, -shape[dim], shape[dim], "index", dim, shape[dim])
+    moved = [(f"d{d}", n) for d, n in enumerate(at)]
+    judge_indices(g, (indices, identity([a for a, _ in moved])), moved, bound)
     if 0 in at:
         return [data]
     if any(beyond):  # where there are no updates, there are some that point outside
+        indices = within(g, indices, bound, hint)
         indices = pad(g, cast(g, indices, I64), [0] * len(at), beyond, float(OUTSIDE), hint)
         updates = pad(g, updates, [0] * len(at), beyond, 0.0, hint)
     kept = [(f"d{d}", n) for d, n in enumerate(shape)]
@@ -208,6 +229,7 @@ def _scatter_elements(g: GraphBuilder, spec: Spec) -> Sequence[str]:
             spread,
             hint,
             _reduction(spec),
+            () if any(beyond) else [dim],
         )
     ]
 
@@ -219,13 +241,15 @@ def _scatter_nd(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         raise InvalidModel(
             f"ScatterND of {g.tensors[updates]} at {g.tensors[indices]} into {g.tensors[data]}"
         )
+    spread = [(f"u{j}", n) for j, n in enumerate(outer)]
+    scan = identity([a for a, _ in spread])
+    at = [(indices, (*scan, constant(j))) for j in range(depth)]
+    for read, bound in zip(at, index_bounds(0, range(depth), shape[:depth], True), strict=True):
+        judge_indices(g, read, spread, bound)
     if 0 in outer:
         return [data]
     kept = [(f"d{d}", n) for d, n in enumerate(shape)]
     names = [a for a, _ in kept]
-    spread = [(f"u{j}", n) for j, n in enumerate(outer)]
-    scan = identity([a for a, _ in spread])
-    at = [(indices, (*scan, constant(j))) for j in range(depth)]
     new = (updates, (*scan, *identity(names[depth:])))
     return [
         emit_updates(
@@ -238,32 +262,7 @@ def _scatter_nd(g: GraphBuilder, spec: Spec) -> Sequence[str]:
             spread,
             spec.outputs[0],
             _reduction(spec),
-        )
-    ]
-
-
-def _tensor_scatter(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    """Rows from a position on; in mode circular, what would pass the end goes on from the start."""
-    past, new = spec.inputs[:2]
-    hint, shape, rows = spec.outputs[0], g.shape(past), g.shape(new)
-    dim = normal_axis(spec.attribute("axis", -2), len(shape))
-    if dim == 0:
-        raise InvalidModel("TensorScatter along axis 0, which is the batch")
-    if [n for d, n in enumerate(shape) if d != dim] != [n for d, n in enumerate(rows) if d != dim]:
-        raise InvalidModel(f"TensorScatter of {g.tensors[new]} into {g.tensors[past]}")
-    position = spec.inputs[2] if spec.has(2) else g.constant(np.zeros((shape[0],), np.int64))
-    if spec.attribute("mode", "linear") == "linear":
-        return [emit_scatter(g, past, (new, position), dim, hint)]
-    first = reshape(g, cast(g, position, I64), [shape[0], 1], hint)
-    line = apply(g, Add, [first, g.constant(np.arange(rows[dim]))], hint)
-    at = apply(g, Mod, [line, g.constant(np.array(shape[dim]))], hint)
-    kept = [(f"d{d}", n) for d, n in enumerate(shape)]
-    names = [a for a, _ in kept]
-    moved = identity([*names[:dim], "u", *names[dim + 1 :]])
-    place = [(at, identity(["d0", "u"]))]
-    return [
-        emit_updates(
-            g, (past, identity(names)), (new, moved), place, kept, [names[dim]], [("u", rows[dim])], hint
+            range(depth),
         )
     ]
 
@@ -281,9 +280,12 @@ def _max_unpool(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     pads = spec.attribute("pads") or [0] * 2 * rank
     inner = [(size - 1) * strides[i] - pads[i] - pads[rank + i] + kernel[i] for i, size in enumerate(sizes)]
     plane = product(inner)
-    before = -plane * np.arange(n * channels).reshape(n, channels, 1)
+    before = -plane * g.folding.line(n * channels).reshape(n, channels, 1)
     flat = [n, channels, product(sizes)]
+    every = n * channels * plane
+    indices = within(g, indices, Bound(0, 0, every, "index into the flat result", 0, every), hint)
     at = apply(g, Add, [reshape(g, indices, flat, hint), g.constant(before)], hint)
+    at = within(g, at, Bound(0, 0, plane, "index, counted from its channel's first element,", 2, plane), hint)
     kept, updates = [("n", n), ("c", channels), ("s", plane)], identity(["n", "c", "u"])
     zero = g.constant(np.zeros((), g.dtype(x).numpy))
     values = reshape(g, x, flat, hint)
@@ -302,5 +304,4 @@ def _max_unpool(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 register("Scatter", _scatter_elements, 9)
 register("ScatterElements", _scatter_elements, 11)
 register("ScatterND", _scatter_nd, 11)
-register("TensorScatter", _tensor_scatter, 24)
 register("MaxUnpool", _max_unpool, 9, limits="output_shape known")

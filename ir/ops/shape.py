@@ -11,8 +11,9 @@ from ..dtypes import by_onnx
 from ..graph import InvalidModel, Unsupported
 from ..op import product
 from ..rules import GraphBuilder, Spec, register
-from .conversion import Where
+from .conversion import Where, cast
 from .elementwise import apply, broadcast
+from .logic import Equal, GreaterOrEqual, LessOrEqual
 from .rearrange import (
     Cut,
     concat,
@@ -250,13 +251,15 @@ def _constant(g: GraphBuilder, spec: Spec) -> Sequence[str]:
             value = np.asarray(spec.attribute(name), dtype)
     if value is None:
         raise Unsupported("a Constant that is not a tensor of numbers")
-    return [g.constant(np.asarray(value), spec.outputs[0])]
+    return [g.brought(np.asarray(value), spec.outputs[0])]
 
 
 def _constant_of_shape(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     shape = integers(g.known(spec.inputs[0], "ConstantOfShape's shape"))
     value = np.asarray(spec.attribute("value", np.zeros(1, np.float32)))
-    return [g.constant(np.full(shape, value.reshape(()), value.dtype), spec.outputs[0])]
+    if min(shape, default=0) < 0:
+        raise InvalidModel(f"ConstantOfShape of shape {shape}")
+    return [expand(g, g.constant(value.reshape(())), shape, spec.outputs[0])]
 
 
 def _shape(g: GraphBuilder, spec: Spec) -> Sequence[str]:
@@ -269,11 +272,23 @@ def _size(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [g.constant(np.array(product(g.shape(spec.inputs[0])), np.int64), spec.outputs[0])]
 
 
+def _steps(start: Any, limit: Any, delta: Any) -> int:
+    """ceil((limit - start) / delta): of integers exactly, whatever their distance."""
+    if np.issubdtype(start.dtype, np.integer):
+        return -((int(start) - int(limit)) // int(delta))
+    with np.errstate(all="ignore"):
+        steps = float(np.ceil((limit - start) / delta))
+    if not np.isfinite(steps):
+        raise InvalidModel(f"Range from {start} to {limit} by {delta}")
+    return int(steps)
+
+
 def _range(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     start, limit, delta = (g.known(t, "Range's bounds").reshape(()) for t in spec.inputs)
     if delta == 0:
         raise InvalidModel("Range with a step of 0")
-    number = max(int(np.ceil((limit - start) / delta)), 0)
+    number = max(_steps(start, limit, delta), 0)
+    g.folding.need(number * 8, f"Range of {number:,} elements")
     return [g.constant((start + np.arange(number) * delta).astype(start.dtype), spec.outputs[0])]
 
 
@@ -282,16 +297,26 @@ def _eye_like(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     dtype = by_onnx(spec.attribute("dtype")) if spec.attribute("dtype") else g.dtype(spec.inputs[0])
     if dtype is None:
         raise Unsupported(f"EyeLike of ONNX element type {spec.attribute('dtype')}")
-    return [g.constant(np.eye(rows, columns, spec.attribute("k", 0), dtype.numpy), spec.outputs[0])]
+    row, column = _places(g, rows, columns, int(spec.attribute("k", 0)))
+    same = apply(g, Equal, [row, column], spec.outputs[0])
+    return [cast(g, same, dtype, spec.outputs[0])]
+
+
+def _places(g: GraphBuilder, rows: int, columns: int, offset: int) -> tuple[str, str]:
+    """[rows, 1], the column of each row's diagonal, and [1, columns], the column."""
+    row = g.folding.line(rows).reshape(-1, 1) + min(max(offset, -rows), columns)
+    return g.constant(row), g.constant(g.folding.line(columns).reshape(1, -1))
 
 
 def _trilu(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     x = spec.inputs[0]
     offset = int(g.known(spec.inputs[1], "Trilu's k").reshape(())) if spec.has(1) else 0
-    ones = np.ones(g.shape(x)[-2:], np.bool_)
-    keep = np.triu(ones, offset) if spec.attribute("upper", 1) else np.tril(ones, offset)
+    rows, columns = g.shape(x)[-2:]
+    row, column = _places(g, rows, columns, offset)
+    kind = GreaterOrEqual if spec.attribute("upper", 1) else LessOrEqual
+    keep = apply(g, kind, [column, row], spec.outputs[0])
     zero = g.constant(np.zeros((), g.dtype(x).numpy))
-    return [apply(g, Where, [g.constant(keep), x, zero], spec.outputs[0])]
+    return [apply(g, Where, [keep, x, zero], spec.outputs[0])]
 
 
 register("Transpose", _transpose, 1)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..affine import Access, Affine, axis
 from ..dtypes import by_onnx
+from ..folding import judge_made
 from ..graph import InvalidModel, Unsupported
 from ..op import Array, identity
 from ..rules import GraphBuilder, Spec, judge_size, register
@@ -27,6 +28,7 @@ def _turns(rows: int, columns: int, length: int) -> Array:
 
 def _forward(terms: int, parts: int, bins: int, length: int) -> Array:
     """[terms, parts, bins, 2]: exp(-i angle) of each term's real part and, with two parts, imaginary one."""
+    judge_made(8 * 2 * parts * terms * bins, f"a table of {terms:,} by {bins:,} angles")
     angle = _turns(terms, bins, length)
     real = np.stack([np.cos(angle), -np.sin(angle)], axis=-1)
     imaginary = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
@@ -189,6 +191,9 @@ def _mel_weights(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     values = [g.known(t, f"MelWeightMatrix's {n}").item() for t, n in zip(spec.inputs, names, strict=True)]
     mels, length, rate = (int(v) for v in values[:3])
     low, high = (2595 * np.log10(1 + v / 700) for v in values[3:])
+    if mels < 0 or length < 0:
+        raise InvalidModel(f"MelWeightMatrix of {mels} bins of {length}")
+    g.folding.need(8 * (length // 2 + 1 + 4) * (mels + 2), f"MelWeightMatrix of {mels:,} bins of {length:,}")
     # The standard's step is a share of all edges, one less than are between them.
     edges = 700 * (10 ** ((np.arange(mels + 2) * (high - low) / (mels + 2) + low) / 2595) - 1)
     edges = [int(e) for e in (length + 1) * edges // rate]
