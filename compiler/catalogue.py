@@ -17,7 +17,7 @@ from ..ir.rules import REGISTRY, Registered
 from .frontend.opsets import OLDEST_DIRECT_OPSET
 from .frontend.standard import OLDEST_OPSET
 from .frontend.walk import LIMITS
-from .host.operators import WhereItRuns, where_it_runs
+from .host.where_it_runs import WhereItRuns, where_it_runs
 
 # What the table calls types that come together.
 GROUPS = {

@@ -35,9 +35,9 @@ from .frontend.load import check_model, load_model
 from .frontend.opsets import KnownModel, converted, in_known_opset
 from .frontend.refusals import judge_refusals, merged
 from .frontend.walk import WalkedModel, walk_model
-from .host.operators import unknown_operators
 from .host.partition import OnHost, staged_model
 from .host.so_far import StagesSoFar
+from .host.where_it_runs import unknown_operators
 from .passes import caches
 
 assert ops.__all__  # importing the package is what registers the rules

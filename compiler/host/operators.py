@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -14,12 +14,10 @@ from onnx.reference import ReferenceEvaluator
 from ...codegen.artifact.artifact import InvalidArtifact
 from ...ir.dtypes import WEIGHTS, of_numpy
 from ...ir.op import Array
-from ...ir.rules import REGISTRY
 from ...runtime.play import Operator
-from ..errors import Refusal, UnsupportedModel, quoted, shown
+from ..errors import UnsupportedModel, quoted, shown
 from ..frontend.free_names import CONTROL
-from ..frontend.opsets import KnownModel, domain_of
-from ..frontend.standard import has_body, schema_of, why_unknown
+from ..frontend.standard import schema_of
 from ..frontend.types import types_of
 from . import classic
 from .ours import OURS
@@ -108,19 +106,6 @@ def _wider(
     return lambda x: np.asarray(x, np.float32) if getattr(x, "dtype", None) in NARROW else x
 
 
-def known(op_type: str, domain: str, opset: int) -> bool:
-    """Whether onnx has a reference implementation of an operator."""
-    imports = [helper.make_opsetid(domain, opset)]
-    graph = helper.make_graph([helper.make_node(op_type, [], ["y"], domain=domain)], "known", [], [])
-    try:
-        ReferenceEvaluator(helper.make_model(graph, opset_imports=imports), new_ops=list(OURS))
-    except NotImplementedError:
-        return False
-    except Exception:  # an attribute is missing, say
-        return True
-    return True
-
-
 def _declared(model: onnx.ModelProto) -> dict[str, int]:
     """The element types of the outputs that are known to be tensors."""
     known = {name: kind.tensor_type.elem_type for name, kind in types_of(model).items()}
@@ -150,33 +135,3 @@ def _plain(result: Any, kind: np.dtype[Any] | None) -> Any:
         return array.astype(object)
     # the reference's NumPy may compute in a wider type than the operator's
     return array.astype(kind) if kind is not None and kind.kind != "O" and array.dtype != kind else array
-
-
-WhereItRuns = Literal["wafer", "host", "unsupported"]
-
-
-def where_it_runs(op_type: str, domain: str, opset: int) -> WhereItRuns:
-    """Where an operator of the standard can run at best.
-
-    On the wafer by a rule of its own or by the standard's body for it, else on the host by onnx's reference.
-    """
-    ruled = (domain, op_type) in REGISTRY or (not domain and op_type in CONTROL)
-    if ruled or has_body(op_type, domain, opset):
-        return "wafer"
-    return "host" if known(op_type, domain, opset) else "unsupported"
-
-
-def unknown_operators(known: KnownModel) -> list[Refusal]:
-    """Operators of a model's top level that have no rule, no body and no schema that could give one."""
-    words = known.vocabulary
-    found: dict[tuple[str, str], list[str]] = {}
-    for node in known.proto.graph.node:
-        domain = domain_of(node.domain)
-        own = (domain, node.op_type) in words.functions
-        if not own and where_it_runs(node.op_type, domain, words.opset(domain)) == "unsupported":
-            names = found.setdefault((node.op_type, domain), [])
-            names.append(node.name or (node.output[0] if node.output else ""))
-    return [
-        Refusal(*kind, len(names), why_unknown(*kind, words.opset(kind[1])), names[0])
-        for kind, names in found.items()
-    ]

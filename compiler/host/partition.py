@@ -23,8 +23,8 @@ from ..frontend.node import ModelNode
 from ..frontend.scope import Key, Scope
 from ..frontend.walk import Walk, WalkedModel
 from .control import Surroundings, step_of
-from .operators import where_it_runs
 from .so_far import StagesSoFar
+from .where_it_runs import where_it_runs
 
 
 @dataclass(frozen=True)
