@@ -1,6 +1,7 @@
 """ONNX in, `Graph` out.
 
-    load -> what is not supported at all -> onnx's checker -> version converter if needed
+    load -> what is not supported at all -> what the standard asks of nodes -> onnx's checker
+         -> version converter if needed
          -> inputs with static shapes -> one registered rule per node -> outputs
 
 Constants fold while nodes are added, so the shape arithmetic of exported models is gone
@@ -23,6 +24,7 @@ from .errors import InvalidInput, Refusal, UnsupportedModel, UsageError
 from .frontend import cache_names
 from .frontend.graph_ends import graph_of
 from .frontend.inputs import Binding
+from .frontend.judge_nodes import judge_nodes
 from .frontend.load import check_model, load_model
 from .frontend.opsets import KnownModel, converted, in_known_opset
 from .frontend.refusals import judge_refusals, merged
@@ -122,11 +124,12 @@ def accept(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) ->
     """
     known = in_known_opset(load_model(model, weights))
     unknown = unknown_operators(known)
-    if not unknown:
-        check_model(known.proto)
     try:
+        judge_nodes(known)
+        if not unknown:
+            check_model(known.proto)
         return AcceptedModel(known.proto, converted(known), unknown)
-    except UnsupportedModel:
+    except (InvalidInput, UnsupportedModel):
         judge_refusals(unknown, "unsupported")
         raise
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
 
-from ..errors import WafercError, quoted, shown
+from ..errors import ModelWarning, WafercError, quoted, shown
 from .console import Console
 
 INTERRUPTED = 130
@@ -28,7 +29,9 @@ class Waferc(click.Group):
         console = Console()
         extra.pop("standalone_mode", None)
         try:
-            code = super().main(args, prog_name or "waferc", standalone_mode=False, obj=console, **extra)
+            with warnings.catch_warnings():
+                warnings.showwarning = _showing(console)
+                code = super().main(args, prog_name or "waferc", standalone_mode=False, obj=console, **extra)
             console.clear()
             sys.stdout.flush()
         except (BrokenPipeError, SystemExit):  # the latter is click's answer to a broken pipe
@@ -41,6 +44,20 @@ class Waferc(click.Group):
                 traceback.print_exception(e)
             console.error(text)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _showing(console: Console) -> Any:
+    """How warnings are shown: those about the model as notes, each once."""
+    others, seen = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, ModelWarning):
+            others(message, category, *where, **more)
+        elif (text := str(message)) not in seen:
+            seen.add(text)
+            console.note(f"waferc: warning: {text}")
+
+    return show
 
 
 class Verb(click.Command):

@@ -17,10 +17,11 @@ from ...ir.dtypes import by_onnx
 from ...ir.graph import Unsupported
 from ...ir.op import Array
 from ..errors import InputOutput, InvalidInput, quoted, shown
-from .order import judge_order
+from .order import disordered, judge_order, put_in_order
 
 # The key under which a tensor names its file, as protobuf writes it: most models need no parsing for that.
 LOCATION = b"\x0a\x08location"
+LONG_DOMAIN = "ai.onnx"
 BLOCK = 1 << 24  # bytes of a file that are looked at together
 LARGE = 4096  # bytes of a tensor that `without_weights` leaves out
 
@@ -31,18 +32,61 @@ def load_model(model: str | Path | bytes | onnx.ModelProto, weights: bool = True
     weights: False leaves external data where it is, or is not.
     """
     if isinstance(model, onnx.ModelProto):
-        return model
+        return _put_right(model, own=False)
     if isinstance(model, bytes):
-        return _parse(model, "the model")
+        return _put_right(_parse(model, "the model"), own=True)
     path = Path(model)
     try:
         content = path.read_bytes()
     except OSError as e:
         raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None
-    proto = _parse(content, quoted(str(path)))
+    proto = _put_right(_parse(content, quoted(str(path))), own=True)
     if weights:
         _load_external(proto, path.parent)
     return proto
+
+
+def _put_right(proto: onnx.ModelProto, own: bool) -> onnx.ModelProto:
+    """The model with nodes in order, and the standard's domain under its one name "".
+
+    own: it may be changed; else it is copied where anything is to change. Raises InvalidInput for two opsets
+    of one domain.
+    """
+    _judge_opsets(proto)
+    long = [*_of_long_domain(proto)]
+    if not own and (long or disordered(proto)):
+        copied = onnx.ModelProto()
+        copied.CopyFrom(proto)
+        proto, long = copied, [*_of_long_domain(copied)]
+    for part in long:
+        part.domain = ""
+    for graph in disordered(proto):
+        put_in_order(graph)
+    return proto
+
+
+def _judge_opsets(proto: onnx.ModelProto) -> None:
+    found: dict[str, int] = {}
+    for o in proto.opset_import:
+        domain = o.domain or LONG_DOMAIN
+        if found.setdefault(domain, o.version) != o.version:
+            raise InvalidInput(
+                f"the model has opsets {found[domain]} and {o.version} of domain {quoted(domain)}"
+            )
+
+
+def _of_long_domain(proto: onnx.ModelProto) -> Iterator[Any]:
+    """What names the standard's domain "ai.onnx"."""
+    parts: list[Any] = [*proto.opset_import, *proto.functions]
+    left: list[Any] = [proto.graph, *proto.functions]
+    for f in proto.functions:
+        parts += f.opset_import
+    while left:
+        graph = left.pop()
+        for node in graph.node:
+            parts.append(node)
+            left += [a.g for a in node.attribute if a.HasField("g")]
+    return (part for part in parts if part.domain == LONG_DOMAIN)
 
 
 def digest(model: str | Path | bytes, weights: bool = True) -> str:
@@ -108,7 +152,8 @@ def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with empty tensors in place of its large ones, for onnx's checker.
 
     The checker is given a serialised copy: of a model with its weights that takes seconds and as much
-    memory again, and more than 2 GiB cannot be serialised at all.
+    memory again, and more than 2 GiB cannot be serialised at all. Inputs and outputs have a shape there,
+    which it asks for and we do not, and outputs a type.
     """
     out = onnx.ModelProto()
     for field, value in proto.ListFields():
@@ -117,6 +162,14 @@ def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     for field, value in proto.graph.ListFields():
         if field.name != "initializer":
             _set(out.graph, field.name, value)
+    for v in (*out.graph.input, *out.graph.output):
+        if v.type.HasField("tensor_type"):
+            v.type.tensor_type.shape.SetInParent()
+    for v in out.graph.output:
+        if v.type.WhichOneof("value") is None or (
+            v.type.HasField("tensor_type") and not v.type.tensor_type.elem_type
+        ):
+            v.type.CopyFrom(helper.make_tensor_type_proto(TensorProto.FLOAT, ()))
     for tensor in proto.graph.initializer:
         if tensor.ByteSize() <= LARGE and tensor.data_location != TensorProto.EXTERNAL:
             out.graph.initializer.append(tensor)

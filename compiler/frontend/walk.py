@@ -27,7 +27,7 @@ from .opsets import KnownModel, Vocabulary
 from .order import not_made
 from .refusals import Unfinished, refusal_of
 from .scope import Key, Scope
-from .standard import DEPTH_LIMIT, body_of, why_unknown
+from .standard import DEPTH_LIMIT, body_of, why_unknown, with_attributes
 from .types import why_held
 
 NUMPY_LIMITS = ("array is too big", "Maximum allowed")  # how its errors begin: ValueErrors, no MemoryErrors
@@ -229,7 +229,7 @@ class Walk:
         given = {a.name: a for a in (*function.attribute_proto, *node.proto.attribute)}
         source = scope.graph.source
         for i, proto in enumerate(function.node):
-            own = ModelNode(_with_attributes(proto, given), i, scope.graph.source[0])
+            own = ModelNode(with_attributes(proto, given), i, scope.graph.source[0])
             walk._enter(inner, own, function.node)
         scope.graph.source = source
         if walk.refusals:
@@ -259,24 +259,6 @@ def _standard_function(scope: Scope, node: ModelNode, opset: int) -> onnx.Functi
     if body is None:
         raise Unsupported(why_unknown(node.op_type, node.domain, opset))
     return body
-
-
-def _with_attributes(node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
-    """A function body's node with references to the function's attributes replaced."""
-    if not any(a.ref_attr_name for a in node.attribute):
-        return node
-    out = onnx.NodeProto()
-    out.CopyFrom(node)
-    del out.attribute[:]
-    for a in node.attribute:
-        if not a.ref_attr_name:
-            out.attribute.append(a)
-        elif a.ref_attr_name in given:
-            value = onnx.AttributeProto()
-            value.CopyFrom(given[a.ref_attr_name])
-            value.name = a.name
-            out.attribute.append(value)
-    return out
 
 
 # -- a whole model ----------------------------------------------------------------------
