@@ -83,8 +83,9 @@ class _Judge:
         declared = {
             v.name: said for v in (*graph.value_info, *graph.output) if v.name and (said := spelled(v.type))
         }
-        for name in declared.keys() & types.keys():
-            _judge_declared(f"value {quoted(name)}", types[name], declared[name])
+        for name, said in declared.items():
+            if _differ(types.get(name, ""), said):
+                raise _declared(f"value {quoted(name)}", types[name], said)
         self.nodes(list(nodes_of(graph.node)), types, declared)
         return [types.get(o.name, "") or declared.get(o.name, "") for o in graph.output]
 
@@ -96,7 +97,8 @@ class _Judge:
             for name, kind in zip(node.proto.output, made, strict=False):
                 if name:
                     said = declared.get(name, "")
-                    _judge_declared(f"{node.where}: output {quoted(name)}", kind, said)
+                    if _differ(kind, said):
+                        raise _declared(f"{node.where}: output {quoted(name)}", kind, said)
                     types[name] = kind or said
 
     # -- one node -----------------------------------------------------------------------
@@ -201,7 +203,8 @@ class _Judge:
             )
         inner = _inside(types)
         for v, kind in zip(body.input, inputs, strict=True):
-            _judge_declared(f"{node.where}: input {quoted(v.name)} of its body", kind, spelled(v.type))
+            if _differ(kind, said := spelled(v.type)):
+                raise _declared(f"{node.where}: input {quoted(v.name)} of its body", kind, said)
             inner[v.name] = kind
         made = self.graph(body, inner)[condition:]
         first = 2 * condition
@@ -271,6 +274,8 @@ def _judge_count(node: ModelNode, signature: Signature) -> None:
         ("output", node.proto.output, signature.outputs),
     )
     for (what, names, formal), fewest, most in zip(ends, signature.fewest, signature.most, strict=True):
+        if fewest <= len(names) <= most and all(names):
+            continue
         count = max((i + 1 for i, name in enumerate(names) if name), default=0)
         if count > most or (count > len(formal) and not (formal and formal[-1].variadic)):
             raise InvalidInput(f"{node.where}: {count} {what}s, the operator has at most {most}")
@@ -284,11 +289,13 @@ def _judge_count(node: ModelNode, signature: Signature) -> None:
                 raise InvalidInput(f"{node.where}: {what} {i} ({parameter.name}) is left out")
 
 
-def _judge_declared(what: str, kind: str, said: str) -> None:
-    if kind and said and kind != said:
-        raise InvalidInput(
-            f"{what} has type {shown_type(kind)}, the model declares it as {shown_type(said)}"
-        )
+def _differ(kind: str, said: str) -> bool:
+    """Whether two types, both known, are not the same."""
+    return kind != said and bool(kind) and bool(said)
+
+
+def _declared(what: str, kind: str, said: str) -> InvalidInput:
+    return InvalidInput(f"{what} has type {shown_type(kind)}, the model declares it as {shown_type(said)}")
 
 
 def _tensors_differ(a: str, b: str) -> bool:

@@ -21,6 +21,8 @@ from ...ir.rules import REGISTRY, Spec
 from ..errors import DoesNotFit, InvalidInput, Refusal, quoted, shown
 from . import unroll
 from .inputs import Binding, add_inputs
+from .judge_nodes import contradicts, shape_text
+from .judge_shapes import judge_shapes
 from .load import attribute_value
 from .node import ModelNode, nodes_of
 from .opsets import KnownModel, Vocabulary
@@ -69,7 +71,7 @@ class Walk:
 
     elsewhere: None where all must run on the wafer. folded: how many nodes of an operator left nothing to
     compute. depth: of functions around the nodes. first: of the graph's nodes, the first that the outermost
-    of these has added.
+    of these has added. standard: the nodes are those of a body that the standard gives.
     """
 
     vocabulary: Vocabulary
@@ -78,6 +80,7 @@ class Walk:
     folded: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     depth: int = 0
     first: int = 0
+    standard: bool = False
 
     def nodes(self, scope: Scope, protos: Sequence[onnx.NodeProto]) -> None:
         """Enters a graph's nodes."""
@@ -171,7 +174,12 @@ class Walk:
         registered = REGISTRY.get(node.key)
         opset = self.vocabulary.opset(node.domain)
         if registered is None or registered.since > opset:
-            return self._called(scope, node, _standard_function(scope, node, opset))
+            if not self.standard:
+                judge_shapes(scope, node, opset)
+            body = _standard_function(scope, node, opset)
+            return replace(self, standard=True)._called(scope, node, body)
+        if not self.standard:
+            judge_shapes(scope, node, opset)
         spec = Spec(
             node.op_type,
             node.name,
@@ -309,4 +317,20 @@ def walk_model(
     missing = next((o for o in outputs if not scope.knows(o)), None)
     if missing is not None and (elsewhere or not walk.refusals):
         raise InvalidInput(f"output {quoted(missing)} is made by no node")
+    _judge_declared(scope, graph)
     return WalkedModel(scope, inputs, outputs, values, walk.refusals, walk.folded)
+
+
+def _judge_declared(scope: Scope, graph: onnx.GraphProto) -> None:
+    """Raises InvalidInput where a graph declares a value with another shape than it has."""
+    tensors, names = scope.graph.tensors, scope.names
+    for v in (*graph.value_info, *graph.output):
+        tensor = names.get(v.name, "")
+        if tensor and contradicts(v.type, shape := tensors[tensor].shape):
+            maker = next((n for n in nodes_of(graph.node) if v.name in n.proto.output), None)
+            where = f"{maker.where}: output" if maker else "value"
+            said = shape_text(v.type)
+            raise InvalidInput(
+                f"{where} {quoted(v.name)} has shape {list(shape)}, the model declares it as {said}; "
+                "correct the declaration, or leave it out"
+            )
