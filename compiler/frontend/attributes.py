@@ -1,4 +1,4 @@
-"""What a node's attributes may be: those that its operator has, of their types, with values that mean something.
+"""What a node's attributes may be: those of its operator, of their types, with values that mean something.
 
 What a value means beside others, or beside a shape (an axis, a permutation, pads for each dimension), the
 operator's rule judges.
@@ -35,7 +35,8 @@ POSITIVE = Domain("at least 1", lambda v: v >= 1)
 NOT_NEGATIVE = Domain("at least 0", lambda v: v >= 0)
 FLAG = Domain("0 or 1", lambda v: v in (0, 1))
 TYPE = Domain(
-    "the number of an element type", lambda v: v != TensorProto.UNDEFINED and v in TensorProto.DataType.values()
+    "the number of an element type",
+    lambda v: v != TensorProto.UNDEFINED and v in TensorProto.DataType.values(),
 )
 TYPE_OR_NONE = Domain("the number of an element type, or 0", lambda v: v in TensorProto.DataType.values())
 FINITE = Domain("a finite number", math.isfinite)
@@ -49,18 +50,52 @@ AUTO_PAD = Domain(
 
 FLAGS = (
     *("align_corners", "allowzero", "antialias", "broadcast", "ceil_mode", "center_point_box"),
-    *("count_include_pad", "detect_negative", "detect_positive", "directions", "exclude_outside", "exclusive"),
-    *("fmod", "input_forget", "interleaved", "inverse", "is_case_sensitive", "is_causal", "is_test", "keepdims"),
+    *(
+        "count_include_pad",
+        "detect_negative",
+        "detect_positive",
+        "directions",
+        "exclude_outside",
+        "exclusive",
+    ),
+    *(
+        "fmod",
+        "input_forget",
+        "interleaved",
+        "inverse",
+        "is_case_sensitive",
+        "is_causal",
+        "is_test",
+        "keepdims",
+    ),
     *("largest", "layout", "linear_before_reset", "new_axis", "noop_with_empty_axes", "onesided"),
-    *("output_sequence", "periodic", "reverse", "saturate", "scan_input_directions", "scan_output_directions"),
-    *("select_last_index", "sorted", "spatial", "storage_order", "training_mode", "transA", "transB", "upper"),
+    *(
+        "output_sequence",
+        "periodic",
+        "reverse",
+        "saturate",
+        "scan_input_directions",
+        "scan_output_directions",
+    ),
+    *(
+        "select_last_index",
+        "sorted",
+        "spatial",
+        "storage_order",
+        "training_mode",
+        "transA",
+        "transB",
+        "upper",
+    ),
     "zeros",
 )
 GENERAL: Mapping[str, Domain] = {
     **dict.fromkeys(FLAGS, FLAG),
     **dict.fromkeys(("strides", "dilations", "kernel_shape", "output_shape", "pooled_shape"), POSITIVE),
     **dict.fromkeys(("group", "offset_group", "num_groups", "blocksize", "size", "chunk_size"), POSITIVE),
-    **dict.fromkeys(("hidden_size", "num_outputs", "num_scan_inputs", "q_num_heads", "kv_num_heads"), POSITIVE),
+    **dict.fromkeys(
+        ("hidden_size", "num_outputs", "num_scan_inputs", "q_num_heads", "kv_num_heads"), POSITIVE
+    ),
     **dict.fromkeys(("output_height", "output_width", "sample_size", "p"), POSITIVE),
     **dict.fromkeys(("pads", "output_padding", "sampling_ratio", "batch_dims", "block_size"), NOT_NEGATIVE),
     **dict.fromkeys(("num_heads", "rotary_embedding_dim"), NOT_NEGATIVE),

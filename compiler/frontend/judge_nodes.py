@@ -29,7 +29,7 @@ MOST_LISTED = 8  # types in an error
 
 
 def judge_nodes(known: KnownModel) -> None:
-    """Raises InvalidInput for the first node that is none of the standard's, and for contradicting declarations."""
+    """Raises InvalidInput for the first node, or declaration, that the standard does not allow."""
     graph = known.proto.graph
     types: Types = ChainMap()
     for v in graph.input:
@@ -54,7 +54,8 @@ def _judge_initializers(graph: onnx.GraphProto) -> None:
             )
         if kind.tensor_type.HasField("shape") and contradicts(kind, list(t.dims)):
             raise InvalidInput(
-                f"initializer {quoted(t.name)} has shape {list(t.dims)}, the input of its name {shape_text(kind)}"
+                f"initializer {quoted(t.name)} has shape {list(t.dims)}, "
+                f"the input of its name {shape_text(kind)}"
             )
 
 
@@ -216,15 +217,14 @@ class _Judge:
                 raise InvalidInput(f"{what} has type {shown_type(after)}, not {shown_type(before)}")
         return made
 
-    def _branches(
-        self, node: ModelNode, given: Mapping[str, onnx.AttributeProto], types: Types
-    ) -> list[str]:
+    def _branches(self, node: ModelNode, given: Mapping[str, onnx.AttributeProto], types: Types) -> list[str]:
         branches = [given[name].g for name in ("then_branch", "else_branch")]
         made = [self.graph(g, _inside(types)) for g in branches]
         for g, of in zip(branches, made, strict=True):
             if len(of) != len(node.proto.output):
                 raise InvalidInput(
-                    f"{node.where}: branch {quoted(g.name)} makes {len(of)} values, not {len(node.proto.output)}"
+                    f"{node.where}: branch {quoted(g.name)} makes {len(of)} values, "
+                    f"not {len(node.proto.output)}"
                 )
         for name, a, b in zip(node.proto.output, *made, strict=True):
             if _tensors_differ(a, b):
@@ -332,7 +332,7 @@ def _inferred(
             inputs,
             opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in vocabulary.opsets.items()],
         )
-    except shape_inference.InferenceError as e:
+    except (shape_inference.InferenceError, onnx.checker.ValidationError) as e:
         lines = [line for line in str(e).splitlines() if line.strip()] or ["invalid"]
         raise InvalidInput(f"{node.where}: {shown(lines[0], 200)}") from None
     except (RuntimeError, ValueError):

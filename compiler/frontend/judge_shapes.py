@@ -1,4 +1,4 @@
-"""A node's attributes and parameters beside the shapes that it is given: the standard's own inference judges."""
+"""A node's attributes and parameters beside shapes: the standard's own inference judges."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def judge_shapes(scope: Scope, node: ModelNode, opset: int) -> None:
 
     It is asked about nodes that have more than data: attributes, or constants among their inputs.
     """
-    if node.op_type in STRICTER:
+    if node.op_type in STRICTER or any(a.HasField("g") for a in node.proto.attribute):
         return
     graph, operands, more = scope.graph, list[Operand](), bool(node.proto.attribute)
     for name in node.proto.input:
@@ -75,7 +75,7 @@ def _verdict(
     imports = [helper.make_opsetid(domain, opset)]
     try:
         shape_inference.infer_node_outputs(schema, node, kinds, data, opset_imports=imports)
-    except shape_inference.InferenceError as e:
+    except (shape_inference.InferenceError, onnx.checker.ValidationError) as e:
         lines = [line for line in str(e).splitlines() if line.strip()] or ["invalid"]
         return lines[0].removeprefix("[ShapeInferenceError] ").removeprefix("[TypeInferenceError] ")
     except (RuntimeError, ValueError):

@@ -1,4 +1,4 @@
-"""Nodes that stand in no order in which every input comes before its use: put in one, or why there is none."""
+"""Nodes that stand in no order in which every input comes before its use: put in one, or why not."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def put_in_order(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
     order = _order(graph.node)
     assert order is not None
     nodes = list(nodes_of(graph.node))
-    first = next(nodes[i] for at, i in enumerate(order) if at != i)
+    first = next(i for at, i in enumerate(order) if at != i)
     warnings.warn(
-        f"graph {quoted(graph.name)}: nodes stand before what they read, as does {first.where}; "
-        "they were put in order",
+        f"graph {quoted(graph.name)}: nodes stand before what they read; they were put in order, "
+        f"{nodes[first].where} earlier",
         ModelWarning,
         stacklevel=2,
     )
@@ -63,7 +63,7 @@ def _reads(node: onnx.NodeProto) -> Sequence[str]:
 
 
 def _order(protos: Sequence[onnx.NodeProto]) -> list[int] | None:
-    """The nodes' positions in an order in which they can run, else as they stand; None where there is none."""
+    """The nodes' positions in an order in which they can run; None where there is none."""
     makers: dict[str, int] = {}
     for i, node in enumerate(protos):
         for t in node.output:

@@ -102,9 +102,7 @@ def _of_schema(schema: Any) -> Signature:
 def _parameter(formal: Any) -> Parameter:
     option = formal.option.name
     kind = formal.type_str.replace(" ", "")
-    return Parameter(
-        formal.name, kind, option == "Single", option == "Variadic", bool(formal.is_homogeneous)
-    )
+    return Parameter(formal.name, kind, option == "Single", option == "Variadic", bool(formal.is_homogeneous))
 
 
 # -- types as schemas spell them --------------------------------------------------------

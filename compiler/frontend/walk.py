@@ -27,8 +27,10 @@ from .load import attribute_value
 from .node import ModelNode, nodes_of
 from .opsets import KnownModel, Vocabulary
 from .order import not_made
+from .parameters import judge_parameters
 from .refusals import Unfinished, refusal_of
 from .scope import Key, Scope
+from .signatures import signature_of
 from .standard import DEPTH_LIMIT, body_of, why_unknown, with_attributes
 from .types import why_held
 
@@ -142,7 +144,7 @@ class Walk:
             return node.refusal(f"its input {quoted(held)} {why_held(scope.kind(held))}")
         before = len(scope.graph.nodes)
         try:
-            results = self._results(scope, node)
+            results = self._judged(scope, node)
         except (Unsupported, ValuesNeeded) as e:
             del scope.graph.nodes[before:]
             return refusal_of(node, e, scope, self.first if self.depth else None)
@@ -156,6 +158,24 @@ class Walk:
         made = zip(node.proto.output, results, strict=False)
         scope.names |= {name: tensor for name, tensor in made if name and tensor}
         return None
+
+    def _judged(self, scope: Scope, node: ModelNode) -> Sequence[str]:
+        """The tensors that the node's outputs are. Raises InvalidModel for one that the standard refuses.
+
+        The standard's inference has a say about all but nodes of its own bodies. A rule says more clearly
+        what is wrong, and may trip over what it takes to be right.
+        """
+        try:
+            results = self._results(scope, node)
+        except (InvalidModel, InvalidInput):
+            raise
+        except Exception:
+            if not self.standard:
+                judge_shapes(scope, node, self.vocabulary.opset(node.domain))
+            raise
+        if not self.standard:
+            judge_shapes(scope, node, self.vocabulary.opset(node.domain))
+        return results
 
     def _results(self, scope: Scope, node: ModelNode) -> Sequence[str]:
         """The tensors that the node's outputs are."""
@@ -173,13 +193,11 @@ class Walk:
             return self._called(scope, node, self.vocabulary.functions[node.key])
         registered = REGISTRY.get(node.key)
         opset = self.vocabulary.opset(node.domain)
+        if (signature := signature_of(node.op_type, node.domain, opset)) is not None:
+            judge_parameters(scope.graph, node.op_type, inputs, signature)
         if registered is None or registered.since > opset:
-            if not self.standard:
-                judge_shapes(scope, node, opset)
             body = _standard_function(scope, node, opset)
             return replace(self, standard=True)._called(scope, node, body)
-        if not self.standard:
-            judge_shapes(scope, node, opset)
         spec = Spec(
             node.op_type,
             node.name,

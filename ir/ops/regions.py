@@ -12,7 +12,7 @@ from ..builder import Arithmetic, Value
 from ..dtypes import I64
 from ..graph import Unsupported
 from ..op import Array, identity
-from ..rules import GraphBuilder, Spec, register
+from ..rules import GraphBuilder, Spec, judge_size, register
 from .contract import Contract
 from .conversion import Where, cast
 from .elementwise import Add, Ceil, Clip, Div, Elementwise, Floor, Max, Mul, Sub, apply, scalar_constant
@@ -47,6 +47,7 @@ def _roi_align(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     x, rois = cast(g, x, wide), cast(g, rois, wide)
     bins = [int(spec.attribute(f"output_{name}", 1)) for name in ("height", "width")]
     samples = int(spec.attribute("sampling_ratio", 0))
+    judge_size([g.shape(rois)[0], g.shape(x)[1], *(n * max(1, samples) for n in bins)], wide)
     if samples < 1:
         if mode != "avg":
             raise Unsupported("RoiAlign in mode max with sampling_ratio 0: as many samples as data say")
