@@ -19,7 +19,16 @@ from ..errors import InvalidInput, quoted, shown
 from .attributes import wrong_attribute
 from .node import ModelNode, nodes_of
 from .opsets import KnownModel, Vocabulary
-from .signatures import Parameter, Signature, shown_type, signature_of, spelled, tensor_type, type_of
+from .signatures import (
+    Parameter,
+    Signature,
+    short_type,
+    shown_type,
+    signature_of,
+    spelled,
+    tensor_type,
+    type_of,
+)
 from .standard import DEPTH_LIMIT, with_attributes
 
 Types = MutableMapping[str, str]
@@ -28,15 +37,17 @@ Types = MutableMapping[str, str]
 MOST_LISTED = 8  # types in an error
 
 
-def judge_nodes(known: KnownModel) -> None:
-    """Raises InvalidInput for the first node, or declaration, that the standard does not allow."""
+def judge_nodes(known: KnownModel) -> list[str]:
+    """Raises InvalidInput for the first node that the standard does not allow.
+
+    Gives what is wrong with declared types: of a model with operators that nothing runs these are said first.
+    """
     graph = known.proto.graph
     types: Types = ChainMap()
-    for v in graph.input:
-        if v.type.WhichOneof("value") is None:
-            raise InvalidInput(f"input {quoted(v.name)} has no type")
     _judge_initializers(graph)
-    _Judge(known.vocabulary).graph(graph, types)
+    judge = _Judge(known.vocabulary)
+    judge.graph(graph, types)
+    return judge.contradictions
 
 
 def _judge_initializers(graph: onnx.GraphProto) -> None:
@@ -63,11 +74,13 @@ def _judge_initializers(graph: onnx.GraphProto) -> None:
 class _Judge:
     """Judges the nodes of one vocabulary.
 
-    called: functions with types and attributes that they were called with, and the types of what they make.
+    contradictions: declarations that are wrong. called: functions with types and attributes that they were
+    called with, and the types of what they make.
     depth: of functions around.
     """
 
     vocabulary: Vocabulary
+    contradictions: list[str] = field(default_factory=list[str])
     called: dict[tuple[object, ...], list[str]] = field(default_factory=dict[tuple[object, ...], list[str]])
     depth: int = 0
     within: str = ""  # the call that an error in a function names
@@ -86,7 +99,7 @@ class _Judge:
         }
         for name, said in declared.items():
             if _differ(types.get(name, ""), said):
-                raise _declared(f"value {quoted(name)}", types[name], said)
+                self._contradiction(f"value {quoted(name)}", types[name], said)
         self.nodes(list(nodes_of(graph.node)), types, declared)
         return [types.get(o.name, "") or declared.get(o.name, "") for o in graph.output]
 
@@ -99,8 +112,13 @@ class _Judge:
                 if name:
                     said = declared.get(name, "")
                     if _differ(kind, said):
-                        raise _declared(f"{node.where}: output {quoted(name)}", kind, said)
+                        self._contradiction(f"{node.where}: output {quoted(name)}", kind, said)
                     types[name] = kind or said
+
+    def _contradiction(self, what: str, kind: str, said: str) -> None:
+        self.contradictions.append(
+            f"{what} has type {shown_type(kind)}, the model declares it as {shown_type(said)}"
+        )
 
     # -- one node -----------------------------------------------------------------------
     def node(self, node: ModelNode, types: Types) -> list[str]:
@@ -133,6 +151,9 @@ class _Judge:
             if not kind:
                 continue
             if kind not in (allowed := signature.types(parameter)):
+                if signature.schema is None:
+                    it = shown(f"{name}: {short_type(kind)}")
+                    raise InvalidInput(f"{node.where}: {node.op_type} takes {signature.says}, not {it}")
                 raise InvalidInput(f"{node.where}: {_input(parameter, name)} {_not_taken(kind, allowed)}")
             if not parameter.alike or parameter.kind not in signature.allowed:
                 continue
@@ -205,7 +226,7 @@ class _Judge:
         inner = _inside(types)
         for v, kind in zip(body.input, inputs, strict=True):
             if _differ(kind, said := spelled(v.type)):
-                raise _declared(f"{node.where}: input {quoted(v.name)} of its body", kind, said)
+                self._contradiction(f"{node.where}: input {quoted(v.name)} of its body", kind, said)
             inner[v.name] = kind
         made = self.graph(body, inner)[condition:]
         first = 2 * condition
@@ -294,10 +315,6 @@ def _differ(kind: str, said: str) -> bool:
     return kind != said and bool(kind) and bool(said)
 
 
-def _declared(what: str, kind: str, said: str) -> InvalidInput:
-    return InvalidInput(f"{what} has type {shown_type(kind)}, the model declares it as {shown_type(said)}")
-
-
 def _tensors_differ(a: str, b: str) -> bool:
     return a != b and a.startswith("tensor(") and b.startswith("tensor(")
 
@@ -325,6 +342,8 @@ def _inferred(
 ) -> Mapping[str, str]:
     """The types of a node's outputs by onnx's inference, as far as it finds them."""
     inputs = {t: kind for t in node.proto.input if t and (kind := type_of(types.get(t, "")))}
+    if any(t and t not in inputs for t in node.proto.input):
+        return {}
     try:
         found = shape_inference.infer_node_outputs(
             signature.schema,
@@ -332,11 +351,11 @@ def _inferred(
             inputs,
             opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in vocabulary.opsets.items()],
         )
-    except (shape_inference.InferenceError, onnx.checker.ValidationError) as e:
+    except shape_inference.InferenceError as e:
         lines = [line for line in str(e).splitlines() if line.strip()] or ["invalid"]
         raise InvalidInput(f"{node.where}: {shown(lines[0], 200)}") from None
-    except (RuntimeError, ValueError):
-        return {}  # it has no inference
+    except (RuntimeError, ValueError, onnx.checker.ValidationError):
+        return {}  # it has no inference, or makes what the operator does not: `judge_shapes` says so
     return {name: spelled(kind) for name, kind in cast(Mapping[str, Any], found).items()}
 
 
@@ -347,9 +366,9 @@ def contradicts(kind: onnx.TypeProto, shape: Sequence[int]) -> bool:
     Names say nothing here, nor does a size below 0, nor a first one of 0: exporters write these for an open
     dimension.
     """
-    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
-        return False
     declared = kind.tensor_type.shape.dim
+    if not declared:
+        return False  # writers leave it empty for want of a shape, too
     if len(declared) != len(shape):
         return True
     return any(

@@ -19,6 +19,9 @@ MOST_SEEN = 64  # elements of a constant that inference looks at
 STRICTER = frozenset(("Range",))  # than the standard's own bodies, which give it lists of one number
 KEPT = 4096  # verdicts: the layers of a model are alike
 
+# Sizes past all memory and types that no core stores have errors, and exit codes, of their own.
+NOT_ITS_AFFAIR = ("Integer overflow", "complex")
+
 Operand = tuple[str, tuple[int, ...], bytes | None] | None
 """The type, the shape and, of a small constant, the elements of an input; None for one that is left out."""
 
@@ -76,6 +79,8 @@ def _verdict(
     try:
         shape_inference.infer_node_outputs(schema, node, kinds, data, opset_imports=imports)
     except (shape_inference.InferenceError, onnx.checker.ValidationError) as e:
+        if any(part in str(e) for part in NOT_ITS_AFFAIR):
+            return ""
         lines = [line for line in str(e).splitlines() if line.strip()] or ["invalid"]
         return lines[0].removeprefix("[ShapeInferenceError] ").removeprefix("[TypeInferenceError] ")
     except (RuntimeError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,12 @@ def _put_right(proto: onnx.ModelProto, own: bool) -> onnx.ModelProto:
     """The model with nodes in order, and the standard's domain under its one name "".
 
     own: it may be changed; else it is copied where anything is to change. Raises InvalidInput for two opsets
-    of one domain.
+    of one domain, or an input without a type.
     """
     _judge_opsets(proto)
+    for v in proto.graph.input:
+        if v.type.WhichOneof("value") is None:
+            raise InvalidInput(f"input {quoted(v.name)} has no type")
     long = [*_of_long_domain(proto)]
     if not own and (long or disordered(proto)):
         copied = onnx.ModelProto()
@@ -200,7 +204,9 @@ def check_model(proto: onnx.ModelProto) -> None:
     except (onnx.checker.ValidationError, ValueError) as e:
         judge_order(proto.graph)
         first = next((line for line in str(e).splitlines() if line.strip()), "invalid")
-        raise InvalidInput(f"onnx's checker refuses the model: {shown(first, 200)}") from None
+        named = re.search(r"Name: (.*?) OpType", str(e))
+        where = f" (node {quoted(named[1])})" if named and named[1] and named[1] not in first else ""
+        raise InvalidInput(f"onnx's checker refuses the model: {shown(first, 200)}{where}") from None
 
 
 def _set(message: Any, name: str, value: Any) -> None:

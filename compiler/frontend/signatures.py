@@ -12,6 +12,7 @@ from typing import Any
 
 from onnx import TensorProto, TypeProto, helper
 
+from ...ir.dtypes import by_onnx
 from ...ir.rules import REGISTRY
 from .standard import schema_of
 
@@ -46,7 +47,7 @@ class Signature:
     """What one version of an operator takes and makes.
 
     fewest and most: numbers of (inputs, outputs). allowed: types by type parameter. attributes: None where
-    nobody lists them. schema: onnx's, if there is one.
+    nobody lists them. schema: onnx's, if there is one. says: the types of one without it.
     """
 
     inputs: tuple[Parameter, ...]
@@ -56,6 +57,7 @@ class Signature:
     allowed: Mapping[str, frozenset[str]]
     attributes: Mapping[str, Attribute] | None
     schema: Any
+    says: str = ""
 
     def input(self, i: int) -> Parameter:
         return self.inputs[min(i, len(self.inputs) - 1)]
@@ -81,7 +83,8 @@ def signature_of(op_type: str, domain: str, opset: int) -> Signature | None:
     allowed = frozenset(tensor_type(n) for of in numbers for n in of)
     # which parameter stands where is not said: of several, each may be any
     each = Parameter("it", "T", single=True, variadic=True, alike=len(rule.types) == 1)
-    return Signature((each,), (each,), (0, 0), (MANY, MANY), {"T": allowed}, None, None)
+    says = ", ".join(dict.fromkeys(t.name for _, types in rule.types for t in types))
+    return Signature((each,), (each,), (0, 0), (MANY, MANY), {"T": allowed}, None, None, says)
 
 
 def _of_schema(schema: Any) -> Signature:
@@ -157,3 +160,9 @@ def _elements(spelling: str) -> str:
 def shown_type(spelling: str) -> str:
     """A type in a message: a tensor by its elements."""
     return _elements(spelling) if spelling.startswith("tensor(") else spelling
+
+
+def short_type(spelling: str) -> str:
+    """A tensor's type by our own name of its elements."""
+    found = next((by_onnx(n) for n in TensorProto.DataType.values() if tensor_type(n) == spelling), None)
+    return found.name if found else spelling

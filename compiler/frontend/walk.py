@@ -167,7 +167,7 @@ class Walk:
         """
         try:
             results = self._results(scope, node)
-        except (InvalidModel, InvalidInput):
+        except (InvalidModel, InvalidInput, TooLarge, MemoryError, OverflowError):
             raise
         except Exception:
             if not self.standard:
@@ -335,11 +335,10 @@ def walk_model(
     missing = next((o for o in outputs if not scope.knows(o)), None)
     if missing is not None and (elsewhere or not walk.refusals):
         raise InvalidInput(f"output {quoted(missing)} is made by no node")
-    _judge_declared(scope, graph)
     return WalkedModel(scope, inputs, outputs, values, walk.refusals, walk.folded)
 
 
-def _judge_declared(scope: Scope, graph: onnx.GraphProto) -> None:
+def judge_declared(scope: Scope, graph: onnx.GraphProto) -> None:
     """Raises InvalidInput where a graph declares a value with another shape than it has."""
     tensors, names = scope.graph.tensors, scope.names
     for v in (*graph.value_info, *graph.output):
