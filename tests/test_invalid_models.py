@@ -215,7 +215,9 @@ def test_the_number_of_inputs_and_what_may_be_left_out() -> None:
     for proto in (one("Add", X), one("Add", X, X, X), one("Concat", X, None, axis=0), one("Relu", None)):
         with pytest.raises(InvalidInput):
             import_model(proto)
-    same_as_onnxruntime(one("Clip", X, None, np.array(0.5, np.float32)), {"x0": X, "x2": np.array(0.5, np.float32)})
+    same_as_onnxruntime(
+        one("Clip", X, None, np.array(0.5, np.float32)), {"x0": X, "x2": np.array(0.5, np.float32)}
+    )
 
 
 # -- ends -------------------------------------------------------------------------------
