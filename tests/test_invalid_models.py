@@ -211,6 +211,17 @@ def test_attributes_and_parameters_that_mean_nothing_are_refused(proto: onnx.Mod
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"scan_input_axes": [0, 0]}, {"scan_input_axes": [7]}, {"scan_output_axes": []}]
+)
+def test_axes_of_a_scan(wrong: Mapping[str, Sequence[int]]) -> None:
+    body = helper.make_graph([node("Relu", ["a"], ["b"])], "body", [value("a", F, [3])], [value("b", F, [3])])
+    given = {name: v or [5] for name, v in wrong.items()}
+    scan = node("Scan", ["x"], ["y"], "it", body=body, num_scan_inputs=1, **given)
+    with pytest.raises(InvalidInput, match="node 'it'"):
+        import_model(made([scan], [value("x", F, [2, 3])], [value("y", F, None)]))
+
+
 def test_the_number_of_inputs_and_what_may_be_left_out() -> None:
     for proto in (one("Add", X), one("Add", X, X, X), one("Concat", X, None, axis=0), one("Relu", None)):
         with pytest.raises(InvalidInput):
