@@ -354,8 +354,13 @@ def _inferred(
     except shape_inference.InferenceError as e:
         lines = [line for line in str(e).splitlines() if line.strip()] or ["invalid"]
         raise InvalidInput(f"{node.where}: {shown(lines[0], 200)}") from None
-    except (RuntimeError, ValueError, onnx.checker.ValidationError):
-        return {}  # it has no inference, or makes what the operator does not: `judge_shapes` says so
+    except onnx.checker.ValidationError as e:
+        # of types that inputs have `_judge_inputs` knows more; complex ones are unsupported, not wrong
+        if "complex" in str(e) or not any(t and str(e).startswith(f"{t} has ") for t in node.proto.output):
+            return {}
+        raise InvalidInput(f"{node.where}: output {shown(str(e), 200)}") from None
+    except (RuntimeError, ValueError):
+        return {}  # it has no inference
     return {name: spelled(kind) for name, kind in cast(Mapping[str, Any], found).items()}
 
 

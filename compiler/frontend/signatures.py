@@ -94,12 +94,21 @@ def _of_schema(schema: Any) -> Signature:
         (schema.min_input, schema.min_output),
         (schema.max_input, schema.max_output),
         {
-            c.type_param_str: frozenset(t.replace(" ", "") for t in c.allowed_type_strs)
+            c.type_param_str: _widened(frozenset(t.replace(" ", "") for t in c.allowed_type_strs))
             for c in schema.type_constraints
         },
         {a.name: Attribute(int(a.type.value), bool(a.required)) for a in schema.attributes.values()},
         schema,
     )
+
+
+def _widened(allowed: frozenset[str]) -> frozenset[str]:
+    """A parameter's types with those that we take besides: bf16 wherever f32 goes, and any elements that a
+    core stores where the operator moves all that its opset knew, text and complex numbers among it."""
+    more: set[str] = {"tensor(bfloat16)"} if "tensor(float)" in allowed else set()
+    if {"tensor(string)", "tensor(complex64)"} <= allowed:
+        more |= {tensor_type(n) for n in TensorProto.DataType.values() if by_onnx(n) is not None}
+    return allowed | more
 
 
 def _parameter(formal: Any) -> Parameter:
