@@ -197,7 +197,8 @@ def _wrong_value(op_type: str, name: str, a: AttributeProto) -> str:
                 return f"attribute {name} is no text"
         if domain is not None and not domain.holds(v):
             of = f" of {shown(str(list(value)), 60)}" if a.type in _LISTS else ""
-            return f"attribute {name}: {shown(str(v), 60)}{of} is not {domain.says}"
+            it = f"'{shown(v, 60)}'" if isinstance(v, str) else str(v)
+            return f"{name} {it}{of} is not {domain.says}"
     return ""
 
 
