@@ -96,6 +96,10 @@ class VerificationFailed(WafercError):
     exit_code = 8
 
 
+class ModelWarning(UserWarning):
+    """Something in a model that is put right, and had better be put right where it was written."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """An operator that cannot be compiled: how often, why, and the first node.

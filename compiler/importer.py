@@ -1,6 +1,7 @@
 """ONNX in, `Graph` out.
 
-    load -> what is not supported at all -> onnx's checker -> version converter if needed
+    load -> what is not supported at all -> onnx's checker -> what the standard asks of nodes
+         -> version converter if needed
          -> inputs with static shapes -> one registered rule per node -> outputs
 
 Constants fold while nodes are added, so the shape arithmetic of exported models is gone
@@ -31,10 +32,11 @@ from .errors import (
 from .frontend import cache_names
 from .frontend.graph_ends import graph_of
 from .frontend.inputs import Binding
+from .frontend.judge_nodes import judge_nodes
 from .frontend.load import check_model, load_model
 from .frontend.opsets import KnownModel, converted, in_known_opset
 from .frontend.refusals import judge_refusals, merged
-from .frontend.walk import WalkedModel, walk_model
+from .frontend.walk import WalkedModel, judge_declared, walk_model
 from .host.partition import OnHost, staged_model
 from .host.so_far import StagesSoFar
 from .host.where_it_runs import unknown_operators
@@ -112,11 +114,22 @@ def import_entries(
 
 @dataclass(frozen=True)
 class AcceptedModel:
-    """A model as given, and in an opset that we have rules for. unknown: operators that nothing runs."""
+    """A model as given, and in an opset that we have rules for.
+
+    unknown: operators that nothing runs. contradictions: between types that the model declares and those that
+    its values have.
+    """
 
     proto: onnx.ModelProto
     ready: KnownModel
     unknown: Sequence[Refusal]
+    contradictions: Sequence[str] = ()
+
+    def judge_declarations(self, walked: WalkedModel) -> None:
+        """Raises InvalidInput where the model declares a value as another one than it is."""
+        if self.contradictions:
+            raise InvalidInput(self.contradictions[0])
+        judge_declared(walked.scope, self.ready.proto.graph)
 
     @property
     def name(self) -> str:
@@ -130,11 +143,12 @@ def accept(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) ->
     """
     known = in_known_opset(load_model(model, weights, mapped=True))
     unknown = unknown_operators(known)
-    if not unknown:
-        check_model(known.proto)
     try:
-        return AcceptedModel(known.proto, converted(known), unknown)
-    except UnsupportedModel:
+        if not unknown:
+            check_model(known.proto)
+        contradictions = judge_nodes(known)
+        return AcceptedModel(known.proto, converted(known), unknown, contradictions)
+    except (InvalidInput, UnsupportedModel):
         judge_refusals(unknown, "unsupported")
         raise
 
@@ -163,6 +177,7 @@ def _with_host(accepted: AcceptedModel, entry: str, given: Binding) -> Imported:
     stages = StagesSoFar(accepted.ready.proto)
     walked = walked_on_host(accepted, given, stages)
     judge_refusals(merged(walked.refusals), "unsupported")
+    accepted.judge_declarations(walked)
     if walked.on_wafer:
         graph = graph_of(walked.scope, walked.outputs, accepted.name)
         return Imported({entry: graph}, walked.values)
@@ -194,6 +209,7 @@ class OnWafer:
             judge_refusals(unknown, self.what)  # too broken to get to an end
             raise
         judge_refusals(merged(unknown, walked.refusals), self.what)
+        self.accepted.judge_declarations(walked)
         self.values.update(walked.values)
         return graph_of(walked.scope, walked.outputs, self.accepted.name, states, grow)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
 
 from ...ir.disk import remove_temporaries
-from ..errors import WafercError, quoted, shown
+from ..errors import ModelWarning, WafercError, quoted, shown
 from .bounded import Size, bounded
 from .console import Console
 from .ending import Ended, Unread, let_go, ready_streams, signals
@@ -34,7 +35,8 @@ class Waferc(click.Group):
         extra.pop("standalone_mode", None)
         extra |= {"standalone_mode": False, "obj": console}
         try:
-            with signals() as heard:
+            with signals() as heard, warnings.catch_warnings():
+                warnings.showwarning = _showing(console)
                 code = super().main(args, prog_name or "waferc", **extra)
                 console.end()
             if heard.number is not None:  # raised where Python lets nothing through
@@ -53,6 +55,20 @@ class Waferc(click.Group):
             let_go(sys.stdout)
         remove_temporaries()
         sys.exit(code or 0)
+
+
+def _showing(console: Console) -> Any:
+    """How warnings are shown: those about the model as notes, each once."""
+    others, seen = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, ModelWarning):
+            others(message, category, *where, **more)
+        elif (text := str(message)) not in seen:
+            seen.add(text)
+            console.note(f"waferc: warning: {text}")
+
+    return show
 
 
 class Verb(click.Command):

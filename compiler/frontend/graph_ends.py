@@ -29,12 +29,11 @@ def graph_of(
     InvalidInput for an output that nothing makes, UsageError for a state that is no pair of input and output
     of one type.
     """
-    _name_outputs(scope, outputs)
+    own = tuple(dict.fromkeys(outputs))  # one that the model lists twice is one result
+    _name_outputs(scope, own)
     g = scope.graph
-    _judge_states(g, scope.inputs, outputs, states, grow)
-    graph = Graph(
-        name, g.tensors, tuple(g.nodes), g.constants, tuple(scope.inputs), tuple(outputs), tuple(states)
-    )
+    _judge_states(g, scope.inputs, own, states, grow)
+    graph = Graph(name, g.tensors, tuple(g.nodes), g.constants, tuple(scope.inputs), own, tuple(states))
     try:
         replace(graph, states=()).check() if grow else graph.check()
     except InvalidOp as e:
@@ -49,6 +48,9 @@ def _name_outputs(scope: Scope, outputs: Sequence[str]) -> None:
         if name not in scope.names:
             raise InvalidInput(f"output {quoted(name)} is made by no node")
         tensor = scope.names[name]
+        if tensor == name and tensor in scope.inputs:
+            taken[tensor] = name  # an input that is an output, too: it stays as it is laid
+            continue
         if tensor in scope.inputs or tensor in taken or tensor in scope.graph.constants:
             tensor = _copied(scope.graph, tensor, name)
         taken[tensor] = name
@@ -56,7 +58,7 @@ def _name_outputs(scope: Scope, outputs: Sequence[str]) -> None:
 
 
 def _copied(g: GraphBuilder, tensor: str, hint: str) -> str:
-    """A result of its own: an output that is an input, a constant or another output."""
+    """A result of its own: an output that is an input of another name, a constant or another output."""
     if (value := g.value(tensor)) is not None:
         return g.constant(value if lacking([value]) else np.array(value), hint)
     shape = g.shape(tensor)
@@ -95,6 +97,8 @@ def _judge_states(
             if end not in ends:
                 known = ", ".join(map(quoted, ends))
                 raise UsageError(f"--state: no {what} {quoted(end)}; the {what}s are {known}")
+        if past in outputs:
+            raise UsageError(f"--state: input {quoted(past)} is an output, too: a call would overwrite it")
         a, b = g.tensors[past], g.tensors[present]
         if not grow and (a.shape, a.dtype) != (b.shape, b.dtype):
             raise UsageError(f"--state: {shown(str(a))} and {shown(str(b))} differ")

@@ -81,14 +81,14 @@ def _judge_flags(inputs: Sequence[onnx.ValueInfoProto], given: Binding) -> None:
         if name not in symbols:
             known = ", ".join(map(quoted, symbols)) or "none"
             raise UsageError(f"--dim {quoted(name)}: no such dimension; the model's are {known}")
-        if size < 1:
-            raise UsageError(f"--dim {shown(name)}={size}: a dimension is at least 1")
+        if size < 0:
+            raise UsageError(f"--dim {shown(name)}={size}: a dimension is at least 0")
 
 
 def _bind_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...], bound: dict[str, int]) -> None:
     flag = f"--shape {shown(value.name)}={','.join(map(str, shape))}"
-    if any(n < 1 for n in shape):
-        raise UsageError(f"{flag}: a dimension is at least 1")
+    if any(n < 0 for n in shape):
+        raise UsageError(f"{flag}: a dimension is at least 0")
     _bind(value, shape, bound, flag)
 
 
@@ -98,7 +98,8 @@ def _declare(scope: Scope, value: onnx.ValueInfoProto, given: Binding, bound: Ma
         scope.enter(value.name, value.type)
         return
     try:
-        scope.add_input(value.name, given.shapes.get(value.name) or _static_shape(value, bound), dtype)
+        shape = given.shapes[value.name] if value.name in given.shapes else _static_shape(value, bound)
+        scope.add_input(value.name, shape, dtype)
     except TooLarge as e:
         raise DoesNotFit(f"input {quoted(value.name)}: {e}; try smaller sizes") from None
 
@@ -135,8 +136,9 @@ def _bind(value: onnx.ValueInfoProto, shape: tuple[int, ...], bound: dict[str, i
     declared = value.type.tensor_type.shape.dim
     if value.type.tensor_type.HasField("shape") and len(declared) != len(shape):
         raise UsageError(f"{flag}: the input has {len(declared)} dimensions")
-    for d, n in zip(declared, shape, strict=False):
-        if _fixed(d) and d.dim_value != n:
+    for i, (d, n) in enumerate(zip(declared, shape, strict=False)):
+        old = i == 0 and d.dim_value == 0  # of some exporters' batches a first 0 says that they are open
+        if _fixed(d) and d.dim_value != n and not old:
             raise UsageError(f"{flag}: the model says {d.dim_value}, not {n}")
         if (symbol := _symbol(d)) and bound.setdefault(symbol, n) != n:
             raise UsageError(f"{flag}: {quoted(symbol)} is {bound[symbol]} elsewhere, not {n}")

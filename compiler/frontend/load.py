@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,10 +25,11 @@ from ...ir.op import Array
 from ..errors import InputOutput, InvalidInput, quoted, shown
 from .external import attach, external_tensors, files_of, mapping
 from .large import without_weights
-from .order import judge_order
+from .order import disordered, judge_order, put_in_order
 
 # The key under which a tensor names its file, as protobuf writes it: most models need no parsing for that.
 LOCATION = b"\x0a\x08location"
+LONG_DOMAIN = "ai.onnx"
 BLOCK = 1 << 24  # bytes of a file that are looked at together
 MOST_BYTES = (1 << 31) - 1  # of a model's file: protobuf's bound
 
@@ -41,15 +43,61 @@ def load_model(
     `array_of` alone: they may be larger than a message or than memory.
     """
     if isinstance(model, onnx.ModelProto):
-        return model
+        return _put_right(model, own=False)
     if isinstance(model, bytes):
-        return _parse(model, "the model")
+        return _put_right(_parse(model, "the model"), own=True)
     path = Path(model)
     content = _content(path)
-    proto = _parse(content, quoted(str(path)), path.name)
+    proto = _put_right(_parse(content, quoted(str(path)), path.name), own=True)
     if weights:
         attach(proto, path, mapped)
     return proto
+
+
+def _put_right(proto: onnx.ModelProto, own: bool) -> onnx.ModelProto:
+    """The model with nodes in order, and the standard's domain under its one name "".
+
+    own: it may be changed; else it is copied where anything is to change. Raises InvalidInput for two opsets
+    of one domain, or an input without a type.
+    """
+    _judge_opsets(proto)
+    for v in proto.graph.input:
+        if v.type.WhichOneof("value") is None:
+            raise InvalidInput(f"input {quoted(v.name)} has no type")
+    long = [*_of_long_domain(proto)]
+    if not own and (long or disordered(proto)):
+        copied = onnx.ModelProto()
+        copied.CopyFrom(proto)
+        proto, long = copied, [*_of_long_domain(copied)]
+    for part in long:
+        part.domain = ""
+    for graph in disordered(proto):
+        put_in_order(graph)
+    return proto
+
+
+def _judge_opsets(proto: onnx.ModelProto) -> None:
+    found: dict[str, int] = {}
+    for o in proto.opset_import:
+        domain = o.domain or LONG_DOMAIN
+        if found.setdefault(domain, o.version) != o.version:
+            raise InvalidInput(
+                f"the model has opsets {found[domain]} and {o.version} of domain {quoted(domain)}"
+            )
+
+
+def _of_long_domain(proto: onnx.ModelProto) -> Iterator[Any]:
+    """What names the standard's domain "ai.onnx"."""
+    parts: list[Any] = [*proto.opset_import, *proto.functions]
+    left: list[Any] = [proto.graph, *proto.functions]
+    for f in proto.functions:
+        parts += f.opset_import
+    while left:
+        graph = left.pop()
+        for node in graph.node:
+            parts.append(node)
+            left += [a.g for a in node.attribute if a.HasField("g")]
+    return (part for part in parts if part.domain == LONG_DOMAIN)
 
 
 def digest(model: str | Path | bytes, weights: bool = True) -> str:
@@ -164,7 +212,9 @@ def check_model(proto: onnx.ModelProto) -> None:
     except (onnx.checker.ValidationError, ValueError) as e:
         judge_order(proto.graph)
         first = next((line for line in str(e).splitlines() if line.strip()), "invalid")
-        raise InvalidInput(f"onnx's checker refuses the model: {shown(first, 200)}") from None
+        named = re.search(r"Name: (.*?) OpType", str(e))
+        where = f" (node {quoted(named[1])})" if named and named[1] and named[1] not in first else ""
+        raise InvalidInput(f"onnx's checker refuses the model: {shown(first, 200)}{where}") from None
 
 
 def array_of(tensor: TensorProto) -> Array:

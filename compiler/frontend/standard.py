@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -89,3 +89,21 @@ def body_of(
     defaults = [cast(onnx.AttributeProto, a.default_value) for a in schema.attributes.values()]
     body.attribute_proto.extend(d for d in defaults if d.type != onnx.AttributeProto.UNDEFINED)
     return body
+
+
+def with_attributes(node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
+    """A function body's node with references to the function's attributes replaced."""
+    if not any(a.ref_attr_name for a in node.attribute):
+        return node
+    out = onnx.NodeProto()
+    out.CopyFrom(node)
+    del out.attribute[:]
+    for a in node.attribute:
+        if not a.ref_attr_name:
+            out.attribute.append(a)
+        elif a.ref_attr_name in given:
+            value = onnx.AttributeProto()
+            value.CopyFrom(given[a.ref_attr_name])
+            value.name = a.name
+            out.attribute.append(value)
+    return out

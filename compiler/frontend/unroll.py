@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...ir.graph import Unsupported
+from ...ir.graph import InvalidModel, Unsupported
+from ...ir.ops.rearrange import normal_axis
 from ...ir.rules import REGISTRY, GraphBuilder, Spec
 from .load import attribute_value
 
@@ -69,7 +70,11 @@ def _scanned(g: GraphBuilder, given: dict[str, Any], inputs: Sequence[str], run:
     axes, back = given.get("scan_input_axes") or [0] * over, given.get("scan_input_directions") or [0] * over
     axes_out = given.get("scan_output_axes") or [0] * made
     back_out = given.get("scan_output_directions") or [0] * made
-    count = g.shape(scanned[0])[int(axes[0])]
+    for given_for, ways in ((over, (axes, back)), (made, (axes_out, back_out))):
+        if any(len(way) != given_for for way in ways):
+            raise InvalidModel(f"axes or directions are not those of {over} scan inputs, {made} outputs")
+    axes = [normal_axis(int(a), len(g.shape(x))) for a, x in zip(axes, scanned, strict=True)]
+    count = g.shape(scanned[0])[axes[0]]
     _limit(body, count)
     if not count:
         raise Unsupported("a scan over nothing")

@@ -22,13 +22,17 @@ from ...ir.rules import PREPARED, REGISTRY, Spec
 from ..errors import DoesNotFit, InvalidInput, Refusal, quoted, shown
 from . import unroll
 from .inputs import Binding, add_inputs
+from .judge_nodes import contradicts, shape_text
+from .judge_shapes import judge_shapes
 from .load import attribute_value
 from .node import ModelNode, nodes_of
 from .opsets import KnownModel, Vocabulary
 from .order import not_made
+from .parameters import judge_parameters
 from .refusals import Unfinished, refusal_of
 from .scope import Key, Scope
-from .standard import DEPTH_LIMIT, body_of, result_types, states_types, why_unknown
+from .signatures import signature_of
+from .standard import DEPTH_LIMIT, body_of, result_types, states_types, why_unknown, with_attributes
 from .types import why_held
 
 NUMPY_LIMITS = ("array is too big", "Maximum allowed")  # how its errors begin: ValueErrors, no MemoryErrors
@@ -70,7 +74,7 @@ class Walk:
 
     elsewhere: None where all must run on the wafer. folded: how many nodes of an operator left nothing to
     compute. depth: of functions around the nodes. first: of the graph's nodes, the first that the outermost
-    of these has added.
+    of these has added. standard: the nodes are those of a body that the standard gives.
     """
 
     vocabulary: Vocabulary
@@ -79,6 +83,7 @@ class Walk:
     folded: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     depth: int = 0
     first: int = 0
+    standard: bool = False
 
     def nodes(self, scope: Scope, protos: Sequence[onnx.NodeProto]) -> None:
         """Enters a graph's nodes."""
@@ -140,7 +145,7 @@ class Walk:
             return node.refusal(f"its input {quoted(held)} {why_held(scope.kind(held))}")
         before = len(scope.graph.nodes)
         try:
-            results = self._results(scope, node)
+            results = self._judged(scope, node)
         except (Unsupported, ValuesNeeded) as e:
             del scope.graph.nodes[before:]
             return refusal_of(node, e, scope, self.first if self.depth else None)
@@ -154,6 +159,24 @@ class Walk:
         made = zip(node.proto.output, results, strict=False)
         scope.names |= {name: tensor for name, tensor in made if name and tensor}
         return None
+
+    def _judged(self, scope: Scope, node: ModelNode) -> Sequence[str]:
+        """The tensors that the node's outputs are. Raises InvalidModel for one that the standard refuses.
+
+        The standard's inference has a say about all but nodes of its own bodies. A rule says more clearly
+        what is wrong, and may trip over what it takes to be right.
+        """
+        try:
+            results = self._results(scope, node)
+        except (InvalidModel, InvalidInput, TooLarge, MemoryError, OverflowError):
+            raise
+        except Exception:
+            if not self.standard:
+                judge_shapes(scope, node, self.vocabulary.opset(node.domain))
+            raise
+        if not self.standard:
+            judge_shapes(scope, node, self.vocabulary.opset(node.domain))
+        return results
 
     def _results(self, scope: Scope, node: ModelNode) -> Sequence[str]:
         """The tensors that the node's outputs are."""
@@ -171,8 +194,10 @@ class Walk:
             return self._called(scope, self.vocabulary.functions[node.key], node, inputs)
         registered = REGISTRY.get(node.key)
         opset = self.vocabulary.opset(node.domain)
+        if (signature := signature_of(node.op_type, node.domain, opset)) is not None:
+            judge_parameters(scope.graph, node.op_type, inputs, signature)
         if registered is None or registered.since > opset:
-            return self._standard(scope, node, inputs, opset)
+            return replace(self, standard=True)._standard(scope, node, inputs, opset)
         return registered.rule(scope.graph, _spec(node, inputs, opset))
 
     # -- bodies -------------------------------------------------------------------------
@@ -244,7 +269,7 @@ class Walk:
         attributes = {a.name: a for a in (*function.attribute_proto, *node.proto.attribute)}
         source = scope.graph.source
         for i, proto in enumerate(function.node):
-            own = ModelNode(_with_attributes(proto, attributes), i, scope.graph.source[0])
+            own = ModelNode(with_attributes(proto, attributes), i, scope.graph.source[0])
             walk._enter(inner, own, function.node)
         scope.graph.source = source
         if walk.refusals:
@@ -284,24 +309,6 @@ def _standard_function(node: ModelNode, opset: int, types: Sequence[bytes]) -> o
     if body is None:
         raise Unsupported(why_unknown(node.op_type, node.domain, opset))
     return body
-
-
-def _with_attributes(node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
-    """A function body's node with references to the function's attributes replaced."""
-    if not any(a.ref_attr_name for a in node.attribute):
-        return node
-    out = onnx.NodeProto()
-    out.CopyFrom(node)
-    del out.attribute[:]
-    for a in node.attribute:
-        if not a.ref_attr_name:
-            out.attribute.append(a)
-        elif a.ref_attr_name in given:
-            value = onnx.AttributeProto()
-            value.CopyFrom(given[a.ref_attr_name])
-            value.name = a.name
-            out.attribute.append(value)
-    return out
 
 
 # -- a whole model ----------------------------------------------------------------------
@@ -353,3 +360,18 @@ def walk_model(
     if missing is not None and (elsewhere or not walk.refusals):
         raise InvalidInput(f"output {quoted(missing)} is made by no node")
     return WalkedModel(scope, inputs, outputs, values, walk.refusals, walk.folded)
+
+
+def judge_declared(scope: Scope, graph: onnx.GraphProto) -> None:
+    """Raises InvalidInput where a graph declares a value with another shape than it has."""
+    tensors, names = scope.graph.tensors, scope.names
+    for v in (*graph.value_info, *graph.output):
+        tensor = names.get(v.name, "")
+        if tensor and contradicts(v.type, shape := tensors[tensor].shape):
+            maker = next((n for n in nodes_of(graph.node) if v.name in n.proto.output), None)
+            where = f"{maker.where}: output" if maker else "value"
+            said = shape_text(v.type)
+            raise InvalidInput(
+                f"{where} {quoted(v.name)} has shape {list(shape)}, the model declares it as {said}; "
+                "correct the declaration, or leave it out"
+            )

@@ -96,8 +96,6 @@ class Elementwise(Op):
         inputs = [t for t in spec.inputs if t]
         if len(inputs) != cls.arity:
             raise InvalidModel(f"{cls.onnx} takes {cls.arity} inputs, not {len(inputs)}")
-        if cls.types and (others := [g.tensors[t] for t in inputs if g.dtype(t) not in cls.types]):
-            raise InvalidModel(f"{cls.onnx} takes {', '.join(t.name for t in cls.types)}, not {others[0]}")
         own = {f.name: spec.attribute(f.name, f.default) for f in fields(cls) if f.name not in _SHARED}
         return [apply(g, cls, inputs, spec.outputs[0], **own)]
 

@@ -12,7 +12,7 @@ from ..builder import Arithmetic, Value
 from ..dtypes import I64
 from ..graph import Unsupported
 from ..op import Array, Bound, identity
-from ..rules import GraphBuilder, Spec, register
+from ..rules import GraphBuilder, Spec, judge_size, register
 from .bounds import within
 from .contract import Contract
 from .conversion import Where, cast, rounded_once
@@ -50,6 +50,7 @@ def _roi_align(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     batch = within(g, batch, Bound(0, 0, images, "batch index", 0, images), hint)
     bins = [int(spec.attribute(f"output_{name}", 1)) for name in ("height", "width")]
     samples = int(spec.attribute("sampling_ratio", 0))
+    judge_size([g.shape(rois)[0], g.shape(x)[1], *(n * max(1, samples) for n in bins)], wide)
     if samples < 1:
         if mode != "avg":
             raise Unsupported("RoiAlign in mode max with sampling_ratio 0: as many samples as data say")

@@ -18,12 +18,12 @@ from ..dtypes import F32, F64, I64, DType
 from ..graph import InvalidModel
 from ..op import Array, identity, product
 from ..rules import GraphBuilder, Spec, register
-from .contract import Contract
+from .contract import Contract, product_of
 from .conversion import cast
 from .elementwise import Add, Elementwise, Mul, apply, scalar_constant
 from .index import emit_gather
 from .rearrange import pick, reshape
-from .window import per_channel, slides
+from .window import judge_kernel, per_channel, slides
 
 Padding = Literal["zeros", "border", "reflection"]
 CUBIC = -0.75  # Keys' parameter
@@ -261,6 +261,7 @@ def _deform_conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     x, w, offset, hint = *spec.inputs[:3], spec.outputs[0]
     (n, channels, *sizes), (filters, depth, *kernel) = g.shape(x), g.shape(w)
     group, parts = (int(spec.attribute(name, 1)) for name in ("group", "offset_group"))
+    judge_kernel(spec, kernel)
     along = slides(spec, sizes, kernel)
     rank, spots = len(along), [s.count for s in along]
     offsets = (n, parts * product(kernel) * rank, *spots)
@@ -309,5 +310,26 @@ def _deform_conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [cast(g, out, given, hint)]
 
 
+# -- a grid -----------------------------------------------------------------------------------
+def _affine_grid(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """theta times every place of an image as (x, y, 1) or (x, y, z, 1), from -1 to 1 along each dimension.
+
+    The standard's body for it fails for one image in two dimensions.
+    """
+    theta, hint = spec.inputs[0], spec.outputs[0]
+    size = [int(n) for n in g.known(spec.inputs[1], "AffineGrid's size").reshape(-1)]
+    (images, _, *sizes), shape = (size if len(size) > 1 else (0, 0)), g.shape(theta)
+    if len(size) not in (4, 5) or shape != (images, len(sizes), len(sizes) + 1):
+        raise InvalidModel(f"AffineGrid of {g.tensors[theta]} for an image of {size}")
+    aligned = bool(spec.attribute("align_corners", 0))
+    along = [np.linspace(-1, 1, n) if aligned else (2 * np.arange(n) + 1) / n - 1 for n in sizes]
+    # the last dimension comes first in a place, as x does
+    places = np.stack([*reversed(np.meshgrid(*along, indexing="ij")), np.ones(sizes)], -1)
+    base = g.constant(places.reshape(-1, len(sizes) + 1).astype(g.dtype(theta).numpy), hint)
+    grid = product_of(g, (base, ["m", "k"]), (theta, ["n", "k"]), hint)
+    return [reshape(g, grid, (images, *sizes, len(sizes)), hint)]
+
+
 register("GridSample", _grid_sample, 16)
 register("DeformConv", _deform_conv, 19)
+register("AffineGrid", _affine_grid, 20, limits="size known")

@@ -278,6 +278,8 @@ def _max_unpool(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     rank = len(sizes)
     strides = spec.attribute("strides") or [1] * rank
     pads = spec.attribute("pads") or [0] * 2 * rank
+    if not len(kernel) == len(strides) == len(pads) // 2 == rank:
+        raise InvalidModel(f"MaxUnpool: strides, pads or kernel do not fit {rank} dimensions")
     inner = [(size - 1) * strides[i] - pads[i] - pads[rank + i] + kernel[i] for i, size in enumerate(sizes)]
     plane = product(inner)
     before = -plane * g.folding.line(n * channels).reshape(n, channels, 1)

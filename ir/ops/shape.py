@@ -139,6 +139,8 @@ def _split(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         sizes = g.known(spec.inputs[1], "Split's sizes")
     if sizes is None:
         number = spec.attribute("num_outputs", len(spec.outputs))
+        if number != len(spec.outputs):
+            raise InvalidModel(f"Split into num_outputs {number}, but {len(spec.outputs)} outputs are named")
         each = -(-size // number)
         sizes = [max(0, min(each, size - i * each)) for i in range(number)]
     sizes = integers(sizes)

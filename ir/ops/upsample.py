@@ -24,7 +24,7 @@ from .conversion import cast
 from .elementwise import Add
 from .rearrange import integers, make_copy, reshape, slice_axis
 from .reduce import ReduceSum
-from .window import per_channel
+from .window import judge_kernel, per_channel
 
 MOST_PHASES = 4096
 
@@ -76,12 +76,17 @@ def spreads(spec: Spec, sizes: Sequence[int], kernel: Sequence[int]) -> list[Spr
     dilations = spec.attribute("dilations") or [1] * rank
     pads = spec.attribute("pads") or [0] * 2 * rank
     extra = spec.attribute("output_padding") or [0] * rank
-    auto = spec.attribute("auto_pad", "NOTSET")
+    auto = spec.attribute("auto_pad") or "NOTSET"
     wanted = spec.attribute("output_shape") or ()
     if auto.startswith("SAME") and not wanted:
         wanted = [n * s for n, s in zip(sizes, strides, strict=False)]
     if not len(kernel) == len(strides) == len(dilations) == len(extra) == len(pads) // 2 == rank:
         raise InvalidModel(f"ConvTranspose: strides, dilations, pads or kernel do not fit {rank} dimensions")
+    for more, s, d in zip(extra, strides, dilations, strict=True):
+        if more >= max(s, d):
+            raise InvalidModel(
+                f"ConvTranspose: output_padding {more} with stride {s} and dilation {d}: it must be less"
+            )
     out: list[Spread] = []
     for i, (n, taps, s, d) in enumerate(zip(sizes, kernel, strides, dilations, strict=True)):
         full = (n - 1) * s + extra[i] + (taps - 1) * d + 1
@@ -133,6 +138,7 @@ def _conv_transpose(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     group = int(spec.attribute("group", 1))
     if channels != depth or channels % group:
         raise InvalidModel(f"ConvTranspose of {g.tensors[x]} with {g.tensors[w]} in {group} groups")
+    judge_kernel(spec, kernel)
     along = spreads(spec, sizes, kernel)
     turned = transposed(g, w, (0, *range(2, len(along) + 2), 1))
     # One filter for each group needs no axis.

@@ -58,7 +58,7 @@ def slides(spec: Spec, sizes: Sequence[int], kernel: Sequence[int]) -> list[Slid
     strides = spec.attribute("strides") or [1] * rank
     dilations = spec.attribute("dilations") or [1] * rank
     pads = spec.attribute("pads") or [0] * 2 * rank
-    auto = spec.attribute("auto_pad", "NOTSET")
+    auto = spec.attribute("auto_pad") or "NOTSET"
     if not len(kernel) == len(strides) == len(dilations) == len(pads) // 2 == rank:
         raise InvalidModel(f"{spec.op_type}: strides, dilations, pads or kernel do not fit {rank} dimensions")
     out: list[Slide] = []
@@ -83,6 +83,13 @@ def slides(spec: Spec, sizes: Sequence[int], kernel: Sequence[int]) -> list[Slid
     return out
 
 
+def judge_kernel(spec: Spec, kernel: Sequence[int]) -> None:
+    """Raises InvalidModel where kernel_shape names other sizes than the weights have."""
+    named = spec.attribute("kernel_shape")
+    if named and list(named) != list(kernel):
+        raise InvalidModel(f"{spec.op_type}: kernel_shape {list(named)} with weights of {list(kernel)}")
+
+
 def place_axes(along: Sequence[Slide]) -> list[tuple[str, int]]:
     return [(f"y{i}", s.count) for i, s in enumerate(along)]
 
@@ -100,8 +107,8 @@ def convolution(g: GraphBuilder, spec: Spec, x: str, w: str, out_type: DType) ->
     """`x` convolved with `w` as the attributes of Conv say, without a bias."""
     (n, channels, *sizes), (filters, depth, *kernel) = g.shape(x), g.shape(w)
     group = int(spec.attribute("group", 1))
-    named = spec.attribute("kernel_shape")
-    if channels != depth * group or filters % group or (named and list(named) != kernel):
+    judge_kernel(spec, kernel)
+    if channels != depth * group or filters % group:
         raise InvalidModel(f"{spec.op_type} of {g.tensors[x]} with {g.tensors[w]} in {group} groups")
     along = slides(spec, sizes, kernel)
     each = filters // group

@@ -1,0 +1,125 @@
+"""Inputs that are no data but say what is done: the form of each, and the values that mean something.
+
+What onnx's inference asks of them, `judge_shapes` judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...ir.absent import lacking
+from ...ir.graph import InvalidModel
+from ...ir.op import Array
+from ...ir.rules import GraphBuilder
+from ..errors import shown
+from .signatures import Signature
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a parameter is. elements: how many, None for any. rank: dimensions at most.
+
+    low: the least value. finite: no NaN and no infinity. below: values are less than this.
+    """
+
+    elements: int | None = None
+    rank: int = 1
+    low: float = -np.inf
+    below: float = np.inf
+    finite: bool = False
+
+    @property
+    def says(self) -> str:
+        """Its values in words."""
+        if self.low == ABOVE_0:
+            return "a finite number above 0"
+        least = f" of at least {self.low:g}" if self.low > -np.inf else ""
+        most = f" and less than {self.below:g}" if self.below < np.inf else ""
+        return f"a finite number{least}{most}"
+
+    def wrong(self, value: Array) -> Array:
+        """The elements that mean nothing."""
+        if value.dtype.kind not in "iufV" or value.dtype == np.bool_:
+            return value.reshape(-1)[:0]
+        wide = value.reshape(-1).astype(np.float64)
+        bad = ~np.isfinite(wide) if self.finite else np.zeros(wide.shape, np.bool_)
+        return value.reshape(-1)[bad | (wide < self.low) | (wide >= self.below)]
+
+
+ABOVE_0 = float(np.nextafter(0, 1))
+ONE = Form(elements=1)
+COUNT = Form(elements=1, low=0, finite=True)
+LIST = Form()
+SIZES = Form(low=0)
+POSITIVE = Form(low=1)
+SCALES = Form(low=ABOVE_0, finite=True)
+CHANNELS = Form(rank=1)
+
+FORMS: Mapping[tuple[str, str], Form] = {
+    **{
+        ("Clip", name): replace(ONE, rank=8) for name in ("min", "max")
+    },  # lists of one number are written, too
+    **{("Range", name): replace(ONE, finite=True) for name in ("start", "limit", "delta")},
+    **{("Slice", name): LIST for name in ("starts", "ends", "axes", "steps")},
+    **{("Col2Im", name): POSITIVE for name in ("image_shape", "block_shape")},
+    **{("STFT", name): replace(COUNT, low=1) for name in ("frame_step", "frame_length")},
+    ("AffineGrid", "size"): POSITIVE,
+    ("CenterCropPad", "shape"): SIZES,
+    ("ConstantOfShape", "input"): SIZES,
+    ("CumProd", "axis"): ONE,
+    ("CumSum", "axis"): ONE,
+    ("DFT", "axis"): ONE,
+    ("DFT", "dft_length"): replace(COUNT, low=1),
+    ("Dropout", "ratio"): Form(elements=1, low=0, below=1, finite=True),
+    ("Dropout", "training_mode"): ONE,
+    ("Expand", "shape"): SIZES,
+    ("GroupNormalization", "bias"): CHANNELS,
+    ("GroupNormalization", "scale"): CHANNELS,
+    ("If", "cond"): replace(ONE, rank=8),
+    ("InstanceNormalization", "B"): CHANNELS,
+    ("InstanceNormalization", "scale"): CHANNELS,
+    ("Loop", "M"): replace(ONE, rank=8),
+    ("Loop", "cond"): replace(ONE, rank=8),
+    ("OneHot", "depth"): COUNT,
+    ("OneHot", "values"): Form(elements=2),
+    ("Pad", "axes"): LIST,
+    ("Pad", "constant_value"): ONE,
+    ("Pad", "pads"): LIST,
+    ("Reshape", "shape"): Form(low=-1),
+    ("Resize", "scales"): SCALES,
+    ("Resize", "sizes"): SIZES,
+    ("RoiAlign", "batch_indices"): LIST,
+    ("Split", "split"): SIZES,
+    ("Squeeze", "axes"): LIST,
+    ("Tile", "repeats"): SIZES,
+    ("TopK", "K"): COUNT,
+    ("Trilu", "k"): ONE,
+    ("Unsqueeze", "axes"): LIST,
+    ("Upsample", "scales"): SCALES,
+    **{(f"Reduce{kind}", "axes"): LIST for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min")},
+    **{(f"Reduce{kind}", "axes"): LIST for kind in ("Prod", "Sum", "SumSquare")},
+    **{(f"{kind}Window", "size"): COUNT for kind in ("Blackman", "Hamming", "Hann")},
+}
+
+
+def judge_parameters(g: GraphBuilder, op_type: str, inputs: Sequence[str], signature: Signature) -> None:
+    """Raises InvalidModel for a parameter of another form, or a constant one whose values mean nothing."""
+    for i, name in enumerate(inputs):
+        formal = signature.input(i)
+        form = FORMS.get((op_type, formal.name))
+        if form is None or not name:
+            continue
+        shape = g.shape(name)
+        if len(shape) > form.rank or (form.elements is not None and np.prod(shape) != form.elements):
+            wanted = (
+                f"{form.elements} element{'s' * (form.elements != 1)}" if form.elements else "1 dimension"
+            )
+            raise InvalidModel(f"{formal.name} has shape {list(shape)}, the operator wants {wanted}")
+        value = g.value(name)
+        if value is None or lacking([value]):
+            continue
+        if (bad := form.wrong(value)).size:
+            raise InvalidModel(f"{formal.name}: {shown(str(bad[0]), 60)} is not {form.says}")
