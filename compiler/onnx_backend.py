@@ -72,13 +72,10 @@ class WaferRep(BackendRep):
     def _known_or_made(self, shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Array]) -> Compiled:
         key = tuple(shapes.values()), tuple((n, v.shape, v.tobytes()) for n, v in values.items())
         if key not in self._compiled:
-            model = onnx.ModelProto()
-            model.CopyFrom(self._model)
-            for value in (v for v in model.graph.input if v.name in shapes):
-                dims = [onnx.TensorShapeProto.Dimension(dim_value=n) for n in shapes[value.name]]
-                value.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto(dim=dims))
-            content = model.SerializeToString()
-            self._compiled[key] = on_smallest(lambda w: compile_model(content, wafer=w, values=values))
+            content = self._model.SerializeToString()
+            self._compiled[key] = on_smallest(
+                lambda w: compile_model(content, wafer=w, shapes=shapes, values=values)
+            )
         return self._compiled[key]
 
 

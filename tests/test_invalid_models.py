@@ -144,6 +144,10 @@ def test_contradicting_declarations_are_refused() -> None:
     listed.graph.initializer.append(numpy_helper.from_array(normal(2), "c"))
     with pytest.raises(InvalidInput, match=r"initializer 'c' has shape \[2\], the input of its name \[3\]"):
         import_model(listed)
+    opened = made(relu, [value("x", F, ["n", 3])], [value("y", F, [2, 3])])  # and what was said of y is left
+    import_model(opened, {"n": 4})
+    with pytest.raises(InvalidInput, match=r"declares it as \[2, 3, 1\]"):
+        import_model(made(relu, [value("x", F, ["n", 3])], [value("y", F, [2, 3, 1])]), {"n": 4})
     for declared in ([2, 3], ["n", 3], None):
         import_model(made(relu, [x], [value("y", F, declared)]))
 

@@ -365,8 +365,16 @@ def _inferred(
 
 
 # -- declared shapes --------------------------------------------------------------------
-def contradicts(kind: onnx.TypeProto, shape: Sequence[int]) -> bool:
-    """Whether a declared type is none of a tensor of `shape`.
+def leaves_open(kind: onnx.TypeProto) -> bool:
+    """Whether a declared type leaves a size open, or does not have a shape."""
+    tensor = kind.tensor_type
+    return not tensor.HasField("shape") or any(
+        not d.HasField("dim_value") or d.dim_value < (i == 0) for i, d in enumerate(tensor.shape.dim)
+    )
+
+
+def contradicts(kind: onnx.TypeProto, shape: Sequence[int], sizes: bool = True) -> bool:
+    """Whether a declared type is none of a tensor of `shape`; sizes: whether these count, too.
 
     Names say nothing here, nor does a size below 0, nor a first one of 0: exporters write these for an open
     dimension.
@@ -376,7 +384,7 @@ def contradicts(kind: onnx.TypeProto, shape: Sequence[int]) -> bool:
         return False  # writers leave it empty for want of a shape, too
     if len(declared) != len(shape):
         return True
-    return any(
+    return sizes and any(
         d.HasField("dim_value") and d.dim_value != n and d.dim_value >= (i == 0)
         for i, (d, n) in enumerate(zip(declared, shape, strict=True))
     )

@@ -22,7 +22,7 @@ from ...ir.rules import PREPARED, REGISTRY, Spec
 from ..errors import DoesNotFit, InvalidInput, Refusal, quoted, shown
 from . import unroll
 from .inputs import Binding, add_inputs
-from .judge_nodes import contradicts, shape_text
+from .judge_nodes import contradicts, leaves_open, shape_text
 from .judge_shapes import judge_shapes
 from .load import attribute_value
 from .node import ModelNode, nodes_of
@@ -363,11 +363,16 @@ def walk_model(
 
 
 def judge_declared(scope: Scope, graph: onnx.GraphProto) -> None:
-    """Raises InvalidInput where a graph declares a value with another shape than it has."""
+    """Raises InvalidInput where a graph declares a value with another shape than it has.
+
+    Where inputs leave sizes open, those that are declared elsewhere may be left over from before: then only
+    the number of dimensions counts.
+    """
     tensors, names = scope.graph.tensors, scope.names
+    opened = any(leaves_open(v.type) for v in graph.input)
     for v in (*graph.value_info, *graph.output):
         tensor = names.get(v.name, "")
-        if tensor and contradicts(v.type, shape := tensors[tensor].shape):
+        if tensor and contradicts(v.type, shape := tensors[tensor].shape, sizes=not opened):
             maker = next((n for n in nodes_of(graph.node) if v.name in n.proto.output), None)
             where = f"{maker.where}: output" if maker else "value"
             said = shape_text(v.type)
