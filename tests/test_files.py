@@ -224,8 +224,8 @@ PROMISES: list[tuple[tuple[str, ...], str]] = [
         for s in ("pdf", "PDF", "md", "png")
     ),
     *(
-        (("run", "p.wafer", "-o", f"x.{s}"), ".npz file")
-        for s in ("csv", "npy", "json", "pt", "h5", "tar.gz", "7z")
+        (("run", "p.wafer", "-o", f"x.{s}"), "an .npz or a .json file")
+        for s in ("csv", "npy", "jsonl", "pt", "h5", "tar.gz", "7z")
     ),
     (("run", "p.wafer", "--trace", "x.pftrace"), "a Chrome trace is a .json file"),
     *(((*COMPILE, "-o", f"x.{s}"), "a program, a .wafer file") for s in ("onnx", "plan", "so", "zip", "txt")),
