@@ -405,3 +405,31 @@ EMPTY: list[tuple[onnx.ModelProto, dict[str, Array]]] = [
 def test_dimensions_of_0(proto: onnx.ModelProto, feeds: dict[str, Array]) -> None:
     same_as_onnxruntime(proto, feeds, dims={"n": 0})
     same_as_onnxruntime(proto, feeds, shapes={name: x.shape for name, x in feeds.items()})
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    content = made(RELU, [value("x", F, [2])], [value("y", F, [2])]).SerializeToString()
+    for wrong in (
+        content.replace(b"\x0a\x01x", b"\x0a\x01\xff"),
+        content.replace(b"\x1a\x01r", b"\x1a\x01\xff"),
+    ):
+        assert wrong != content
+        with pytest.raises(InvalidInput, match=r"a text that is no UTF-8: \w+ '\\xff' of a"):
+            import_model(wrong)
+
+
+def test_what_a_function_needs_may_not_be_left_out_where_it_is_called() -> None:
+    function = onnx.helper.make_function(
+        "own",
+        "Pooled",
+        ["a", "b"],
+        ["c"],
+        [node("MaxPool", ["b"], ["c"], kernel_shape=[2])],
+        [onnx.helper.make_opsetid("", 21)],
+    )
+    call = onnx.helper.make_node("Pooled", ["x"], ["y"], "call", domain="own")
+    proto = made([call], [value("x", F, [1, 1, 4])], [value("y", F, [1, 1, 3])])
+    proto.functions.append(function)
+    proto.opset_import.append(onnx.helper.make_opsetid("own", 1))
+    with pytest.raises(InvalidInput, match=r"'call'.*: input 0 \(X\) is left out"):
+        import_model(proto)

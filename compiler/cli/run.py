@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ...ir.op import Array
     from ...runtime.program import Program
     from ..verify.call_inputs import Feed, Feeding
-    from .saved import Saved
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,10 @@ def run(
     --guard goes core by core. With --steps, outputs gain a first axis that counts
     the calls.
     """
+    import json
+
+    from ..files import write_text
+    from ..show.chrome_trace import chrome_trace
     from ..show.figures import clock, host_line, totals
     from .saved import Saved
 
@@ -84,6 +87,7 @@ def run(
     others = loaded.others if staged is not None else ()
     feeds = feeding.calls(loaded.entry_ports(called).inputs, loaded.state_inputs, loaded.values, others)
     results, milliseconds = _timed(console, loaded, called, feeds, how.threads)
+    trace = None if how.trace_path is None else chrome_trace(saved.plan, saved.timing)
     if how.output is not None:
         write_outputs(how.output, results, feeding.steps is not None)
     for line in lines_of(results[-1]):
@@ -99,8 +103,10 @@ def run(
     console.say(f"host link     {host_line(f, wafer)}")
     if staged is not None:
         console.say(f"host          {_counts(staged.hosted) or 'decisions only'}")
-    if how.trace_path is not None:
-        _write_trace(console, saved, how.trace_path)
+    if how.trace_path is not None and trace is not None:
+        write_text(how.trace_path, json.dumps(trace) + "\n")
+        tracks = trace["otherData"]["tracks"].replace("s", "", 1)
+        console.note(f"wrote {shown(how.trace_path)}, one track per {tracks}")
     if how.output is not None:
         console.note(f"wrote {shown(how.output)}")
     console.result(
@@ -142,14 +148,3 @@ def _timed(
         results.append(program.run(feed, threads, entry))
         milliseconds.append((time.perf_counter() - start) * 1e3)
     return results, milliseconds
-
-
-def _write_trace(console: Console, saved: Saved, path: str) -> None:
-    import json
-
-    from ..files import write_text
-    from ..show.chrome_trace import chrome_trace
-
-    data = chrome_trace(saved.plan, saved.timing)
-    write_text(path, json.dumps(data) + "\n")
-    console.note(f"wrote {shown(path)}, one track per {data['otherData']['tracks'].replace('s', '', 1)}")

@@ -26,6 +26,7 @@ from ..errors import InputOutput, InvalidInput, quoted, shown
 from .external import attach, external_tensors, files_of, mapping
 from .large import without_weights
 from .order import disordered, judge_order, put_in_order
+from .texts import judge_texts
 
 # The key under which a tensor names its file, as protobuf writes it: most models need no parsing for that.
 LOCATION = b"\x0a\x08location"
@@ -58,8 +59,9 @@ def _put_right(proto: onnx.ModelProto, own: bool) -> onnx.ModelProto:
     """The model with nodes in order, and the standard's domain under its one name "".
 
     own: it may be changed; else it is copied where anything is to change. Raises InvalidInput for two opsets
-    of one domain, or an input without a type.
+    of one domain, an input without a type, or a text that is no UTF-8.
     """
+    judge_texts(proto)
     _judge_opsets(proto)
     for v in proto.graph.input:
         if v.type.WhichOneof("value") is None:

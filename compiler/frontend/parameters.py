@@ -18,6 +18,13 @@ from ..errors import shown
 from .signatures import Signature
 
 
+def judge_given(inputs: Sequence[str], signature: Signature) -> None:
+    """Raises InvalidModel for an input that must be given and is "": a function's caller may leave it out."""
+    for i, name in enumerate(inputs):
+        if not name and signature.input(i).single:
+            raise InvalidModel(f"input {i} ({signature.input(i).name}) is left out")
+
+
 @dataclass(frozen=True)
 class Form:
     """What a parameter is. elements: how many, None for any. rank: dimensions at most.

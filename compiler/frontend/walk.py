@@ -28,7 +28,7 @@ from .load import attribute_value
 from .node import ModelNode, nodes_of
 from .opsets import KnownModel, Vocabulary
 from .order import not_made
-from .parameters import judge_parameters
+from .parameters import judge_given, judge_parameters
 from .refusals import Unfinished, refusal_of
 from .scope import Key, Scope
 from .signatures import signature_of
@@ -195,6 +195,7 @@ class Walk:
         registered = REGISTRY.get(node.key)
         opset = self.vocabulary.opset(node.domain)
         if (signature := signature_of(node.op_type, node.domain, opset)) is not None:
+            judge_given(inputs, signature)
             judge_parameters(scope.graph, node.op_type, inputs, signature)
         if registered is None or registered.since > opset:
             return replace(self, standard=True)._standard(scope, node, inputs, opset)

@@ -98,6 +98,11 @@ class Wafer:
                     f"wafer {self.name}: vector.{kind} = [setup, elements per cycle] "
                     f"is [{setup:g}, {rate:g}]; they are from 0 and above 0"
                 )
+        for name in self.assumed:
+            group, _, kind = name.partition(".")
+            own = self.vector.get(kind) if group == "vector" else getattr(self, name, None)
+            if not isinstance(own, int | float | tuple):
+                raise WaferError(f"wafer {self.name}: assumed names {name[:40]!r}, no constant of it")
         for x, y in self.dead_cores:
             if not (0 <= x < self.width and 0 <= y < self.height):
                 raise WaferError(
