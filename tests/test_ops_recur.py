@@ -54,6 +54,7 @@ RECUR = [
     recurrent("GRU", linear_before_reset=1),
     recurrent("RNN", activations=["Relu"]),
     *(recurrent(t, "bidirectional", lengths=np.array([5, 3], np.int32)) for t in WEIGHTS),
+    *(recurrent(t, "bidirectional", lengths=np.array([0, 3], np.int32)) for t in WEIGHTS),
     *(recurrent(t, "bidirectional", clip=0.3) for t in WEIGHTS),
     recurrent("GRU", linear_before_reset=1, clip=0.5),
     recurrent("LSTM", "bidirectional", peepholes=True),

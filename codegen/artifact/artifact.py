@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ...ir.absent import lacking
 from ...ir.disk import open_regular, replacing
 from ...ir.dtypes import BF16, SMALL
 from ...ir.op import Array
@@ -104,6 +105,8 @@ class Artifact:
         first = self._first_plan()
         made = {self.entries[0]: first, **{name: self._later_plan(name, first) for name in self.entries[1:]}}
         for name, plan in made.items():
+            if lacking(list(plan.graph.constants.values())):
+                raise InvalidArtifact("weights.json is missing, and a run needs the constants")
             try:
                 judge(plan)
             except IllegalPlan as e:

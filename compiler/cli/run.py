@@ -87,13 +87,14 @@ def run(
     others = loaded.others if staged is not None else ()
     feeds = feeding.calls(loaded.entry_ports(called).inputs, loaded.state_inputs, loaded.values, others)
     results, milliseconds = _timed(console, loaded, called, feeds, how.threads)
+    # All that a damaged program may lack is looked at before anything is written.
+    f = saved.figures if staged is None else totals(saved.figures_of, staged.ran)
+    wafer = saved.wafer
     trace = None if how.trace_path is None else chrome_trace(saved.plan, saved.timing)
     if how.output is not None:
         write_outputs(how.output, results, feeding.steps is not None)
     for line in lines_of(results[-1]):
         console.say(line)
-    f = saved.figures if staged is None else totals(saved.figures_of, staged.ran)
-    wafer = saved.wafer
     console.say()
     median = sorted(milliseconds)[len(milliseconds) // 2]
     calls = f"median of {len(feeds)} calls" if len(feeds) > 1 else "one call, the first"

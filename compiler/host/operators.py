@@ -15,9 +15,10 @@ from ...codegen.artifact.artifact import InvalidArtifact
 from ...ir.dtypes import WEIGHTS, of_numpy
 from ...ir.op import Array
 from ...runtime.play import Operator
-from ..errors import UnsupportedModel, quoted, shown
+from ..errors import InvalidInput, UnsupportedModel, quoted, shown
 from ..frontend.free_names import CONTROL
 from ..frontend.standard import schema_of
+from ..frontend.texts import judge_texts
 from ..frontend.types import types_of
 from . import classic
 from .ours import OURS
@@ -69,7 +70,8 @@ def operator(content: bytes) -> Operator:
     try:
         model = onnx.ModelProto.FromString(content)
         node = model.graph.node[0]
-    except (DecodeError, IndexError):
+        judge_texts(model)
+    except (DecodeError, IndexError, InvalidInput):
         raise InvalidArtifact("an operator of the host is damaged") from None
     try:
         evaluator: Any = ReferenceEvaluator(model, new_ops=list(OURS))

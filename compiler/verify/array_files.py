@@ -163,7 +163,10 @@ def _stored(source: IO[bytes], size: int, where: str, refused: str, packed: int 
         head = source.read(len(MAGIC) + 2)
         if not head.startswith(MAGIC):
             raise InvalidInput(f"{refused}: {_what(head)}")
-        version, width = head[len(MAGIC) :], 2 if head[len(MAGIC)] == 1 else 4
+        version = head[len(MAGIC) :]
+        if len(version) < 2:
+            raise InvalidInput(f"{refused}: it ends in its header")
+        width = 2 if version[:1] == b"\x01" else 4
         if version not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
             raise InvalidInput(f"{refused}: format {'.'.join(map(str, version))} is none of 1.0, 2.0 and 3.0")
         length = int.from_bytes(source.read(width), "little")

@@ -68,6 +68,9 @@ def _layer(g: GraphBuilder, spec: Spec, step: Step) -> Sequence[str]:
             else:
                 state = new
             produced.append(made)
+        if lasting and length:  # an empty sequence has no last step, and ends in zeros, as onnxruntime has it
+            begun = pick(g, lasting, 0, 0, hint)
+            state = tuple(apply(g, Where, [begun, s, zero], hint) for s in state)
         outputs.append(produced[::-1] if backwards else produced)
         finals.append(state)
     results: list[str] = [""] * len(spec.outputs)
