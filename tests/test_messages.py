@@ -21,6 +21,7 @@ from waferc import DoesNotFit, Request, compile_model
 from waferc.compiler.errors import OpenDimensions, UnsupportedOperator
 from waferc.placement.search.explain import explain
 from waferc.placement.search.least import least
+from workloads import WORKLOADS, decode
 
 F = TensorProto.FLOAT
 
@@ -243,6 +244,20 @@ def test_no_plan_takes_less_than_the_least(tmp_path: Path) -> None:
         path = product(tmp_path / "m.onnx", rows, 96, columns, rows != 33)
         plan = compile_model(path, wafer="4x4", until="plan").plan
         assert 0 < least(plan.graph).bytes <= int(plan.sram().sum())
+
+
+@pytest.mark.parametrize("name", ["mlp", "table", "stacks", "entries", "line", "tight mlp"])
+def test_no_plan_of_a_workload_takes_less_than_the_least(name: str) -> None:
+    for plan in WORKLOADS[name]().plans():
+        assert 0 < least(plan.graph).bytes <= int(plan.sram().sum())
+
+
+def test_a_cache_counts_once() -> None:
+    """What a call makes of it lies where it lay."""
+    graph = decode()
+    caches = sum(graph.tensors[present].bytes for present in graph.in_place)
+    constants = sum(graph.tensors[t].bytes for t in graph.constants)
+    assert caches > 0 and least(graph).bytes < constants + 2 * caches
 
 
 def test_room_for_later_entries_is_told(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def least(graph: Graph) -> Least:
     last = {t: i for i, n in enumerate(graph.nodes) for t in n.inputs}
     last |= dict.fromkeys(graph.results, len(graph.nodes))
     own = graph.in_place
-    alive = {t for t in graph.inputs if t in last and t not in stay}
+    changed = set(own.values())  # caches: what they become is counted
+    alive = {t for t in graph.inputs if t in last and t not in stay and t not in changed}
     size = {t: tensor.bytes for t, tensor in graph.tensors.items()}
     ends: dict[int, list[str]] = {}
     for t, i in last.items():
@@ -56,7 +57,7 @@ def least(graph: Graph) -> Least:
                 total -= size[t]
         if total > most:
             most, at = total, i + 1
-    passing = _alive_after(graph, at, last, stay)
+    passing = _alive_after(graph, at, last, stay | changed)
     return Least(
         most + sum(size[t] for t in stay), _words(graph, stay, passing), _largest(graph, {*stay, *passing})
     )
