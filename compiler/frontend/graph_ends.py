@@ -32,9 +32,8 @@ def graph_of(
     _name_outputs(scope, outputs)
     g = scope.graph
     _judge_states(g, scope.inputs, outputs, states, grow)
-    graph = Graph(
-        name, g.tensors, tuple(g.nodes), g.constants, tuple(scope.inputs), tuple(outputs), tuple(states)
-    )
+    inputs = (*scope.inputs, *([g.length] if g.length else []))
+    graph = Graph(name, g.tensors, tuple(g.nodes), g.constants, inputs, tuple(outputs), tuple(states))
     try:
         replace(graph, states=()).check() if grow else graph.check()
     except InvalidOp as e:
@@ -48,7 +47,7 @@ def _name_outputs(scope: Scope, outputs: Sequence[str]) -> None:
     for name in outputs:
         if name not in scope.names:
             raise InvalidInput(f"output {quoted(name)} is made by no node")
-        tensor = scope.names[name]
+        tensor = scope.graph.at_run_time(scope.names[name])
         if tensor in scope.inputs or tensor in taken or tensor in scope.graph.constants:
             tensor = _copied(scope.graph, tensor, name)
         taken[tensor] = name

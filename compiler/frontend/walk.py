@@ -18,7 +18,7 @@ from ...ir.absent import ValuesNeeded, lacking
 from ...ir.graph import InvalidModel, TooLarge, Unsupported
 from ...ir.op import Array
 from ...ir.ops.conversion import cast
-from ...ir.rules import PREPARED, REGISTRY, Spec
+from ...ir.rules import PREPARED, REGISTRY, GraphBuilder, Spec
 from ..errors import DoesNotFit, InvalidInput, Refusal, quoted, shown
 from . import unroll
 from .inputs import Binding, add_inputs
@@ -334,16 +334,17 @@ def walk_model(
     given: Binding,
     elsewhere: Elsewhere | None = None,
     stored: dict[str, Array] | None = None,
+    builder: GraphBuilder | None = None,
 ) -> WalkedModel:
     """Enters each of a model's nodes, those in bodies that are written out as often as they stand there.
 
     elsewhere: None where all must run on the wafer. stored: initializers that were read before; those read
-    now are added. Raises InvalidInput, UsageError, DoesNotFit, and UnsupportedModel for an input that must be
-    held elsewhere.
+    now are added. builder: an empty one to use. Raises InvalidInput, UsageError, DoesNotFit, and
+    UnsupportedModel for an input that must be held elsewhere.
     """
     refusals = elsewhere.refusals if elsewhere else []
     walk = Walk(known.vocabulary, elsewhere, refusals)
-    scope, graph = Scope(), known.proto.graph
+    scope, graph = Scope(builder or GraphBuilder()), known.proto.graph
     scope.add_initializers(graph, stored)
     inputs = add_inputs(scope, graph, given, held=elsewhere is not None)
     values = {name: scope.graph.constants[scope.names[name]] for name in given.values}

@@ -44,12 +44,16 @@ class _Cache:
 
 
 def of_capacity(
-    graph: Graph, pairs: Sequence[tuple[str, str]], capacity: int, others: Sequence[tuple[str, int]]
+    graph: Graph,
+    pairs: Sequence[tuple[str, str]],
+    capacity: int,
+    others: Sequence[tuple[str, int]],
+    length: str = "",
 ) -> Graph:
     """The graph with caches of fixed capacity in place of growing ones.
 
     graph: with presents of `capacity` positions. others: inputs besides the caches that have a dimension
-    of positions.
+    of positions. length: its input that holds how many positions they hold, if it has one.
 
     Raises UsageError for a pair that is no cache, UnsupportedModel where a model does with its caches what
     cannot be done in place.
@@ -59,7 +63,10 @@ def of_capacity(
     if len(added) != 1:
         raise UnsupportedModel(f"caches of one model that grow by {sorted(added)} positions a call")
     r = Rewriter(graph)
-    length = r.tensor("length", (), I64)
+    inputs = graph.inputs
+    if not length:
+        length = r.tensor("length", (), I64)
+        inputs = (*inputs, length)
     rewritten = {c.copies[1]: c for c in caches}
     dropped = {c.copies[0] for c in caches}
     for c in caches:
@@ -80,7 +87,7 @@ def of_capacity(
     presents = {present for _, present in pairs}
     kept = Length(length, capacity, added.pop(), (*((c.past, c.dim) for c in caches), *others))
     out = r.finish(
-        inputs=(*graph.inputs, length),
+        inputs=inputs,
         outputs=tuple(t for t in graph.outputs if t not in presents),
         states=states,
         length=kept,
@@ -137,10 +144,10 @@ def in_place(graph: Graph) -> Graph:
 
 # -- what depends on how long the past is ------------------------------------------------------
 def judge_positions(short: Graph, long: Graph) -> None:
-    """UnsupportedModel where values, not only shapes, depend on the past's length.
+    """UnsupportedModel where values that no slope tells of depend on the past's length.
 
-    short, long: the model built with pasts of different lengths. A position that an exporter took from
-    the shape of a cache would be the capacity's, not the run's.
+    short, long: the model built by `frontend.lengths` with pasts of different lengths. A number that a rule
+    took from the shape of a cache would be the capacity's, not the run's.
     """
     if len(short.nodes) != len(long.nodes):
         raise UnsupportedModel("the model computes differently for another length of its caches")
@@ -156,8 +163,7 @@ def judge_positions(short: Graph, long: Graph) -> None:
         if not alike:
             where = quoted(b.source[0] if b.source else b.output)
             raise UnsupportedModel(
-                f"node {where} ({b.op.name}) computes with the length of the cache, taken from its shape; "
-                "export the model with position_ids as an input"
+                f"node {where} ({b.op.name}) computes with the size of something that grows with the caches"
             )
 
 

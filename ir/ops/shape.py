@@ -265,11 +265,11 @@ def _constant_of_shape(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 def _shape(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     shape = g.shape(spec.inputs[0])
     part = shape[spec.attribute("start", 0) : spec.attribute("end")]
-    return [g.constant(np.array(part, np.int64), spec.outputs[0])]
+    return [g.measured(np.array(part, np.int64), spec.outputs[0])]
 
 
 def _size(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    return [g.constant(np.array(product(g.shape(spec.inputs[0])), np.int64), spec.outputs[0])]
+    return [g.measured(np.array(product(g.shape(spec.inputs[0])), np.int64), spec.outputs[0])]
 
 
 def _steps(start: Any, limit: Any, delta: Any) -> int:
@@ -284,12 +284,23 @@ def _steps(start: Any, limit: Any, delta: Any) -> int:
 
 
 def _range(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    start, limit, delta = (g.known(t, "Range's bounds").reshape(()) for t in spec.inputs)
+    (start, rises), (limit, grows), (delta, changes) = (_bound(g, t) for t in spec.inputs)
     if delta == 0:
         raise InvalidModel("Range with a step of 0")
-    number = max(_steps(start, limit, delta), 0)
+    more, rest = divmod(grows - rises, int(delta)) if grows != rises else (0, 0)
+    if changes or rest:
+        raise Unsupported("Range's steps depend on the length of the caches")
+    number = g.counted(max(_steps(start, limit, delta), 0), more, "Range's number of elements")
     g.folding.need(number * 8, f"Range of {number:,} elements")
-    return [g.constant((start + np.arange(number) * delta).astype(start.dtype), spec.outputs[0])]
+    value = (start + np.arange(number) * delta).astype(start.dtype)
+    return [g.sloping(value, rises, spec.outputs[0])]
+
+
+def _bound(g: GraphBuilder, name: str) -> tuple[Any, int]:
+    """A bound of Range, and by how much it grows with each position in the caches."""
+    slope = g.slope(name)
+    value = g.constants[name] if slope else g.known(name, "Range's bounds")
+    return value.reshape(()), slope
 
 
 def _eye_like(g: GraphBuilder, spec: Spec) -> Sequence[str]:

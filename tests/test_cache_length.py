@@ -1,0 +1,298 @@
+"""Decoders that take positions and masks from the length of their caches, as exporters write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import NodeProto, helper
+from test_caches import FLOAT, INT, model_of
+from waferc.compiler.compiled import Compiled
+from waferc.compiler.frontend.inputs import Binding
+from waferc.compiler.importer import import_entries, import_model
+from waferc.compiler.pipeline import compile_model
+from waferc.ir.evaluate import evaluate
+from waferc.ir.op import Array
+
+HEADS, SIZE, WORDS, TABLE = 2, 8, 24, 40
+WIDE = HEADS * SIZE
+EXPORTS = Path("/work/shared/data/exports")
+
+node = helper.make_node
+Build = Callable[[], tuple[Sequence[NodeProto], Mapping[str, Array]]]
+
+
+# -- a layer of attention, and what each kind of decoder makes of the length -----------------------
+def lengths() -> list[NodeProto]:
+    """past, new and total, as exporters get them: from shapes. positions [S], slots [total]."""
+    return [
+        node("Shape", ["past_key_values.0.key"], ["cache_shape"]),
+        node("Gather", ["cache_shape", "two"], ["past"]),
+        node("Shape", ["input_ids"], ["ids_shape"]),
+        node("Gather", ["ids_shape", "one"], ["new"]),
+        node("Add", ["past", "new"], ["total"]),
+        node("Range", ["past", "total", "one"], ["positions"]),
+        node("Range", ["zero", "total", "one"], ["slots"]),
+        node("Unsqueeze", ["positions", "at_one"], ["rows"]),
+        node("Unsqueeze", ["slots", "at_zero"], ["columns"]),
+        node("Unsqueeze", ["new", "at_zero"], ["new_1"]),
+        node("Unsqueeze", ["past", "at_zero"], ["past_1"]),
+        node("Unsqueeze", ["total", "at_zero"], ["total_1"]),
+    ]
+
+
+def causal(seen: str = "seen") -> list[NodeProto]:
+    return [node("LessOrEqual", ["columns", "rows"], [seen])]
+
+
+def masked(seen: str = "seen") -> list[NodeProto]:
+    return [node("Where", [seen, "scores", "lowest"], ["masked"])]
+
+
+def compared() -> tuple[list[NodeProto], dict[str, Array]]:
+    """Llama's: the mask is expanded to a shape of the length."""
+    nodes = [
+        *causal(),
+        node("Concat", ["at_one_value", "at_one_value", "new_1", "total_1"], ["mask_shape"], axis=0),
+        node("Equal", ["mask_shape", "minus_one"], ["open"]),
+        node("Where", ["open", "ones_4", "mask_shape"], ["expanded_shape"]),
+        node("Expand", ["seen", "expanded_shape"], ["expanded"]),
+        *masked("expanded"),
+    ]
+    return nodes, {"minus_one": np.array(-1), "ones_4": np.ones(4, np.int64)}
+
+
+def windowed(window: int) -> Build:
+    def build() -> tuple[list[NodeProto], dict[str, Array]]:
+        nodes = [
+            *causal("before"),
+            node("Sub", ["rows", "window"], ["start"]),
+            node("Greater", ["columns", "start"], ["near"]),
+            node("And", ["before", "near"], ["seen"]),
+            *masked(),
+        ]
+        return nodes, {"window": np.array(window)}
+
+    return build
+
+
+def chunked() -> tuple[list[NodeProto], dict[str, Array]]:
+    """Only positions of the same chunk of 4."""
+    nodes = [
+        *causal("before"),
+        node("Div", ["rows", "four"], ["chunk"]),
+        node("Div", ["columns", "four"], ["of_chunk"]),
+        node("Equal", ["chunk", "of_chunk"], ["same"]),
+        node("And", ["before", "same"], ["seen"]),
+        *masked(),
+    ]
+    return nodes, {"four": np.array(4)}
+
+
+def by_trilu() -> tuple[list[NodeProto], dict[str, Array]]:
+    """Falcon's: a float mask, of which the upper part is multiplied by where it is seen."""
+    nodes = [
+        node("Concat", ["new_1", "total_1"], ["mask_shape"], axis=0),
+        node("ConstantOfShape", ["mask_shape"], ["lows"], value=helper.make_tensor("v", FLOAT, [1], [-3e38])),
+        node("Trilu", ["lows", "one"], ["upper"], upper=1),
+        node("Greater", ["columns", "rows"], ["unseen"]),
+        node("Cast", ["unseen"], ["unseen_f"], to=FLOAT),
+        node("Mul", ["lows", "unseen_f"], ["bias"]),
+        node("Add", ["scores", "bias"], ["masked"]),
+    ]
+    return nodes, {}
+
+
+def rotated() -> tuple[list[NodeProto], dict[str, Array]]:
+    """Gemma's: cos and sin of positions that no input gives."""
+    nodes = [
+        *causal(),
+        node("Cast", ["rows"], ["rows_f"], to=FLOAT),
+        node("MatMul", ["rows_f", "frequencies"], ["angles"]),
+        node("Cos", ["angles"], ["cos"]),
+        node("Sin", ["angles"], ["sin"]),
+        node("Mul", ["embedded", "cos"], ["turned"]),
+        node("Add", ["turned", "sin"], ["placed"]),
+        *masked(),
+    ]
+    return nodes, {"frequencies": np.linspace(0.1, 1, WIDE, dtype=np.float32)[None]}
+
+
+def from_table() -> tuple[list[NodeProto], dict[str, Array]]:
+    """BART's: rows of a table, two further on."""
+    nodes = [
+        *causal(),
+        node("Add", ["positions", "two"], ["rows_of_table"]),
+        node("Gather", ["table", "rows_of_table"], ["place"]),
+        node("Add", ["embedded", "place"], ["placed"]),
+        *masked(),
+    ]
+    return nodes, {"table": weights(7, TABLE, WIDE)}
+
+
+def by_distance() -> tuple[list[NodeProto], dict[str, Array]]:
+    """ALiBi's biases: of the distance from the last position, and of each query's."""
+    nodes = [
+        *causal(),
+        node("Sub", ["one", "total"], ["farthest"]),
+        node("Range", ["farthest", "one", "one"], ["behind"]),
+        node("Cast", ["behind"], ["behind_f"], to=FLOAT),
+        node("Mul", ["behind_f", "steepness"], ["bias"]),
+        node("Sub", ["columns", "rows"], ["distances"]),
+        node("Abs", ["distances"], ["apart"]),
+        node("Cast", ["apart"], ["apart_f"], to=FLOAT),
+        node("Mul", ["apart_f", "steepness"], ["more"]),
+        node("Add", ["bias", "more"], ["both"]),
+        node("Where", ["seen", "scores", "lowest"], ["hidden"]),
+        node("Add", ["hidden", "both"], ["masked"]),
+    ]
+    return nodes, {"steepness": np.array(0.05, np.float32)}
+
+
+def weights(seed: int, *shape: int) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def decoder(build: Build) -> bytes:
+    """A layer with caches and no position_ids. What `build` makes stands between scores and masked, or
+    between embedded and placed."""
+    nodes, constants = build()
+    made = {o for n in nodes for o in n.output}
+    placed = "placed" if "placed" in made else "embedded"
+    before = [n for n in nodes if n.output[0] not in ("masked", "hidden")]
+    first = [n for n in before if "scores" not in n.input and "hidden" not in n.input]
+    rest = [n for n in nodes if n not in first]
+    attention: list[NodeProto] = []
+    for name in ("q", "k", "v"):
+        attention += [
+            node("MatMul", [placed, f"w_{name}"], [f"{name}_flat"]),
+            node("Reshape", [f"{name}_flat", "by_heads"], [f"{name}_heads"]),
+            node("Transpose", [f"{name}_heads"], [name], perm=[0, 2, 1, 3]),
+        ]
+    graph = [
+        node("Gather", ["words", "input_ids"], ["embedded"]),
+        *lengths(),
+        *first,
+        *attention,
+        node("Concat", ["past_key_values.0.key", "k"], ["present.0.key"], axis=2),
+        node("Concat", ["past_key_values.0.value", "v"], ["present.0.value"], axis=2),
+        node("Transpose", ["present.0.key"], ["k_turned"], perm=[0, 1, 3, 2]),
+        node("MatMul", ["q", "k_turned"], ["products"]),
+        node("Mul", ["products", "scale"], ["scores"]),
+        *rest,
+        node("Softmax", ["masked"], ["shares"], axis=-1),
+        node("MatMul", ["shares", "present.0.value"], ["mixed"]),
+        node("Transpose", ["mixed"], ["mixed_rows"], perm=[0, 2, 1, 3]),
+        node("Reshape", ["mixed_rows", "flat"], ["joined"]),
+        node("Add", ["joined", placed], ["after"]),
+        node("MatMul", ["after", "w_out"], ["logits"]),
+    ]
+    cache = (FLOAT, [1, HEADS, "past_length", SIZE])
+    kept = (FLOAT, [1, HEADS, "past_length + S", SIZE])
+    ends = ("0.key", "0.value")
+    return model_of(
+        graph,
+        {"input_ids": (INT, [1, "S"]), **{f"past_key_values.{e}": cache for e in ends}},
+        {"logits": (FLOAT, [1, "S", WORDS]), **{f"present.{e}": kept for e in ends}},
+        words=weights(0, WORDS, WIDE),
+        w_out=weights(1, WIDE, WORDS) / 4,
+        scale=np.array(0.35, np.float32),
+        lowest=np.array(-3e38, np.float32),
+        by_heads=np.array([0, 0, HEADS, SIZE]),
+        flat=np.array([0, 0, WIDE]),
+        at_zero=np.array([0]),
+        at_one=np.array([1]),
+        at_one_value=np.array([1]),
+        zero=np.array(0),
+        one=np.array(1),
+        two=np.array(2),
+        **{f"w_{n}": weights(i, WIDE, WIDE) / 4 for i, n in enumerate("qkv", 2)},
+        **constants,
+    )
+
+
+KINDS: Mapping[str, Build] = {
+    "a mask by comparing": compared,
+    "a window of 3": windowed(3),
+    "a window of the capacity": windowed(16),
+    "a window that is wider": windowed(100),
+    "chunks": chunked,
+    "a float mask": by_trilu,
+    "cos and sin": rotated,
+    "a table": from_table,
+    "distances": by_distance,
+}
+IDS = np.random.default_rng(5).integers(0, WORDS, 16)
+
+
+def peer(model: bytes, chunks: Sequence[int]) -> list[Array]:
+    """onnxruntime's logits after each call, with growing caches."""
+    session = onnxruntime.InferenceSession(model)
+    caches = {f"past_key_values.0.{k}": np.zeros((1, HEADS, 0, SIZE), np.float32) for k in ("key", "value")}
+    out: list[Array] = []
+    at = 0
+    for n in chunks:
+        found: Any = session.run(None, {"input_ids": IDS[None, at : at + n], **caches})
+        logits, key, value = found
+        caches = {"past_key_values.0.key": key, "past_key_values.0.value": value}
+        out.append(logits)
+        at += n
+    return out
+
+
+def ours(made: Compiled, chunks: Sequence[int]) -> list[Array]:
+    out: list[Array] = []
+    at = 0
+    for n in chunks:
+        out.append(made.program.run({"input_ids": IDS[None, at : at + n]}, entry=f"s{n}")["logits"])
+        at += n
+    return out
+
+
+def alike(found: Sequence[Array], wanted: Sequence[Array]) -> None:
+    for a, b in zip(found, wanted, strict=True):
+        assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("chunks", [(5, *[1] * 6, 5), (1,) * 16], ids=["chunks", "tokens"])
+def test_positions_and_masks_are_the_run_s(kind: str, chunks: Sequence[int]) -> None:
+    """Capacity 16 is the width of a row as well."""
+    model = decoder(KINDS[kind])
+    entries = {f"s{n}": {"S": n} for n in sorted(set(chunks))}
+    made = compile_model(model, wafer="16x16", capacity=16, entries=entries)
+    alike(ours(made, chunks), peer(model, chunks))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("capacity, new", [(16, 5), (8, 1), (2, 1), (3, 2), (24, 3)])
+def test_full_caches_give_the_bits_of_a_plain_model(kind: str, capacity: int, new: int) -> None:
+    model, past = decoder(KINDS[kind]), capacity - new
+    imported = import_entries(model, {"": Binding({"S": new})}, capacity=capacity, host=False)
+    plain = import_model(model, {"S": new, "past_length": past})
+    held = {
+        f"past_key_values.0.{k}": weights(i, 1, HEADS, past, SIZE) for i, k in enumerate(("key", "value"))
+    }
+    rest = np.full((1, HEADS, new, SIZE), 7.5, np.float32)  # what no call has written
+    ids = {"input_ids": IDS[None, :new]}
+    full = {name: np.concatenate([value, rest], 2) for name, value in held.items()}
+    found = evaluate(imported.graphs[""], {**ids, **full, "length": np.array(past)})["logits"]
+    np.testing.assert_array_equal(found, evaluate(plain, {**ids, **held})["logits"])
+
+
+def operators(build: Build, new: int) -> list[str]:
+    """Of the graph at capacity 16, but for what masks and writes the caches."""
+    made = import_entries(decoder(build), {"": Binding({"S": new})}, capacity=16, host=False)
+    return sorted(n.op.name for n in made.graphs[""].nodes if n.op.name not in ("Less", "TensorScatter"))
+
+
+def test_what_is_alike_at_every_length_is_decided() -> None:
+    """A window that is wider than the caches is none, and a shape is not one with an open dimension."""
+    wide = operators(windowed(100), 5)
+    assert "Greater" not in wide and "Equal" not in operators(compared, 5)
+    assert wide.count("LessOrEqual") == operators(windowed(3), 5).count("LessOrEqual") == 1
+    assert operators(windowed(3), 5).count("Greater") == 1
