@@ -164,7 +164,7 @@ class GraphBuilder:
         empty = 0 in op.size.values()  # no iteration: the same whatever the operands hold
         if not (empty or (op.folds and all(t in self.constants for t in inputs))):
             return ""
-        if not self._take(op, inputs, shape):
+        if not self.take(op, inputs, shape):
             return ""
         operands = [
             _nothing(self.tensors[t]) if empty and t not in self.constants else self.constants[t]
@@ -175,13 +175,17 @@ class GraphBuilder:
             return self.constant(folded(lack, name, shape, op.out_type.numpy), name)
         return self.constant(result_of(op, operands, shape), hint)
 
-    def _take(self, op: Op, inputs: Sequence[str], shape: Sequence[int]) -> bool:
+    def take(self, op: Op, inputs: Sequence[str], shape: Sequence[int]) -> bool:
         """Whether an op of constants is computed now."""
         work = sum(int(w.elements) for w in op.work(op.size)) if 0 not in op.size.values() else 0
         seen = max((prod(op.size[a] for a in access_axes(read)) for read in op.reads), default=0)
         if seen > MOST_SEEN and seen > 4 * max(prod(shape), self._elements(inputs)):
             return False
         return self.folding.take(prod(shape) * op.out_type.bytes, self._bytes(inputs), work)
+
+    def take_parts(self, names: Iterable[str], shape: Sequence[int], dtype: DType) -> bool:
+        """Whether what ops make together of these constants is computed now."""
+        return self.folding.take(prod(shape) * dtype.bytes, self._bytes(names), prod(shape))
 
     def _bytes(self, names: Iterable[str]) -> int:
         return sum(self.tensors[t].bytes for t in set(names))
@@ -209,7 +213,7 @@ class GraphBuilder:
         names = {t for _, inputs in parts for t in inputs}
         if not all(t in self.constants for t in names):
             return ""
-        if not self.folding.take(prod(shape) * dtype.bytes, self._bytes(names), prod(shape)):
+        if not self.take_parts(names, shape, dtype):
             return ""
         if lack := lacking([self.constants[t] for _, inputs in parts for t in inputs]):
             name = self.fresh(hint)

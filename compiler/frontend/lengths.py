@@ -89,12 +89,15 @@ class LengthBuilder(GraphBuilder):
             return value
         return (value + slope * (length - self.past)).astype(value.dtype)
 
-    def _followed(self, ends: tuple[Array, Array]) -> Array | None:
-        """The slope of what has these values at its ends; None where it has none, and is not the same."""
-        first, last = ends
-        if first.dtype.kind in "iu":
-            return (last.astype(np.int64) - first.astype(np.int64)) // self.most
-        return np.zeros((), np.int64) if np.array_equal(first, last) else None
+    def _followed(self, first: Array, last: Array, hint: str) -> str:
+        """A constant that goes from one value to the other in equal steps; "" for none of integers that
+        does."""
+        if np.array_equal(first, last):
+            return self.constant(first, hint)
+        if first.dtype.kind not in "iu":
+            return ""
+        slope = (last.astype(np.int64) - first.astype(np.int64)) // self.most
+        return self._sloped(self.constant((first + slope * self.past).astype(first.dtype), hint), slope)
 
     # -- parameters ------------------------------------------------------------------------
     def value(self, name: str) -> Array | None:
@@ -128,29 +131,24 @@ class LengthBuilder(GraphBuilder):
         if not all(t in self.constants for t in inputs) or lacking([self.constants[t] for t in inputs]):
             return ""
         first, last = ([self._held(t, n) for t in inputs] for n in (0, self.most))
-        if not op.steps_evenly(first, last, self.most):
+        if not op.steps_evenly(first, last, self.most) or not self.take(op, inputs, shape):
             return ""
-        slope = self._followed((result_of(op, first, shape), result_of(op, last, shape)))
-        if slope is None or not (made := super().fold(op, inputs, shape, hint)):
-            return ""
-        return self._sloped(made, slope)
+        return self._followed(result_of(op, first, shape), result_of(op, last, shape), hint)
 
     def fold_parts(
         self, parts: Sequence[tuple[Op, Sequence[str]]], shape: Sequence[int], dtype: DType, hint: str
     ) -> str:
         names = {t for _, inputs in parts for t in inputs}
-        moves = not self._slopes.keys().isdisjoint(names)
-        if moves and not all(op.affine for op, _ in parts):
+        if self._slopes.keys().isdisjoint(names):
+            return super().fold_parts(parts, shape, dtype, hint)
+        if not all(t in self.constants for t in names) or not all(op.affine for op, _ in parts):
             return ""
-        made = super().fold_parts(parts, shape, dtype, hint)
-        if not made or not moves or lacking([self.constants[made]]):
-            return made
+        if lacking([self.constants[t] for t in names]) or not self.take_parts(names, shape, dtype):
+            return ""
         first, last = (
             result_of_parts(parts, shape, dtype, {t: self._held(t, n) for t in names}) for n in (0, self.most)
         )
-        slope = self._followed((first, last))
-        assert slope is not None
-        return self._sloped(made, slope)
+        return self._followed(first, last, hint)
 
     # -- running ---------------------------------------------------------------------------
     def emit(self, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str = "t") -> str:
