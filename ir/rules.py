@@ -116,18 +116,26 @@ class GraphBuilder:
         return value
 
     # -- for the front end's `lengths`: constants that change with the length of the caches ----------
+    def measure(self, value: Array) -> Array:
+        """Notes what was asked of a tensor's shape; by how much each element grows with each position."""
+        self.measures.append(value)
+        return np.zeros(value.shape, np.int64)
+
     def measured(self, value: Array, hint: str) -> str:
         """A constant made of a tensor's shape."""
-        self.measures.append(value)
-        return self.constant(value, hint)
+        return self.sloping(value, self.measure(value), hint)
 
-    def slope(self, name: str) -> int:
-        """By how much each element of a constant grows with each position that the caches hold."""
-        return 0
+    def slope(self, name: str) -> Array:
+        """By how much each element of a tensor grows with each position that the caches hold."""
+        return np.zeros(self.shape(name), np.int64)
 
-    def sloping(self, value: Array, slope: int, hint: str) -> str:
+    def sloping(self, value: Array, slope: Array, hint: str) -> str:
         """A constant with a slope."""
         return self.constant(value, hint)
+
+    def at_first(self, value: int, slope: int) -> int:
+        """A value with a slope while the caches are empty."""
+        return value
 
     def counted(self, count: int, slope: int, what: str) -> int:
         """A number of elements with a slope, as a tensor has them; Unsupported, naming `what`, where none

@@ -134,6 +134,32 @@ def from_table() -> tuple[list[NodeProto], dict[str, Array]]:
     return nodes, {"table": weights(7, TABLE, WIDE)}
 
 
+def from_square() -> tuple[list[NodeProto], dict[str, Array]]:
+    """GPT-2's of old: rows past to total, columns 0 to total, of a square of bools."""
+    nodes = [
+        node("Slice", ["square", "past_1", "total_1", "at_zero"], ["some_rows"]),
+        node("Slice", ["some_rows", "at_zero", "total_1", "at_one"], ["seen"]),
+        *masked(),
+    ]
+    return nodes, {"square": np.tri(TABLE, dtype=np.bool_)}
+
+
+def from_end() -> tuple[list[NodeProto], dict[str, Array]]:
+    """T5's: the last rows, as many as there are new tokens, of what is made for all pairs of positions."""
+    nodes = [
+        node("Unsqueeze", ["slots", "at_one"], ["all_rows"]),
+        node("Sub", ["columns", "all_rows"], ["behind"]),
+        node("Add", ["behind", "middle"], ["bucket"]),
+        node("Gather", ["table", "bucket"], ["all_biases"]),
+        node("Neg", ["new_1"], ["last"]),
+        node("Slice", ["all_biases", "last", "end", "at_zero"], ["bias"]),
+        node("Add", ["scores", "bias"], ["biased"]),
+        *causal(),
+        node("Where", ["seen", "biased", "lowest"], ["masked"]),
+    ]
+    return nodes, {"table": weights(9, 2 * TABLE), "middle": np.array(TABLE), "end": np.array([2**62])}
+
+
 def by_distance() -> tuple[list[NodeProto], dict[str, Array]]:
     """ALiBi's biases: of the distance from the last position, and of each query's."""
     nodes = [
@@ -164,7 +190,7 @@ def decoder(build: Build) -> bytes:
     made = {o for n in nodes for o in n.output}
     placed = "placed" if "placed" in made else "embedded"
     before = [n for n in nodes if n.output[0] not in ("masked", "hidden")]
-    first = [n for n in before if "scores" not in n.input and "hidden" not in n.input]
+    first = [n for n in before if "scores" not in n.input]
     rest = [n for n in nodes if n not in first]
     attention: list[NodeProto] = []
     for name in ("q", "k", "v"):
@@ -225,6 +251,8 @@ KINDS: Mapping[str, Build] = {
     "cos and sin": rotated,
     "a table": from_table,
     "distances": by_distance,
+    "rows of a square": from_square,
+    "the last rows": from_end,
 }
 IDS = np.random.default_rng(5).integers(0, WORDS, 16)
 
@@ -296,3 +324,27 @@ def test_what_is_alike_at_every_length_is_decided() -> None:
     assert "Greater" not in wide and "Equal" not in operators(compared, 5)
     assert wide.count("LessOrEqual") == operators(windowed(3), 5).count("LessOrEqual") == 1
     assert operators(windowed(3), 5).count("Greater") == 1
+
+
+# -- models as exporters wrote them ------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["llama", "phi3", "qwen3", "gpt2", "gemma3", "falcon"])
+def test_exports_give_onnxruntime_s_logits(name: str) -> None:
+    """Ten tokens together and 14 alone. Qwen3's and Gemma's norms share a weight between 4 heads and 2."""
+    folder = EXPORTS / f"optimum-{name}"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    golden = np.load(folder / "golden.npz")
+    entries = {f"s{n}": {"batch_size": 1, "sequence_length": n} for n in (1, 10)}
+    made = compile_model(folder / "model.onnx", wafer="16x16", capacity=64, entries=entries)
+    ids, at = golden["ids"], 0
+    for i, n in enumerate((10, *[1] * 14)):
+        given = {
+            "input_ids": ids[None, at : at + n],
+            "position_ids": np.arange(at, at + n)[None],
+            "attention_mask": np.ones((1, 64), np.int64),
+        }
+        needed = {p.name for p in made.program.entries[f"s{n}"].inputs}
+        out = made.program.run({k: v for k, v in given.items() if k in needed}, entry=f"s{n}")
+        wanted = golden["logits"][i]
+        assert np.abs(out["logits"][0, -1] - wanted).max() <= 1e-4 * np.abs(golden["logits"]).max()
+        at += n

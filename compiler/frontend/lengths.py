@@ -61,26 +61,29 @@ class LengthBuilder(GraphBuilder):
     _of_length: set[str] = field(default_factory=set[str])  # made of the length and constants alone
 
     # -- slopes ---------------------------------------------------------------------------
-    def measured(self, value: Array, hint: str) -> str:
+    def measure(self, value: Array) -> Array:
         if len(self.measures) >= len(self.known_slopes):
             raise Unsupported(f"its result {CHANGES} in more than its value")
         known = self.known_slopes[len(self.measures)]
-        name = super().measured(value, hint)
+        self.measures.append(value)
         if not np.array_equal(value, known.value + known.slope * (self.past - known.past)):
             raise Unsupported("a dimension grows otherwise than position by position with the caches")
-        return self._sloped(name, known.slope)
+        return known.slope
 
     def _sloped(self, name: str, slope: Array) -> str:
         if slope.any():
             self._slopes[name] = np.broadcast_to(slope, self.shape(name))
         return name
 
-    def slope(self, name: str) -> int:
+    def slope(self, name: str) -> Array:
         found = self._slopes.get(name)
-        return 0 if found is None else int(found.reshape(-1)[0])
+        return super().slope(name) if found is None else found
 
-    def sloping(self, value: Array, slope: int, hint: str) -> str:
-        return self._sloped(self.constant(value, hint), np.asarray(slope, np.int64))
+    def sloping(self, value: Array, slope: Array, hint: str) -> str:
+        return self._sloped(self.constant(value, hint), slope)
+
+    def at_first(self, value: int, slope: int) -> int:
+        return value - slope * self.past
 
     def _held(self, name: str, length: int) -> Array:
         """A constant with `length` positions in the caches."""
@@ -98,6 +101,11 @@ class LengthBuilder(GraphBuilder):
             return ""
         slope = (last.astype(np.int64) - first.astype(np.int64)) // self.most
         return self._sloped(self.constant((first + slope * self.past).astype(first.dtype), hint), slope)
+
+    @property
+    def _reach(self) -> tuple[int, int]:
+        """Lengths between which tensors have room for what a call adds."""
+        return 0, min(self.past, self.most)
 
     # -- parameters ------------------------------------------------------------------------
     def value(self, name: str) -> Array | None:
@@ -172,7 +180,7 @@ class LengthBuilder(GraphBuilder):
             if bound.operand == 0 or at not in self._slopes:
                 continue
             axes = [x for x in op.axes if x[0] in access_axes(read)]
-            ends = [gather(self._held(at, length), read, axes, 0) for length in (0, self.most)]
+            ends = [gather(self._held(at, length), read, axes, 0) for length in self._reach]
             steps = ends[1] - ends[0]
             fixed = inputs[0] in self.constants and bound.size != self.capacity
             inside = all(e.min() >= 0 and e.max() < self.capacity for e in ends)
@@ -210,7 +218,7 @@ class LengthBuilder(GraphBuilder):
         if name not in self._slopes:
             return super().judge_bound(name, read, axes, bound)
         along = access_axes(read)
-        for length in (0, self.most):
+        for length in self._reach:
             seen = gather(self._held(name, length), read, [x for x in axes if x[0] in along], 0)
             if (found := bound.outside(seen)) is not None:
                 raise Unsupported(
