@@ -282,7 +282,7 @@ def _at_capacity(
     past = capacity - added
     whole, length = built(past)
     other, _ = built(past - 1 if past > 1 else past + 1)
-    caches.judge_positions(other, whole)
+    caches.judge_positions(other, whole, others)
     return _in_place(whole, capacity, others, length)
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper
 from test_caches import FLOAT, INT, model_of
 from waferc.compiler.compiled import Compiled
+from waferc.compiler.errors import UnsupportedModel, UnsupportedOperator, WafercError
 from waferc.compiler.frontend.inputs import Binding
 from waferc.compiler.importer import import_entries, import_model
 from waferc.compiler.pipeline import compile_model
@@ -20,6 +22,7 @@ from waferc.ir.op import Array
 
 HEADS, SIZE, WORDS, TABLE = 2, 8, 24, 40
 WIDE = HEADS * SIZE
+INT32 = TensorProto.INT32
 EXPORTS = Path("/work/shared/data/exports")
 
 node = helper.make_node
@@ -160,6 +163,31 @@ def from_end() -> tuple[list[NodeProto], dict[str, Array]]:
     return nodes, {"table": weights(9, 2 * TABLE), "middle": np.array(TABLE), "end": np.array([2**62])}
 
 
+def in_32_bits() -> tuple[list[NodeProto], dict[str, Array]]:
+    """Sizes that are multiplied, divided, limited and cast on their way."""
+    nodes = [
+        node("Cast", ["total"], ["total_32"], to=INT32),
+        node("Cast", ["past"], ["past_32"], to=INT32),
+        node("Mul", ["total_32", "six"], ["sixfold"]),
+        node("Div", ["sixfold", "three"], ["double"]),
+        node("Sub", ["double", "total_32"], ["total_again"]),
+        node("Min", ["total_again", "many"], ["limited"]),
+        node("Max", ["past_32", "none"], ["from"]),
+        node("Range", ["from", "limited", "one_32"], ["rows_32"]),
+        node("Unsqueeze", ["rows_32", "at_one"], ["rows_32_1"]),
+        node("Size", ["past_key_values.0.value"], ["elements"]),
+        node("Div", ["elements", "per_position"], ["past_again"]),
+        node("Add", ["past_again", "new"], ["count"]),
+        node("Range", ["zero", "count", "one"], ["columns_64"]),
+        node("Cast", ["columns_64"], ["columns_32"], to=INT32),
+        node("GreaterOrEqual", ["rows_32_1", "columns_32"], ["seen"]),
+        *masked(),
+    ]
+    numbers = {"six": 6, "three": 3, "many": 1000, "none": -1, "one_32": 1}
+    own = {name: np.array(value, np.int32) for name, value in numbers.items()}
+    return nodes, {**own, "per_position": np.array(WIDE)}
+
+
 def by_distance() -> tuple[list[NodeProto], dict[str, Array]]:
     """ALiBi's biases: of the distance from the last position, and of each query's."""
     nodes = [
@@ -251,6 +279,7 @@ KINDS: Mapping[str, Build] = {
     "cos and sin": rotated,
     "a table": from_table,
     "distances": by_distance,
+    "sizes of 32 bits": in_32_bits,
     "rows of a square": from_square,
     "the last rows": from_end,
 }
@@ -324,6 +353,119 @@ def test_what_is_alike_at_every_length_is_decided() -> None:
     assert "Greater" not in wide and "Equal" not in operators(compared, 5)
     assert wide.count("LessOrEqual") == operators(windowed(3), 5).count("LessOrEqual") == 1
     assert operators(windowed(3), 5).count("Greater") == 1
+
+
+# -- what is refused -----------------------------------------------------------------------------------
+def fixed_branch() -> tuple[list[NodeProto], dict[str, Array]]:
+    def branch(name: str) -> Any:
+        out = helper.make_tensor_value_info(f"{name}.out", FLOAT, None)
+        return helper.make_graph([node(name, ["scores"], [f"{name}.out"])], name, [], [out])
+
+    nodes = [
+        node("Greater", ["past", "zero"], ["started"]),
+        node(
+            "If", ["started"], ["masked"], name="first?", then_branch=branch("Neg"), else_branch=branch("Abs")
+        ),
+    ]
+    return nodes, {}
+
+
+def rows_one_behind_the_other() -> tuple[list[NodeProto], dict[str, Array]]:
+    nodes = [
+        *causal(),
+        node("Cast", ["seen"], ["seen_f"], to=FLOAT),
+        node("Reshape", ["seen_f", "minus_one"], ["in_line"]),
+        node("Range", ["zero", "new", "one"], ["new_rows"]),
+        node("Unsqueeze", ["new_rows", "at_one"], ["new_rows_1"]),
+        node("Mul", ["new_rows_1", "total"], ["starts"]),
+        node("Add", ["starts", "columns"], ["places"]),
+        node("Gather", ["in_line", "places"], ["bias"], name="in line"),
+        node("Add", ["scores", "bias"], ["masked"]),
+    ]
+    return nodes, {"minus_one": np.array([-1])}
+
+
+def summed() -> tuple[list[NodeProto], dict[str, Array]]:
+    """Of all positions a number each, which those that hold nothing have as well."""
+    nodes = [
+        node("Sub", ["columns", "rows"], ["distances"]),
+        node("Cast", ["distances"], ["distances_f"], to=FLOAT),
+        node("Exp", ["distances_f"], ["shrunk"]),
+        node("ReduceSum", ["shrunk", "at_one"], ["sums"], name="all of them"),
+        node("Add", ["scores", "sums"], ["masked"]),
+    ]
+    return nodes, {}
+
+
+def averaged() -> tuple[list[NodeProto], dict[str, Array]]:
+    """The divisor is a size that no Shape gave."""
+    nodes = [
+        node("ReduceMean", ["scores"], ["average"], axes=[3], name="mean of all"),
+        node("Sub", ["scores", "average"], ["less"]),
+        *causal(),
+        node("Where", ["seen", "less", "lowest"], ["masked"]),
+    ]
+    return nodes, {}
+
+
+def short_table() -> tuple[list[NodeProto], dict[str, Array]]:
+    nodes, constants = from_table()
+    return nodes, {**constants, "table": weights(7, 12, WIDE)}
+
+
+def other_count() -> tuple[list[NodeProto], dict[str, Array]]:
+    nodes = [
+        *causal(),
+        node("Range", ["zero", "past", "one"], ["old"], name="old ones"),
+        node("Cast", ["old"], ["old_f"], to=FLOAT),
+        node("ReduceMax", ["old_f"], ["oldest"], keepdims=0),
+        node("Add", ["scores", "oldest"], ["more"]),
+        node("Where", ["seen", "more", "lowest"], ["masked"]),
+    ]
+    return nodes, {}
+
+
+REFUSED: Mapping[str, tuple[Build, str, str]] = {
+    "a branch": (fixed_branch, "first?", "the condition changes with the number of positions"),
+    "rows in a line": (rows_one_behind_the_other, "in line", "which elements it takes"),
+    "a sum": (summed, "all of them", "also of those that hold nothing yet"),
+    "a mean": (averaged, "mean of all", "the size of something that grows with the caches"),
+    "a short table": (short_table, "Gather", "outside axis 0 of 12 elements"),
+    "another count": (other_count, "old ones", "Range's number of elements changes"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_refused_is_named_with_its_reason(kind: str) -> None:
+    build, where, reason = REFUSED[kind]
+    with pytest.raises(WafercError) as found:
+        import_entries(decoder(build), {"": Binding({"S": 3})}, capacity=16, host=False)
+    assert where in str(found.value) and reason in str(found.value)
+    assert "\n" not in str(found.value)
+    assert isinstance(found.value, UnsupportedModel | UnsupportedOperator)
+
+
+def test_a_table_may_be_as_long_as_the_caches_reach() -> None:
+    """Rows 2 to 13 of 14."""
+    nodes, constants = from_table()
+    model = decoder(lambda: (nodes, {**constants, "table": weights(7, 14, WIDE)}))
+    import_entries(model, {"": Binding({"S": 3})}, capacity=12, host=False)
+    with pytest.raises(UnsupportedOperator, match="try a --capacity below 13"):
+        import_entries(model, {"": Binding({"S": 3})}, capacity=13, host=False)
+
+
+def test_a_model_may_have_a_length_of_its_own() -> None:
+    """As the name of an output."""
+    model = onnx.load_from_string(decoder(compared))
+    model.graph.node.append(node("Add", ["logits", "logits"], ["length"]))
+    model.graph.output.append(helper.make_tensor_value_info("length", FLOAT, [1, "S", WORDS]))
+    model.graph.node.append(node("Identity", ["total"], ["so_far"]))
+    model.graph.output.append(helper.make_tensor_value_info("so_far", INT, []))
+    made = compile_model(model.SerializeToString(), wafer="16x16", capacity=16, dims={"S": 2})
+    for at in (0, 2, 4):
+        out = made.run({"input_ids": IDS[None, at : at + 2]})
+        np.testing.assert_array_equal(out["length"], 2 * out["logits"])
+        assert out["so_far"] == at + 2
 
 
 # -- models as exporters wrote them ------------------------------------------------------------------

@@ -158,9 +158,7 @@ class Walk:
     def _results(self, scope: Scope, node: ModelNode) -> Sequence[str]:
         """The tensors that the node's outputs are."""
         if node.key == ("", "If"):
-            if (condition := scope.value(node.proto.input[0])) is not None:
-                _holds(condition)  # raises ValuesNeeded: it is absent
-            raise Unsupported("the condition depends on data")
+            _holds(scope.graph.fixed(scope.names[node.proto.input[0]], "the condition"))  # one of them raises
         inputs = [scope.names[t] for t in node.proto.input]
         if node.key == ("", "Loop"):
             return unroll.loop(scope.graph, node.proto, inputs, partial(self._written_out, scope))

@@ -8,7 +8,7 @@ start, and `new` is written at position `length`, which the runtime keeps. What 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -143,17 +143,20 @@ def in_place(graph: Graph) -> Graph:
 
 
 # -- what depends on how long the past is ------------------------------------------------------
-def judge_positions(short: Graph, long: Graph) -> None:
+def judge_positions(short: Graph, long: Graph, others: Sequence[tuple[str, int]]) -> None:
     """UnsupportedModel where values that no slope tells of depend on the past's length.
 
     short, long: the model built by `frontend.lengths` with pasts of different lengths. A number that a rule
-    took from the shape of a cache would be the capacity's, not the run's.
+    took from the shape of a cache would be the capacity's, not the run's. So would a sum over positions that
+    `mask_caches` does not see, of what is neither made of caches nor of `others`, see `of_capacity`.
     """
     if len(short.nodes) != len(long.nodes):
         raise UnsupportedModel("the model computes differently for another length of its caches")
     grown = {t for t, a in long.tensors.items() if t in short.tensors and a.shape != short.tensors[t].shape}
+    seen = {*(past for past, _ in long.states), *(name for name, _ in others)}
     for a, b in zip(short.nodes, long.nodes, strict=True):
-        alike = a.op.name == b.op.name and a.op.reads == b.op.reads
+        where = quoted(b.source[0] if b.source else b.output)
+        alike = a.op.name == b.op.name and a.op.reads == b.op.reads and _factors(a.op) == _factors(b.op)
         if alike and (a.op.write == b.op.write or b.output in grown):
             alike = all(
                 _agree(short, x, long, y)
@@ -161,10 +164,22 @@ def judge_positions(short: Graph, long: Graph) -> None:
                 if x in short.constants or y in long.constants
             )
         if not alike:
-            where = quoted(b.source[0] if b.source else b.output)
             raise UnsupportedModel(
                 f"node {where} ({b.op.name}) computes with the size of something that grows with the caches"
             )
+        if not seen.isdisjoint(b.inputs):
+            seen.add(b.output)
+        elif not b.op.bounds and any(a.op.size.get(x) != b.op.size[x] for x in (*b.op.reduced, *b.op.whole)):
+            raise UnsupportedModel(
+                f"node {where} ({b.op.name}) combines something of all positions, also of those that hold "
+                "nothing yet"
+            )
+
+
+def _factors(op: Op) -> list[float]:
+    """The floats that an op computes with: the divisor of a mean is one."""
+    values = (getattr(op, f.name) for f in fields(op))
+    return [v for v in values if isinstance(v, float)]
 
 
 def _agree(short: Graph, x: str, long: Graph, y: str) -> bool:
