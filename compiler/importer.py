@@ -277,7 +277,7 @@ def _at_capacity(
         )
         sizes = {symbol: past, **dict.fromkeys(total, past + added)}
         bound = replace(given, dims={**given.dims, **sizes})
-        return on_wafer(bound, pairs, True, builder), builder.length
+        return on_wafer(bound, pairs, True, builder), builder.length_input
 
     past = capacity - added
     whole, length = built(past)

@@ -47,8 +47,8 @@ class Spec:
 class GraphBuilder:
     """A graph under construction. Nodes whose operands are constants are evaluated at once, see `folding`.
 
-    measures: what was asked of tensors' shapes, in order. length: the input, besides the model's own, that
-    says how many positions the caches hold; "" where nothing reads it.
+    measures: what was asked of tensors' shapes, in order. length_input: that which says how many positions
+    the caches hold, no input of the model's own; "" where nothing reads it.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=lambda: {})
@@ -57,7 +57,7 @@ class GraphBuilder:
     source: tuple[str, ...] = ()  # provenance given to nodes added now
     folding: Folding = field(default_factory=Folding)
     measures: list[Array] = field(default_factory=list[Array])
-    length: str = ""
+    length_input: str = ""
     _count: int = 0
 
     def fresh(self, hint: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,13 @@ from waferc.compiler.errors import UnsupportedModel, UnsupportedOperator, Waferc
 from waferc.compiler.frontend.inputs import Binding
 from waferc.compiler.importer import import_entries, import_model
 from waferc.compiler.pipeline import compile_model
+from waferc.ir import dtypes
 from waferc.ir.evaluate import evaluate
 from waferc.ir.op import Array
+from waferc.ir.ops.conversion import Cast, Where
+from waferc.ir.ops.elementwise import Add, Div, Elementwise, Max, Min, Mul, Neg, Sub, apply
+from waferc.ir.ops.logic import Equal, Greater, GreaterOrEqual, Less, LessOrEqual
+from waferc.ir.rules import GraphBuilder
 
 HEADS, SIZE, WORDS, TABLE = 2, 8, 24, 40
 WIDE = HEADS * SIZE
@@ -353,6 +359,41 @@ def test_what_is_alike_at_every_length_is_decided() -> None:
     assert "Greater" not in wide and "Equal" not in operators(compared, 5)
     assert wide.count("LessOrEqual") == operators(windowed(3), 5).count("LessOrEqual") == 1
     assert operators(windowed(3), 5).count("Greater") == 1
+
+
+INTEGERS: Sequence[type[Elementwise]] = (Add, Sub, Mul, Div, Neg, Min, Max)
+DECIDED: Sequence[type[Elementwise]] = (Equal, Less, LessOrEqual, Greater, GreaterOrEqual)
+
+
+@pytest.mark.parametrize("kind", [*INTEGERS, *DECIDED, Where, Cast], ids=lambda k: k.__name__)
+def test_what_an_op_says_of_even_steps_holds_at_each(kind: type[Elementwise]) -> None:
+    random, steps, said = np.random.default_rng(0), 6, 0
+    for _ in range(300):
+        g = GraphBuilder()
+        count = kind.arity
+        types = [dtypes.BOOL if kind is Where and j == 0 else dtypes.I64 for j in range(count)]
+        names = [g.tensor("x", (2,), t) for t in types]
+        own = (
+            {"out_type": random.choice(np.array([dtypes.I32, dtypes.U8, dtypes.BOOL]))}
+            if kind is Cast
+            else {}
+        )
+        apply(g, kind, names, "y", **own)
+        op = g.nodes[-1].op
+        starts = [random.integers(-4, 5, 2) for _ in types]
+        moves = [random.integers(-1, 2, 2) * int(random.integers(0, 2)) for _ in types]
+
+        def at(n: int, starts: Any = starts, moves: Any = moves, types: Any = types) -> list[Array]:
+            return [
+                np.asarray(a > 0) if t == dtypes.BOOL else a + n * m
+                for a, m, t in zip(starts, moves, types, strict=True)
+            ]
+
+        if op.steps_evenly(at(0), at(steps), steps):
+            said += 1
+            found = [op.reference(*at(n)).astype(np.int64) for n in range(steps + 1)]
+            assert len({tuple(b - a) for a, b in pairwise(found)}) == 1
+    assert said >= 20
 
 
 # -- what is refused -----------------------------------------------------------------------------------

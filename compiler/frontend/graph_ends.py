@@ -32,7 +32,7 @@ def graph_of(
     _name_outputs(scope, outputs)
     g = scope.graph
     _judge_states(g, scope.inputs, outputs, states, grow)
-    inputs = (*scope.inputs, *([g.length] if g.length else []))
+    inputs = (*scope.inputs, *([g.length_input] if g.length_input else []))
     graph = Graph(name, g.tensors, tuple(g.nodes), g.constants, inputs, tuple(outputs), tuple(states))
     try:
         replace(graph, states=()).check() if grow else graph.check()

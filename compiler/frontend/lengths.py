@@ -206,13 +206,13 @@ class LengthBuilder(GraphBuilder):
 
     def _length(self) -> str:
         """The input that holds the number of positions in the caches before a call."""
-        if not self.length:
+        if not self.length_input:
             name = "length"
             while name in self.taken or name in self.tensors:
                 name += "."
-            self.length = self.tensor(name, (), I64)
-            self._of_length.add(self.length)
-        return self.length
+            self.length_input = self.tensor(name, (), I64)
+            self._of_length.add(self.length_input)
+        return self.length_input
 
     def judge_bound(self, name: str, read: Access, axes: Sequence[tuple[str, int]], bound: Bound) -> None:
         if name not in self._slopes:
