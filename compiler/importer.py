@@ -256,15 +256,18 @@ def _at_capacity(
     Two plain builds with few positions say how many a call adds, and what of shapes grows with them. Two more
     use that (`frontend.lengths`): one is the result, the other, of another length, shows what was missed.
     """
-    plain, longer = GraphBuilder(), GraphBuilder()
-    short = on_wafer(with_short_caches(graph, given, pairs, PAST), pairs, True, plain)
-    added = caches.positions_added(short, pairs)
+
+    def plain(past: int) -> tuple[int, list[Array]]:
+        builder = GraphBuilder()
+        short = on_wafer(with_short_caches(graph, given, pairs, past), pairs, True, builder)
+        return caches.positions_added(short, pairs), builder.measures
+
+    added, measures = plain(PAST)
     if capacity <= added:
         raise UsageError(
             f"--capacity {capacity}: a call adds {added} positions; it must hold {added + 1} at least"
         )
-    on_wafer(with_short_caches(graph, given, pairs, PAST + 1), pairs, True, longer)
-    measured = slopes(plain.measures, longer.measures, PAST)
+    measured = slopes(measures, plain(PAST + 1)[1], PAST)
     if measured is None:
         raise UnsupportedModel("the model computes differently for another length of its caches")
     symbol = cache_names.growing(graph, pairs, given.dims)
