@@ -509,6 +509,27 @@ def test_a_model_may_have_a_length_of_its_own() -> None:
         assert out["so_far"] == at + 2
 
 
+def test_a_mask_may_come_before_the_tokens() -> None:
+    """How many positions it has in the first, short builds is known from the tokens."""
+    model = onnx.load_from_string(decoder(compared))
+    mask = helper.make_tensor_value_info("attention_mask", INT, [1, "past_length + S"])
+    rest = [*model.graph.input]
+    del model.graph.input[:]
+    model.graph.input.extend([mask, *rest])
+    seen = next(n for n in model.graph.node if n.output[0] == "seen")
+    seen.output[0] = "before"
+    cast = node("Cast", ["attention_mask"], ["given"], to=TensorProto.BOOL)
+    both = node("And", ["before", "given"], ["seen"])
+    at = [*model.graph.node].index(seen) + 1
+    nodes = [*model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:at], cast, both, *nodes[at:]])
+    made = compile_model(model.SerializeToString(), wafer="16x16", capacity=16, dims={"S": 4})
+    given = {"attention_mask": np.ones((1, 16), np.int64)}
+    found = [made.run({"input_ids": IDS[None, at : at + 4], **given})["logits"] for at in (0, 4, 8)]
+    alike(found, peer(decoder(compared), (4, 4, 4)))
+
+
 # -- models as exporters wrote them ------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["llama", "phi3", "qwen3", "gpt2", "gemma3", "falcon"])
 def test_exports_give_onnxruntime_s_logits(name: str) -> None:
