@@ -19,6 +19,7 @@ import onnx
 from ..ir import ops
 from ..ir.graph import Graph
 from ..ir.op import Array
+from ..ir.rules import GraphBuilder
 from ..runtime.script import Play
 from .errors import (
     InvalidInput,
@@ -33,6 +34,7 @@ from .frontend import cache_names
 from .frontend.graph_ends import graph_of
 from .frontend.inputs import Binding
 from .frontend.judge_nodes import judge_nodes
+from .frontend.lengths import LengthBuilder, slopes
 from .frontend.load import check_model, load_model
 from .frontend.opsets import KnownModel, converted, in_known_opset
 from .frontend.refusals import judge_refusals, merged
@@ -198,11 +200,17 @@ class OnWafer:
     stored: dict[str, Array]
     values: dict[str, Array]
 
-    def __call__(self, given: Binding, states: Sequence[tuple[str, str]], grow: bool = False) -> Graph:
-        """The graph for a binding. grow: see `graph_of`."""
+    def __call__(
+        self,
+        given: Binding,
+        states: Sequence[tuple[str, str]],
+        grow: bool = False,
+        builder: GraphBuilder | None = None,
+    ) -> Graph:
+        """The graph for a binding. grow: see `graph_of`. builder: see `walk_model`."""
         unknown = self.accepted.unknown
         try:
-            walked = walk_model(self.accepted.ready, given, stored=self.stored)
+            walked = walk_model(self.accepted.ready, given, stored=self.stored, builder=builder)
         except OpenDimensions as e:
             raise _with_unknown(unknown, self.what, e) from None
         except (InvalidInput, UnsupportedModel):
@@ -219,14 +227,16 @@ def _caches(graph: onnx.GraphProto, states: Sequence[tuple[str, str]]) -> list[t
     return [*states, *(p for p in cache_names.named_pairs(graph) if p not in states)]
 
 
-def with_short_caches(graph: onnx.GraphProto, given: Binding, states: Sequence[tuple[str, str]]) -> Binding:
-    """The binding for caches that hold one position before a call."""
+def with_short_caches(
+    graph: onnx.GraphProto, given: Binding, states: Sequence[tuple[str, str]], past: int = 1
+) -> Binding:
+    """The binding for caches that hold `past` positions before a call."""
     symbol = cache_names.growing(graph, _caches(graph, states), given.dims)
     if not symbol:
         return given
     total, _ = cache_names.totals(graph, symbol, given.dims)
     rows = cache_names.new_rows(graph, given.dims) if total else 0
-    return replace(given, dims={**given.dims, symbol: 1, **dict.fromkeys(total, 1 + rows)})
+    return replace(given, dims={**given.dims, symbol: past, **dict.fromkeys(total, past + rows)})
 
 
 def _with_capacity(
@@ -236,27 +246,67 @@ def _with_capacity(
     states: Sequence[tuple[str, str]],
     capacity: int,
 ) -> Graph:
-    """The model with caches of `capacity` positions: built for a past of one position to see how many a
-    call adds, then for one that fills the capacity with them."""
+    """The model with caches of `capacity` positions."""
     pairs = _caches(graph, states)
     if not pairs:
         raise UsageError("--capacity: the model has no caches; name them with --state PAST=PRESENT")
-    dims = given.dims
-    symbol = cache_names.growing(graph, pairs, dims)
-    short, others = None, list[tuple[str, int]]()
-    sizes = dict(dims)
+    symbol = cache_names.growing(graph, pairs, given.dims)
     if symbol:
-        total, others = cache_names.totals(graph, symbol, dims)
-        short = on_wafer(with_short_caches(graph, given, states), pairs, grow=True)
-        added = caches.positions_added(short, pairs)
-        if capacity <= added:
-            raise UsageError(
-                f"--capacity {capacity}: a call adds {added} positions; it must hold {added + 1} at least"
-            )
-        sizes |= {symbol: capacity - added, **dict.fromkeys(total, capacity)}
-    whole = on_wafer(replace(given, dims=sizes), pairs, grow=True)
-    if short is not None:
-        caches.judge_positions(short, whole)
+        return _at_capacity(on_wafer, graph, given, pairs, capacity)
+    whole = on_wafer(given, pairs, grow=True)
+    return _in_place(whole, capacity, (), "")
+
+
+PAST = 2  # positions in the shortest caches that are built: none is taken for a dimension of size 1
+
+
+def _at_capacity(
+    on_wafer: OnWafer,
+    graph: onnx.GraphProto,
+    given: Binding,
+    pairs: Sequence[tuple[str, str]],
+    capacity: int,
+) -> Graph:
+    """The model whose caches grow, full after a call.
+
+    Two plain builds with few positions say how many a call adds, and what of shapes grows with them. Two more
+    use that (`frontend.lengths`): one is the result, the other, of another length, shows what was missed.
+    """
+
+    def plain(past: int) -> tuple[int, list[Array]]:
+        builder = GraphBuilder()
+        short = on_wafer(with_short_caches(graph, given, pairs, past), pairs, True, builder)
+        return caches.positions_added(short, pairs), builder.measures
+
+    added, measures = plain(PAST)
+    if capacity <= added:
+        raise UsageError(
+            f"--capacity {capacity}: a call adds {added} positions; it must hold {added + 1} at least"
+        )
+    measured = slopes(measures, plain(PAST + 1)[1], PAST)
+    if measured is None:
+        raise UnsupportedModel("the model computes differently for another length of its caches")
+    symbol = cache_names.growing(graph, pairs, given.dims)
+    total, others = cache_names.totals(graph, symbol, given.dims)
+    taken = frozenset(o.name for o in graph.output)
+
+    def built(past: int) -> tuple[Graph, str]:
+        builder = LengthBuilder(
+            past=past, capacity=past + added, most=capacity - added, known_slopes=measured, taken=taken
+        )
+        sizes = {symbol: past, **dict.fromkeys(total, past + added)}
+        bound = replace(given, dims={**given.dims, **sizes})
+        return on_wafer(bound, pairs, True, builder), builder.length_input
+
+    past = capacity - added
+    whole, length = built(past)
+    other, _ = built(past - 1 if past > 1 else past + 1)
+    caches.judge_positions(other, whole, others)
+    return _in_place(whole, capacity, others, length)
+
+
+def _in_place(whole: Graph, capacity: int, others: Sequence[tuple[str, int]], length: str) -> Graph:
+    """The graph, full after a call, with caches that lie still. others, length: see `caches.of_capacity`."""
     grown = [(a, b) for a, b in whole.states if whole.tensors[a].shape != whole.tensors[b].shape]
     whole = replace(whole, states=tuple(s for s in whole.states if s not in grown))
-    return caches.in_place(caches.of_capacity(whole, grown, capacity, others) if grown else whole)
+    return caches.in_place(caches.of_capacity(whole, grown, capacity, others, length) if grown else whole)

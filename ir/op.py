@@ -25,7 +25,7 @@ PROMISES = frozenset(
     (
         *("sign", "product", "rounds_factors", "dequantises", "linear_in", "zero_absorbs"),
         *("neutral_in", "takes_narrow", "softmax_over", "normalisation", "updating"),
-        *("monotone", "most", "times"),
+        *("monotone", "most", "times", "affine", "steps_evenly"),
     )
 )
 CLOSED = 1 << 40  # dispatches of a way that is not open
@@ -146,6 +146,12 @@ class Op:
     def neutral_in(self, operand: int) -> float | None:
         """What in the operand counts for nothing along the reduced axes, or `whole` ones. None: nothing."""
         return None
+
+    affine: ClassVar[bool] = False  # the result goes in equal steps where all operands do; of integers
+
+    def steps_evenly(self, first: Sequence[Array], last: Sequence[Array], steps: int) -> bool:
+        """Whether the result goes in `steps` equal steps where the operands go so from `first` to `last`."""
+        return self.affine
 
     def takes_narrow(self, operand: int) -> bool:
         """Whether the operand may have 16 bits, though others and the result have 32."""
@@ -327,6 +333,11 @@ class Op:
             return wide[-1]
         kept = access_axes(self.write)
         return kept[-1] if kept else self.axes[-1][0] if self.axes else ""
+
+
+def signs(a: Array, b: Array) -> Array:
+    """1 where a is the greater one, 0 where they are equal, -1 where b is; as int64."""
+    return (a > b).astype(np.int64) - (a < b)
 
 
 def product(values: Sequence[Any]) -> Any:

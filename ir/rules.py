@@ -45,13 +45,19 @@ class Spec:
 
 @dataclass
 class GraphBuilder:
-    """A graph under construction. Nodes whose operands are constants are evaluated at once, see `folding`."""
+    """A graph under construction. Nodes whose operands are constants are evaluated at once, see `folding`.
+
+    measures: what was asked of tensors' shapes, in order. length_input: that which says how many positions
+    the caches hold, no input of the model's own; "" where nothing reads it.
+    """
 
     tensors: dict[str, Tensor] = field(default_factory=lambda: {})
     constants: dict[str, Array] = field(default_factory=lambda: {})
     nodes: list[Node] = field(default_factory=lambda: [])
     source: tuple[str, ...] = ()  # provenance given to nodes added now
     folding: Folding = field(default_factory=Folding)
+    measures: list[Array] = field(default_factory=list[Array])
+    length_input: str = ""
     _count: int = 0
 
     def fresh(self, hint: str) -> str:
@@ -109,6 +115,37 @@ class GraphBuilder:
             raise Unsupported(f"{what} depends on data")
         return value
 
+    # -- for the front end's `lengths`: constants that change with the length of the caches ----------
+    def measure(self, value: Array) -> Array:
+        """Notes what was asked of a tensor's shape; by how much each element grows with each position."""
+        self.measures.append(value)
+        return np.zeros(value.shape, np.int64)
+
+    def measured(self, value: Array, hint: str) -> str:
+        """A constant made of a tensor's shape."""
+        return self.sloping(value, self.measure(value), hint)
+
+    def slope(self, name: str) -> Array:
+        """By how much each element of a tensor grows with each position that the caches hold."""
+        return np.zeros(self.shape(name), np.int64)
+
+    def sloping(self, value: Array, slope: Array, hint: str) -> str:
+        """A constant with a slope."""
+        return self.constant(value, hint)
+
+    def at_first(self, value: int, slope: int) -> int:
+        """A value with a slope while the caches are empty."""
+        return value
+
+    def counted(self, count: int, slope: int, what: str) -> int:
+        """A number of elements with a slope, as a tensor has them; Unsupported, naming `what`, where none
+        has."""
+        return count
+
+    def at_run_time(self, name: str) -> str:
+        """The tensor that nodes read for this one."""
+        return name
+
     def judge_bound(self, name: str, read: Access, axes: Sequence[tuple[str, int]], bound: Bound) -> None:
         """Raises InvalidModel for a constant with an element, of those read along `axes`, outside a bound."""
         value = self.constants.get(name)
@@ -123,30 +160,40 @@ class GraphBuilder:
         """Adds `op` with a new result of `shape`; returns the result's name."""
         for bound in op.bounds:
             self.judge_bound(inputs[bound.operand], op.reads[bound.operand], op.axes, bound)
-        empty = 0 in op.size.values()  # no iteration: the same whatever the operands hold
-        if (empty or (op.folds and all(t in self.constants for t in inputs))) and self._take(
-            op, inputs, shape
-        ):
-            operands = [
-                _nothing(self.tensors[t]) if empty and t not in self.constants else self.constants[t]
-                for t in inputs
-            ]
-            if lack := lacking(operands):
-                name = self.fresh(hint)
-                return self.constant(folded(lack, name, shape, op.out_type.numpy), name)
-            out = np.asarray(op.reference(*operands)).astype(op.out_type.numpy, copy=False)
-            return self.constant(out.reshape(tuple(shape)), hint)
+        if made := self.fold(op, inputs, shape, hint):
+            return made
+        read = tuple(map(self.at_run_time, inputs))
         out_name = self.tensor(hint, shape, op.out_type)
-        self.nodes.append(Node(op, tuple(inputs), out_name, self.source))
+        self.nodes.append(Node(op, read, out_name, self.source))
         return out_name
 
-    def _take(self, op: Op, inputs: Sequence[str], shape: Sequence[int]) -> bool:
+    def fold(self, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str) -> str:
+        """The constant that `op` makes of constants; "" where it is left to the run."""
+        empty = 0 in op.size.values()  # no iteration: the same whatever the operands hold
+        if not (empty or (op.folds and all(t in self.constants for t in inputs))):
+            return ""
+        if not self.take(op, inputs, shape):
+            return ""
+        operands = [
+            _nothing(self.tensors[t]) if empty and t not in self.constants else self.constants[t]
+            for t in inputs
+        ]
+        if lack := lacking(operands):
+            name = self.fresh(hint)
+            return self.constant(folded(lack, name, shape, op.out_type.numpy), name)
+        return self.constant(result_of(op, operands, shape), hint)
+
+    def take(self, op: Op, inputs: Sequence[str], shape: Sequence[int]) -> bool:
         """Whether an op of constants is computed now."""
         work = sum(int(w.elements) for w in op.work(op.size)) if 0 not in op.size.values() else 0
         seen = max((prod(op.size[a] for a in access_axes(read)) for read in op.reads), default=0)
         if seen > MOST_SEEN and seen > 4 * max(prod(shape), self._elements(inputs)):
             return False
         return self.folding.take(prod(shape) * op.out_type.bytes, self._bytes(inputs), work)
+
+    def take_parts(self, names: Iterable[str], shape: Sequence[int], dtype: DType) -> bool:
+        """Whether what ops make together of these constants is computed now."""
+        return self.folding.take(prod(shape) * dtype.bytes, self._bytes(names), prod(shape))
 
     def _bytes(self, names: Iterable[str]) -> int:
         return sum(self.tensors[t].bytes for t in set(names))
@@ -159,24 +206,48 @@ class GraphBuilder:
     ) -> str:
         """One tensor written by several ops, each its own dense box (Concat, Pad)."""
         judge_size(shape, dtype)
-        names = {t for _, inputs in parts for t in inputs}
-        size = prod(shape) * dtype.bytes
-        if all(t in self.constants for t in names) and self.folding.take(
-            size, self._bytes(names), prod(shape)
-        ):
-            if lack := lacking([self.constants[t] for _, inputs in parts for t in inputs]):
-                name = self.fresh(hint)
-                return self.constant(folded(lack, name, shape, dtype.numpy), name)
-            whole = np.zeros(tuple(shape), dtype.numpy)
-            for op, inputs in parts:
-                box = op.hold({a: (0, s) for a, s in op.axes})
-                at = tuple(slice(lo, hi) for lo, hi in box)
-                whole[at] = op.reference(*(self.constants[t] for t in inputs))
-            return self.constant(whole, hint)
+        if made := self.fold_parts(parts, shape, dtype, hint):
+            return made
+        read = [tuple(map(self.at_run_time, inputs)) for _, inputs in parts]
         out_name = self.tensor(hint, shape, dtype)
-        for op, inputs in parts:
-            self.nodes.append(Node(op, tuple(inputs), out_name, self.source))
+        for (op, _), inputs in zip(parts, read, strict=True):
+            self.nodes.append(Node(op, inputs, out_name, self.source))
         return out_name
+
+    def fold_parts(
+        self, parts: Sequence[tuple[Op, Sequence[str]]], shape: Sequence[int], dtype: DType, hint: str
+    ) -> str:
+        """The constant that the parts make; "" where they are left to the run."""
+        names = {t for _, inputs in parts for t in inputs}
+        if not all(t in self.constants for t in names):
+            return ""
+        if not self.take_parts(names, shape, dtype):
+            return ""
+        if lack := lacking([self.constants[t] for _, inputs in parts for t in inputs]):
+            name = self.fresh(hint)
+            return self.constant(folded(lack, name, shape, dtype.numpy), name)
+        return self.constant(result_of_parts(parts, shape, dtype, self.constants), hint)
+
+
+def result_of(op: Op, operands: Sequence[Array], shape: Sequence[int]) -> Array:
+    """What `op` makes of whole operands."""
+    out = np.asarray(op.reference(*operands)).astype(op.out_type.numpy, copy=False)
+    return out.reshape(tuple(shape))
+
+
+def result_of_parts(
+    parts: Sequence[tuple[Op, Sequence[str]]],
+    shape: Sequence[int],
+    dtype: DType,
+    values: Mapping[str, Array],
+) -> Array:
+    """What several ops make together, each its own dense box."""
+    whole = np.zeros(tuple(shape), dtype.numpy)
+    for op, inputs in parts:
+        box = op.hold({a: (0, s) for a, s in op.axes})
+        at = tuple(slice(lo, hi) for lo, hi in box)
+        whole[at] = op.reference(*(values[t] for t in inputs))
+    return whole
 
 
 def _nothing(t: Tensor) -> Array:

@@ -305,14 +305,6 @@ def refusals() -> Iterator[tuple[str, bytes, dict[str, Any], type[Exception], st
     )
     yield "too small", plain, {"capacity": 1}, UsageError, "a call adds 1 positions; it must hold 2 at least"
     yield "unknown state", plain, {"states": [("past.key", "mixed")]}, UsageError, "does not grow into"
-    shape = [
-        helper.make_node("Shape", ["past.key"], ["shape"]),
-        helper.make_node("Gather", ["shape", "two"], ["held"]),
-        helper.make_node("Cast", ["held"], ["number"], to=FLOAT),
-        helper.make_node("Add", ["mixed", "number"], ["extra"]),
-    ]
-    more = {"nodes": shape, "outputs": {"extra": (FLOAT, [1, 2, 1, 8])}, "constants": {"two": np.array(2)}}
-    yield "length as a number", attention(**more), {}, UnsupportedModel, "with the length of the cache"
     yield "the old cache", attention(**extra("Relu", "past.key")), {}, UnsupportedModel, "is read besides"
     yield (
         "a part of the cache",

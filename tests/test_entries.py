@@ -21,11 +21,14 @@ from waferc.codegen.literal.tags import tags_of
 from waferc.compiler.cli.main import main
 from waferc.ir import dtypes
 from waferc.ir.absent import absent
+from waferc.ir.affine import Affine, axis
 from waferc.ir.entries import agreed
 from waferc.ir.evaluate import evaluate
 from waferc.ir.graph import Graph
 from waferc.ir.op import Array
+from waferc.ir.ops.contract import Contract
 from waferc.placement.build.companions import Companions
+from waferc.placement.judge.entries import judge_entries
 from waferc.placement.judge.judge import judge
 from waferc.placement.machine.presets import preset
 from waferc.placement.plan.plan import Plan
@@ -411,3 +414,65 @@ def test_verbs_take_an_entry(saved: Path, tmp_path: Path) -> None:
     done = waferc("run", str(saved), "--entry", "two", "--random", "0")
     assert done.exit_code == 2
     assert "--entry two" in done.stderr and "'one', 'five'" in done.stderr
+
+
+# -- what one entry reads with other axes ------------------------------------------------------------
+def heads(rows: int, apart: bool) -> Graph:
+    """x @ w in heads of 16. apart: the product has an axis for heads and one inside each."""
+    m = Model()
+    x, w = m.tensor("x", (rows, 64), dtypes.F32), m.normal(0, 64, 64)
+    if not apart:
+        y = m.op("MatMul", x, w)
+        return m.graph(
+            "heads", [x], [m.op("Transpose", m.op("Reshape", y, m.constant(np.array([0, 4, 16]))))]
+        )
+    op = Contract(
+        axes=(("m", rows), ("n_0", 4), ("n_1", 16), ("k", 64)),
+        reads=((axis("m"), axis("k")), (axis("k"), Affine((("n_0", 16), ("n_1", 1))))),
+        write=(axis("n_1"), axis("n_0"), axis("m")),
+        in_types=(dtypes.F32, dtypes.F32),
+        out_type=dtypes.F32,
+    )
+    return m.graph("heads", [x], [m.emit(op, [x, w], (16, 4, rows))])
+
+
+@pytest.mark.parametrize("wafer", ["4x4", "8x8", "16x16"])
+def test_a_weight_that_another_entry_reads_with_other_axes_lies_once(wafer: str) -> None:
+    one, ten = agreed({"one": heads(1, apart=False), "ten": heads(10, apart=True)}).values()
+    first = plan(one, preset(wafer), companions=Companions((ten,)))
+    plans = {"one": first, "ten": plan_beside(ten, first)}
+    judge_entries(plans)
+    kept = [[b for b in p.buffers if b.role == "constant"] for p in plans.values()]
+    assert len({(b.name, b.address, b.shape, b.grid) for both in kept for b in both}) == 1
+    program = prepare(plans)
+    for name, graph in (("one", one), ("ten", ten)):
+        x = given_rows(graph.tensors["x"].shape)
+        (y,) = program.run({"x": x}, entry=name).values()
+        (right,) = evaluate(graph, {"x": x}).values()
+        np.testing.assert_allclose(y, right, rtol=0, atol=1e-4)
+
+
+def given_rows(shape: tuple[int, ...]) -> Array:
+    return np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+
+
+def scaled(rows: int) -> Graph:
+    """Queries in 4 heads and keys in 2, each times one weight."""
+    m = Model()
+    g = m.normal(2, 16)
+    q, k = m.tensor("q", (rows, 4, 16), dtypes.F32), m.tensor("k", (rows, 2, 16), dtypes.F32)
+    return m.graph("scaled", [q, k], [m.op("Mul", q, g), m.op("Mul", k, g)])
+
+
+@pytest.mark.parametrize("wafer", ["8x8", "16x16"])
+def test_a_weight_of_several_readers_is_read_by_each_as_it_can(wafer: str) -> None:
+    one, ten = agreed({"one": scaled(1), "ten": scaled(10)}).values()
+    first = plan(one, preset(wafer), companions=Companions((ten,)))
+    plans = {"one": first, "ten": plan_beside(ten, first)}
+    judge_entries(plans)
+    program = prepare(plans)
+    given = {t: given_rows(ten.tensors[t].shape) for t in ("q", "k")}
+    for (name, y), right in zip(
+        program.run(given, entry="ten").items(), evaluate(ten, given).values(), strict=True
+    ):
+        np.testing.assert_array_equal(y, right, name)

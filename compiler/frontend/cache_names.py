@@ -59,8 +59,9 @@ def totals(
 
 
 def new_rows(graph: onnx.GraphProto, dims: Mapping[str, int]) -> int:
-    """How many tokens a call takes: the last dimension of the first input of integers, 1 where it is open."""
-    for v in graph.input:
+    """How many tokens a call takes: the last dimension of `input_ids`, else of the first input of integers;
+    1 where it is open."""
+    for v in sorted(graph.input, key=lambda v: v.name != "input_ids"):
         t = v.type.tensor_type
         if t.elem_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32) and len(t.shape.dim) == 2:
             last = t.shape.dim[1]

@@ -33,7 +33,8 @@ def graph_of(
     _name_outputs(scope, own)
     g = scope.graph
     _judge_states(g, scope.inputs, own, states, grow)
-    graph = Graph(name, g.tensors, tuple(g.nodes), g.constants, tuple(scope.inputs), own, tuple(states))
+    inputs = (*scope.inputs, *([g.length_input] if g.length_input else []))
+    graph = Graph(name, g.tensors, tuple(g.nodes), g.constants, inputs, own, tuple(states))
     try:
         replace(graph, states=()).check() if grow else graph.check()
     except InvalidOp as e:
@@ -47,7 +48,7 @@ def _name_outputs(scope: Scope, outputs: Sequence[str]) -> None:
     for name in outputs:
         if name not in scope.names:
             raise InvalidInput(f"output {quoted(name)} is made by no node")
-        tensor = scope.names[name]
+        tensor = scope.graph.at_run_time(scope.names[name])
         if tensor == name and tensor in scope.inputs:
             taken[tensor] = name  # an input that is an output, too: it stays as it is laid
             continue

@@ -26,9 +26,7 @@ def loop(g: GraphBuilder, node: onnx.NodeProto, inputs: Sequence[str], run: Run)
     """The tensors of a Loop's outputs. Raises Unsupported unless every iteration is known to take place."""
     body = node.attribute[0].g
     limit, condition, *carried = (*inputs, "", "")[: max(2, len(inputs))]
-    most = g.value(limit) if limit else None
-    if limit and most is None:
-        raise Unsupported("the number of iterations depends on data")
+    most = g.fixed(limit, "the number of iterations") if limit else None
     count = MOST_ITERATIONS + 1 if most is None else int(most.reshape(-1)[0])
     condition = condition or g.constant(np.array(True))
     stacked: list[list[str]] = [[] for _ in body.output[1 + len(carried) :]]
@@ -96,10 +94,7 @@ def _taken(g: GraphBuilder, tensor: str, at: int, axis: int) -> str:
 
 
 def _holds(g: GraphBuilder, condition: str) -> bool:
-    value = g.value(condition)
-    if value is None:
-        raise Unsupported("whether it goes on depends on data")
-    return bool(value.reshape(-1)[0])
+    return bool(g.fixed(condition, "whether it goes on").reshape(-1)[0])
 
 
 def _limit(body: onnx.GraphProto, iterations: int) -> None:

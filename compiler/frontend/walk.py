@@ -18,7 +18,7 @@ from ...ir.absent import ValuesNeeded, lacking
 from ...ir.graph import InvalidModel, TooLarge, Unsupported
 from ...ir.op import Array
 from ...ir.ops.conversion import cast
-from ...ir.rules import PREPARED, REGISTRY, Spec
+from ...ir.rules import PREPARED, REGISTRY, GraphBuilder, Spec
 from ..errors import DoesNotFit, InvalidInput, Refusal, quoted, shown
 from . import unroll
 from .inputs import Binding, add_inputs
@@ -181,9 +181,7 @@ class Walk:
     def _results(self, scope: Scope, node: ModelNode) -> Sequence[str]:
         """The tensors that the node's outputs are."""
         if node.key == ("", "If"):
-            if (condition := scope.value(node.proto.input[0])) is not None:
-                _holds(condition)  # raises ValuesNeeded: it is absent
-            raise Unsupported("the condition depends on data")
+            _holds(scope.graph.fixed(scope.names[node.proto.input[0]], "the condition"))  # one of them raises
         inputs = [scope.names[t] for t in node.proto.input]
         if node.key == ("", "Loop"):
             return unroll.loop(scope.graph, node.proto, inputs, partial(self._written_out, scope))
@@ -342,16 +340,17 @@ def walk_model(
     given: Binding,
     elsewhere: Elsewhere | None = None,
     stored: dict[str, Array] | None = None,
+    builder: GraphBuilder | None = None,
 ) -> WalkedModel:
     """Enters each of a model's nodes, those in bodies that are written out as often as they stand there.
 
     elsewhere: None where all must run on the wafer. stored: initializers that were read before; those read
-    now are added. Raises InvalidInput, UsageError, DoesNotFit, and UnsupportedModel for an input that must be
-    held elsewhere.
+    now are added. builder: an empty one to use. Raises InvalidInput, UsageError, DoesNotFit, and
+    UnsupportedModel for an input that must be held elsewhere.
     """
     refusals = elsewhere.refusals if elsewhere else []
     walk = Walk(known.vocabulary, elsewhere, refusals)
-    scope, graph = Scope(), known.proto.graph
+    scope, graph = Scope(builder or GraphBuilder()), known.proto.graph
     scope.add_initializers(graph, stored)
     inputs = add_inputs(scope, graph, given, held=elsewhere is not None)
     values = {name: scope.graph.constants[scope.names[name]] for name in given.values}

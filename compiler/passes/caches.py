@@ -8,7 +8,7 @@ start, and `new` is written at position `length`, which the runtime keeps. What 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -44,12 +44,16 @@ class _Cache:
 
 
 def of_capacity(
-    graph: Graph, pairs: Sequence[tuple[str, str]], capacity: int, others: Sequence[tuple[str, int]]
+    graph: Graph,
+    pairs: Sequence[tuple[str, str]],
+    capacity: int,
+    others: Sequence[tuple[str, int]],
+    length: str = "",
 ) -> Graph:
     """The graph with caches of fixed capacity in place of growing ones.
 
     graph: with presents of `capacity` positions. others: inputs besides the caches that have a dimension
-    of positions.
+    of positions. length: its input that holds how many positions they hold, if it has one.
 
     Raises UsageError for a pair that is no cache, UnsupportedModel where a model does with its caches what
     cannot be done in place.
@@ -59,7 +63,10 @@ def of_capacity(
     if len(added) != 1:
         raise UnsupportedModel(f"caches of one model that grow by {sorted(added)} positions a call")
     r = Rewriter(graph)
-    length = r.tensor("length", (), I64)
+    inputs = graph.inputs
+    if not length:
+        length = r.tensor("length", (), I64)
+        inputs = (*inputs, length)
     rewritten = {c.copies[1]: c for c in caches}
     dropped = {c.copies[0] for c in caches}
     for c in caches:
@@ -80,7 +87,7 @@ def of_capacity(
     presents = {present for _, present in pairs}
     kept = Length(length, capacity, added.pop(), (*((c.past, c.dim) for c in caches), *others))
     out = r.finish(
-        inputs=(*graph.inputs, length),
+        inputs=inputs,
         outputs=tuple(t for t in graph.outputs if t not in presents),
         states=states,
         length=kept,
@@ -136,17 +143,20 @@ def in_place(graph: Graph) -> Graph:
 
 
 # -- what depends on how long the past is ------------------------------------------------------
-def judge_positions(short: Graph, long: Graph) -> None:
-    """UnsupportedModel where values, not only shapes, depend on the past's length.
+def judge_positions(short: Graph, long: Graph, others: Sequence[tuple[str, int]]) -> None:
+    """UnsupportedModel where values that no slope tells of depend on the past's length.
 
-    short, long: the model built with pasts of different lengths. A position that an exporter took from
-    the shape of a cache would be the capacity's, not the run's.
+    short, long: the model built by `frontend.lengths` with pasts of different lengths. A number that a rule
+    took from the shape of a cache would be the capacity's, not the run's. So would a sum over positions that
+    `mask_caches` does not see, of what is neither made of caches nor of `others`, see `of_capacity`.
     """
     if len(short.nodes) != len(long.nodes):
         raise UnsupportedModel("the model computes differently for another length of its caches")
     grown = {t for t, a in long.tensors.items() if t in short.tensors and a.shape != short.tensors[t].shape}
+    seen = {*(past for past, _ in long.states), *(name for name, _ in others)}
     for a, b in zip(short.nodes, long.nodes, strict=True):
-        alike = a.op.name == b.op.name and a.op.reads == b.op.reads
+        where = quoted(b.source[0] if b.source else b.output)
+        alike = a.op.name == b.op.name and a.op.reads == b.op.reads and _factors(a.op) == _factors(b.op)
         if alike and (a.op.write == b.op.write or b.output in grown):
             alike = all(
                 _agree(short, x, long, y)
@@ -154,11 +164,22 @@ def judge_positions(short: Graph, long: Graph) -> None:
                 if x in short.constants or y in long.constants
             )
         if not alike:
-            where = quoted(b.source[0] if b.source else b.output)
             raise UnsupportedModel(
-                f"node {where} ({b.op.name}) computes with the length of the cache, taken from its shape; "
-                "export the model with position_ids as an input"
+                f"node {where} ({b.op.name}) computes with the size of something that grows with the caches"
             )
+        if not seen.isdisjoint(b.inputs):
+            seen.add(b.output)
+        elif not b.op.bounds and any(a.op.size.get(x) != b.op.size[x] for x in (*b.op.reduced, *b.op.whole)):
+            raise UnsupportedModel(
+                f"node {where} ({b.op.name}) combines something of all positions, also of those that hold "
+                "nothing yet"
+            )
+
+
+def _factors(op: Op) -> list[float]:
+    """The floats that an op computes with: the divisor of a mean is one."""
+    values = (getattr(op, f.name) for f in fields(op))
+    return [v for v in values if isinstance(v, float)]
 
 
 def _agree(short: Graph, x: str, long: Graph, y: str) -> bool:

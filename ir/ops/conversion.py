@@ -26,6 +26,9 @@ class Where(Elementwise):
     arity = 3
     since = 9
 
+    def steps_evenly(self, first: Sequence[Array], last: Sequence[Array], steps: int) -> bool:
+        return np.array_equal(first[0], last[0])
+
     @classmethod
     def result_type(cls, *x: DType) -> DType:
         return x[1]
@@ -49,6 +52,14 @@ class Cast(Elementwise):
     stored = True
     saturate: int = 1
     round_mode: str = "up"
+
+    def steps_evenly(self, first: Sequence[Array], last: Sequence[Array], steps: int) -> bool:
+        """Between integers that both types hold; to a bool, where it is not 0 all the way."""
+        (a,), (b,) = first, last
+        if self.out_type == BOOL:
+            return bool(((a > 0) & (b > 0) | (a < 0) & (b < 0) | (a == 0) & (b == 0)).all())
+        ends = [(v, v.astype(self.out_type.numpy)) for v in (a, b)]
+        return self.out_type.kind in "iu" and all(np.array_equal(v, w.astype(v.dtype)) for v, w in ends)
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         if self.out_type not in MINIFLOATS or self.in_types[0] == self.out_type:

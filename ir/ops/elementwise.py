@@ -18,7 +18,7 @@ from ..builder import Arithmetic, Carried, KernelBuilder, Value
 from ..count import instructions
 from ..dtypes import DType, stored_as
 from ..graph import InvalidModel
-from ..op import Array, Extents, Op, Work, assemble, broadcast_access, gather, product
+from ..op import Array, Extents, Op, Work, assemble, broadcast_access, gather, product, signs
 from ..rules import GraphBuilder, Spec, register
 
 _SHARED = {f.name for f in fields(Op)}
@@ -179,7 +179,7 @@ def scalar_constant(g: GraphBuilder, value: float, dtype: DType) -> str:
 
 class Add(Elementwise):
     onnx = "Add"
-    exact = once = monotone = True
+    exact = once = monotone = affine = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -191,7 +191,7 @@ class Add(Elementwise):
 
 class Sub(Elementwise):
     onnx = "Sub"
-    exact = once = monotone = True
+    exact = once = monotone = affine = True
     arity = 2
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -210,6 +210,9 @@ class Mul(Elementwise):
     def linear_in(self, operand: int) -> bool:
         return True
 
+    def steps_evenly(self, first: Sequence[Array], last: Sequence[Array], steps: int) -> bool:
+        return any(np.array_equal(a, b) for a, b in zip(first, last, strict=True))
+
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.mul(x[0], x[1])
 
@@ -226,6 +229,14 @@ class Div(Elementwise):
 
     def linear_in(self, operand: int) -> bool:
         return operand == 0 and self.out_type.is_float
+
+    def steps_evenly(self, first: Sequence[Array], last: Sequence[Array], steps: int) -> bool:
+        """Where nothing is rounded off."""
+        (a, by), (b, other) = first, last
+        if not np.array_equal(by, other) or not by.all():
+            return False
+        step = (b.astype(np.int64) - a.astype(np.int64)) // steps
+        return bool(((step == 0) | ((a % by == 0) & (step % by == 0))).all())
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.div(x[0], x[1])
@@ -280,7 +291,7 @@ class Pow(Elementwise):
 
 class Neg(Elementwise):
     onnx = "Neg"
-    exact = once = True
+    exact = once = affine = True
     sign = -1
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
@@ -379,6 +390,9 @@ class Min(Elementwise):
     arity = 2
     exact = once = monotone = True
 
+    def steps_evenly(self, first: Sequence[Array], last: Sequence[Array], steps: int) -> bool:
+        return bool((signs(*first) * signs(*last) >= 0).all())  # the same one all the way
+
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.min(x[0], x[1])
 
@@ -389,6 +403,9 @@ class Min(Elementwise):
 class Max(Elementwise):
     arity = 2
     exact = once = monotone = True
+
+    def steps_evenly(self, first: Sequence[Array], last: Sequence[Array], steps: int) -> bool:
+        return bool((signs(*first) * signs(*last) >= 0).all())  # the same one all the way
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return b.max(x[0], x[1])

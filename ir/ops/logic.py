@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ..builder import Arithmetic, Compare, Value
 from ..dtypes import BOOL, DType
-from ..op import Array
+from ..op import Array, signs
 from .elementwise import Elementwise
 
 
@@ -20,6 +21,12 @@ class Comparison(Elementwise):
     exact = once = True
     kind: ClassVar[Compare]
     ufunc: ClassVar[np.ufunc]
+
+    def steps_evenly(self, first: Sequence[Array], last: Sequence[Array], steps: int) -> bool:
+        """Where it holds, or does not, all the way."""
+        if self.kind in ("eq", "ne"):
+            return np.array_equal(signs(*first), signs(*last))
+        return np.array_equal(self.numpy(*first), self.numpy(*last))
 
     @classmethod
     def result_type(cls, *x: DType) -> DType:

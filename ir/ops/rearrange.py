@@ -30,6 +30,7 @@ class Copy(Elementwise):
 
     exact = True
     stored = True
+    affine = True
     sign = 1
     turns_squares = True
     zero_absorbs = True
@@ -166,6 +167,7 @@ class Relabel(Op):
     """
 
     exact = True
+    affine = True
 
     @property
     def whole(self) -> tuple[str, ...]:

@@ -193,6 +193,9 @@ class ReduceSum(Reduce):
     neutral_in = Reduce.neutral_in
     scale: float = 1.0
 
+    def steps_evenly(self, first: Sequence[Array], last: Sequence[Array], steps: int) -> bool:
+        return self.scale == 1
+
     @property
     def whole(self) -> tuple[str, ...]:
         in_order = self.in_types[0].is_float and self._inner and not set(self._inner) & set(self.reduced)
@@ -219,6 +222,9 @@ class ReduceSum(Reduce):
 class ReduceProd(Reduce):
     combine = "mul"
     ufunc = np.multiply
+
+    def steps_evenly(self, first: Sequence[Array], last: Sequence[Array], steps: int) -> bool:
+        return int(np.count_nonzero(first[0] != last[0])) <= 1
 
 
 class _Extreme(Reduce):

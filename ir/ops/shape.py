@@ -9,10 +9,11 @@ import numpy as np
 
 from ..dtypes import by_onnx
 from ..graph import InvalidModel, Unsupported
-from ..op import product
+from ..op import Array, product
 from ..rules import GraphBuilder, Spec, register
 from .conversion import Where, cast
 from .elementwise import apply, broadcast
+from .index import gather_along
 from .logic import Equal, GreaterOrEqual, LessOrEqual
 from .rearrange import (
     Cut,
@@ -98,6 +99,8 @@ def _slice(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     if spec.opset < 10:
         starts, ends = spec.attribute("starts"), spec.attribute("ends")
         axes, steps = spec.attribute("axes"), None
+    elif (at := _moving(g, spec)) is not None:
+        return [at]
     else:
         names = ("starts", "ends", "axes", "steps")
         starts, ends, axes, steps = (
@@ -112,6 +115,34 @@ def _slice(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     for d, lo, hi, step in zip(dims, first, last, strides, strict=True):
         cuts[d] = _cut(lo, hi, step, shape[d])
     return [slice_box(g, x, cuts, spec.outputs[0])]
+
+
+def _moving(g: GraphBuilder, spec: Spec) -> str | None:
+    """A Slice of one axis whose start goes on with the positions in the caches: elements taken at places that
+    do. None for any other."""
+    x, size = spec.inputs[0], g.tensors[spec.inputs[1]].shape
+    growth = g.measure(np.array(g.shape(x), np.int64))
+    if size != (1,) or any(g.value(t) is None for t in spec.inputs[3:] if t):
+        return None
+    if any(g.value(t) is None and not g.slope(t).any() for t in spec.inputs[1:3]):
+        return None
+    (start, rises), (end, goes) = (
+        tuple(int(v.reshape(())) for v in _line(g, t, "Slice's bounds")) for t in spec.inputs[1:3]
+    )
+    axes = integers(g.known(spec.inputs[3], "Slice's axes")) if spec.has(3) else [0]
+    dim = normal_axis(axes[0], len(growth))
+    whole, more = g.shape(x)[dim], int(growth[dim])
+    start, rises = (start + whole, rises + more) if start < 0 else (start, rises)
+    if not rises:
+        return None
+    end, goes = (end + whole, goes + more) if end < 0 else (end, goes)
+    end, goes = (whole, more) if end >= whole else (end, goes)
+    step = integers(g.known(spec.inputs[4], "Slice's steps")) if spec.has(4) else [1]
+    if rises != goes or step != [1] or g.at_first(start, rises) < 0:
+        raise Unsupported("Slice's number of elements changes with the number of positions in the caches")
+    number = max(end - start, 0)
+    places = g.sloping(start + np.arange(number), np.full(number, rises), spec.outputs[0])
+    return gather_along(g, x, places, dim, spec.outputs[0])
 
 
 def _cut(start: int, end: int, step: int, size: int) -> Cut:
@@ -267,11 +298,11 @@ def _constant_of_shape(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 def _shape(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     shape = g.shape(spec.inputs[0])
     part = shape[spec.attribute("start", 0) : spec.attribute("end")]
-    return [g.constant(np.array(part, np.int64), spec.outputs[0])]
+    return [g.measured(np.array(part, np.int64), spec.outputs[0])]
 
 
 def _size(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    return [g.constant(np.array(product(g.shape(spec.inputs[0])), np.int64), spec.outputs[0])]
+    return [g.measured(np.array(product(g.shape(spec.inputs[0])), np.int64), spec.outputs[0])]
 
 
 def _steps(start: Any, limit: Any, delta: Any) -> int:
@@ -286,12 +317,28 @@ def _steps(start: Any, limit: Any, delta: Any) -> int:
 
 
 def _range(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    start, limit, delta = (g.known(t, "Range's bounds").reshape(()) for t in spec.inputs)
+    (start, rises), (limit, grows), (delta, changes) = (_bound(g, t) for t in spec.inputs)
     if delta == 0:
         raise InvalidModel("Range with a step of 0")
-    number = max(_steps(start, limit, delta), 0)
+    more, rest = divmod(grows - rises, int(delta)) if grows != rises else (0, 0)
+    if changes or rest:
+        raise Unsupported("Range's steps depend on the length of the caches")
+    number = g.counted(max(_steps(start, limit, delta), 0), more, "Range's number of elements")
     g.folding.need(number * 8, f"Range of {number:,} elements")
-    return [g.constant((start + np.arange(number) * delta).astype(start.dtype), spec.outputs[0])]
+    value = (start + np.arange(number) * delta).astype(start.dtype)
+    return [g.sloping(value, np.full(number, rises), spec.outputs[0])]
+
+
+def _bound(g: GraphBuilder, name: str) -> tuple[Any, int]:
+    """A bound of Range, and by how much it grows with each position in the caches."""
+    value, slope = _line(g, name, "Range's bounds")
+    return value.reshape(()), int(slope.reshape(()))
+
+
+def _line(g: GraphBuilder, name: str, what: str) -> tuple[Array, Array]:
+    """A parameter whose rule does with its slope what is right."""
+    slope = g.slope(name)
+    return g.constants[name] if slope.any() else g.known(name, what), slope
 
 
 def _eye_like(g: GraphBuilder, spec: Spec) -> Sequence[str]:

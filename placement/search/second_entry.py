@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from ...ir.affine import access_axes
 from ...ir.graph import Graph
 from ...ir.op import Op
 from ..build.assemble import assemble
 from ..build.companions import Companions
 from ..build.regions import Ground
 from ..build.routes import routed
-from ..plan.layout import Cut, Split
+from ..plan.layout import Cut, Grid, Split
 from ..plan.plan import Plan, Step
 from ..splits.candidates import part_axis
 from ..splits.choice import Choice, Question, Site, Source, tile_elements
+from ..splits.follow import follow
 from ..splits.policy import POLICY, Policy
 from .choices import Estimator
 from .explain import DoesNotFit, explain
 
-
-class Unlike(ValueError):
-    """Two entries of one program compute too differently to share what lies on the cores."""
+Read = tuple[str, str, int]  # a tensor, the name of an op that reads it, and as which operand
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Alike:
     graph: Graph
     first: Plan
     policy: Policy
-    _readers: dict[tuple[str, str, int], Step] = field(default_factory=lambda: {})
+    _readers: dict[Read, list[Step]] = field(default_factory=lambda: {})
     room: float = 0.0
 
     def __post_init__(self) -> None:
@@ -39,41 +39,57 @@ class Alike:
         for s in self.first.steps:
             for j, o in enumerate(s.operands):
                 if s.kind == "task" and o.tensor in resident:
-                    self._readers.setdefault((o.tensor, s.op.name, j), s)
+                    self._readers.setdefault((o.tensor, s.op.name, j), []).append(s)
         kept = [b for b in self.first.buffers if b.stays and b.over < 0]
         fullest = max((b.address + b.bytes for b in kept), default=0)
         self.room = max(0.0, self.first.wafer.sram_bytes - fullest)
 
     def choice(self, node: int) -> Choice | None:
-        """The split of the first entry's reader of the same tensors, cut along time besides where the tiles
-        are too large.
+        """The split with which the node reads the largest tensor that it can where the first entry keeps it,
+        cut along time besides where the tiles are too large.
 
-        None for a node that reads nothing of the first entry's, or only a cache whose share of the result
-        would not fit: the cache is then moved to where the node runs. Raises Unlike for one whose axes are
-        others.
+        None for a node that reads nothing so, and lays what it reads a second time, or only a cache whose
+        share of the result would not fit: the cache is then moved to where the node runs.
         """
         n = self.graph.nodes[node]
-        found = [
-            (self.graph.tensors[t].bytes, s)
-            for j, t in enumerate(n.inputs)
-            if (s := self._readers.get((t, n.op.name, j))) is not None
-        ]
-        if not found:
+        found = next((f for j in self._largest_first(n.inputs) if (f := self._as_kept(node, j))), None)
+        if found is None:
             return None
-        _, s = max(found, key=lambda f: f[0])
-        size, own = n.op.size, s.op.size
-        for c in s.split.cuts:
-            if c.ways > 1 and size.get(c.axis) != own[c.axis]:
-                raise Unlike(f"{n.op.name} of {n.inputs} is cut along {c.axis!r} by the first entry")
-        cuts = tuple(c for c in s.split.cuts if c.axis in size)
-        more = [a for a, k in n.op.axes if own.get(a) != k and a not in n.op.whole]
+        cuts, grid, more = found
         kept = [t in self.graph.resident for t in n.inputs]
         split = self._in_time(n.op, cuts, more, kept)
         whole = {a: k * split.time_ways(a) for a, k in split.extents(n.op.axes).items()}
         result = float(tile_elements(n.op.write, whole)) * n.op.out_type.bytes
         if self._working(n.op, split, kept) + result > self.room and not self._weights(n.inputs):
             return None
-        return Choice.given(split, s.grid, part_axis(n.op, split))
+        return Choice.given(split, grid, part_axis(n.op, split))
+
+    def _largest_first(self, tensors: Sequence[str]) -> list[int]:
+        return sorted(range(len(tensors)), key=lambda j: -self.graph.tensors[tensors[j]].bytes)
+
+    def _as_kept(self, node: int, operand: int) -> tuple[tuple[Cut, ...], Grid, list[str]] | None:
+        """The cuts and the grid with which a node reads an operand where the first entry keeps it, and the
+        axes that may be cut along time besides; None where there are none.
+
+        First those of a reader in the first entry with the same axes, then those with which other axes read
+        the same pieces.
+        """
+        n = self.graph.nodes[node]
+        readers = self._readers.get((n.inputs[operand], n.op.name, operand), [])
+        size = n.op.size
+        for s in readers:
+            own = s.op.size
+            if all(size.get(c.axis) == own[c.axis] for c in s.split.cuts if c.ways > 1):
+                cuts = tuple(c for c in s.split.cuts if c.axis in size)
+                return cuts, s.grid, [a for a, k in n.op.axes if own.get(a) != k and a not in n.op.whole]
+        read = access_axes(n.op.reads[operand])
+        for s in readers:
+            kept = Source(s.grid, s.split, s.op.reads[operand], s.op.axes, s.region, 0.0)
+            found = follow(n.op, operand, kept)
+            if found is not None and found[1] == s.grid:
+                more = [a for a in size if a not in read and a not in n.op.whole]
+                return found[0].cuts, s.grid, more
+        return None
 
     def _weights(self, inputs: Sequence[str]) -> bool:
         return any(t in self.graph.constants for t in inputs)
@@ -84,7 +100,7 @@ class Alike:
         last = 0
         for i, n in enumerate(self.graph.nodes):
             found = (self._readers.get((t, n.op.name, j)) for j, t in enumerate(n.inputs))
-            last = next((s.region for s in found if s is not None), last)
+            last = next((s[0].region for s in found if s is not None), last)
             out[i] = last
         return out
 
@@ -108,8 +124,8 @@ class Alike:
 def plan_beside(graph: Graph, first: Plan, policy: Policy = POLICY) -> Plan:
     """The plan of another entry of the program whose first entry's plan is `first`.
 
-    What both keep on the cores lies where the first one has it. Raises DoesNotFit where too little room is
-    left, or where the entries are too unlike.
+    What both keep on the cores lies where the first one has it; a constant that this one reads in other
+    pieces lies a second time. Raises DoesNotFit where too little room is left.
     """
     wafer = first.wafer
     as_first, estimator = Alike(graph, first, policy), Estimator(graph, wafer, policy)
@@ -125,11 +141,8 @@ def plan_beside(graph: Graph, first: Plan, policy: Policy = POLICY) -> Plan:
             return known
         return estimator.choice(Question(graph.nodes[i].op, sources, site, limits[i]))
 
-    try:
-        ground = Ground(wafer, first.regions, as_first.regions(), policy)
-        built = assemble(graph, ground, choose_split, first.objective, Companions(first=first))
-    except Unlike as e:
-        raise DoesNotFit(f"entries cannot share weights: {e}; compile them apart") from None
+    ground = Ground(wafer, first.regions, as_first.regions(), policy)
+    built = assemble(graph, ground, choose_split, first.objective, Companions(first=first))
     if int(built.sram().max(initial=0)) > wafer.sram_bytes:
         raise DoesNotFit(explain(built), built)
     return routed(built)
