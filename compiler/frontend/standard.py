@@ -19,7 +19,7 @@ def why_unknown(op_type: str, domain: str, opset: int) -> str:
     """Why there is neither a rule for an operator nor a body."""
     if domain and domain not in _domains():
         ruled = [name for of, name in REGISTRY if of == domain]
-        known = f"of domain {quoted(domain)} only {', '.join(ruled)} is known"
+        known = f"of domain {quoted(domain)} {len(ruled)} operators are known, not this one"
         return known if ruled else f"domain {quoted(domain)} is not known"
     if not onnx.defs.has(op_type, domain):
         where = domain or "ONNX"

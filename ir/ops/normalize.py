@@ -410,7 +410,7 @@ def _group_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 register("Softmax", _softmax)
 register("LogSoftmax", _softmax)
-register("LayerNormalization", _layer_norm, since=17)
+register("LayerNormalization", _layer_norm, since=1)  # before opset 17 it was onnxruntime's
 register("MeanVarianceNormalization", _mean_variance, since=9)
 register("RMSNormalization", _layer_norm, since=23)
 register("InstanceNormalization", _group_norm)
