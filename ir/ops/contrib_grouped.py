@@ -187,7 +187,11 @@ def _cached(w: Writer, past: str, new: str, total: int) -> str:
 def _judge_lengths(g: GraphBuilder, spec: Spec, total: int, length: int) -> None:
     """Raises Unsupported where sequences are shorter than the longest one after their first call. What pads a
     first call stands behind it, where nothing sees it."""
-    batch = shaped(g, spec.inputs[5], None, name="seqlens_k")[0]
+    batch = g.shape(spec.inputs[0])[0]
+    need(
+        int(np.prod(g.shape(spec.inputs[5]))) == batch,
+        f"seqlens_k is {g.tensors[spec.inputs[5]]}, not [{batch}]",
+    )
     if total == length:
         return
     value = g.value(spec.inputs[5]) if batch == 1 else g.known(spec.inputs[5], "seqlens_k of a batch")
