@@ -35,6 +35,24 @@ def rotary(d: Dice) -> Drawn:
     return Drawn({"input": x, "position_ids": at, "cos_cache": cos, "sin_cache": sin}, own)
 
 
+@draws("MRotaryEmbedding")
+def many_rotary(d: Dice) -> Drawn:
+    batch, length, heads, half = d.size(1, 3), d.size(), d.size(1, 4), d.size(3, 9)
+    layout = d.pick(0, 1)
+    some = d.size(0, half // 3)
+    sections = [half - 2 * some, some, some]
+    own = {
+        "mrope_section": sections,
+        "mrope_layout": layout,
+        "num_heads": heads,
+        **d.some({"interleaved": d.pick(0, 1)}),
+    }
+    cos, sin = _tables(d, length + 4, half)
+    x = d.normal(*d.pick((batch, heads, length, 2 * half), (batch, length, heads * 2 * half)))
+    at = d.whole(3, batch, length, low=0, high=length + 4, kind="int64")
+    return Drawn({"input": x, "position_ids": at, "cos_cache": cos, "sin_cache": sin}, own)
+
+
 @draws("GroupQueryAttention", kinds=("float32", "float32", "float16"))
 def grouped(d: Dice) -> Drawn:
     batch, shared, group, size = d.size(1, 2), d.size(1, 3), d.size(1, 3), 8 * d.size(1, 2)

@@ -290,3 +290,24 @@ def gemm(d: Dice) -> Drawn:
         "y_zero_point": _zero(d, "uint8") if rounded else None,
     }  # fmt: skip
     return Drawn(inputs, own, [n for n in inputs if n != "A"], types=("uint8" if rounded else "float32",))
+
+
+@draws("QEmbedLayerNormalization")
+def embed(d: Dice) -> Drawn:
+    batch, length, width, words = d.size(), d.size(), d.size(2, 24), d.size(4, 30)
+    segments = d.random.random() < 0.6
+    inputs: dict[str, Array | None] = {
+        "input_ids": d.whole(batch, length, low=0, high=words),
+        "segment_ids": d.whole(batch, length, low=0, high=2) if segments else None,
+        "mask": d.maybe(d.whole(batch, length, low=0, high=2)),
+    }
+    tables = {"word_embedding": (words, width), "position_embedding": (length + 1, width)}
+    for name, shape in {**tables, "gamma": (width,), "beta": (width,)}.items():
+        inputs[f"{name}_quant"] = _bytes(d, "uint8", *shape)
+        inputs[f"{name}_scale"] = _scale(d)
+        inputs[f"{name}_zero_point"] = _zero(d, "uint8")
+    inputs["segment_embedding"] = _bytes(d, "uint8", 2, width) if segments else None
+    inputs["segment_embedding_scale"] = _scale(d) if segments else None
+    inputs["segment_embedding_zero_point"] = _zero(d, "uint8") if segments else None
+    fixed = [n for n in inputs if n.endswith(("scale", "point", "quant", "embedding"))]
+    return Drawn(inputs, d.some({"epsilon": 1e-5}), fixed, 2, types=("float32", "int32"))

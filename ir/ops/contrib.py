@@ -25,6 +25,14 @@ OPSET = 21  # of the standard's operators that others are written as
 
 
 @dataclass(frozen=True)
+class Maybe:
+    """An attribute without a default, which may be missing. of: the type of a list's elements."""
+
+    kind: type
+    of: type | None = None
+
+
+@dataclass(frozen=True)
 class Formal:
     """An operand or a result. parameter: of its type. variadic: it stands for any number of them."""
 
@@ -54,8 +62,9 @@ def contrib(
     """Registers a rule of an operator that onnx has no schema of.
 
     signature: "A:T bias:T? -> Y:T", operands and results with their type parameters; "?" may be missing, "*"
-    is any number. attributes: by name the default; a type for one without. Results are rounded to the type
-    that their parameter has among the operands. The rule sees all attributes, and the operands as they are.
+    is any number. attributes: by name the default; a type for one that must be there (a list is of integers),
+    or `Maybe`. Results are rounded to the type that their parameter has among the operands. The rule sees all
+    attributes, and the operands as they are.
     """
     given, _, made = signature.partition("->")
     operands, results, known = _formals(given), _formals(made), dict(attributes or {})
@@ -106,13 +115,17 @@ def _attributes(spec: Spec, known: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in spec.attributes.items():
         if name not in known:
             raise Unsupported(f"{spec.op_type} has no attribute {name!r} that is known")
-        wanted = known[name] if isinstance(known[name], type) else type(known[name])
-        if not isinstance(value, wanted) and known[name] is not None:
-            raise InvalidModel(f"{spec.op_type}: attribute {name} is {value!r}, not {wanted.__name__}")
+        stated = known[name]
+        wanted = stated.kind if isinstance(stated, Maybe) else type(stated)
+        wanted = stated if isinstance(stated, type) else wanted
+        of = stated.of if isinstance(stated, Maybe) else int if wanted is list else None
+        if not isinstance(value, wanted) or (of and not all(isinstance(v, of) for v in value)):
+            raise InvalidModel(f"{spec.op_type}: attribute {name} is no {wanted.__name__} as it must be")
     missing = [n for n, default in known.items() if isinstance(default, type) and n not in spec.attributes]
     if missing:
         raise InvalidModel(f"{spec.op_type} without its attribute {missing[0]}")
-    return {**known, **spec.attributes}
+    defaults = {name: None if isinstance(v, Maybe) else v for name, v in known.items()}
+    return {**defaults, **spec.attributes}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..op import Array
 from ..rules import GraphBuilder, Spec
 from .activation import Tanh
 from .contract import matrix_product, product_of, scaled
-from .contrib import FLOATS, Writer, contrib, need, operand, shaped
+from .contrib import FLOATS, Maybe, Writer, contrib, need, operand, shaped
 from .conversion import Where, cast
 from .elementwise import Add, Div, Mul
 from .logic import And, Greater, GreaterOrEqual, Less
@@ -147,8 +147,8 @@ def _between(
 
 
 ATTENTION = {
-    "num_heads": int, "unidirectional": 0, "scale": None, "mask_filter_value": None, "do_rotary": None,
-    "past_present_share_buffer": None,
+    "num_heads": int, "unidirectional": 0, "scale": Maybe(float), "mask_filter_value": Maybe(float),
+    "do_rotary": 0, "past_present_share_buffer": 0,
 }  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def _self_attention(w: Writer, spec: Spec, projected: str, widths: Sequence[int]
 @contrib("Attention",
          "input:T weights:T bias:T? mask_index:M? past:T? attention_bias:T? past_sequence_length:M? "
          "-> output:T present:T", {"T": FLOATS, "M": (I32,)},
-         {**ATTENTION, "qkv_hidden_sizes": None, "rotary_embedding_dim": None},
+         {**ATTENTION, "qkv_hidden_sizes": Maybe(list, int), "rotary_embedding_dim": 0},
          limits="no rotary, no shared buffers")  # fmt: skip
 def _attention(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     w = Writer(g, spec.outputs[0])
@@ -223,7 +223,7 @@ def _q_attention(g: GraphBuilder, spec: Spec) -> Sequence[str]:
          "query:T key:T? value:T? bias:T? key_padding_mask:M? attention_bias:T? past_key:T? past_value:T? "
          "past_sequence_length:M? cache_indirection:M? -> output:T present_key:T present_value:T qk:T",
          {"T": FLOATS, "M": (I32,)},
-         {"num_heads": int, "unidirectional": 0, "scale": None, "mask_filter_value": None},
+         {"num_heads": int, "unidirectional": 0, "scale": Maybe(float), "mask_filter_value": Maybe(float)},
          limits="no shared buffers, no beams, no qk")  # fmt: skip
 def _multi_head(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     w, own = Writer(g, spec.outputs[0]), spec.attributes

@@ -16,7 +16,7 @@ from ..graph import Unsupported
 from ..rules import GraphBuilder, Spec
 from .activation import Gelu, Relu, Sigmoid
 from .contract import product_of, transposed
-from .contrib import FLOATS, Writer, contrib, need, operand, shaped
+from .contrib import FLOATS, Maybe, Writer, contrib, need, operand, shaped
 from .contrib_blocks import STORED, bits_apart, judge_block, remade
 from .elementwise import Add, Div, Max, Min, Mul
 from .rearrange import Cut, reshape, slice_axis, slice_box, transpose
@@ -24,7 +24,7 @@ from .reduce import ReduceSum, reduce_over
 
 MIXTURE = {
     "k": 1, "activation_type": "relu", "activation_alpha": 1.0, "activation_beta": 0.0, "swiglu_fusion": 0,
-    "swiglu_limit": None, "swiglu_limit_after_activation": 0, "normalize_routing_weights": 0,
+    "swiglu_limit": Maybe(float), "swiglu_limit_after_activation": 0, "normalize_routing_weights": 0,
     "use_sparse_mixer": 0,
 }  # fmt: skip
 
@@ -150,8 +150,8 @@ def _moe(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 
 QUANTISED = {
-    **MIXTURE, "expert_weight_bits": 4, "fc1_expert_weight_bits": None, "fc2_expert_weight_bits": None,
-    "fc3_expert_weight_bits": None, "block_size": 0, "quant_type": "int", "accuracy_level": 0,
+    **MIXTURE, "expert_weight_bits": 4, "fc1_expert_weight_bits": 0, "fc2_expert_weight_bits": 0,
+    "fc3_expert_weight_bits": 0, "block_size": 0, "quant_type": "int", "accuracy_level": 0,
     "weights_prepacked": -1,
 }  # fmt: skip
 

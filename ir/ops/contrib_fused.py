@@ -10,7 +10,7 @@ from ..graph import InvalidModel, Unsupported
 from ..rules import REGISTRY, GraphBuilder, Spec
 from .activation import Gelu
 from .contract import Contract, product_of, scaled
-from .contrib import FLOATS, OPSET, Writer, contrib, need, operand, shaped
+from .contrib import FLOATS, OPSET, Maybe, Writer, contrib, need, operand, shaped
 from .elementwise import Add, Mul, Sqrt, Sub
 from .rearrange import reshape, slice_axis, transpose
 from .reduce import reduce_over
@@ -124,8 +124,8 @@ contrib("TransposeMatMul", "A:T B:T -> Y:T", T, _TRANSPOSED)(_fused_product)
 
 
 @contrib("FusedGemm", "A:T B:T C:T? -> Y:T", NUMBERS, {
-    **_TRANSPOSED, "beta": 1.0, "activation": "", "activation_alpha": None, "activation_beta": None,
-    "activation_gamma": None,
+    **_TRANSPOSED, "beta": 1.0, "activation": "", "activation_alpha": Maybe(float),
+    "activation_beta": Maybe(float), "activation_gamma": Maybe(float),
 })  # fmt: skip
 def _fused_gemm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     w, own = Writer(g, spec.outputs[0]), dict(spec.attributes)
@@ -135,13 +135,15 @@ def _fused_gemm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [activated(w, out, kind, [given.get(name) for name in PARAMETERS.get(kind, ())])]
 
 
+_SIZES = Maybe(list, int)
 WINDOW = {
-    "auto_pad": "NOTSET", "dilations": None, "group": 1, "kernel_shape": None, "pads": None, "strides": None,
+    "auto_pad": "NOTSET", "dilations": _SIZES, "group": 1, "kernel_shape": _SIZES, "pads": _SIZES,
+    "strides": _SIZES,
 }  # fmt: skip
 
 
 @contrib("FusedConv", "X:T W:T B:T? Z:T? -> Y:T", {"T": (F16, F32, F64)},
-         {**WINDOW, "activation": "", "activation_params": None})  # fmt: skip
+         {**WINDOW, "activation": "", "activation_params": Maybe(list, float)})  # fmt: skip
 def _fused_conv(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """The convolution, Z added, and then the activation."""
     w, own = Writer(g, spec.outputs[0]), dict(spec.attributes)

@@ -11,17 +11,23 @@ import numpy as np
 from ..dtypes import F8E4M3FN, F32, I8, I32, I64, U8
 from ..graph import Unsupported
 from ..rules import GraphBuilder, Spec
-from .contrib import FLOATS, Writer, contrib, need, operand, shaped
+from .contrib import FLOATS, Maybe, Writer, contrib, need, operand, shaped
 from .contrib_attention import Scores, attend, heads, joined
-from .conversion import cast
+from .conversion import Where, cast
 from .elementwise import Add, Mul, Sub
 from .logic import And, Greater, LessOrEqual
-from .rearrange import Cut, concat, reshape, slice_axis, slice_box
+from .rearrange import Cut, concat, pick, reshape, slice_axis, slice_box
 
 
 def rotated(w: Writer, x: str, tables: tuple[str, str], positions: str, interleaved: bool) -> str:
     """[batch, heads, positions, size] rotated, its first elements, twice as many as the tables' rows have, in
     pairs: of neighbours, or of a first and a second half. positions: [positions], or for each of a batch."""
+    cos, sin = _rows(w, x, tables, positions)
+    return _turned(w, x, cos, sin, interleaved)
+
+
+def _rows(w: Writer, x: str, tables: tuple[str, str], positions: str) -> tuple[str, str]:
+    """The tables' rows at positions, broadcast to heads."""
     g, hint = w.g, w.hint
     size, half = g.shape(x)[3], shaped(g, tables[0], None, None, name="cos_cache")[1]
     shaped(g, tables[1], *g.shape(tables[0]), name="sin_cache")
@@ -30,6 +36,13 @@ def rotated(w: Writer, x: str, tables: tuple[str, str], positions: str, interlea
     if len(g.shape(positions)) == 2:
         batch, length = g.shape(positions)
         cos, sin = (reshape(g, t, (batch, 1, length, half), hint) for t in (cos, sin))
+    return cos, sin
+
+
+def _turned(w: Writer, x: str, cos: str, sin: str, interleaved: bool) -> str:
+    """x with the pairs turned by angles whose cosines and sines are given, [..., positions, pairs]."""
+    g, hint, size = w.g, w.hint, w.g.shape(x)[3]
+    half = g.shape(cos)[-1]
 
     def part(start: int) -> str:
         cuts = [Cut(0, 1, n) for n in g.shape(x)]
@@ -49,40 +62,72 @@ def rotated(w: Writer, x: str, tables: tuple[str, str], positions: str, interlea
     return concat(g, turned, 3, hint)
 
 
-@contrib("RotaryEmbedding", "input:T position_ids:M cos_cache:T sin_cache:T -> output:T",
-         {"T": FLOATS, "M": (I64,)},
-         {"interleaved": 0, "num_heads": 0, "rotary_embedding_dim": 0, "is_packed_batching": 0, "scale": 1.0},
-         limits="no scale")  # fmt: skip
-def _rotary(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    w, own = Writer(g, spec.outputs[0]), spec.attributes
-    x, at, cos, sin = spec.inputs
+ROTARY = {"interleaved": 0, "num_heads": 0, "rotary_embedding_dim": 0, "is_packed_batching": 0, "scale": 1.0}
+
+
+def _by_heads(w: Writer, spec: Spec, cos: str) -> str:
+    """The input of a rotary embedding as [batch, heads, positions, size]."""
+    g, own, x = w.g, spec.attributes, w.wide(spec.inputs[0])
     rank, turned = len(g.shape(x)), own["rotary_embedding_dim"]
     if own["scale"] != 1:
         raise Unsupported("a scale, which onnxruntime's kernels do not apply either")
-    need(rank in (3, 4), f"RotaryEmbedding of {g.tensors[x]}: 3 or 4 dimensions")
+    need(rank in (3, 4), f"{spec.op_type} of {g.tensors[x]}: 3 or 4 dimensions")
     half = shaped(g, cos, None, None, name="cos_cache")[1]
     if turned:
         need(turned == 2 * half and own["num_heads"] > 0, f"rotary_embedding_dim {turned}, {g.tensors[cos]}")
-    wide = w.wide(x)
-    if rank == 3:
-        width = g.shape(x)[2]
-        need(half > 0, f"a rotation by {g.tensors[cos]}")
-        wide = heads(w, wide, own["num_heads"] if turned else width // (2 * half), "input")
+    need(half > 0, f"a rotation by {g.tensors[cos]}")
+    if rank == 4:
+        return x
+    return heads(w, x, own["num_heads"] if turned else g.shape(x)[2] // (2 * half), "input")
+
+
+@contrib("RotaryEmbedding", "input:T position_ids:M cos_cache:T sin_cache:T -> output:T",
+         {"T": FLOATS, "M": (I64,)}, ROTARY, limits="no scale")  # fmt: skip
+def _rotary(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    w = Writer(g, spec.outputs[0])
+    x, at, cos, sin = spec.inputs
+    wide = _by_heads(w, spec, cos)
     batch, length = g.shape(wide)[0], g.shape(wide)[2]
     if len(g.shape(at)) == 1:
         shaped(g, at, 1, name="position_ids")
         at = w.apply(Add, at, w.constant(np.arange(length, dtype=np.int64)))
     else:
         shaped(g, at, batch, length, name="position_ids")
-    out = rotated(w, wide, (cos, sin), at, bool(own["interleaved"]))
-    return [joined(w, out) if rank == 3 else out]
+    out = rotated(w, wide, (cos, sin), at, bool(spec.attributes["interleaved"]))
+    return [joined(w, out) if len(g.shape(x)) == 3 else out]
+
+
+@contrib("MRotaryEmbedding", "input:T position_ids:M cos_cache:T sin_cache:T -> output:T",
+         {"T": FLOATS, "M": (I64,)}, {**ROTARY, "mrope_section": list, "mrope_layout": 0},
+         limits="no scale")  # fmt: skip
+def _many_rotary(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """Three positions for each token: of time, height and width, each of which some of the pairs go by."""
+    w, own = Writer(g, spec.outputs[0]), spec.attributes
+    x, at, cos, sin = spec.inputs
+    wide = _by_heads(w, spec, cos)
+    half, sections = g.shape(cos)[1], own["mrope_section"]
+    need(len(sections) == 3 and min(sections) >= 0 and sum(sections) == half, f"mrope_section {sections}")
+    shaped(g, at, 3, g.shape(wide)[0], g.shape(wide)[2], name="position_ids")
+    pair = np.arange(half)
+    if own["mrope_layout"]:
+        by = [(pair % 3 == i) & (pair < 3 * sections[i]) for i in (1, 2)]
+    else:
+        ends = np.cumsum(sections)
+        by = [(pair >= ends[i - 1]) & (pair < ends[i]) for i in (1, 2)]
+    rows = [_rows(w, wide, (cos, sin), pick(g, at, 0, i, w.hint)) for i in range(3)]
+    (cos, sin) = rows[0]
+    for mask, (other_cos, other_sin) in zip(by, rows[1:], strict=True):
+        chosen = w.constant(mask)
+        cos, sin = w.apply(Where, chosen, other_cos, cos), w.apply(Where, chosen, other_sin, sin)
+    out = _turned(w, wide, cos, sin, bool(own["interleaved"]))
+    return [joined(w, out) if len(g.shape(x)) == 3 else out]
 
 
 GROUPED = {
     "num_heads": int, "kv_num_heads": int, "scale": 0.0, "softcap": 0.0, "local_window_size": -1,
     "do_rotary": 0, "rotary_interleaved": 0, "smooth_softmax": -1, "causal": 1, "qk_output": 0,
-    "qk_norm_epsilon": 1e-6, "q_norm_epsilon": None, "k_norm_epsilon": None, "kv_cache_bit_width": None,
-    "sliding_window_cache": 0, "k_quant_type": "NONE", "v_quant_type": "NONE",
+    "qk_norm_epsilon": 1e-6, "q_norm_epsilon": Maybe(float), "k_norm_epsilon": Maybe(float),
+    "kv_cache_bit_width": 0, "sliding_window_cache": 0, "k_quant_type": "NONE", "v_quant_type": "NONE",
 }  # fmt: skip
 
 

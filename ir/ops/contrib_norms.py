@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..dtypes import F32, I32
+from ..dtypes import F32, I8, I32, U8
 from ..graph import Unsupported
 from ..rules import GraphBuilder, Spec
 from .contrib import FLOATS, Writer, contrib, need, operand, shaped
@@ -14,7 +15,7 @@ from .conversion import cast
 from .elementwise import Add, Mul, Reciprocal, Sqrt
 from .index import gather_along
 from .logic import Equal
-from .rearrange import normal_axis, slice_axis
+from .rearrange import normal_axis, reshape, slice_axis
 from .reduce import ReduceSum, reduce_over
 
 ROW = {"epsilon": 1e-12}
@@ -85,40 +86,78 @@ def _skip_simplified(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return _skip(g, spec, False)
 
 
-def _rows(g: GraphBuilder, table: str, ids: str, hint: str) -> str:
-    """The rows of a table that `ids` names."""
-    return gather_along(g, table, ids, 0, hint)
-
-
 @contrib("EmbedLayerNormalization",
          "input_ids:T1 segment_ids:T1? word_embedding:T position_embedding:T segment_embedding:T? "
          "gamma:T beta:T mask:T1? position_ids:T1? -> output:T mask_index:T1 embedding_sum:T",
-         {"T1": (I32,), "T": FLOATS}, {"epsilon": 1e-12, "mask_index_type": None})  # fmt: skip
+         {"T1": (I32,), "T": FLOATS}, {"epsilon": 1e-12, "mask_index_type": 0})  # fmt: skip
 def _embed(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """Words, positions and segments added, then normalised; how many elements of `mask` are 1."""
     w = Writer(g, spec.outputs[0])
     ids, segments, words, places, kinds, gamma, beta, mask, at = (operand(spec, i) for i in range(9))
+    tables = tuple(Table((t,)) if t else None for t in (words, places, kinds))
+    total = _embedding(w, (ids, segments, at), tables)
+    affine = (w.wide(gamma), w.wide(beta))
+    out = w("LayerNormalization", total, *affine, axis=-1, epsilon=spec.attributes["epsilon"])
+    return [out, _counted(w, mask, *g.shape(ids)), total]
+
+
+@contrib("QEmbedLayerNormalization",
+         "input_ids:T1 segment_ids:T1? word_embedding_quant:T2 position_embedding_quant:T2 "
+         "segment_embedding:T2? gamma_quant:T2 beta_quant:T2 mask:T1? word_embedding_scale:T "
+         "position_embedding_scale:T segment_embedding_scale:T? gamma_scale:T beta_scale:T word_embedding_zero_point:T2 "
+         "position_embedding_zero_point:T2 segment_embedding_zero_point:T2? gamma_zero_point:T2 "
+         "beta_zero_point:T2 -> layernorm_out:T mask_index_out:T1",
+         {"T1": (I32,), "T2": (I8, U8), "T": (F32,)}, {"epsilon": 1e-12})  # fmt: skip
+def _q_embed(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """EmbedLayerNormalization of tables, factors and biases in bytes."""
+    w = Writer(g, spec.outputs[0])
+
+    def table(at: int, scale: int) -> Table | None:
+        parts = tuple(operand(spec, i) for i in (at, scale, scale + 5))
+        need(all(parts) or not any(parts[:1]), f"input {at} without its scale or zero point")
+        return Table((parts[0], *(reshape(g, t, (), w.hint) for t in parts[1:]))) if parts[0] else None
+
+    words, places, kinds, gamma, beta = (table(i, s) for i, s in ((2, 8), (3, 9), (4, 10), (5, 11), (6, 12)))
+    total = _embedding(w, (spec.inputs[0], operand(spec, 1), ""), (words, places, kinds))
+    affine = [w("DequantizeLinear", *t.parts) for t in (gamma, beta) if t]
+    out = w("LayerNormalization", total, *affine, axis=-1, epsilon=spec.attributes["epsilon"])
+    return [out, _counted(w, operand(spec, 7), *g.shape(spec.inputs[0]))]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of floats, or of numbers with a scale and a zero point of them all."""
+
+    parts: tuple[str, ...]
+
+    def real(self, w: Writer, rows: str) -> str:
+        """What rows taken from it stand for."""
+        return w("DequantizeLinear", rows, *self.parts[1:]) if self.parts[1:] else w.wide(rows)
+
+
+def _embedding(
+    w: Writer, places: tuple[str, str, str], tables: tuple[Table | None, Table | None, Table | None]
+) -> str:
+    """Words', positions' and segments' rows added. places: ids, segments and positions, "" for none."""
+    g, (ids, segments, at), (words, positions, kinds) = w.g, places, tables
+    assert words and positions
     batch, length = shaped(g, ids, None, None, name="input_ids")
-    width = shaped(g, words, None, None, name="word_embedding")[1]
-    shaped(g, places, None, width, name="position_embedding")
+    width = shaped(g, words.parts[0], None, None, name="the words' table")[1]
+    rows = shaped(g, positions.parts[0], None, width, name="the positions' table")[0]
     need(bool(segments) == bool(kinds), "segment_ids and segment_embedding: one without the other")
     if at:
         need(g.shape(at) in ((batch, length), (1, length)), f"position_ids are {g.tensors[at]}")
-        position = _rows(g, places, at, w.hint)
+        position = gather_along(g, positions.parts[0], at, 0, w.hint)
     else:
-        need(
-            g.shape(places)[0] >= length, f"{length} positions, {g.tensors[places]} has {g.shape(places)[0]}"
-        )
-        position = slice_axis(g, places, 0, 0, length, w.hint)
-    total = w.apply(Add, w.wide(_rows(g, words, ids, w.hint)), w.wide(position))
-    if segments:
+        need(rows >= length, f"{length} positions, the table has {rows}")
+        position = slice_axis(g, positions.parts[0], 0, 0, length, w.hint)
+    word = words.real(w, gather_along(g, words.parts[0], ids, 0, w.hint))
+    total = w.apply(Add, word, positions.real(w, position))
+    if kinds:
         shaped(g, segments, batch, length, name="segment_ids")
-        shaped(g, kinds, None, width, name="segment_embedding")
-        total = w.apply(Add, total, w.wide(_rows(g, kinds, segments, w.hint)))
-    out = w(
-        "LayerNormalization", total, w.wide(gamma), w.wide(beta), axis=-1, epsilon=spec.attributes["epsilon"]
-    )
-    return [out, _counted(w, mask, batch, length), total]
+        shaped(g, kinds.parts[0], None, width, name="the segments' table")
+        total = w.apply(Add, total, kinds.real(w, gather_along(g, kinds.parts[0], segments, 0, w.hint)))
+    return total
 
 
 def _counted(w: Writer, mask: str, batch: int, length: int) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from ..dtypes import BOOL, F16, F32, I8, I16, I32, U8, U16
 from ..graph import Unsupported
 from ..rules import REGISTRY, GraphBuilder, Spec
-from .contrib import OPSET, Writer, contrib, need, operand, shaped
+from .contrib import OPSET, Maybe, Writer, contrib, need, operand, shaped
 from .contrib_fused import WINDOW
 from .conversion import Where, cast
 from .elementwise import Add, Div, Elementwise, Max, Min, Mul, Neg, Sub
@@ -125,7 +125,8 @@ def channels_last(w: Writer, x: str) -> str:
 
 
 POOL = {
-    "auto_pad": "NOTSET", "ceil_mode": 0, "kernel_shape": list, "pads": None, "strides": None,
+    "auto_pad": "NOTSET", "ceil_mode": 0, "kernel_shape": list, "pads": Maybe(list, int),
+    "strides": Maybe(list, int),
 }  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def _reduce_mean(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     ]
 
 
-@contrib("NhwcMaxPool", "x:T -> y:T", {"T": (I8, U8)}, {**POOL, "dilations": None})
+@contrib("NhwcMaxPool", "x:T -> y:T", {"T": (I8, U8)}, {**POOL, "dilations": Maybe(list, int)})
 def _max_pool(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     w = Writer(g, spec.outputs[0])
     return [channels_last(w, w("MaxPool", channels_first(w, spec.inputs[0]), **spec.attributes))]
