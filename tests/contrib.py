@@ -227,7 +227,8 @@ def differs(ours: Array, theirs: Array, tolerance: float) -> tuple[str, float]:
     return (f"differs by {error:.3g} of the largest" if error > limit else ""), error
 
 
-def judge(key: tuple[str, str], number: int) -> Row:
+def judge(key: tuple[str, str], number: int, prepared: Any = None) -> Row:
+    """Compares one case. prepared: a backend that also compiles the node and runs it as a program."""
     op_type = key[1]
     name = f"{op_type}-{number}"
     draw, kinds = DRAWS[key]
@@ -246,6 +247,9 @@ def judge(key: tuple[str, str], number: int) -> Row:
         ways = [evaluate(graph, fed)]
         if number % KERNELS_EVERY == 0:
             ways.append(by_kernels(graph, fed))
+        if prepared is not None:
+            outputs = prepared.prepare(proto).run([fed[v.name] for v in proto.graph.input])
+            ways.append(dict(zip(graph.outputs, outputs, strict=True)))
     except UnsupportedOperator as e:
         return Row(name, op_type, "refused", str(e))
     except Exception as e:

@@ -20,6 +20,9 @@ from .conversion import cast
 from .elementwise import Elementwise, apply
 
 MICROSOFT = "com.microsoft"
+IN_STANDARD = (
+    "SimplifiedLayerNormalization",
+)  # what onnxruntime has in the standard's domain, and onnx has not
 FLOATS = (F16, BF16, F32, F64)
 OPSET = 21  # of the standard's operators that others are written as
 
@@ -57,7 +60,6 @@ def contrib(
     types: Mapping[str, Sequence[DType]],
     attributes: Mapping[str, Any] | None = None,
     limits: str = "",
-    domain: str = MICROSOFT,
 ) -> Callable[[Rule], Rule]:
     """Registers a rule of an operator that onnx has no schema of.
 
@@ -80,7 +82,7 @@ def contrib(
             ]
 
         stated = tuple((name, tuple(allowed)) for name, allowed in types.items())
-        register(op_type, build, 1, domain, limits, stated)
+        register(op_type, build, 1, "" if op_type in IN_STANDARD else MICROSOFT, limits, stated)
         return rule
 
     return decorate
@@ -124,8 +126,14 @@ def _attributes(spec: Spec, known: Mapping[str, Any]) -> dict[str, Any]:
     missing = [n for n, default in known.items() if isinstance(default, type) and n not in spec.attributes]
     if missing:
         raise InvalidModel(f"{spec.op_type} without its attribute {missing[0]}")
-    defaults = {name: None if isinstance(v, Maybe) else v for name, v in known.items()}
-    return {**defaults, **spec.attributes}
+    return {**{name: _default(v) for name, v in known.items()}, **spec.attributes}
+
+
+def _default(stated: Any) -> Any:
+    """A default as an attribute would hold it: floats are f32."""
+    if isinstance(stated, Maybe):
+        return None
+    return float(np.float32(stated)) if isinstance(stated, float) else stated
 
 
 @dataclass(frozen=True)
@@ -155,6 +163,10 @@ class Writer:
     def number(self, value: float, like: str) -> str:
         """A scalar of another tensor's type."""
         return self.g.constant(np.asarray(value, self.g.dtype(like).numpy))
+
+    def single(self, value: float) -> str:
+        """A scalar in f32."""
+        return self.g.constant(np.asarray(value, np.float32), self.hint)
 
     def constant(self, value: Array) -> str:
         return self.g.constant(value, self.hint)

@@ -102,7 +102,7 @@ def after(w: Writer, past: str, new: str) -> str:
 
 def _filtered(w: Writer, seen: str, value: float) -> str:
     """0 where `seen`, else the value that masks."""
-    return w.apply(Where, seen, w.constant(np.float32(0)), w.constant(np.float32(value)))
+    return w.apply(Where, seen, w.single(0), w.single(value))
 
 
 def _mask(w: Writer, mask: str, sizes: tuple[int, int, int], value: float) -> str:

@@ -116,7 +116,7 @@ def _weights(w: Writer, spec: Spec, numbers: str, blocks: int) -> str:
     if not at and not g.dtype(zeros).is_float:
         return w("DequantizeLinear", numbers, scales, zeros, axis=0, block_size=size)
     # zero points between numbers, or a block for each row: a scale and a zero point for each element
-    places = np.arange(own["K"]) // size
+    places: Array = np.arange(own["K"], dtype=np.int64) // size
     if at:
         shaped(g, at, own["K"], name="g_idx")
         places = g.known(at, "g_idx")
@@ -217,7 +217,7 @@ def _product_of_codes(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     table = np.array(NF4 if own["quant_type"] else [*FP4, *(-v for v in FP4)], np.float32)
     codes = remade(w, packed, (count,), U8, lambda b: np.stack([b >> 4, b & 15], -1).reshape(-1)[:count])
     values = w("Gather", w.constant(table), cast(g, codes, I32), axis=0)
-    scales = w("Gather", w.wide(largest), w.constant(np.arange(count) // size), axis=0)
+    scales = w("Gather", w.wide(largest), w.constant(np.arange(count, dtype=np.int64) // size), axis=0)
     weights = reshape(g, w.apply(Mul, values, scales), (columns, depth), w.hint)
     weights = cast(g, transpose(g, weights, (1, 0), w.hint), g.dtype(x))
     left = ["m", "k"] if len(g.shape(x)) > 1 else ["k"]

@@ -42,7 +42,8 @@ def _gated_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     w, kind = Writer(g, spec.outputs[0]), spec.attributes["activation"]
     x, scale, gate = (w.wide(t) for t in spec.inputs)
     shape, size = g.shape(x), shaped(g, scale, None, name="scale")[0]
-    need(len(shape) > 0 and size > 0 and shape[-1] % size == 0, f"rows of {g.tensors[x]} in parts of {size}")
+    whole = size > 0 and sum(shape[-1:]) % size == 0
+    need(bool(shape) and whole, f"rows of {g.tensors[x]} in parts of {size}")
     need(g.shape(gate) == shape, f"a gate {g.tensors[gate]} of {g.tensors[x]}")
     if kind not in ("silu", "swish", "sigmoid"):
         raise Unsupported(f"activation {kind!r}")
@@ -59,7 +60,8 @@ def _branches(w: Writer, x: str, count: int) -> tuple[int, ...]:
     if not count:
         need(len(shape) > 1, f"{w.g.tensors[x]} has no branches")
         return shape
-    need(len(shape) > 0 and count > 0 and shape[-1] % count == 0, f"{w.g.tensors[x]} in {count} branches")
+    whole = count > 0 and sum(shape[-1:]) % count == 0
+    need(bool(shape) and whole, f"{w.g.tensors[x]} in {count} branches")
     return (*shape[:-1], count, shape[-1] // count)
 
 

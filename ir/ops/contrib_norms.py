@@ -32,7 +32,7 @@ def _inverse_deviation(w: Writer, x: str, first: int, epsilon: float) -> str:
 
 
 @contrib("SimplifiedLayerNormalization", "X:T scale:V -> Y:V inv_std_var:U",
-         {"T": FLOATS, "V": FLOATS, "U": (F32,)}, NORM, domain="")  # fmt: skip
+         {"T": FLOATS, "V": FLOATS, "U": (F32,)}, NORM)  # fmt: skip
 def _simplified(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """RMSNormalization under its older name, in the standard's domain."""
     w = Writer(g, spec.outputs[0])
@@ -104,9 +104,9 @@ def _embed(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 @contrib("QEmbedLayerNormalization",
          "input_ids:T1 segment_ids:T1? word_embedding_quant:T2 position_embedding_quant:T2 "
          "segment_embedding:T2? gamma_quant:T2 beta_quant:T2 mask:T1? word_embedding_scale:T "
-         "position_embedding_scale:T segment_embedding_scale:T? gamma_scale:T beta_scale:T word_embedding_zero_point:T2 "
-         "position_embedding_zero_point:T2 segment_embedding_zero_point:T2? gamma_zero_point:T2 "
-         "beta_zero_point:T2 -> layernorm_out:T mask_index_out:T1",
+         "position_embedding_scale:T segment_embedding_scale:T? gamma_scale:T beta_scale:T "
+         "word_embedding_zero_point:T2 position_embedding_zero_point:T2 "
+         "segment_embedding_zero_point:T2? gamma_zero_point:T2 beta_zero_point:T2 -> layernorm_out:T mask_index_out:T1",
          {"T1": (I32,), "T2": (I8, U8), "T": (F32,)}, {"epsilon": 1e-12})  # fmt: skip
 def _q_embed(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """EmbedLayerNormalization of tables, factors and biases in bytes."""

@@ -107,6 +107,8 @@ def _concat(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     w = Writer(g, spec.outputs[0])
     count = len(spec.inputs) - 2
     need(count > 0 and count % 3 == 0, f"QLinearConcat of {count} inputs: three for each tensor")
+    need(all(map(spec.has, range(len(spec.inputs)))), "QLinearConcat without one of its inputs")
+    need(all(g.shape(t) for t in spec.inputs[2::3]), "QLinearConcat of scalars")
     parts = [numbers(w, real(w, spec, i), spec, 0) for i in range(2, len(spec.inputs), 3)]
     return [concat(g, parts, normal_axis(spec.attributes["axis"], len(g.shape(parts[0]))), w.hint)]
 
@@ -209,11 +211,11 @@ def _to_float(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 def bytes_of(w: Writer, x: str) -> tuple[str, str, str]:
     """Floats as bytes, with a scale and a zero point such that 0 is one of them: DynamicQuantizeLinear."""
-    g, over, zero = w.g, range(len(w.g.shape(x))), w.constant(np.float32(0))
+    g, over, zero = w.g, range(len(w.g.shape(x))), w.single(0)
     high = w.apply(Max, reduce_over(g, ReduceMax, x, over, w.hint, keep=False), zero)
     low = w.apply(Min, reduce_over(g, ReduceMin, x, over, w.hint, keep=False), zero)
-    scale = w.apply(Div, w.apply(Sub, high, low), w.constant(np.float32(255)))
-    scale = w.apply(Where, w.apply(Equal, high, low), w.constant(np.float32(1)), scale)
+    scale = w.apply(Div, w.apply(Sub, high, low), w.single(255))
+    scale = w.apply(Where, w.apply(Equal, high, low), w.single(1), scale)
     none = w.constant(np.zeros((), np.uint8))
     middle = w.apply(Quantize, w.apply(Div, w.apply(Neg, low), scale), none, out_type=U8)
     return w("QuantizeLinear", x, scale, middle), scale, middle
@@ -254,7 +256,7 @@ def _gemm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     if c:
         sums = w.apply(Add, sums, c)
     scale = w.apply(Mul, single(w, a_scale), _factor(w, b_scale))
-    scale = w.apply(Mul, scale, w.constant(np.float32(own["alpha"])))
+    scale = w.apply(Mul, scale, w.single(own["alpha"]))
     out = w.apply(Mul, cast(g, sums, F32), scale)
     if not y_scale:
         return [out]

@@ -27,7 +27,7 @@ from ..op import (
 from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
 from .conversion import cast
-from .elementwise import Add, Div, Mul, Reciprocal, Sqrt, Sub, apply, scalar_constant
+from .elementwise import Add, Div, Mul, Reciprocal, Sqrt, Sub, apply, broadcast, scalar_constant
 from .loops import (
     WIDE,
     Index,
@@ -321,6 +321,8 @@ def _layer_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     shape = g.shape(x)
     first = normal_axis(int(spec.attribute("axis", -1)), len(shape))
     axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
+    if odd := [g.tensors[t] for t in affine if broadcast(g.shape(t), shape) != shape]:
+        raise InvalidModel(f"{spec.op_type} of {g.tensors[x]} with {odd[0]}")
     factors = ((t, broadcast_access(g.shape(t), axes)) for t in affine)
     out = _emit_norm(
         g,
