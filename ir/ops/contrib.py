@@ -20,9 +20,7 @@ from .conversion import cast
 from .elementwise import Elementwise, apply
 
 MICROSOFT = "com.microsoft"
-IN_STANDARD = (
-    "SimplifiedLayerNormalization",
-)  # what onnxruntime has in the standard's domain, and onnx has not
+IN_STANDARD = ("SimplifiedLayerNormalization",)  # in the standard's domain, where onnx has not
 FLOATS = (F16, BF16, F32, F64)
 OPSET = 21  # of the standard's operators that others are written as
 

@@ -94,7 +94,7 @@ def _embed(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """Words, positions and segments added, then normalised; how many elements of `mask` are 1."""
     w = Writer(g, spec.outputs[0])
     ids, segments, words, places, kinds, gamma, beta, mask, at = (operand(spec, i) for i in range(9))
-    tables = tuple(Table((t,)) if t else None for t in (words, places, kinds))
+    tables = Table((words,)), Table((places,)), Table((kinds,)) if kinds else None
     total = _embedding(w, (ids, segments, at), tables)
     affine = (w.wide(gamma), w.wide(beta))
     out = w("LayerNormalization", total, *affine, axis=-1, epsilon=spec.attributes["epsilon"])
@@ -106,7 +106,8 @@ def _embed(g: GraphBuilder, spec: Spec) -> Sequence[str]:
          "segment_embedding:T2? gamma_quant:T2 beta_quant:T2 mask:T1? word_embedding_scale:T "
          "position_embedding_scale:T segment_embedding_scale:T? gamma_scale:T beta_scale:T "
          "word_embedding_zero_point:T2 position_embedding_zero_point:T2 "
-         "segment_embedding_zero_point:T2? gamma_zero_point:T2 beta_zero_point:T2 -> layernorm_out:T mask_index_out:T1",
+         "segment_embedding_zero_point:T2? gamma_zero_point:T2 beta_zero_point:T2 "
+         "-> layernorm_out:T mask_index_out:T1",
          {"T1": (I32,), "T2": (I8, U8), "T": (F32,)}, {"epsilon": 1e-12})  # fmt: skip
 def _q_embed(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """EmbedLayerNormalization of tables, factors and biases in bytes."""
