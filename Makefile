@@ -38,8 +38,9 @@ test: $(STAMP) ## the tests that need no download
 siege: $(STAMP) ## hostile models, programs and inputs for some minutes: ARGS="--minutes 10", "--only import"
 	PYTHONPATH=tests $(BIN)/python -m siege $(ARGS)
 
-conformance: $(STAMP) ## ONNX's own backend tests, all of them, into build/conformance.json
+conformance: $(STAMP) ## ONNX's own backend tests, all of them, into build/conformance.json, and onnxruntime's operators
 	$(BIN)/python tests/conformance.py $(ARGS)
+	$(BIN)/python tests/contrib.py
 
 operators: $(STAMP) ## write docs/operators.md anew
 	$(BIN)/python tests/operators.py

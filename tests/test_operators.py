@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jit
 import llvmlite.binding as llvm
 import numpy as np
@@ -38,7 +40,8 @@ def test_every_rule_is_in_it_and_every_row_is_in_the_standard_or_says_its_types(
     assert REGISTRY.keys() <= EVERY.keys()
     foreign = {key for key in EVERY if not onnx.defs.has(key[1], domain=key[0])}
     domains = {schema.domain for schema in onnx.defs.get_all_schemas()}
-    assert foreign and all(domain not in domains for domain, _ in foreign)
+    own = {"SimplifiedLayerNormalization"}  # onnxruntime's, in the standard's domain
+    assert {name for domain, name in foreign if domain in domains} == own
     assert all(REGISTRY[key].types and EVERY[key].place == "wafer" for key in foreign)
     assert all(bool(o.versions) == (o.place != "unsupported") for o in EVERY.values())
 
@@ -46,7 +49,7 @@ def test_every_rule_is_in_it_and_every_row_is_in_the_standard_or_says_its_types(
 def test_operators_of_other_domains_are_listed_as_their_rules_state() -> None:
     found = EVERY["com.microsoft", "QuickGelu"]
     assert (found.full_name, found.opsets, found.typed) == ("com.microsoft.QuickGelu", "1", "floats")
-    assert "| com.microsoft | 1 wafer | QuickGelu |  |" in table()
+    assert re.search(r"\| com\.microsoft \| \d+ wafer \| [^|]*\bQuickGelu\b[^|]* \|  \|", table())
 
 
 def test_versions_are_those_in_force_from_opset_6_on() -> None:

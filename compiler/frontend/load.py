@@ -22,12 +22,16 @@ from ...ir.disk import open_regular, read_regular
 from ...ir.dtypes import by_onnx
 from ...ir.graph import Unsupported
 from ...ir.op import Array
+from ...ir.rules import REGISTRY
 from ..errors import InputOutput, InvalidInput, quoted, shown
 from .external import attach, external_tensors, files_of, mapping
 from .large import without_weights
 from .order import disordered, judge_order, put_in_order
+from .standard import schema_of
 from .texts import judge_texts
 
+STANDARD = ("", "ai.onnx")
+APART = "com.microsoft"  # a domain that onnx's checker does not know
 # The key under which a tensor names its file, as protobuf writes it: most models need no parsing for that.
 LOCATION = b"\x0a\x08location"
 LONG_DOMAIN = "ai.onnx"
@@ -210,13 +214,29 @@ def _is_tensor(content: bytes) -> bool:
 def check_model(proto: onnx.ModelProto) -> None:
     """Raises InvalidInput for what onnx's checker refuses, in our words where nodes are in no order."""
     try:
-        onnx.checker.check_model(without_weights(proto))  # pyright: ignore[reportUnknownMemberType]
+        onnx.checker.check_model(_set_apart(without_weights(proto)))  # pyright: ignore[reportUnknownMemberType]
     except (onnx.checker.ValidationError, ValueError) as e:
         judge_order(proto.graph)
         first = next((line for line in str(e).splitlines() if line.strip()), "invalid")
         named = re.search(r"Name: (.*?) OpType", str(e))
         where = f" (node {quoted(named[1])})" if named and named[1] and named[1] not in first else ""
         raise InvalidInput(f"onnx's checker refuses the model: {shown(first, 200)}{where}") from None
+
+
+def _set_apart(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with another domain for operators that onnxruntime has in the standard's, and onnx has not:
+    the checker leaves domains be that it does not know."""
+    opset = next((o.version for o in proto.opset_import if o.domain in STANDARD), 1)
+    graphs, found = [proto.graph], False
+    while graphs:
+        for node in graphs.pop().node:
+            graphs += [g for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
+            rule = REGISTRY.get(("", node.op_type)) if node.domain in STANDARD else None
+            if rule and rule.since <= opset and schema_of(node.op_type, "", opset) is None:
+                node.domain, found = APART, True
+    if found:
+        proto.opset_import.add(domain=APART, version=1)
+    return proto
 
 
 def array_of(tensor: TensorProto) -> Array:

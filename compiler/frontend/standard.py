@@ -12,14 +12,18 @@ from ...ir.rules import REGISTRY
 from ..errors import quoted
 
 OLDEST_OPSET = 6
+# What onnxruntime's optimizer writes at its highest level, in blocks as wide as a machine's vectors.
+MACHINES = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 DEPTH_LIMIT = 64  # functions within functions: a body that calls itself would never end
 
 
 def why_unknown(op_type: str, domain: str, opset: int) -> str:
     """Why there is neither a rule for an operator nor a body."""
+    if domain in MACHINES:
+        return "its constants are laid out for one machine; save the model with ORT_ENABLE_EXTENDED at most"
     if domain and domain not in _domains():
         ruled = [name for of, name in REGISTRY if of == domain]
-        known = f"of domain {quoted(domain)} only {', '.join(ruled)} is known"
+        known = f"of domain {quoted(domain)} {len(ruled)} operators are known, not this one"
         return known if ruled else f"domain {quoted(domain)} is not known"
     if not onnx.defs.has(op_type, domain):
         where = domain or "ONNX"

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import math
 from ..builder import Arithmetic, Value
+from ..dtypes import DType
 from ..graph import Unsupported
 from ..op import Array
 from ..rules import GraphBuilder, Spec
@@ -186,6 +187,10 @@ class Direction:
     def gate(self, g: GraphBuilder, tensor: str, number: int) -> str:
         """Gate `number` of a tensor [batch, gates * hidden]."""
         return slice_axis(g, tensor, 1, number * self.hidden, self.hidden, self.hint)
+
+    def project(self, g: GraphBuilder, x: str, wide: DType) -> str:
+        """The inputs of all steps, [length, batch, inputs], by the weights."""
+        return product_of(g, (x, ["m", "k"]), (self.weights, ["k", "n"]), self.hint, wide)
 
     def recur(self, g: GraphBuilder, h: str, weights: str | None = None) -> str:
         return product_of(g, (h, ["m", "k"]), (weights or self.recurrence, ["k", "n"]), self.hint)

@@ -97,6 +97,8 @@ class Elementwise(Op):
         if len(inputs) != cls.arity:
             raise InvalidModel(f"{cls.onnx} takes {cls.arity} inputs, not {len(inputs)}")
         own = {f.name: spec.attribute(f.name, f.default) for f in fields(cls) if f.name not in _SHARED}
+        if cls.types and (odd := [n for n, v in own.items() if type(v) is not type(getattr(cls, n))]):
+            raise InvalidModel(f"{cls.onnx}: attribute {odd[0]} has another type than it must have")
         return [apply(g, cls, inputs, spec.outputs[0], **own)]
 
     def key(self) -> tuple[object, ...]:

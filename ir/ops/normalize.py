@@ -27,7 +27,7 @@ from ..op import (
 from ..rules import GraphBuilder, Spec, register
 from .contract import Contract
 from .conversion import cast
-from .elementwise import Add, Div, Mul, Reciprocal, Sqrt, Sub, apply, scalar_constant
+from .elementwise import Add, Div, Mul, Reciprocal, Sqrt, Sub, apply, broadcast, scalar_constant
 from .loops import (
     WIDE,
     Index,
@@ -321,6 +321,8 @@ def _layer_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     shape = g.shape(x)
     first = normal_axis(int(spec.attribute("axis", -1)), len(shape))
     axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
+    if odd := [g.tensors[t] for t in affine if broadcast(g.shape(t), shape) != shape]:
+        raise InvalidModel(f"{spec.op_type} of {g.tensors[x]} with {odd[0]}")
     factors = ((t, broadcast_access(g.shape(t), axes)) for t in affine)
     out = _emit_norm(
         g,
@@ -410,7 +412,7 @@ def _group_norm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 register("Softmax", _softmax)
 register("LogSoftmax", _softmax)
-register("LayerNormalization", _layer_norm, since=17)
+register("LayerNormalization", _layer_norm, since=1)  # before opset 17 it was onnxruntime's
 register("MeanVarianceNormalization", _mean_variance, since=9)
 register("RMSNormalization", _layer_norm, since=23)
 register("InstanceNormalization", _group_norm)

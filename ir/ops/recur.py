@@ -5,7 +5,7 @@ The product of all inputs with W is one contraction; a step adds one with R. See
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from .cells import (
     lstm_step,
     rnn_step,
 )
-from .contract import product_of
 from .conversion import Where, cast
 from .elementwise import Add, apply, scalar_constant
 from .logic import Less
@@ -36,7 +35,43 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 REVERSED = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
 
 
-def _layer(g: GraphBuilder, spec: Spec, step: Step) -> Sequence[str]:
+def direction_of(
+    g: GraphBuilder, spec: Spec, d: int, functions: tuple[Function, ...], hint: str
+) -> Direction:
+    """Direction `d` of a standard layer."""
+    hidden, gates, wide = g.shape(spec.inputs[2])[2], GATES[spec.op_type], g.dtype(spec.inputs[0]).wide
+    weights, recurrence = (transpose(g, pick(g, t, 0, d, hint), (1, 0), hint) for t in spec.inputs[1:3])
+    input_bias = recurrent_bias = None
+    if spec.has(3):
+        bias = cast(g, pick(g, spec.inputs[3], 0, d, hint), wide)
+        input_bias = slice_axis(g, bias, 0, 0, gates * hidden, hint)
+        recurrent_bias = slice_axis(g, bias, 0, gates * hidden, gates * hidden, hint)
+        if not (spec.op_type == "GRU" and spec.attribute("linear_before_reset", 0)):
+            input_bias, recurrent_bias = apply(g, Add, [input_bias, recurrent_bias], hint), None
+    clip = spec.attribute("clip")
+    peepholes = cast(g, pick(g, spec.inputs[7], 0, d, hint), wide) if spec.has(7) else None
+    coupled = bool(spec.attribute("input_forget", 0))
+    named = [str(a).lower() for a in spec.attribute("activations") or DEFAULTS[spec.op_type]]
+    usual = tuple(named) == DEFAULTS[spec.op_type] * (len(named) // len(DEFAULTS[spec.op_type]))
+    return Direction(
+        weights,
+        recurrence,
+        input_bias,
+        recurrent_bias,
+        hidden,
+        hint,
+        functions,
+        usual and clip is None and peepholes is None and not coupled,
+        clip,
+        peepholes,
+        coupled,
+    )
+
+
+MakeDirection = Callable[[GraphBuilder, Spec, int, tuple[Function, ...], str], Direction]
+
+
+def layer(g: GraphBuilder, spec: Spec, step: Step, make: MakeDirection = direction_of) -> Sequence[str]:
     """Unrolls every direction; returns Y, Y_h (and Y_c). layout 1 has the batch first everywhere."""
     hint, given = next(o for o in spec.outputs if o), g.dtype(spec.inputs[0])
     wide = given.wide  # of all but the factors of products, until the results are rounded
@@ -51,8 +86,8 @@ def _layer(g: GraphBuilder, spec: Spec, step: Step) -> Sequence[str]:
     outputs: list[list[str]] = []
     finals: list[State] = []
     for d, backwards in enumerate(directions):
-        direction = _direction(g, spec, d, functions[d], hint)
-        projected = product_of(g, (x, ["m", "k"]), (direction.weights, ["k", "n"]), hint, wide)
+        direction = make(g, spec, d, functions[d], hint)
+        projected = direction.project(g, x, wide)
         if direction.input_bias:
             projected = apply(g, Add, [projected, direction.input_bias], hint)
         state = _first(g, spec, d, [batch, hidden], batch_first, hint)
@@ -114,43 +149,13 @@ def _lasting(g: GraphBuilder, spec: Spec, length: int, batch: int, hint: str) ->
     return apply(g, Less, [g.constant(g.folding.line(length).reshape(length, 1, 1)), lengths], hint)
 
 
-def _direction(g: GraphBuilder, spec: Spec, d: int, functions: tuple[Function, ...], hint: str) -> Direction:
-    hidden, gates, wide = g.shape(spec.inputs[2])[2], GATES[spec.op_type], g.dtype(spec.inputs[0]).wide
-    weights, recurrence = (transpose(g, pick(g, t, 0, d, hint), (1, 0), hint) for t in spec.inputs[1:3])
-    input_bias = recurrent_bias = None
-    if spec.has(3):
-        bias = cast(g, pick(g, spec.inputs[3], 0, d, hint), wide)
-        input_bias = slice_axis(g, bias, 0, 0, gates * hidden, hint)
-        recurrent_bias = slice_axis(g, bias, 0, gates * hidden, gates * hidden, hint)
-        if not (spec.op_type == "GRU" and spec.attribute("linear_before_reset", 0)):
-            input_bias, recurrent_bias = apply(g, Add, [input_bias, recurrent_bias], hint), None
-    clip = spec.attribute("clip")
-    peepholes = cast(g, pick(g, spec.inputs[7], 0, d, hint), wide) if spec.has(7) else None
-    coupled = bool(spec.attribute("input_forget", 0))
-    named = [str(a).lower() for a in spec.attribute("activations") or DEFAULTS[spec.op_type]]
-    usual = tuple(named) == DEFAULTS[spec.op_type] * (len(named) // len(DEFAULTS[spec.op_type]))
-    return Direction(
-        weights,
-        recurrence,
-        input_bias,
-        recurrent_bias,
-        hidden,
-        hint,
-        functions,
-        usual and clip is None and peepholes is None and not coupled,
-        clip,
-        peepholes,
-        coupled,
-    )
-
-
 def _rule(step: Step) -> Rule:
-    return lambda g, spec: _layer(g, spec, step)
+    return lambda g, spec: layer(g, spec, step)
 
 
 def _gru(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     after = spec.attribute("linear_before_reset", 0)
-    return _layer(g, spec, gru_reset_after if after else gru_reset_before)
+    return layer(g, spec, gru_reset_after if after else gru_reset_before)
 
 
 register("LSTM", _rule(lstm_step), 7)

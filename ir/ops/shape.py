@@ -359,7 +359,10 @@ def _places(g: GraphBuilder, rows: int, columns: int, offset: int) -> tuple[str,
 
 def _trilu(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     x = spec.inputs[0]
-    offset = int(g.known(spec.inputs[1], "Trilu's k").reshape(())) if spec.has(1) else 0
+    known = g.known(spec.inputs[1], "Trilu's k") if spec.has(1) else np.zeros((), np.int64)
+    if known.size != 1 or len(g.shape(x)) < 2:
+        raise InvalidModel(f"Trilu of {g.tensors[x]} with {known.size} numbers as k")
+    offset = int(known.reshape(()))
     rows, columns = g.shape(x)[-2:]
     row, column = _places(g, rows, columns, offset)
     kind = GreaterOrEqual if spec.attribute("upper", 1) else LessOrEqual

@@ -61,6 +61,8 @@ def slides(spec: Spec, sizes: Sequence[int], kernel: Sequence[int]) -> list[Slid
     auto = spec.attribute("auto_pad") or "NOTSET"
     if not len(kernel) == len(strides) == len(dilations) == len(pads) // 2 == rank:
         raise InvalidModel(f"{spec.op_type}: strides, dilations, pads or kernel do not fit {rank} dimensions")
+    if min((*kernel, *strides, *dilations), default=1) < 1:
+        raise InvalidModel(f"{spec.op_type}: a kernel, stride or dilation below 1")
     out: list[Slide] = []
     for i, (n, taps, s, d) in enumerate(zip(sizes, kernel, strides, dilations, strict=True)):
         reach = (taps - 1) * d + 1
@@ -105,6 +107,8 @@ def window_read(along: Sequence[Slide]) -> tuple[Affine, ...]:
 # -- convolution --------------------------------------------------------------------
 def convolution(g: GraphBuilder, spec: Spec, x: str, w: str, out_type: DType) -> str:
     """`x` convolved with `w` as the attributes of Conv say, without a bias."""
+    if len(g.shape(x)) < 3 or len(g.shape(w)) != len(g.shape(x)):
+        raise InvalidModel(f"{spec.op_type} of {g.tensors[x]} with {g.tensors[w]}")
     (n, channels, *sizes), (filters, depth, *kernel) = g.shape(x), g.shape(w)
     group = int(spec.attribute("group", 1))
     judge_kernel(spec, kernel)
