@@ -47,7 +47,8 @@ def examples() -> Mapping[tuple[str, str], Sequence[tuple[onnx.ModelProto, Seque
         model = model_of(case)
         if len(model.graph.node) == 1 and (data := data_of(case, model)):
             node, inputs = model.graph.node[0], data[0][0]
-            if all(isinstance(x, np.ndarray) and x.dtype.kind not in "OUS" for x in inputs):
+            if all(isinstance(x, np.ndarray | np.generic) and x.dtype.kind not in "OUS" for x in inputs):
+                inputs = [np.asarray(x) for x in inputs]
                 size = sum(int(x.size) for x in inputs)
                 domain = "" if node.domain == "ai.onnx" else node.domain
                 found[domain, node.op_type].append((size, case.name, model, inputs))

@@ -193,10 +193,18 @@ def _mel_weights(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     low, high = (2595 * np.log10(1 + v / 700) for v in values[3:])
     if mels < 0 or length < 0:
         raise InvalidModel(f"MelWeightMatrix of {mels} bins of {length}")
+    if rate <= 0 or not 0 <= values[3] <= values[4]:
+        raise InvalidModel(
+            f"MelWeightMatrix from {values[3]:g} to {values[4]:g} Hz of {rate} samples a second"
+        )
     g.folding.need(8 * (length // 2 + 1 + 4) * (mels + 2), f"MelWeightMatrix of {mels:,} bins of {length:,}")
     # The standard's step is a share of all edges, one less than are between them.
     edges = 700 * (10 ** ((np.arange(mels + 2) * (high - low) / (mels + 2) + low) / 2595) - 1)
     edges = [int(e) for e in (length + 1) * edges // rate]
+    if edges[-1] > length // 2 + 1:
+        raise InvalidModel(
+            f"MelWeightMatrix up to {values[4]:g} Hz; {rate} samples a second have {rate / 2:g} at most"
+        )
     out = np.zeros((length // 2 + 1, mels))
     for i, (left, middle, right) in enumerate(zip(edges[:-2], edges[1:-1], edges[2:], strict=True)):
         rising: Array = np.arange(left, middle + 1)
