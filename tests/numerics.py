@@ -251,6 +251,25 @@ proven on what is not scaled yet (`compiler/passes/ranges.py`): RMSNorm's and La
 epsilon beside constant weights, a softmax's total. Where the squares' own sum passes f32, the norm is 0 or
 NaN either way. Resize's places are exact fractions; a scale that f32 rounded is taken as the number that
 was meant, count over size or a fraction of a small denominator.
+
+## Integers, and where floats become integers
+
+The same on the wafer, in a guarded run and in what is folded when compiling; nothing of it stops a run.
+
+| | is |
+|---|---|
+| `x / 0`, `x % 0` of integers | 0 |
+| least number `/ -1`, `% -1` | the least number, 0 |
+| other quotients | rounded toward zero |
+| Mod, `fmod` 0; 1 | the sign of the divisor; of the dividend (`fmod`, for floats too) |
+| sums, products, negation, Abs past the type's ends | wrap around |
+| BitShift by the width or more | 0 |
+| Cast of a float to an integer | rounded toward zero; the nearest end where it is outside; NaN is 0 |
+| Cast of a float to bool | true but for 0; NaN is true |
+
+Indices outside their axis are no numbers: see [runtime.md](runtime.md#errors).
+
+## Elementary functions
 """
 
 

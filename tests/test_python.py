@@ -111,7 +111,7 @@ def test_the_page_runs(tmp_path: Path) -> None:
         shutil.copy(DIGITS / name, tmp_path)
     (tmp_path / "page.py").write_text("\n".join(blocks))
     out = python("page.py", folder=tmp_path)
-    assert "InvalidInput 3 " in out and "UsageError 2 " in out and "DoesNotFit 5 " in out
+    assert "OpenDimensions 3 " in out and "UsageError 2 " in out and "DoesNotFit 5 " in out
     page = (ROOT / "docs" / "python.md").read_text()
     assert [name for name in waferc.__all__ if name not in page] == []
 

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from ...codegen.artifact.artifact import InvalidArtifact
-from ...ir.dtypes import WEIGHTS, of_numpy
+from ...ir.dtypes import WEIGHTS
 from ...ir.op import Array
 from ...runtime.play import Operator
 from ..errors import InvalidInput, UnsupportedModel, quoted, shown
@@ -102,8 +102,8 @@ def _wider(
         opset = next((o.version for o in model.opset_import if o.domain == node.domain), 1)
         schema = schema_of(node.op_type, node.domain, opset)
         return lambda x: np.asarray(x, classic.computed_in(schema, x.dtype)) if hasattr(x, "dtype") else x
-    narrow = [of_numpy(k) for k in kinds.values() if k.kind != "O"]
-    if node.domain or node.op_type in CONTROL or not narrow or not all(k in WEIGHTS for k in narrow):
+    narrow = [k for k in kinds.values() if k.kind != "O"]
+    if node.domain or node.op_type in CONTROL or not narrow or not all(k in NARROW for k in narrow):
         return lambda x: x
     return lambda x: np.asarray(x, np.float32) if getattr(x, "dtype", None) in NARROW else x
 

@@ -10,7 +10,7 @@ from ..affine import Access
 from ..builder import KernelBuilder, Value
 from ..dtypes import I64
 from ..graph import InvalidModel
-from ..op import Array, Bound, Extents, Op, Work, identity, product
+from ..op import Array, Bound, Extents, Op, Work, assemble, gather, identity, product
 from ..rules import GraphBuilder
 from .loops import Index, each, longest
 
@@ -55,7 +55,8 @@ class Within(Op):
         return ""  # one element after the other: what is reported is one
 
     def reference(self, *operands: Array) -> Array:
-        return operands[0]
+        # Reads may be composed with what was relabelled before.
+        return assemble(gather(operands[0], self.reads[0], self.axes, self.fill), self.write, self.axes)
 
     def body(self, k: KernelBuilder) -> None:
         def one(at: Index) -> None:
