@@ -306,7 +306,8 @@ def _judge_count(node: ModelNode, signature: Signature) -> None:
             parameter = formal[min(i, len(formal) - 1)] if formal else None
             if name or parameter is None:
                 continue
-            if parameter.single or (parameter.variadic and what == "input"):
+            listed = parameter.variadic and what == "input" and signature.schema is not None
+            if parameter.single or listed:
                 raise InvalidInput(f"{node.where}: {what} {i} ({parameter.name}) is left out")
 
 

@@ -82,9 +82,12 @@ def signature_of(op_type: str, domain: str, opset: int) -> Signature | None:
     numbers = [[helper.np_dtype_to_tensor_dtype(t.numpy) for t in types] for _, types in rule.types]
     allowed = frozenset(tensor_type(n) for of in numbers for n in of)
     # which parameter stands where is not said: of several, each may be any
-    each = Parameter("it", "T", single=True, variadic=True, alike=len(rule.types) == 1)
+    alike = len(rule.types) == 1
+    first = Parameter("the first", "T", single=True, variadic=False, alike=alike)
+    # Which of the others may be left out its rule knows.
+    each = Parameter("it", "T", single=False, variadic=True, alike=alike)
     says = ", ".join(dict.fromkeys(t.name for _, types in rule.types for t in types))
-    return Signature((each,), (each,), (0, 0), (MANY, MANY), {"T": allowed}, None, None, says)
+    return Signature((first, each), (each,), (0, 0), (MANY, MANY), {"T": allowed}, None, None, says)
 
 
 def _of_schema(schema: Any) -> Signature:
