@@ -47,6 +47,8 @@ def test_some_run_as_programs(key: tuple[str, str]) -> None:
 
 def one(op_type: str, *inputs: Any, **more: Any) -> dict[str, Any]:
     proto = model(op_type, inputs, domain="com.microsoft", **more)
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")  # it is declared as the first input's
     fed = {f"x{i}": x for i, x in enumerate(inputs) if x is not None and i not in more.get("constants", ())}
     return evaluate(simplify(import_model(proto)), fed)
 
@@ -84,7 +86,7 @@ def test_onnxruntimes_norm_in_the_standards_domain_passes_the_checker() -> None:
         ("BiasGelu", [X], {}, "BiasGelu without its input 1, B"),
         ("BiasGelu", [X, X, X], {}, "BiasGelu takes at most 2 inputs, not 3"),
         ("BiasGelu", [X, np.zeros(5, np.float32)], {}, r"the bias is x1: f32\[5\], not \[6\]"),
-        ("BiasGelu", [X, np.zeros(6, np.float64)], {}, r"x1: f64\[6\] is not f32 as others are"),
+        ("BiasGelu", [X, np.zeros(6, np.float64)], {}, r"have types float and double, the operator wants one"),
         ("FusedMatMul", [X, X], {"alpha": 3}, "attribute alpha is no float as it must be"),
         ("FusedMatMul", [X, X], {}, "do not multiply"),
         ("MatMulNBits", [X, np.zeros((4, 1, 8), np.uint8), np.zeros((4, 1), np.float32)],
