@@ -86,7 +86,7 @@ def test_onnxruntimes_norm_in_the_standards_domain_passes_the_checker() -> None:
         ("BiasGelu", [X], {}, "BiasGelu without its input 1, B"),
         ("BiasGelu", [X, X, X], {}, "BiasGelu takes at most 2 inputs, not 3"),
         ("BiasGelu", [X, np.zeros(5, np.float32)], {}, r"the bias is x1: f32\[5\], not \[6\]"),
-        ("BiasGelu", [X, np.zeros(6, np.float64)], {}, r"have types float and double, the operator wants one"),
+        ("BiasGelu", [X, np.zeros(6, np.float64)], {}, r"types float and double, the operator wants one"),
         ("FusedMatMul", [X, X], {"alpha": 3}, "attribute alpha is no float as it must be"),
         ("FusedMatMul", [X, X], {}, "do not multiply"),
         ("MatMulNBits", [X, np.zeros((4, 1, 8), np.uint8), np.zeros((4, 1), np.float32)],

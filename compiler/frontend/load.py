@@ -86,6 +86,8 @@ def _judge_opsets(proto: onnx.ModelProto) -> None:
     found: dict[str, int] = {}
     for o in proto.opset_import:
         domain = o.domain or LONG_DOMAIN
+        if not 0 <= o.version < 1 << 31:
+            raise InvalidInput(f"the model has opset {o.version} of domain {quoted(domain)}, which is none")
         if found.setdefault(domain, o.version) != o.version:
             raise InvalidInput(
                 f"the model has opsets {found[domain]} and {o.version} of domain {quoted(domain)}"

@@ -127,7 +127,7 @@ def _entries(listed: Sequence[Any], graph: Graph) -> list[Mapping[str, Any]]:
         e = by_node.get(i)
         if e is None or e.get("op", node.op.name) != node.op.name:
             raise PlacementError(
-                f"node {i} is {node.op.name}, the placement says {e.get('op') if e else 'nothing'}; "
+                f"node {i} is {node.op.name}, the placement says {_text(e.get('op')) if e else 'nothing'}; "
                 "it belongs to another model, or to other --dim values"
             )
         out.append(e)
@@ -211,3 +211,8 @@ def _fits(node: int, size: Mapping[str, int], split: Split, grid: Grid, region: 
         raise PlacementError(
             f"node {node}: its grid ({grid}) passes the region ({region.columns}x{region.rows})"
         )
+
+
+def _text(value: Any) -> str:
+    """What a file says, on one line."""
+    return ascii(value)[:80]
