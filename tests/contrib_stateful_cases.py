@@ -221,25 +221,26 @@ def grid_sample(d: Dice) -> Drawn:
     return Drawn(inputs, {**own, **d.some({"align_corners": 1})}, tolerance=5)
 
 
-@draws("QuantizeLinear", kinds=("float32",))
-def quantise(d: Dice) -> Drawn:
+def levels(d: Dice) -> tuple[str, tuple[int, ...], Any, Any, dict[str, int]]:
+    """(type, shape, scale, zero point, attributes): one for all, or one for each along an axis."""
     kind, shape = d.pick("uint8", "int8", "uint16", "int16"), d.shape()
     at = d.size(0, len(shape) - 1)
     each = d.pick((), (shape[at],))
     scale = d.random.uniform(0.01, 0.1, each).astype(np.float32)
     zero = d.whole(*each, low=0, high=20, kind=kind)
     own = {"axis": at} if each else {}
+    return kind, shape, scale, zero, own
+
+
+@draws("QuantizeLinear", kinds=("float32",))
+def quantise(d: Dice) -> Drawn:
+    kind, shape, scale, zero, own = levels(d)
     return Drawn({"x": d.single(*shape, scale=3), "y_scale": scale, "y_zero_point": zero}, own, types=(kind,))
 
 
 @draws("DequantizeLinear", kinds=("float32",))
 def dequantise(d: Dice) -> Drawn:
-    kind, shape = d.pick("uint8", "int8", "uint16", "int16"), d.shape()
-    at = d.size(0, len(shape) - 1)
-    each = d.pick((), (shape[at],))
-    scale = d.random.uniform(0.01, 0.1, each).astype(np.float32)
-    zero = d.whole(*each, low=0, high=20, kind=kind)
-    own = {"axis": at} if each else {}
+    kind, shape, scale, zero, own = levels(d)
     inputs = {"x": d.whole(*shape, low=0, high=100, kind=kind), "x_scale": scale, "x_zero_point": zero}
     return Drawn(inputs, own, types=("float32",))
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from waferc.compiler.errors import InvalidInput, UsageError
-from waferc.compiler.files import replacing, write_npz
+from waferc.compiler.files import write_npz
 from waferc.compiler.verify.call_inputs import Feeding
 from waferc.compiler.verify.compare import Rule, compare, merged
+from waferc.ir.disk import replacing
 from waferc.runtime.program import Port
 
 F32 = np.dtype(np.float32)

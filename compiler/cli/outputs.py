@@ -24,7 +24,8 @@ def write_outputs(path: str, results: Sequence[Mapping[str, Any]], many: bool) -
     array of records; of other sequences each element is an array NAME/0, NAME/1, ...; an empty optional is
     left out. Raises OSError; UsageError for what an .npz cannot hold.
     """
-    from ..files import replacing, write_npz
+    from ...ir.disk import replacing
+    from ..files import write_npz
 
     if not path.lower().endswith(".json"):
         write_npz(path, _stacked([_entries(r) for r in results], many))

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import re
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -116,11 +116,7 @@ def digest(model: str | Path | bytes, weights: bool = True) -> str:
     if isinstance(model, bytes):
         return hashlib.sha256(model).hexdigest()
     path, out = Path(model), hashlib.sha256()
-    external, before = False, b""
-    for block in _blocks(path):
-        out.update(block)
-        external = external or LOCATION in before + block[: len(LOCATION)] or LOCATION in block
-        before = block[-len(LOCATION) :]
+    external = _names_files(path, out.update)
     if weights and external:
         proto = _parse(_content(path), quoted(str(model)))
         for place, file in files_of(proto, path).items():
@@ -136,10 +132,7 @@ def external_files(model: str | Path) -> set[Path]:
     try:
         if path.stat().st_size > MOST_BYTES:
             return set()
-        external, before = False, b""
-        for block in _blocks(path):
-            external = external or LOCATION in before + block[: len(LOCATION)] or LOCATION in block
-            before = block[-len(LOCATION) :]
+        external = _names_files(path)
         proto = _parse(_content(path), quoted(str(path))) if external else onnx.ModelProto()
     except (OSError, InvalidInput, InputOutput):
         return set()
@@ -159,6 +152,16 @@ def _content(path: Path) -> bytes:
                 "in a file of their own, as external data"
             ) from None
         raise InputOutput(f"cannot read {quoted(str(path))}: {e.strerror}") from None
+
+
+def _names_files(path: Path, each: Callable[[bytes], object] = len) -> bool:
+    """Whether the bytes of a model's file may name others. each: is given all of them, block by block."""
+    external, before = False, b""
+    for block in _blocks(path):
+        each(block)
+        external = external or LOCATION in before + block[: len(LOCATION)] or LOCATION in block
+        before = block[-len(LOCATION) :]
+    return external
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
