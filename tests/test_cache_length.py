@@ -213,6 +213,24 @@ def by_distance() -> tuple[list[NodeProto], dict[str, Array]]:
     return nodes, {"steepness": np.array(0.05, np.float32)}
 
 
+def summed() -> tuple[list[NodeProto], dict[str, Array]]:
+    """Of all positions a number each, which those that hold nothing have as well."""
+    nodes = [
+        *causal(),
+        node("Sub", ["columns", "rows"], ["distances"]),
+        node("Cast", ["distances"], ["distances_f"], to=FLOAT),
+        node("Exp", ["distances_f"], ["shrunk"]),
+        node("ReduceSum", ["shrunk", "at_one"], ["all"]),
+        node("CumSum", ["shrunk", "one"], ["some"], reverse=1),
+        node("Sub", ["all", "some"], ["sums"]),
+        node("ReduceMax", ["distances_f"], ["farthest"], axes=[1]),
+        node("Add", ["sums", "farthest"], ["bias"]),
+        node("Add", ["scores", "bias"], ["more"]),
+        node("Where", ["seen", "more", "lowest"], ["masked"]),
+    ]
+    return nodes, {}
+
+
 def weights(seed: int, *shape: int) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
@@ -288,6 +306,7 @@ KINDS: Mapping[str, Build] = {
     "sizes of 32 bits": in_32_bits,
     "rows of a square": from_square,
     "the last rows": from_end,
+    "a sum": summed,
 }
 IDS = np.random.default_rng(5).integers(0, WORDS, 16)
 
@@ -426,14 +445,13 @@ def rows_one_behind_the_other() -> tuple[list[NodeProto], dict[str, Array]]:
     return nodes, {"minus_one": np.array([-1])}
 
 
-def summed() -> tuple[list[NodeProto], dict[str, Array]]:
-    """Of all positions a number each, which those that hold nothing have as well."""
+def ordered() -> tuple[list[NodeProto], dict[str, Array]]:
+    """The largest of what all positions have."""
     nodes = [
         node("Sub", ["columns", "rows"], ["distances"]),
         node("Cast", ["distances"], ["distances_f"], to=FLOAT),
-        node("Exp", ["distances_f"], ["shrunk"]),
-        node("ReduceSum", ["shrunk", "at_one"], ["sums"], name="all of them"),
-        node("Add", ["scores", "sums"], ["masked"]),
+        node("TopK", ["distances_f", "at_one"], ["largest", "places"], name="all of them"),
+        node("Add", ["scores", "largest"], ["masked"]),
     ]
     return nodes, {}
 
@@ -469,7 +487,7 @@ def other_count() -> tuple[list[NodeProto], dict[str, Array]]:
 REFUSED: Mapping[str, tuple[Build, str, str]] = {
     "a branch": (fixed_branch, "first?", "the condition changes with the number of positions"),
     "rows in a line": (rows_one_behind_the_other, "in line", "which elements it takes"),
-    "a sum": (summed, "all of them", "also of those that hold nothing yet"),
+    "the largest": (ordered, "all of them", "also those that hold nothing yet"),
     "a mean": (averaged, "mean of all", "the size of something that grows with the caches"),
     "a short table": (short_table, "Gather", "outside axis 0 of 12 elements"),
     "another count": (other_count, "old ones", "Range's number of elements changes"),
