@@ -231,6 +231,21 @@ def summed() -> tuple[list[NodeProto], dict[str, Array]]:
     return nodes, {}
 
 
+def sunk() -> tuple[list[NodeProto], dict[str, Array]]:
+    """gpt-oss's: a score of no key stands behind all others, and its share is cut off."""
+    nodes = [
+        *causal(),
+        node("Where", ["seen", "scores", "lowest"], ["hidden"]),
+        node("Concat", ["at_one_value", "heads", "new_1", "at_one_value"], ["sink_shape"], axis=0),
+        node("Expand", ["sink", "sink_shape"], ["sinks"]),
+        node("Concat", ["hidden", "sinks"], ["with_sinks"], axis=-1),
+        node("Softmax", ["with_sinks"], ["all_shares"], axis=-1),
+        node("Slice", ["all_shares", "at_zero", "minus_one", "at_three"], ["masked"]),
+    ]
+    own = {"heads": HEADS, "minus_one": -1, "at_three": 3}
+    return nodes, {"sink": weights(6, 1, HEADS, 1, 1), **{n: np.array([v]) for n, v in own.items()}}
+
+
 def weights(seed: int, *shape: int) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
@@ -241,9 +256,12 @@ def decoder(build: Build) -> bytes:
     nodes, constants = build()
     made = {o for n in nodes for o in n.output}
     placed = "placed" if "placed" in made else "embedded"
-    before = [n for n in nodes if n.output[0] not in ("masked", "hidden")]
-    first = [n for n in before if "scores" not in n.input]
-    rest = [n for n in nodes if n not in first]
+    late, rest = {"scores"}, list[NodeProto]()
+    for n in nodes:
+        if "masked" in n.output or not late.isdisjoint(n.input):
+            late |= {*n.output}
+            rest.append(n)
+    first = [n for n in nodes if n not in rest]
     attention: list[NodeProto] = []
     for name in ("q", "k", "v"):
         attention += [
@@ -307,6 +325,7 @@ KINDS: Mapping[str, Build] = {
     "rows of a square": from_square,
     "the last rows": from_end,
     "a sum": summed,
+    "a sink": sunk,
 }
 IDS = np.random.default_rng(5).integers(0, WORDS, 16)
 

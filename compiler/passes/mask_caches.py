@@ -16,7 +16,7 @@ from ...ir.graph import Graph, Length, Node
 from ...ir.ops.conversion import Where
 from ...ir.ops.elementwise import Add, apply
 from ...ir.ops.logic import Less
-from ...ir.ops.rearrange import reshape
+from ...ir.ops.rearrange import concat, reshape
 from ..errors import UnsupportedModel, quoted
 from .rewriter import Rewriter
 
@@ -97,11 +97,20 @@ class _Masking(Rewriter):
 
     def _mask(self, tensor: str, dim: int, fill: float) -> str:
         sizes = [n if d == dim else 1 for d, n in enumerate(self.shape(tensor))]
-        seen = reshape(self, self.visible(), sizes, "visible")
+        seen = reshape(self, self._visible_of(sizes[dim]), sizes, "visible")
         value = self.constant(np.asarray(fill, self.dtype(tensor).numpy))
         out = apply(self, Where, [seen, tensor, value], tensor)
         self.dims[out] = self.dims.get(tensor, ())
         return out
+
+    def _visible_of(self, size: int) -> str:
+        """bool [size]: of a dimension in which something else, a sink, stands behind the positions."""
+        rest = size - self.length.capacity
+        return (
+            concat(self, [self.visible(), self.constant(np.ones(rest, np.bool_))], 0, "visible")
+            if rest
+            else self.visible()
+        )
 
     def visible(self) -> str:
         """bool [capacity]: the positions that hold something once this call's are written."""

@@ -7,13 +7,13 @@ what comes after a query, where none sees further, takes no part.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
 import numpy as np
 
-from ..dtypes import F16, F32, I8, I32, U8
+from ..dtypes import F16, F32, I8, I32, I64, U8
 from ..graph import Unsupported
 from ..rules import GraphBuilder, Spec
 from .activation import Exp, Tanh
@@ -23,6 +23,7 @@ from .conversion import Where, cast
 from .elementwise import Add, Div, Mul, Sub
 from .logic import And, Greater, GreaterOrEqual, Less, LessOrEqual
 from .rearrange import concat, pick, reshape, slice_axis, transpose
+from .tensor_scatter import emit_scatter
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,50 @@ def _multi_head(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     sizes = g.shape(q)[0], g.shape(q)[2], g.shape(k)[2]
     between = _between(w, own, sizes, g.shape(q)[3], (operand(spec, 4), operand(spec, 5)))
     return [joined(w, attend(w, w.wide(q), w.wide(k), w.wide(v), between)), k, v]
+
+
+@contrib("DecoderMaskedMultiHeadAttention",
+         "query:T key:T? value:T? mask_index:M? attention_bias:T? past_key:T? past_value:T? "
+         "past_sequence_length:M? beam_width:M? cache_indirection:M? bias:T? "
+         "-> output:T present_key:T present_value:T qk:T", {"T": (F32, F16), "M": (I32,)},
+         {"num_heads": int, "scale": Maybe(float), "mask_filter_value": Maybe(float), "output_qk": 0,
+          "past_present_share_buffer": 0},
+         limits="no packed queries, no beams, no qk")  # fmt: skip
+def _decoder_multi_head(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """MultiHeadAttention of one token. A fourth dimension of keys is a past that stays as it is; a shared
+    buffer takes the new row at a run-time position, and nothing past that is seen."""
+    w, own = Writer(g, spec.outputs[0]), spec.attributes
+    if spec.has(8) or spec.has(9) or any(spec.outputs[3:]):
+        raise Unsupported("beam_width, cache_indirection and the result qk")
+    shaped(g, spec.inputs[0], None, 1, None, name="query")
+    query, key, value, mask, bias, past_key, past_value, at = (operand(spec, i) for i in range(8))
+    need(bool(key and value), "keys and values beside the query's: DecoderMaskedMultiHeadAttention without")
+    inner = replace(spec, inputs=(query, key, value, operand(spec, 10)))
+    q, k, v = _projected(w, inner, own["num_heads"])
+    pasts, seen = (past_key, past_value), ""
+    k, v = (cast(g, t, g.dtype(query), w.hint) for t in (k, v))
+    if own["past_present_share_buffer"] and past_key:
+        need(bool(at and past_value), "past_present_share_buffer without past_sequence_length")
+        at = reshape(g, cast(g, at, I64, w.hint), (), w.hint)
+        k, v = (emit_scatter(g, past, (t, at), 2, w.hint) for past, t in zip(pasts, (k, v), strict=True))
+        room = g.shape(k)[2]
+        seen = w.apply(LessOrEqual, w.constant(np.arange(room, dtype=np.int64)), at)
+        mask, bias = (_to_room(w, t, room) for t in (mask, bias))
+    else:
+        k, v = (after(w, past, t) for past, t in zip(pasts, (k, v), strict=True))
+    sizes = g.shape(q)[0], 1, g.shape(k)[2]
+    between = _between(w, {**own, "unidirectional": 0}, sizes, g.shape(q)[3], (mask, bias))
+    out = attend(w, w.wide(q), w.wide(k), w.wide(v), replace(between, seen=seen))
+    return [joined(w, out), k, v]
+
+
+def _to_room(w: Writer, x: str, room: int) -> str:
+    """What is said of as many keys as there are, of all that a buffer has room for: 0 of the rest."""
+    if not x or not w.g.shape(x) or w.g.shape(x)[-1] >= room:
+        return x
+    shape = w.g.shape(x)
+    zeros = w.constant(np.zeros((*shape[:-1], room - shape[-1]), w.g.dtype(x).numpy))
+    return concat(w.g, [x, zeros], len(shape) - 1, w.hint)
 
 
 def _projected(w: Writer, spec: Spec, count: int) -> tuple[str, str, str]:
