@@ -96,8 +96,8 @@ def _inverse(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """What stands beside a matrix made one, where the identity stood."""
     w, (x,) = Writer(g, spec.outputs[0]), spec.inputs
     shape = g.shape(x)
-    need(len(shape) >= 2 and shape[-1] == shape[-2] > 0, f"Inverse of {g.tensors[x]}")
-    n = shape[-1]
+    n = int(shape[-1]) if shape else 0
+    need(n > 0 and shape[-2:] == (n, n), f"Inverse of {g.tensors[x]}")
     if n > MOST_ROWS:
         raise Unsupported(f"Inverse of a matrix of {n:,} rows, past {MOST_ROWS}: each is an op of its own")
     wide = w.wide(reshape(g, x, [product(shape[:-2]), n, n], w.hint))
