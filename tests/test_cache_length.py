@@ -596,11 +596,14 @@ def test_a_mask_may_come_before_the_tokens() -> None:
 
 
 # -- models as exporters wrote them ------------------------------------------------------------------
+OPTIMUM = [f"optimum-{name}" for name in ("llama", "phi3", "qwen3", "gpt2", "gemma3", "falcon")]
+
+
 @pytest.mark.models
-@pytest.mark.parametrize("name", ["llama", "phi3", "qwen3", "gpt2", "gemma3", "falcon"])
+@pytest.mark.parametrize("name", [*OPTIMUM, "genai-gemma3-int4", "nbits-qwen3"])
 def test_exports_give_onnxruntime_s_logits(name: str) -> None:
     """Ten tokens together and 14 alone. Qwen3's and Gemma's norms share a weight between 4 heads and 2."""
-    folder = EXPORTS / f"optimum-{name}"
+    folder = EXPORTS / name
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
     golden = np.load(folder / "golden.npz")
