@@ -54,8 +54,9 @@ class Absent:
         origin = (*self.origin, *map(str, self.order), how)
         return Absent(origin, tuple(map(int, shape)), dtype, tuple(range(len(shape))))
 
-    def reshape(self, shape: Sequence[int]) -> Absent:
-        return self.made("reshape", shape, self.dtype)
+    def reshape(self, shape: Sequence[int] | int) -> Absent:
+        """shape: with an int, as NumPy has it, one dimension."""
+        return self.made("reshape", (self.size,) if isinstance(shape, int) else shape, self.dtype)
 
     def astype(self, dtype: Any) -> Absent:
         return self.made("astype", self.shape, np.dtype(dtype))

@@ -175,6 +175,8 @@ def grown(random: Random) -> onnx.ModelProto:
         graph.output.extend(onnx.ValueInfoProto(name=n) for n in node.output if n not in used)
     made = [helper.make_opsetid(d, v) for d, v in domains.items()]
     model = helper.make_model(graph, ir_version=random.choice((7, 8, 10)), opset_imports=made)
+    if any(node.op_type == "Einsum" for node in nodes):  # from some equations onnx's inference never returns
+        return model
     try:  # types of outputs, where they can be told
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception:
