@@ -64,6 +64,12 @@ class Absent:
     def item(self) -> NoReturn:
         raise ValuesNeeded(f"the values of {self.origin[0]!r} are needed, and there are no weights")
 
+    def __getattr__(self, name: str) -> NoReturn:
+        """Whatever else an array can be asked: its values."""
+        if name.startswith("_"):  # protocols that NumPy and Python try
+            raise AttributeError(name)
+        self.item()
+
     def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
         self.item()
 

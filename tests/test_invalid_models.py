@@ -263,6 +263,9 @@ def test_a_branch_has_no_inputs_but_its_initializers() -> None:
         else:
             with pytest.raises(InvalidInput, match=r"'it'.*branch 'then' has an input 'z'"):
                 compile_model(made([it], [cond, x], [y]).SerializeToString(), wafer="8x8", until="graph")
+    it = node("If", ["c"], ["y"], "it", then_branch=branch, else_branch=branch)
+    with pytest.raises(InvalidInput, match=r"condition has shape \[0\], the operator wants 1 element"):
+        import_model(made([it], [x], [y], {"c": np.zeros(0, np.bool_)}))
     it = node("If", ["c"], ["b"], "it", then_branch=branch, else_branch=branch)
     late = made([node("Neg", ["b"], ["y"]), it], [cond, x], [y])
     with pytest.raises(InvalidInput, match=r"'b'|made by"):
