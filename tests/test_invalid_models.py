@@ -215,6 +215,7 @@ MEANINGLESS = [
     one("ConvTranspose", np.float32(1), FILTERS),
     one("DeformConv", IMAGE, normal(2), normal(1, 2, 3, 3)),
     one("Det", X[0]),
+    one("ReverseSequence", np.float32(1), np.int64([1])),
     one("STFT", X[0], np.int64(1), None, np.int64(2), constants=[1, 3]),
     one("GroupNormalization", normal(3), normal(1), normal(1), num_groups=1),
     one("GroupNormalization", normal(1, 2, 2), np.float32(1), np.float32(1), num_groups=1),

@@ -121,6 +121,7 @@ FORMS: Mapping[tuple[str, str], Form] = {
     ("Reshape", "shape"): Form(low=-1),
     ("Resize", "scales"): SCALES,
     ("Resize", "sizes"): SIZES,
+    ("ReverseSequence", "input"): Form(rank=ANY, least=2),
     ("RoiAlign", "batch_indices"): LIST,
     ("Split", "split"): SIZES,
     ("Squeeze", "axes"): LIST,
