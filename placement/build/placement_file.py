@@ -196,7 +196,8 @@ def _fits(node: int, op: Op, split: Split, grid: Grid, region: Region) -> None:
     for c in split.cuts:
         if c.axis not in op.size or c.ways < 1:
             raise PlacementError(f"node {node}: cut {c.axis}/{c.ways}; axes are {', '.join(op.size)}")
-        if c.axis in op.whole and c.ways > 1:
+        parted = c.axis in op.reduced and c.side != "t" and op.combine is None
+        if parted or (c.axis in op.whole and c.ways > 1):
             raise PlacementError(f"node {node}: cut {c.axis}/{c.ways}; {op.name} keeps that axis whole")
     for i, c in enumerate(split.cuts):
         if c.side == "t" and any(o.axis == c.axis and o.side != "t" for o in split.cuts[i + 1 :]):
