@@ -66,7 +66,7 @@ class Effort:
 
 
 def items_of(harness: Harness, effort: Effort, random: Random) -> Iterator[Item]:
-    """What the harness tries; the items that earlier sieges kept on this machine only where time is the end."""
+    """What the harness tries. What earlier sieges kept on this machine is among it where time is the end."""
     replay = [*stored(CORPUS, harness.name)]
     if effort.draws is None:
         replay += stored(BUILD / "corpus", harness.name)
