@@ -236,7 +236,7 @@ def _build_mean(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 
 def _build_clip(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    """Bounds are attributes up to opset 10, optional inputs from 11 on. Where they cross, the upper one holds."""
+    """Bounds are attributes up to opset 10, then optional inputs. Where they cross, the upper one holds."""
     x, hint = spec.inputs[0], spec.outputs[0]
     if spec.opset < 11:
         low, high = spec.attribute("min"), spec.attribute("max")
