@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from string import ascii_letters
+from typing import Any
 
 import numpy as np
 
@@ -115,21 +116,21 @@ class Indexed(Contract):
         return assemble(out if repeats == 1 else out * out.dtype.type(repeats), self.write, kept)
 
     # -- cost ---------------------------------------------------------------------
-    def _counts(self, extents: Extents) -> tuple[object, object, object]:
+    def _counts(self, extents: Extents) -> tuple[Any, Any, Any]:
         """Indices that are read, products, and the longest run of results of one index."""
         choices = product([extents[a] for a in self.chosen_by])
         n = product([extents[a] for a, _ in self.axes if a != self.chosen])
         return choices, n, longest([extents[a] for a in access_axes(self.write) if a not in self.chosen_by])
 
     def work(self, extents: Extents) -> tuple[Work, ...]:
-        """A vector op for each reduced iteration and row of results; before, each index becomes an address."""
+        """A vector op for each reduced iteration and row of results; each index becomes an address before."""
         choices, n, run = self._counts(extents)
         return (Work("copy", choices, choices), Work("fma", n // run, n))
 
     def alternatives(self, extents: Extents) -> tuple[tuple[tuple[Work, ...], object], ...]:
         """`work`, or for each index all products at once and then one sum over a strided accumulator."""
         choices, n, _ = self._counts(extents)
-        held = n // choices * self.accumulate.bytes
+        held = n // np.maximum(choices, 1) * self.accumulate.bytes
         dispatches = np.where(held <= TEMPORARY, 2 * choices, CLOSED)
         second = (Work("copy", choices, choices), Work("fma", dispatches, 2 * n))
         return ((self.work(extents), 0), (second, np.minimum(held, TEMPORARY)))
