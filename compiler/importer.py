@@ -180,8 +180,10 @@ def _with_unknown(unknown: Sequence[Refusal], what: str, e: OpenDimensions) -> W
 
 def _with_host(accepted: AcceptedModel, entry: str, given: Binding) -> Imported:
     """One graph where the wafer does it all, else those of its stages."""
-    if (taking_rows := _with_rows(accepted, given)) is not None:
-        return Imported({entry: taking_rows[0]}, taking_rows[1])
+    if (taking_rows := with_rows(accepted, given)) is not None:
+        walked, graph = taking_rows
+        accepted.judge_declarations(walked)
+        return Imported({entry: graph}, walked.values)
     stages = StagesSoFar(accepted.ready.proto)
     walked = walked_on_host(accepted, given, stages)
     judge_refusals(merged(walked.refusals), "unsupported")
@@ -193,18 +195,17 @@ def _with_host(accepted: AcceptedModel, entry: str, given: Binding) -> Imported:
     return Imported(staged.graphs, walked.values, staged.play, staged.operators, merged(staged.hosts))
 
 
-def _with_rows(accepted: AcceptedModel, given: Binding) -> tuple[Graph, Mapping[str, Array]] | None:
-    """The model in one graph with rows that NonZero takes, and values; None where the host must do more."""
+def with_rows(accepted: AcceptedModel, given: Binding) -> tuple[WalkedModel, Graph] | None:
+    """The model walked, and in one graph, with rows that NonZero takes; None where the host must do more."""
     if not any(n.op_type == "NonZero" for n in accepted.ready.proto.graph.node):
         return None
     stages = StagesSoFar(accepted.ready.proto)
     walked = walked_on_host(accepted, given, stages, rows=True)
     if walked.refusals or not walked.on_wafer or not walked.rows.sizes:
         return None
-    accepted.judge_declarations(walked)
     graph = graph_of(walked.scope, walked.outputs, accepted.name)
     try:
-        return close_rows(graph, walked.rows), walked.values
+        return walked, close_rows(graph, walked.rows)
     except Unsupported:
         return None
 
