@@ -6,7 +6,7 @@ where its place says, or nowhere; and if nothing is made of how many rows there 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...ir.rules import GraphBuilder
@@ -29,7 +29,7 @@ class OpenRows:
     numbers: set[str] = field(default_factory=set[str])
     problem: str = ""
 
-    def follow(self, g: GraphBuilder, node: ModelNode, inputs: Sequence[str], results: Iterable[str]) -> None:
+    def follow(self, g: GraphBuilder, node: ModelNode, inputs: Sequence[str], results: Sequence[str]) -> None:
         """Notes what a node made."""
         made = [t for t in results if t and t not in inputs]
         counted = not self.numbers.isdisjoint(inputs)
@@ -37,9 +37,9 @@ class OpenRows:
             self.sizes.update(made)
         elif node.key in MEASURES and not self.sizes.isdisjoint(inputs):
             self.numbers.update(made)
-        elif counted and node.key in SHAPED:
+        elif counted and node.key in SHAPED and (made or results[0] in self.sizes):
             (self.numbers if inputs[0] in self.numbers and len(inputs) > 1 else self.sizes).update(made)
-        elif counted and all(t in g.constants for t in made):
+        elif counted and all(t in g.constants for t in results):
             self.numbers.update(made)
         elif counted:
             self.judge_number(node, inputs)

@@ -271,7 +271,7 @@ def _added(graph: Graph, followed: Followed, passes: Sequence[Sequence[int]]) ->
         op, data = node.op, node.inputs[0]
         assert isinstance(op, Scatter)
         total, before = node.output, data
-        if op.reduction == "none" or _zeros(graph, data):
+        if op.reduction == "none":
             if not _zeros(graph, data):
                 return None
             readers = graph.readers.get(node.output, ())
