@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jit
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from plans import Model
-from single import close, golden, model
+from single import close, golden
 from test_sweeps import agree, placements
 from test_sweeps import placed as placed_by_hand
 from waferc.compiler.importer import Binding, import_entries, import_model
@@ -26,6 +28,11 @@ from waferc.ir.op import Array, identity
 from waferc.ir.ops.indexed import Indexed
 from waferc.placement.machine.presets import preset
 from waferc.placement.plan.plan import Plan
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "smollm2"))
+
+from decoder import Shape, decoder, random_weights
+from upcycle import upcycled
 
 RANDOM = np.random.default_rng(11)
 
@@ -333,24 +340,26 @@ def test_what_is_more_than_rows_is_refused_with_the_node(proto: onnx.ModelProto,
 # -- a decoder's FFN cut in experts -----------------------------------------------------------
 
 
-def test_a_dense_layer_cut_in_experts_that_are_all_chosen_is_that_layer() -> None:
-    experts, width, inner = 4, 16, 24
-    gate, up, down = normal(width, inner), normal(width, inner), normal(inner, width)
-    x = normal(5, width)
-    h = x.astype(float) @ gate
-    dense = h / (1 + np.exp(-h)) * (x.astype(float) @ up) @ down
-    parts = [np.ascontiguousarray(w.T.reshape(experts, -1, width)) for w in (gate, up)]
-    rest = np.ascontiguousarray(down.reshape(experts, -1, width).transpose(0, 2, 1)) * np.float32(experts)
-    shares = np.zeros((5, experts), np.float32)  # equal: each result counts a quarter
-    both = np.concatenate(parts, axis=1)
-    own = {"k": experts, "activation_type": "swiglu", "swiglu_fusion": 2, "activation_alpha": 1.0}
-    proto = model("MoE", [x, shares, both, None, rest], [2, 4], domain="com.microsoft", **own)
-    graph = simplify(import_model(proto))
-    assert names_of(graph).count("Indexed") == 2
-    close(evaluate(graph, {"x0": x, "x1": shares})["y0"], dense.astype(np.float32))
+@pytest.mark.parametrize("chosen", [4, 2])
+def test_a_decoder_cut_in_experts(chosen: int) -> None:
+    """With all chosen it is the dense decoder; with two onnxruntime's of the same model."""
+    shape = Shape(layers=1, width=16, hidden=32, heads=2, kv_heads=1, head=8, vocabulary=40, positions=16)
+    dense = decoder(shape, random_weights(3))
+    cut = upcycled(dense, experts=4, chosen=chosen)
+    made = waferc.compile_model(cut.SerializeToString(), wafer="8x8", dims={"S": 1}, capacity=8)
+    uncut(made.plan)
+    program = made.prepared(2)
+    past = {
+        n: np.zeros((1, 1, 0, 8), np.float32) for n in ("past_key_values.0.key", "past_key_values.0.value")
+    }
+    for position, token in enumerate((3, 17, 8)):
+        given = {"input_ids": np.array([[token]]), "position_ids": np.array([[position]])}
+        theirs = golden(dense if chosen == 4 else cut, {**given, **past})
+        past = {n: theirs[n.replace("past_key_values", "present")] for n in past}
+        close(program.run(given)["logits"], theirs["logits"])
 
 
-def test_a_saved_program_of_experts_runs(tmp_path: Any) -> None:
+def test_a_saved_program_of_experts_runs(tmp_path: Path) -> None:
     proto = products(normal(4, 6, 8))
     made = waferc.compile_model(proto.SerializeToString(), wafer="4x4")
     made.save(tmp_path / "p.wafer")
