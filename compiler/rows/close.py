@@ -15,6 +15,7 @@ from ...ir.dtypes import I64
 from ...ir.graph import Graph, Node
 from ...ir.ops.conversion import Where
 from ...ir.ops.elementwise import apply
+from ...ir.ops.logic import And
 from ...ir.ops.rearrange import Copy, reshape
 from ...ir.ops.scatter import OUTSIDE, Scatter
 from ...ir.rules import GraphBuilder
@@ -67,7 +68,7 @@ def taken_rows(followed: Followed, i: int, node: Node) -> Node | None:
     if not op.looked_up or node.inputs[1] not in followed.known or node.inputs[0] in followed.marks:
         return None
     places = by_row(node, 1, row, followed.known[node.inputs[1]])
-    sizes = followed.taken[followed.owners[i]].sizes
+    sizes = followed.taken[followed.owners[i]].digits
     found = None if places is None else in_digits(places, sizes)
     if found is None:
         return None
@@ -95,7 +96,11 @@ def put_in_place(g: GraphBuilder, followed: Followed, i: int, node: Node) -> Nod
     for t in node.inputs[2:]:
         value = followed.known[t].astype(np.int64)
         dim = followed.marks[t].dim
-        held = reshape(g, taken.mask, [n if d == dim else 1 for d, n in enumerate(value.shape)], t)
+        count = 1 if taken.alone else taken.rows
+        held = reshape(g, taken.mask, [count if d == dim else 1 for d in range(value.ndim)], t)
+        if taken.alone:
+            first = np.arange(2).reshape([2 if d == dim else 1 for d in range(value.ndim)]) == 0
+            held = apply(g, And, [held, g.constant(first)], t)
         outside = g.constant(np.array(OUTSIDE))
         places.append(apply(g, Where, [held, g.constant(value, t), outside], t))
     types = (*op.in_types[:2], *(I64 for _ in places))

@@ -21,7 +21,7 @@ from ...ir.op import Array, assemble, gather, product
 from ...ir.ops.elementwise import Add
 from ...ir.ops.index import gather_along, take
 from ...ir.ops.order import ranked
-from ...ir.ops.rearrange import emit_copy, reshape
+from ...ir.ops.rearrange import Copy, emit_copy, reshape
 from ...ir.ops.reduce import ReduceSum
 from ...ir.ops.scatter import Scatter
 from ...ir.rules import GraphBuilder
@@ -242,6 +242,8 @@ def _counted(graph: Graph, followed: Followed, end: int, choice: _Choice, dim: i
     if len(op.places) != 1 or op.reduced != (row,) or op.reduction not in ("none", "add"):
         return None
     at = by_row(node, 2, row, followed.known[node.inputs[2]])
+    if followed.taken[followed.owners[end]].alone:
+        return 0 if at is not None and not at.any() and op.sizes == (1,) else None
     found = None if at is None else in_digits(at, sizes)
     wide = [d for d, n in enumerate(sizes) if n == op.sizes[0] and found and (n == 1 or found[1][d])]
     if found is None or found[0] or not wide or sum(map(bool, found[1])) != (sizes[wide[0]] > 1):
@@ -310,13 +312,28 @@ class OnePass:
 
     def node(self, i: int, node: Node) -> Node:
         """One of the first pass's nodes with the constants of each row's expert."""
-        op, row = node.op, self.followed.axes[i]
+        row = self.followed.axes[i]
+        if self._alone:
+            node = self._one_row(node, row)
+        op = node.op
         inputs, reads = list(node.inputs), list(op.reads)
         for j in range(len(inputs)):
             if (i, j) in self.loop.own:
                 inputs[j] = self._looked_up(self.loop.own[i, j])
                 reads[j] = (axis(row), *reads[j])
         return replace(node, op=replace(op, reads=tuple(reads)), inputs=tuple(inputs))
+
+    @property
+    def _alone(self) -> bool:
+        return self.followed.taken[self.followed.owners[self.loop.first[-1]]].alone
+
+    def _one_row(self, node: Node, row: str) -> Node:
+        """The node without the row that no run has."""
+        tensor, mark = self.graph.tensors[node.output], self.followed.marks[node.output]
+        shape = (*tensor.shape[: mark.dim], 1, *tensor.shape[mark.dim + 1 :])
+        self.g.tensors[node.output] = replace(tensor, shape=shape)
+        axes = tuple((a, 1 if a in (row, f"{row}_0") else n) for a, n in node.op.axes)
+        return replace(node, op=replace(node.op, axes=axes))
 
     def _looked_up(self, names: tuple[str, ...]) -> str:
         """[rows, ...]: for each row its expert's constant."""
@@ -339,6 +356,8 @@ class OnePass:
         flat = reshape(g, loop.chosen, [product(g.shape(loop.chosen))], loop.chosen)
         sizes = self.followed.taken[self.followed.owners[loop.first[-1]]].sizes
         found = in_digits(loop.places, sizes)
+        if self._alone:
+            return flat
         if found is None:
             return take(g, flat, loop.places, 0, loop.chosen)
         names = [f"d{i}" for i in range(len(sizes))]
@@ -357,7 +376,7 @@ class OnePass:
         whole = in_row_order(names, sizes)
         kept = tuple((a, n) for a, n in op.axes if a != row)
         added = tuple((a, n) for a, n in zip(names, sizes, strict=True) if a != place and n > 1)
-        total = ReduceSum(
+        total = (ReduceSum if added else Copy)(
             axes=(*kept, *added),
             reads=(tuple(e.substitute(row, whole) for e in op.reads[1]),),
             write=op.write,

@@ -27,8 +27,18 @@ class Taken:
     sizes: tuple[int, ...]
 
     @property
+    def alone(self) -> bool:
+        """Whether the mask has one element; then there is a second row that no run has."""
+        return product(self.sizes) == 1
+
+    @property
+    def digits(self) -> tuple[int, ...]:
+        """Sizes whose product is the number of rows, in their order."""
+        return (2,) if self.alone else self.sizes
+
+    @property
     def rows(self) -> int:
-        return product(self.sizes)
+        return product(self.digits)
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class _Walk:
             if isinstance(node.op, Places):
                 self.taken[i] = taken = Taken(node, node.inputs[0], node.op.sizes)
                 self.marks[node.output] = Mark(i, 1)
-                self.known[node.output] = np.indices(taken.sizes).reshape(len(taken.sizes), -1)
+                self.known[node.output] = node.op.reference()
             elif not self.marks.keys().isdisjoint(node.inputs):
                 self._enter(i, node)
             elif not (self.rows.sizes | self.rows.numbers).isdisjoint(node.inputs):

@@ -290,6 +290,7 @@ def _unique(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 class Places(Op):
     """The places of all elements of a mask, [dimensions, elements], of which a run has those that hold.
 
+    They are two at least, so that rows are told from a dimension of one: no run has the second of one element.
     No core carries it out: it stands for its result until the front end knows what becomes of each place
     (`frontend.open_rows`).
     """
@@ -297,14 +298,15 @@ class Places(Op):
     sizes: tuple[int, ...]
 
     def reference(self, *operands: Array) -> Array:
-        return np.indices(self.sizes).reshape(len(self.sizes), -1)
+        places = np.indices(self.sizes).reshape(len(self.sizes), -1)
+        return places.repeat(2, 1) if places.shape[1] == 1 else places
 
 
 def _non_zero(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     x, hint = spec.inputs[0], spec.outputs[0]
     if g.value(x) is None and g.opens_rows and g.shape(x):
         mask, sizes = cast(g, x, BOOL, hint), g.shape(x)
-        places = product(sizes)
+        places = max(2, product(sizes)) if 0 not in sizes else 0
         op = Places(
             axes=(("d", len(sizes)), ("r", places)),
             reads=(tuple(constant(0) for _ in sizes),),
