@@ -203,11 +203,20 @@ def with_rows(accepted: AcceptedModel, given: Binding) -> tuple[WalkedModel, Gra
     walked = walked_on_host(accepted, given, stages, rows=True)
     if walked.refusals or not walked.on_wafer or not walked.rows.sizes:
         return None
-    graph = graph_of(walked.scope, walked.outputs, accepted.name)
     try:
-        return walked, close_rows(graph, walked.rows)
+        _close_rows(walked)
     except Unsupported:
         return None
+    return walked, graph_of(walked.scope, walked.outputs, accepted.name)
+
+
+def _close_rows(walked: WalkedModel) -> None:
+    """Makes the graph so far one without NonZero. Raises Unsupported, with what becomes of its rows."""
+    scope, g = walked.scope, walked.scope.graph
+    results = tuple(dict.fromkeys(scope.names[o] for o in walked.outputs))
+    inputs = (*scope.inputs, *([g.length_input] if g.length_input else []))
+    graph = close_rows(Graph("", g.tensors, tuple(g.nodes), g.constants, inputs, results), walked.rows)
+    g.tensors, g.constants, g.nodes = dict(graph.tensors), dict(graph.constants), list(graph.nodes)
 
 
 @dataclass(frozen=True)
@@ -243,18 +252,18 @@ class OnWafer:
         judge_refusals(merged(unknown, walked.refusals), self.what)
         self.accepted.judge_declarations(walked)
         self.values.update(walked.values)
-        graph = graph_of(walked.scope, walked.outputs, self.accepted.name, states, grow)
-        return self._closed(graph, walked) if walked.rows.sizes else graph
+        if walked.rows.sizes:
+            self._close_rows(walked)
+        return graph_of(walked.scope, walked.outputs, self.accepted.name, states, grow)
 
-    def _closed(self, graph: Graph, walked: WalkedModel) -> Graph:
-        """The graph with rows that NonZero takes."""
+    def _close_rows(self, walked: WalkedModel) -> None:
         try:
-            return close_rows(graph, walked.rows)
+            _close_rows(walked)
         except Unsupported as e:
             taking = [n for n in nodes_of(self.accepted.ready.proto.graph.node) if n.key == ("", "NonZero")]
             reason = f"how many rows it finds depends on data, and {e}"
             judge_refusals(merged([n.refusal(reason) for n in taking]), self.what)
-            raise
+            raise UnsupportedModel(f"NonZero in a function: {reason}") from None
 
 
 def _caches(graph: onnx.GraphProto, states: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...ir.rules import GraphBuilder
+from ..errors import quoted
 from .node import ModelNode
 
 MEASURES = (("", "Shape"), ("", "Size"))
@@ -45,6 +46,11 @@ class OpenRows:
             self.judge_number(node, inputs)
         elif not self.sizes.isdisjoint(inputs[:1] if node.key in ENDS else inputs):
             self.sizes.update(made)
+
+    def judge_output(self, name: str, tensor: str) -> None:
+        """Notes an output that has such rows, or is made of how many there are."""
+        if tensor in self.sizes or tensor in self.numbers:
+            self.problem = self.problem or f"output {quoted(name)} has them, or is made of how many there are"
 
     def judge_number(self, node: ModelNode, inputs: Sequence[str]) -> None:
         """Notes a node that computes with, or decides by, how many rows there are."""

@@ -368,6 +368,8 @@ def walk_model(
     missing = next((o for o in outputs if not scope.knows(o)), None)
     if missing is not None and (elsewhere or not walk.refusals):
         raise InvalidInput(f"output {quoted(missing)} is made by no node")
+    for o in outputs:
+        walk.rows.judge_output(o, scope.names.get(o, ""))
     return WalkedModel(scope, inputs, outputs, values, walk.refusals, walk.folded, walk.rows)
 
 

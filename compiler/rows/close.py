@@ -33,9 +33,10 @@ def close_rows(graph: Graph, rows: OpenRows) -> Graph:
     found = list(loops(graph, followed))
     gone = {i for loop in found for i in loop.others}
     instead = {t: other for loop in found for t, other in loop.instead.items()}
-    r = Rewriter(replace(graph, states=()))  # which may differ from what they become, to be settled later
-    passes = {i: OnePass(r, graph, followed, loop) for loop in found for i in loop.first}
-    passes |= {i: one for one in dict.fromkeys(passes.values()) for i in one.loop.first}
+    r = Rewriter(graph)
+    passes: dict[int, OnePass] = {}
+    for loop in found:
+        passes |= dict.fromkeys(loop.first, OnePass(r, graph, followed, loop))
     for i, node in enumerate(graph.nodes):
         r.source = node.source
         if node.output in followed.known:
@@ -45,7 +46,7 @@ def close_rows(graph: Graph, rows: OpenRows) -> Graph:
             if i in followed.axes:
                 node = _closed(r, followed, i, node, passes.get(i))
             r.nodes.append(node)
-    return replace(r.finish(), states=graph.states)
+    return r.finish()
 
 
 def _last(instead: dict[str, str], tensor: str) -> str:

@@ -77,6 +77,7 @@ class _Walk:
         self.known: dict[str, Array] = {}
 
     def followed(self) -> Followed:
+        opened = self.rows.sizes | self.rows.numbers
         for i, node in enumerate(self.graph.nodes):
             if isinstance(node.op, Places):
                 self.taken[i] = taken = Taken(node, node.inputs[0], node.op.sizes)
@@ -84,11 +85,10 @@ class _Walk:
                 self.known[node.output] = node.op.reference()
             elif not self.marks.keys().isdisjoint(node.inputs):
                 self._enter(i, node)
-            elif not (self.rows.sizes | self.rows.numbers).isdisjoint(node.inputs):
+            elif not opened.isdisjoint(node.inputs):
                 raise _refused(node)
-        for t in self.graph.results:
-            if t in self.marks or t in self.rows.sizes or t in self.rows.numbers:
-                raise Unsupported(f"output {quoted(t)} has them or their number")
+        if not self.marks.keys().isdisjoint(self.graph.results):
+            raise Unsupported("an output has them")
         taken, ends = self.taken, frozenset(self.ends)
         return Followed(taken, self.axes, self.owners, ends, self.marks, self.known)
 

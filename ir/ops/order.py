@@ -290,7 +290,7 @@ def _unique(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 class Places(Op):
     """The places of all elements of a mask, [dimensions, elements], of which a run has those that hold.
 
-    They are two at least, so that rows are told from a dimension of one: no run has the second of one element.
+    They are two at least, to tell rows from a dimension of one: no run has the second of one element.
     No core carries it out: it stands for its result until the front end knows what becomes of each place
     (`frontend.open_rows`).
     """
