@@ -321,14 +321,14 @@ def found(*nodes: tuple[str, str, str], result: str = "y") -> onnx.ModelProto:
 
 REFUSED = [
     (found(("ReduceSum", "r zero", "y")), "node 'ReduceSum_4' (ReduceSum) does more"),
-    (found(("Shape", "r", "m"), ("Identity", "m", "n"), result="n"), "output 'n' has them, or is made of"),
-    (found(("Relu", "r", "y")), "output 'y' has them, or is made of"),
+    (found(("Shape", "r", "m"), ("Identity", "m", "n"), result="n"), "output 'n' is made of"),
+    (found(("Relu", "r", "y")), "output 'y' has them"),
     (
         found(("Shape", "a", "n"), ("Cast", "n", "f"), ("Mul", "x f", "y")),
         "node 'Mul_6' (Mul) takes how many there are for a number",
     ),
     (found(("Shape", "a", "n"), ("Slice", "x zero n", "y")), "(Slice) takes how many there are for a number"),
-    (found(("TopK", "r one", "t n"), result="n"), "output 'n' has them, or is made of"),
+    (found(("TopK", "r one", "t n"), result="n"), "output 'n' has them"),
 ]
 
 

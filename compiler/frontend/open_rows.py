@@ -47,10 +47,10 @@ class OpenRows:
         elif not self.sizes.isdisjoint(inputs[:1] if node.key in ENDS else inputs):
             self.sizes.update(made)
 
-    def judge_output(self, name: str, tensor: str) -> None:
-        """Notes an output that has such rows, or is made of how many there are."""
-        if tensor in self.sizes or tensor in self.numbers:
-            self.problem = self.problem or f"output {quoted(name)} has them, or is made of how many there are"
+    def judge_output(self, g: GraphBuilder, name: str, tensor: str) -> None:
+        """Notes an output that is made of how many rows there are."""
+        if tensor in self.numbers or (tensor in self.sizes and tensor in g.constants):
+            self.problem = self.problem or f"output {quoted(name)} is made of how many there are"
 
     def judge_number(self, node: ModelNode, inputs: Sequence[str]) -> None:
         """Notes a node that computes with, or decides by, how many rows there are."""

@@ -369,7 +369,7 @@ def walk_model(
     if missing is not None and (elsewhere or not walk.refusals):
         raise InvalidInput(f"output {quoted(missing)} is made by no node")
     for o in outputs:
-        walk.rows.judge_output(o, scope.names.get(o, ""))
+        walk.rows.judge_output(scope.graph, o, scope.names.get(o, ""))
     return WalkedModel(scope, inputs, outputs, values, walk.refusals, walk.folded, walk.rows)
 
 

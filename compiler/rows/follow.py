@@ -87,8 +87,9 @@ class _Walk:
                 self._enter(i, node)
             elif not opened.isdisjoint(node.inputs):
                 raise _refused(node)
-        if not self.marks.keys().isdisjoint(self.graph.results):
-            raise Unsupported("an output has them")
+        for t in self.graph.results:
+            if t in self.marks:
+                raise Unsupported(f"output {quoted(t)} has them")
         taken, ends = self.taken, frozenset(self.ends)
         return Followed(taken, self.axes, self.owners, ends, self.marks, self.known)
 
