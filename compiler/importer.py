@@ -298,7 +298,7 @@ def _with_capacity(
     if symbol:
         return _at_capacity(on_wafer, graph, given, pairs, capacity)
     whole = on_wafer(given, pairs, grow=True)
-    return _in_place(whole, capacity, (), "")
+    return _in_place(whole, capacity)
 
 
 PAST = 2  # positions in the shortest caches that are built: none is taken for a dimension of size 1
@@ -344,13 +344,19 @@ def _at_capacity(
 
     past = capacity - added
     whole, length = built(past)
-    other, _ = built(past - 1 if past > 1 else past + 1)
-    caches.judge_positions(other, whole, others)
-    return _in_place(whole, capacity, others, length)
+    beside = past - 1 if past > 1 else past + 1
+    other, _ = built(beside)
+    grown = caches.judge_positions(other, whole, others, (beside + added, capacity))
+    return _in_place(whole, capacity, others, caches.Computed(length, grown))
 
 
-def _in_place(whole: Graph, capacity: int, others: Sequence[tuple[str, int]], length: str) -> Graph:
-    """The graph, full after a call, with caches that lie still. others, length: see `caches.of_capacity`."""
+def _in_place(
+    whole: Graph,
+    capacity: int,
+    others: Sequence[tuple[str, int]] = (),
+    computed: caches.Computed = caches.NOTHING_COMPUTED,
+) -> Graph:
+    """The graph, full after a call, with caches that lie still. See `caches.of_capacity`."""
     grown = [(a, b) for a, b in whole.states if whole.tensors[a].shape != whole.tensors[b].shape]
     whole = replace(whole, states=tuple(s for s in whole.states if s not in grown))
-    return caches.in_place(caches.of_capacity(whole, grown, capacity, others, length) if grown else whole)
+    return caches.in_place(caches.of_capacity(whole, grown, capacity, others, computed) if grown else whole)

@@ -289,7 +289,7 @@ def _known_branch(scope: Scope, node: ModelNode) -> onnx.GraphProto | None:
     if node.key != ("", "If"):
         return None
     condition = scope.value(node.proto.input[0])
-    if condition is None or lacking([condition]):
+    if condition is None or lacking([condition]) or condition.size != 1:
         return None
     wanted = "then_branch" if _holds(condition) else "else_branch"
     return next(a.g for a in node.proto.attribute if a.name == wanted)
@@ -307,6 +307,8 @@ def _spec(node: ModelNode, inputs: Sequence[str], opset: int) -> Spec:
 
 
 def _holds(condition: Array) -> bool:
+    if condition.size != 1:
+        raise InvalidModel(f"the condition has shape {list(condition.shape)}, the operator wants 1 element")
     return bool(condition.reshape(-1)[0])
 
 

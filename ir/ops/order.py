@@ -109,11 +109,12 @@ def place_of(g: GraphBuilder, best: type[Reduce], x: str, dim: int, hint: str, l
 def _arg(best: type[Reduce]) -> Rule:
     def build(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         (x,), hint = spec.inputs, spec.outputs[0]
-        dim = normal_axis(spec.attribute("axis", 0), len(g.shape(x)))
+        shape = g.shape(x)
+        dim = normal_axis(spec.attribute("axis", 0), len(shape))
         at = place_of(g, best, x, dim, hint, bool(spec.attribute("select_last_index", 0)))
         if spec.attribute("keepdims", 1):
             return [at]
-        return [reshape(g, at, [n for d, n in enumerate(g.shape(x)) if d != dim], hint)]
+        return [reshape(g, at, [n for d, n in enumerate(shape) if d != dim], hint)]
 
     return build
 
