@@ -51,6 +51,10 @@ class Gather(Op):
         return all(np.array_equal(a, b) for a, b in zip(first[1:], last[1:], strict=True))
 
     @property
+    def looked_up(self) -> str:
+        return "v0" if len(self.reads) == 2 and self.of else ""
+
+    @property
     def order_free(self) -> bool:
         return True  # one term is the element chosen, all others leave it as it is
 
