@@ -87,6 +87,7 @@ def test_a_plan_is_found_again_to_the_byte(graph: str, wafer: str, objective: st
     assert differences(made, again) == []
 
 
+@pytest.mark.thorough
 def test_searches_cover_trees_partial_sums_regions_and_steps_in_time() -> None:
     """The plans above are of every kind that a placement has to say."""
     made = [planner.plan(*search(g, w), o) for g, w, o in SEARCHES]

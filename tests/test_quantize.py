@@ -132,7 +132,7 @@ def test_results_are_those_of_the_reference(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@settings(max_examples=4)
+@settings(max_examples=2)
 @given(data=st.data())
 def test_the_same_bits_however_they_are_cut(case: Case, data: st.DataObject) -> None:
     wafer = replace(preset("8x8"), name="drawn")

@@ -177,7 +177,7 @@ def placed(graph: Graph, wafer: Wafer, data: dict[str, Any]) -> Plan:
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(data=st.data())
 def test_the_same_bits_however_a_plan_cuts(name: str, data: st.DataObject) -> None:
     wafer = preset(data.draw(st.sampled_from(["4x4", "8x8", "16x16"])))
@@ -518,7 +518,7 @@ KINDS = [dtypes.F32, dtypes.F16, dtypes.BF16, dtypes.F64, dtypes.I32, dtypes.BOO
 
 
 @pytest.mark.parametrize("dtype", KINDS, ids=str)
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_graphs_of_every_family_on_any_wafer(dtype: DType, data: st.DataObject) -> None:
     graph = data.draw(graphs(dtype))

@@ -59,7 +59,7 @@ def graph_of(one: Case) -> Graph:
 
 
 @pytest.mark.parametrize("one", NODES, ids=str)
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(data=st.data())
 def test_the_same_bits_however_a_plan_cuts(one: Case, data: st.DataObject) -> None:
     """Indices drawn at random also point outside: what is said of them must not depend on the split."""
