@@ -175,7 +175,7 @@ def _configurations(folder: Path) -> dict[str, Mapping[str, Any]]:
         except ValueError as e:
             raise InvalidInput(f"{quoted(str(path))} is not JSON: {shown(str(e))}") from None
         if not isinstance(value, dict):
-            raise InvalidInput(f"{quoted(str(path))} holds no object, but {type(value).__name__}")
+            raise InvalidInput(f"{quoted(str(path))} is no object, but a {type(value).__name__}")
         out[name] = cast(dict[str, Any], value)
     return out
 

@@ -181,8 +181,8 @@ def decoder_behind(masked: bool) -> bytes:
         *scores,
         node("Softmax", [chosen], ["cross.shares"], axis=-1),
         node("MatMul", ["cross.shares", "past_key_values.0.encoder.value"], ["cross.mixed"]),
-        node("Transpose", ["cross.mixed"], ["cross.rows"], perm=[0, 2, 1, 3]),
-        node("Reshape", ["cross.rows", "flat"], ["cross.joined"]),
+        node("Transpose", ["cross.mixed"], ["cross.in_line"], perm=[0, 2, 1, 3]),
+        node("Reshape", ["cross.in_line", "flat"], ["cross.joined"]),
         node("Add", ["cross.joined", "after"], ["crossed"]),
     ]
     nodes = [*graph.node]

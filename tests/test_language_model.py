@@ -183,6 +183,7 @@ def test_a_capacity_that_nobody_says_may_be_too_much_for_a_table(tmp_path: Path)
         waferc.compile_model(tmp_path / "model.onnx", wafer="8x8", until="graph")
 
 
+@pytest.mark.thorough
 def test_verify_and_check_take_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
     done = command("check", "tiny", "--wafer", "8x8")
@@ -291,7 +292,7 @@ def test_a_folder_that_is_none_is_told_in_one_line(tmp_path: Path, monkeypatch: 
 
 # -- models as exporters wrote them ----------------------------------------------------------------
 
-NAMES = ("llama", "phi3", "gpt2", "falcon", "qwen3", "gemma3")
+NAMES = [f"optimum-{kind}" for kind in ("llama", "phi3", "gpt2", "falcon", "qwen3", "gemma3")] + ["ort-llama"]
 
 
 def exported(name: str) -> Path:
@@ -301,13 +302,16 @@ def exported(name: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", [*(f"optimum-{name}" for name in NAMES), "ort-llama"])
-def test_an_export_needs_no_options(name: str) -> None:
+LONG = [pytest.param(n, w, marks=pytest.mark.thorough) for n in NAMES for w in ("16x16", "wse3")]
+
+
+@pytest.mark.parametrize("name, wafer", [("optimum-llama", "16x16"), *LONG])
+def test_an_export_needs_no_options(name: str, wafer: str) -> None:
     """As onnxruntime, after ten tokens and each of 14 more, and given one by one; no thread changes a bit."""
     folder = exported(name)
     golden = np.load(folder / "golden.npz")
     ids = golden["ids"].tolist()
-    model = LanguageModel(folder, wafer="16x16", threads=1)
+    model = LanguageModel(folder, wafer=wafer, threads=1)
     alike([model.logits(ids[:10]), *(model.logits([t]) for t in ids[10:])], golden["logits"])
     single = one_by_one(model, ids)
     alike(single, step_by_step(folder / "model.onnx", ids))
@@ -315,6 +319,7 @@ def test_an_export_needs_no_options(name: str) -> None:
     assert (one_by_one(LanguageModel(model.compiled, threads=2), ids) == single).all()
 
 
+@pytest.mark.thorough
 def test_an_export_with_activations_of_8_bits_takes_a_call_s_tokens_together() -> None:
     """The scale of activations is a call's: only calls of as many tokens as the peer's give its logits."""
     folder = exported("q8-phi3")
@@ -326,7 +331,11 @@ def test_an_export_with_activations_of_8_bits_takes_a_call_s_tokens_together() -
 
 
 @pytest.mark.parametrize(
-    "files", ["decoder_model.onnx decoder_with_past_model.onnx", "decoder_model_merged.onnx"]
+    "files",
+    [
+        "decoder_model.onnx decoder_with_past_model.onnx",
+        pytest.param("decoder_model_merged.onnx", marks=pytest.mark.thorough),
+    ],
 )
 def test_bart_needs_no_options(tmp_path: Path, files: str) -> None:
     folder = exported("optimum-bart")
