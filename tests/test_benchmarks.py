@@ -37,6 +37,7 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", MODELS)
 def test_generated_models(name: str) -> None:
     model = MODELS[name]().SerializeToString()

@@ -126,6 +126,7 @@ def test_a_second_compile_searches_no_more(searches: list[Plan], tmp_path: Path)
     assert len(searches) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options", [{"optimize": "throughput"}, {"weights": "f16"}, {"simplify": False}], ids=str
 )
@@ -165,6 +166,7 @@ def test_a_changed_source_changes_the_digest_of_its_folder(tmp_path: Path) -> No
     assert len(digests) == 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "no JSON", "another model", "illegal"])
 def test_a_damaged_plan_is_searched_for_anew(
     damage: str, searches: list[Plan], cache: Path, tmp_path: Path

@@ -131,8 +131,9 @@ def test_results_are_those_of_the_reference(case: Case) -> None:
         np.testing.assert_array_equal(ours[name].astype(np.float64), wanted.astype(np.float64))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES, ids=str)
-@settings(max_examples=2)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_the_same_bits_however_they_are_cut(case: Case, data: st.DataObject) -> None:
     wafer = replace(preset("8x8"), name="drawn")

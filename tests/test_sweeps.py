@@ -517,8 +517,9 @@ ERRORS = {dtypes.F16: 0.1, dtypes.F32: 1e-4, dtypes.F64: 1e-12, dtypes.BF16: 0.5
 KINDS = [dtypes.F32, dtypes.F16, dtypes.BF16, dtypes.F64, dtypes.I32, dtypes.BOOL]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", KINDS, ids=str)
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_graphs_of_every_family_on_any_wafer(dtype: DType, data: st.DataObject) -> None:
     graph = data.draw(graphs(dtype))

@@ -58,8 +58,9 @@ def graph_of(one: Case) -> Graph:
     return import_model(one.proto())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("one", NODES, ids=str)
-@settings(max_examples=3)
+@settings(max_examples=6)
 @given(data=st.data())
 def test_the_same_bits_however_a_plan_cuts(one: Case, data: st.DataObject) -> None:
     """Indices drawn at random also point outside: what is said of them must not depend on the split."""
