@@ -175,7 +175,7 @@ def _held(
 ) -> Held:
     """The program of what was given."""
     if isinstance(model, str | Path):
-        if not _is_program(model):
+        if not is_program(model):
             from .pipeline import compile_model
 
             told = {} if report is None else {"report": report}
@@ -202,7 +202,7 @@ def _of_file(path: str | Path, threads: int | None, guard: bool) -> Held:
     return Held(program, quoted(str(path)), artifact.files, artifact=artifact)
 
 
-def _is_program(path: str | Path) -> bool:
+def is_program(path: str | Path) -> bool:
     """Whether it is a program by its name or its first bytes, and no model. Raises OSError."""
     if Path(path).is_dir():
         return False

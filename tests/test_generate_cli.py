@@ -192,7 +192,7 @@ ERRORS: list[tuple[int, tuple[str, ...]]] = [
     (6, ("generate", "missing.wafer", "x")),
     (7, ("generate", "mute.wafer", "x")),
     (7, ("generate", "words.wafer", "x", "--chat")),
-    (7, ("generate", "tiny.onnx", "x")),
+    (3, ("generate", "tiny.onnx", "x")),
 ]
 
 

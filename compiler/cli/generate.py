@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import InvalidInput, UsageError, shown
+from ..errors import InvalidInput, UsageError, quoted, shown
 from .command import Verb
 from .console import Console
 from .named_files import Reads
@@ -120,11 +120,17 @@ def generate(
 
 
 def _loaded(console: Console, model: str, request: Request, how: Generating) -> LanguageModel:
-    """The model, compiled if it is none yet."""
+    """The model, compiled if it is no program yet and has a tokenizer."""
     from dataclasses import fields
 
-    from ..language_model import LanguageModel
+    from ..folders import model_files
+    from ..language.tokens import TOKENIZER
+    from ..language_model import LanguageModel, is_program
 
+    if not is_program(model) and TOKENIZER not in model_files(model).words:
+        raise InvalidInput(
+            f"{quoted(model)} has no {TOKENIZER}; give a folder with a model and its tokenizer, or a program"
+        )
     options = {
         f.name: v for f in fields(request) if (v := getattr(request, f.name)) != getattr(DEFAULTS, f.name)
     }
