@@ -49,7 +49,7 @@ def merged() -> bytes:
     graph = model.graph
     ends = [*graph.output]
     outputs = [o.name for o in ends]
-    branches: dict[str, onnx.GraphProto] = {}
+    branches: dict[str, Any] = {}
     without = [
         node("Gather", ["words", "input_ids"], ["alone"]),
         node("MatMul", ["alone", "w_out"], ["logits.0"]),
@@ -143,14 +143,14 @@ def decoder_alone() -> bytes:
     ]
     source: Any = ["batch_size", "encoder_sequence_length"]
     kept: Any = (FLOAT, ["batch_size", HEADS, "encoder_sequence_length", SIZE])
+    outputs: Any = {"logits": (FLOAT, ["batch_size", "decoder_sequence_length", WORDS])}
     return model_of(
         nodes,
         {
             "input_ids": (INT, ["batch_size", "decoder_sequence_length"]),
             "encoder_hidden_states": (FLOAT, [*source, WIDE]),
         },
-        {"logits": (FLOAT, ["batch_size", "decoder_sequence_length", WORDS])}
-        | {f"present.{e}": kept for e in CROSS},
+        outputs | {f"present.{e}": kept for e in CROSS},
         words=values(13, WORDS, WIDE),
         w_out=values(14, WIDE, WORDS),
         w_key=values(15, WIDE, WIDE),
