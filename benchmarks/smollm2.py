@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from waferc.compiler.language.generate import LanguageModel
+from waferc.compiler.language.generate import TokenModel
 from waferc.compiler.language.tokens import Tokenizer
 from waferc.compiler.verify.bench import Setting, measure
 from waferc.compiler.verify.peers import FIRST
@@ -188,7 +188,7 @@ def main() -> None:
         path = compiled(weights, asked.wafer)
         row: dict[str, Any] = {"weights": weights, "wafer": asked.wafer}
         if texts:
-            found = accuracy([LanguageModel(load(path), threads) for threads in (1, 2)], texts)
+            found = accuracy([TokenModel(load(path), threads) for threads in (1, 2)], texts)
             row |= asdict(found)
             print(
                 f"{weights:5} {asked.wafer}  equal tokens {found.equal:.2%}, mean KL {found.divergence:.2e}, "

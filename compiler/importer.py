@@ -78,7 +78,7 @@ def import_model(
 
 
 def import_entries(
-    model: str | Path | bytes | onnx.ModelProto,
+    model: str | Path | bytes | onnx.ModelProto | AcceptedModel,
     entries: Mapping[str, Binding],
     states: Sequence[tuple[str, str]] = (),
     capacity: int | None = None,
@@ -95,7 +95,7 @@ def import_entries(
     Raises InputOutput, InvalidInput, InputUnbound where only the values of inputs are missing, UsageError,
     UnsupportedOperator (which lists every refused operator) or UnsupportedModel.
     """
-    accepted = accept(model, weights)
+    accepted = model if isinstance(model, AcceptedModel) else accept(model, weights)
     may_host = host and weights
     if may_host and len(entries) == 1 and not states and capacity is None:
         ((entry, given),) = entries.items()
@@ -266,16 +266,11 @@ class OnWafer:
             raise UnsupportedModel(f"NonZero in a function: {reason}") from None
 
 
-def _caches(graph: onnx.GraphProto, states: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The states that were asked for, and those with the usual names."""
-    return [*states, *(p for p in cache_names.named_pairs(graph) if p not in states)]
-
-
 def with_short_caches(
     graph: onnx.GraphProto, given: Binding, states: Sequence[tuple[str, str]], past: int = 1
 ) -> Binding:
     """The binding for caches that hold `past` positions before a call."""
-    symbol = cache_names.growing(graph, _caches(graph, states), given.dims)
+    symbol = cache_names.growing(graph, cache_names.caches(graph, states), given.dims)
     if not symbol:
         return given
     total, _ = cache_names.totals(graph, symbol, given.dims)
@@ -291,7 +286,7 @@ def _with_capacity(
     capacity: int,
 ) -> Graph:
     """The model with caches of `capacity` positions."""
-    pairs = _caches(graph, states)
+    pairs = cache_names.caches(graph, states)
     if not pairs:
         raise UsageError("--capacity: the model has no caches; name them with --state PAST=PRESENT")
     symbol = cache_names.growing(graph, pairs, given.dims)
