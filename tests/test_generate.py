@@ -86,9 +86,7 @@ def said(
     ids = TOKENIZER.tokens(prompt)
     script = Script(TOKENIZER.tokens(answer), len(ids), **options)
     pieces: list[str] = []
-    found = generate(
-        TokenModel(script), TOKENIZER, ids, Sampling(), Ending(most, texts=stops), pieces.append
-    )
+    found = generate(TokenModel(script), TOKENIZER, ids, Sampling(), Ending(most, texts=stops), pieces.append)
     return found, pieces, script
 
 
