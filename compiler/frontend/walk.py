@@ -185,7 +185,9 @@ class Walk:
     def _results(self, scope: Scope, node: ModelNode) -> Sequence[str]:
         """The tensors that the node's outputs are."""
         if node.key == ("", "If"):
-            _holds(scope.graph.fixed(scope.names[node.proto.input[0]], "the condition"))  # one of them raises
+            unroll.only(
+                scope.graph.fixed(scope.names[node.proto.input[0]], "the condition"), "condition"
+            )  # one of them raises
         inputs = [scope.names[t] for t in node.proto.input]
         if node.key in (("", "Loop"), ("", "Scan")):
             self.rows.judge_number(node, inputs)
@@ -291,7 +293,7 @@ def _known_branch(scope: Scope, node: ModelNode) -> onnx.GraphProto | None:
     condition = scope.value(node.proto.input[0])
     if condition is None or lacking([condition]) or condition.size != 1:
         return None
-    wanted = "then_branch" if _holds(condition) else "else_branch"
+    wanted = "then_branch" if unroll.only(condition, "condition") else "else_branch"
     return next(a.g for a in node.proto.attribute if a.name == wanted)
 
 
@@ -304,12 +306,6 @@ def _spec(node: ModelNode, inputs: Sequence[str], opset: int) -> Spec:
         {a.name: attribute_value(a) for a in node.proto.attribute},
         opset,
     )
-
-
-def _holds(condition: Array) -> bool:
-    if condition.size != 1:
-        raise InvalidModel(f"the condition has shape {list(condition.shape)}, the operator wants 1 element")
-    return bool(condition.reshape(-1)[0])
 
 
 def _standard_function(node: ModelNode, opset: int, types: Sequence[bytes]) -> onnx.FunctionProto:
