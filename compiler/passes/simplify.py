@@ -18,6 +18,7 @@ from .free_cache_cuts import cut_caches_freely
 from .fuse_elementwise import fuse_elementwise
 from .late_scales import scale_results
 from .merge_equal import merge_equal
+from .packed_weights import keep_packed
 from .quantised_weights import keep_quantised
 from .rotary_halves import merge_halves
 from .spread_normalisations import spread_normalisations
@@ -53,6 +54,7 @@ CLEAN = (
     ),
     Stage(
         (
+            ("packed weights", keep_packed),
             ("quantised weights", keep_quantised),
             ("dead nodes", eliminate_dead),
             ("unit axes", drop_unit_axes),
