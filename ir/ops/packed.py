@@ -341,9 +341,11 @@ class PackedProducts(Products):
         out = list(sums)
         for j in range(count(self.kind.bits)):
             number = k.const(j, I64)
-            w = {pair: next(each) for pair, each in weights.items()}
+            w: dict[tuple[int, ...], Value] = {}
             x: dict[tuple[int, ...], Value] = {}
             for i, (pair, index) in enumerate(zip(pairs, spots, strict=True)):
+                if pair not in w:  # no earlier than it is needed: there are few registers
+                    w[pair] = next(weights[pair])
                 key = self._moves(k, (0,), index)
                 if key not in x:
                     x[key] = k.cast(_loaded(k, 0, {**index, digit: number}), F32)
