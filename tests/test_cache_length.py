@@ -19,7 +19,7 @@ from waferc.compiler.frontend.inputs import Binding
 from waferc.compiler.importer import import_entries, import_model
 from waferc.compiler.pipeline import compile_model
 from waferc.ir import dtypes
-from waferc.ir.evaluate import evaluate
+from waferc.ir.evaluate import evaluate, steps
 from waferc.ir.op import Array
 from waferc.ir.ops.conversion import Cast, Where
 from waferc.ir.ops.elementwise import Add, Div, Elementwise, Max, Min, Mul, Neg, Sub, apply
@@ -321,14 +321,44 @@ def alike(found: Sequence[Array], wanted: Sequence[Array]) -> None:
         assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
 
 
+CHUNKS = (5, *[1] * 6, 5)
+
+
+def entries_of(chunks: Sequence[int]) -> dict[str, dict[str, int]]:
+    return {f"s{n}": {"S": n} for n in sorted(set(chunks))}
+
+
+def by_reference(model: bytes, chunks: Sequence[int], **given: Array) -> list[Array]:
+    """Logits after each call, of the graphs that are planned."""
+    bound = {name: Binding(dims) for name, dims in entries_of(chunks).items()}
+    graphs = import_entries(model, bound, capacity=16, host=False).graphs
+    kept = {past: np.zeros((1, HEADS, 16, SIZE), np.float32) for past, _ in graphs[f"s{chunks[0]}"].states}
+    out: list[Array] = []
+    at = 0
+    for n in chunks:
+        graph = graphs[f"s{n}"]
+        values = dict(
+            steps(graph, {"input_ids": IDS[None, at : at + n], "length": np.array(at), **kept, **given})
+        )
+        kept = {past: values[present] for past, present in graph.states}
+        out.append(values["logits"])
+        at += n
+    return out
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("chunks", [(5, *[1] * 6, 5), (1,) * 16], ids=["chunks", "tokens"])
+@pytest.mark.parametrize("chunks", [CHUNKS, (1,) * 16], ids=["chunks", "tokens"])
 def test_positions_and_masks_are_the_run_s(kind: str, chunks: Sequence[int]) -> None:
     """Capacity 16 is the width of a row as well."""
     model = decoder(KINDS[kind])
-    entries = {f"s{n}": {"S": n} for n in sorted(set(chunks))}
-    made = compile_model(model, wafer="16x16", capacity=16, entries=entries)
-    alike(ours(made, chunks), peer(model, chunks))
+    alike(by_reference(model, chunks), peer(model, chunks))
+
+
+@pytest.mark.parametrize("kind", ["a window of 3", "distances"])
+def test_a_program_counts_its_positions(kind: str) -> None:
+    model = decoder(KINDS[kind])
+    made = compile_model(model, wafer="4x4", capacity=16, entries=entries_of(CHUNKS))
+    alike(ours(made, CHUNKS), peer(model, CHUNKS))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -502,7 +532,7 @@ def test_a_model_may_have_a_length_of_its_own() -> None:
     model.graph.output.append(helper.make_tensor_value_info("length", FLOAT, [1, "S", WORDS]))
     model.graph.node.append(node("Identity", ["total"], ["so_far"]))
     model.graph.output.append(helper.make_tensor_value_info("so_far", INT, []))
-    made = compile_model(model.SerializeToString(), wafer="16x16", capacity=16, dims={"S": 2})
+    made = compile_model(model.SerializeToString(), wafer="4x4", capacity=16, dims={"S": 2})
     for at in (0, 2, 4):
         out = made.run({"input_ids": IDS[None, at : at + 2]})
         np.testing.assert_array_equal(out["length"], 2 * out["logits"])
@@ -524,13 +554,12 @@ def test_a_mask_may_come_before_the_tokens() -> None:
     nodes = [*model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend([*nodes[:at], cast, both, *nodes[at:]])
-    made = compile_model(model.SerializeToString(), wafer="16x16", capacity=16, dims={"S": 4})
-    given = {"attention_mask": np.ones((1, 16), np.int64)}
-    found = [made.run({"input_ids": IDS[None, at : at + 4], **given})["logits"] for at in (0, 4, 8)]
+    found = by_reference(model.SerializeToString(), (4, 4, 4), attention_mask=np.ones((1, 16), np.int64))
     alike(found, peer(decoder(compared), (4, 4, 4)))
 
 
 # -- models as exporters wrote them ------------------------------------------------------------------
+@pytest.mark.models
 @pytest.mark.parametrize("name", ["llama", "phi3", "qwen3", "gpt2", "gemma3", "falcon"])
 def test_exports_give_onnxruntime_s_logits(name: str) -> None:
     """Ten tokens together and 14 alone. Qwen3's and Gemma's norms share a weight between 4 heads and 2."""

@@ -70,8 +70,7 @@ def offer(need: Need, site: Site) -> Offer:
     cycles, resident, working, cores = np.concatenate([*apart, *together], axis=1)
     share = resident
     if need.uncut:  # rectangles of more than half of the cores overlap
-        part = np.maximum(cores / site.cores, 1 / policy.cache_places)
-        share = resident * np.where(2 * cores <= site.cores, part, 1)
+        share = resident * np.where(2 * cores <= site.cores, cores / site.cores, 1)
     if others:
         alone = sum(f.shape[1] for f in apart)
         share = share * np.where(np.arange(len(share)) < alone, 1 + len(others), 1)

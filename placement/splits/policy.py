@@ -82,8 +82,6 @@ class Policy:
     """Of the bytes shared out: working sets tried."""
     prices: tuple[float, float, int] = (1e-4, 1e4, 49)
     """Cycles that a byte costs: from, to, how many. Bound: from nearly free to never worth it, 6 a decade."""
-    cache_places: int = 8
-    """Where the caches of different layers may lie, each on cores of its own."""
     slack: float = 1.001
     """A choice may take this much more than the limits: they come from sums of fractions."""
     offered_time_ways: tuple[int, ...] = (4, 16, 64, 256)
