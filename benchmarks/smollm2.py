@@ -1,8 +1,8 @@
 """SmolLM2 token by token, beside onnxruntime on the same ONNX model in f32.
 
-    make smollm2 && .venv/bin/python benchmarks/smollm2.py [f32] [f16] [bf16] [--wafer wse3]
+    make smollm2 && .venv/bin/python benchmarks/smollm2.py [f32] [f16] [bf16] [int8] [int4] [--wafer wse3]
 
-For each kind of weights: the share of greedy tokens and the mean Kullback-Leibler divergence of what follows,
+For each kind of weights: the bytes of the constants on the wafer, and a token's cycles; the share of greedy tokens and the mean Kullback-Leibler divergence of what follows,
 in eight texts of 32 tokens; then the time of a decoded token in alternating pairs. Programs are compiled into
 build/bench, and results are added to build/bench/smollm2.json.
 """
@@ -50,7 +50,7 @@ PROMPTS = (
     "What the stones told us was that the Moon",
 )
 FULL = ("f32", "128x128")  # where only decoding has room: a prompt is taken token by token
-REQUIRED = {"f32": 1.05, "f16": 0.65, "bf16": 0.65}
+REQUIRED = {"f32": 1.05, "f16": 0.65, "bf16": 0.65, "int8": 0.5, "int4": 0.5}
 
 Array = NDArray[Any]
 
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     asked = parser.parse_args()
     if unknown := set(asked.weights) - set(REQUIRED):
-        parser.error(f"weights are f32, f16 or bf16, not {', '.join(sorted(unknown))}")
+        parser.error(f"weights are {', '.join(REQUIRED)}, not {', '.join(sorted(unknown))}")
     if not MODEL.exists():
         raise SystemExit(f"{MODEL} is not there; make smollm2 writes it")
     RESULTS.mkdir(parents=True, exist_ok=True)
