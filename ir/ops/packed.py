@@ -145,7 +145,8 @@ def numbers_in(op: Op, first: int, words: Array, rest: Sequence[Array], kind: Ki
 def judge_packed(op: Op, first: int, kind: Kind) -> None:
     """Raises InvalidOp unless the operands from number `first` on are words of such a kind."""
     digit = op.whole[-1] if op.whole else ""
-    if kind.bits not in PLACES or not 0 <= kind.zero < 1 << kind.bits or not kind.weight.is_float:
+    floats = kind.weight.is_float and kind.scale.is_float
+    if kind.bits not in PLACES or not 0 <= kind.zero < 1 << kind.bits or not floats:
         raise InvalidOp(f"{op.name}: numbers of {kind.bits} bits less {kind.zero}, as {kind.weight}")
     if len(op.reads) < first + 2 or op.in_types[first] != WORD or op.in_types[first + 1] != kind.scale:
         raise InvalidOp(f"{op.name}: operands are {', '.join(map(str, op.in_types))}")
