@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 # Children see the same environment as without make.
 unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES PYTHON ARGS PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test siege conformance operators models smollm2 test-models lint bench clean
+.PHONY: help setup demo test thorough siege conformance operators models smollm2 test-models lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-19s %s\n' "$$t" "$$d"; done
@@ -32,8 +32,11 @@ smollm2: $(STAMP) ## a language model: export it to build/smollm2.onnx, compile 
 demo: $(STAMP) ## compile the bundled model for wse3, run it on real images, verify it, draw it
 	$(BIN)/python examples/01_demo.py
 
-test: $(STAMP) ## the tests that need no download
-	$(BIN)/python -m pytest -n auto -m "not models" $(ARGS)
+test: $(STAMP) ## the tests that need no download, but those that take long
+	$(BIN)/python -m pytest -n auto -m "not models and not thorough" $(ARGS)
+
+thorough: $(STAMP) ## those that take long: golden plans, each number of the policy, each type of each operator
+	$(BIN)/python -m pytest -n auto -m thorough $(ARGS)
 
 siege: $(STAMP) ## hostile models, programs and inputs for some minutes: ARGS="--minutes 10", "--only import"
 	PYTHONPATH=tests $(BIN)/python -m siege $(ARGS)

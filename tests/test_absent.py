@@ -147,6 +147,7 @@ def test_an_absent_array_has_a_shape_and_no_values() -> None:
             use(a)
 
 
+@pytest.mark.thorough
 def test_a_decoder_of_shapes_is_planned_and_shown(tmp_path: Path) -> None:
     whole = generate.decode(SMALL, 8).SerializeToString()
     path = tmp_path / "decode.onnx"

@@ -37,6 +37,7 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", MODELS)
 def test_generated_models(name: str) -> None:
     model = MODELS[name]().SerializeToString()
@@ -112,6 +113,7 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "p.svg").read_text().count(">0.50<") == 4
 
 
+@pytest.mark.thorough
 def test_a_decoder_of_shapes_is_measured() -> None:
     d = generate.Decoder("small", 3, 64, 96, 4, 2, 128, head=16)
     wafer = preset("32x32")

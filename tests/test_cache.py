@@ -87,6 +87,7 @@ def test_a_plan_is_found_again_to_the_byte(graph: str, wafer: str, objective: st
     assert differences(made, again) == []
 
 
+@pytest.mark.thorough
 def test_searches_cover_trees_partial_sums_regions_and_steps_in_time() -> None:
     """The plans above are of every kind that a placement has to say."""
     made = [planner.plan(*search(g, w), o) for g, w, o in SEARCHES]
@@ -125,6 +126,7 @@ def test_a_second_compile_searches_no_more(searches: list[Plan], tmp_path: Path)
     assert len(searches) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options", [{"optimize": "throughput"}, {"weights": "f16"}, {"simplify": False}], ids=str
 )
@@ -164,6 +166,7 @@ def test_a_changed_source_changes_the_digest_of_its_folder(tmp_path: Path) -> No
     assert len(digests) == 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "no JSON", "another model", "illegal"])
 def test_a_damaged_plan_is_searched_for_anew(
     damage: str, searches: list[Plan], cache: Path, tmp_path: Path

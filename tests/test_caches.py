@@ -153,6 +153,7 @@ def test_a_long_cache_is_attended_to_in_blocks(monkeypatch: pytest.MonkeyPatch) 
             assert guarded.run(feed)["mixed"].tobytes() == ours.tobytes()
 
 
+@pytest.mark.thorough
 def test_a_decoder_gives_the_same_logits_token_by_token_and_in_chunks(tokens: Compiled) -> None:
     ids = np.random.default_rng(1).integers(0, TINY.vocabulary, 20).tolist()
     right = golden(ids)

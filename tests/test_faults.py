@@ -117,6 +117,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "output, code", FAULTS, ids=lambda v: errno.errorcode[v] if isinstance(v, int) else v
 )
@@ -281,6 +282,7 @@ def test_streams_that_are_closed_or_full(shell: str, code: int, here: Path) -> N
         assert np.load(here / "out.npz")["y"].shape == (2, 4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("cache", ["none", "unwritable", "a file", "a device"])
 def test_without_a_home_or_a_cache(cache: str, here: Path) -> None:
     places = {"unwritable": "/proc/waferc", "a file": str(here / "m.onnx"), "a device": "/dev/null"}

@@ -129,6 +129,7 @@ def imported(content: bytes) -> str:
     return made.stdout.decode()
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space")
 @pytest.mark.parametrize("name", GREEDY)
 def test_what_would_take_too_much_is_left_to_the_run(name: str) -> None:

@@ -196,6 +196,7 @@ ERRORS: list[tuple[int, tuple[str, ...]]] = [
 ]
 
 
+@pytest.mark.thorough
 def test_every_error_is_one_line_with_its_exit_code_and_leaves_nothing(here: Path) -> None:
     (here / "hostile.jinja").write_text("{{ ''.__class__.__mro__ }}", encoding="utf-8")
     (here / "other").mkdir()
@@ -276,6 +277,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(here: Path) -> None:
     assert done.stderr == b"6\n"
 
 
+@pytest.mark.thorough
 def test_entries_of_any_length_cut_caches_alike() -> None:
     """A product of many rows does not wait for its scale; written as it is reshaped, it binds the cuts."""
     model = decoder(SHAPE, random_weights(5)).SerializeToString()

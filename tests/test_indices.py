@@ -101,6 +101,7 @@ def compiled(one: Case, **options: Any) -> waferc.Compiled:
     return waferc.compile_model(one.proto().SerializeToString(), wafer="8x8", **options)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("one, words", OUTSIDE, ids=str)
 def test_a_call_ends_at_an_index_outside_whatever_way_it_runs(one: Case, words: str, tmp_path: Path) -> None:
     program = compiled(one)

@@ -161,6 +161,7 @@ def test_shifts_by_any_amount(dtype: DType) -> None:
         assert up == wrapped and down == (a >> n if inside else -1 if a < 0 else 0), (a, n)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("lanes", [2, 4, 8, 16])
 def test_any_vector_width_computes_the_same(lanes: int) -> None:
     a, b = values(F32, (9, 37)), values(F32, (37, 21), 1)
@@ -401,6 +402,7 @@ def test_guard_keeps_the_first_violation() -> None:
     assert guarded_call(F32, n, bounds, x, out) == [guard.STALE_READ, 0, x.ctypes.data + 8, 0]
 
 
+@pytest.mark.thorough
 @settings(max_examples=60, deadline=None)
 @given(
     dtype=st.sampled_from([F32, F16, I32, U64, BOOL, F64]),

@@ -116,6 +116,7 @@ def carried_out(one: Promised) -> str:
     return why
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", sorted({p.operator.full_name for p in promises()}))
 def test_every_promised_type_is_carried_out(name: str) -> None:
     """By the reference, and as code; the kernels themselves are run in other tests, of each family."""

@@ -53,9 +53,10 @@ RECUR = [
     *(recurrent(t, given=False) for t in WEIGHTS),
     recurrent("GRU", linear_before_reset=1),
     recurrent("RNN", activations=["Relu"]),
-    *(recurrent(t, "bidirectional", lengths=np.array([5, 3], np.int32)) for t in WEIGHTS),
-    *(recurrent(t, "bidirectional", lengths=np.array([0, 3], np.int32)) for t in WEIGHTS),
-    *(recurrent(t, "bidirectional", clip=0.3) for t in WEIGHTS),
+    recurrent("RNN", "bidirectional", lengths=np.array([5, 3], np.int32)),
+    recurrent("GRU", lengths=np.array([0, 3], np.int32)),
+    recurrent("LSTM", "reverse", lengths=np.array([5, 3], np.int32)),
+    *(recurrent(t, clip=0.3) for t in WEIGHTS),
     recurrent("GRU", linear_before_reset=1, clip=0.5),
     recurrent("LSTM", "bidirectional", peepholes=True),
     recurrent("LSTM", peepholes=True, clip=0.2),
@@ -76,7 +77,16 @@ RECUR = [
 ]
 
 
-@pytest.mark.parametrize("one", RECUR, ids=str)
+LONG = [
+    *(recurrent(t, "bidirectional", lengths=np.array([5, 3], np.int32)) for t in WEIGHTS),
+    *(recurrent(t, "bidirectional", lengths=np.array([0, 3], np.int32)) for t in WEIGHTS),
+    *(recurrent(t, "bidirectional", clip=0.3) for t in WEIGHTS),
+]
+
+
+@pytest.mark.parametrize(
+    "one", [*RECUR, *(pytest.param(one, marks=pytest.mark.thorough) for one in LONG)], ids=str
+)
 def test_against_onnxruntime(one: Case) -> None:
     same_as_onnxruntime(one, 2e-5)
 

@@ -192,7 +192,7 @@ def test_places_that_are_no_numbers_read_nothing_outside() -> None:
             by_kernels(import_model(one.proto()), one.fed())
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("n", [1, 2, 3, pytest.param(5, marks=pytest.mark.thorough)])
 def test_determinants(n: int) -> None:
     x = normal(2, 3, n, n).astype(np.float64)
     (out,) = computed(case("Det", x))

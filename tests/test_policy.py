@@ -98,6 +98,7 @@ def test_each_number_is_turned() -> None:
     assert sorted(TURNS) == sorted(f.name for f in fields(Policy))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", TURNS)
 def test_a_number_moves_a_plan(number: str) -> None:
     value, name = TURNS[number]

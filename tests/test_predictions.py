@@ -80,7 +80,12 @@ def elsewhere(name: str, shape: tuple[int, ...]) -> TensorProto:
     return TensorProto(name=name, dims=shape, external_data=[place], **kind)
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+QUICK = frozenset(n for n in WORKLOADS if n.startswith("digits") or n == "two layers of SmolLM2, 64x64")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.thorough) for n in WORKLOADS]
+)
 def test_a_plan_takes_as_long_as_before(name: str) -> None:
     model, options = WORKLOADS[name]
     compiled = compile_model(model(), until="plan", **options)

@@ -131,6 +131,7 @@ def test_results_are_those_of_the_reference(case: Case) -> None:
         np.testing.assert_array_equal(ours[name].astype(np.float64), wanted.astype(np.float64))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES, ids=str)
 @settings(max_examples=4)
 @given(data=st.data())

@@ -28,7 +28,7 @@ EPSILON = {
 }
 LACKING = (onnxruntime_state.NotImplemented, onnxruntime_state.InvalidGraph)
 WAFER = "6x5"  # of few plans to search, and sides that no size divides for long
-EXAMPLES = 150 if settings.get_current_profile_name() == "waferc" else settings.default.max_examples
+EXAMPLES = 60 if settings.get_current_profile_name() == "waferc" else settings.default.max_examples
 
 
 @dataclass(frozen=True)

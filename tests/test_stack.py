@@ -81,6 +81,7 @@ def made() -> Plan:
     return plan(graph(), WAFER)
 
 
+@pytest.mark.thorough
 def test_layers_are_split_alike(made: Plan) -> None:
     """All layers but those where the region changes take the same splits in the same places."""
     found = repeated(made.graph)

@@ -83,6 +83,7 @@ def test_sums_in_order_resume(
     same(block, tiles)
 
 
+@pytest.mark.thorough
 @settings(max_examples=60, deadline=None)
 @given(
     m=SIZES,
@@ -124,6 +125,7 @@ def test_pairs_of_bf16_are_chains_of_single_products(
         same(tiles, right)
 
 
+@pytest.mark.thorough
 @settings(max_examples=40, deadline=None)
 @given(m=SIZES, n=SIZES, k=SIZES, chunk=st.integers(1, 20), lanes=LANES, out=st.sampled_from([F32, F16, I32]))
 def test_chunks_are_partial_results_joined(

@@ -177,7 +177,7 @@ def placed(graph: Graph, wafer: Wafer, data: dict[str, Any]) -> Plan:
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(data=st.data())
 def test_the_same_bits_however_a_plan_cuts(name: str, data: st.DataObject) -> None:
     wafer = preset(data.draw(st.sampled_from(["4x4", "8x8", "16x16"])))
@@ -517,6 +517,7 @@ ERRORS = {dtypes.F16: 0.1, dtypes.F32: 1e-4, dtypes.F64: 1e-12, dtypes.BF16: 0.5
 KINDS = [dtypes.F32, dtypes.F16, dtypes.BF16, dtypes.F64, dtypes.I32, dtypes.BOOL]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", KINDS, ids=str)
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())

@@ -58,6 +58,7 @@ def graph_of(one: Case) -> Graph:
     return import_model(one.proto())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("one", NODES, ids=str)
 @settings(max_examples=6)
 @given(data=st.data())

@@ -82,6 +82,7 @@ FAMILIES: list[tuple[str, list[Array], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("op_type", "inputs", "attributes"), FAMILIES, ids=[f[0] for f in FAMILIES])
 def test_every_family_takes_bf16(op_type: str, inputs: list[Array], attributes: dict[str, Any]) -> None:
     """Near to the same in f32, where inputs are equal."""
