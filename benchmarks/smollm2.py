@@ -2,9 +2,10 @@
 
     make smollm2 && .venv/bin/python benchmarks/smollm2.py [f32] [f16] [bf16] [int8] [int4] [--wafer wse3]
 
-For each kind of weights: the bytes of the constants on the wafer, and a token's cycles; the share of greedy tokens and the mean Kullback-Leibler divergence of what follows,
-in eight texts of 32 tokens; then the time of a decoded token in alternating pairs. Programs are compiled into
-build/bench, and results are added to build/bench/smollm2.json.
+For each kind of weights: the bytes of the constants on the wafer and a token's cycles; the share of greedy
+tokens and the mean Kullback-Leibler divergence of what follows, in eight texts of 32 tokens; then the time of
+a decoded token in alternating pairs. Programs are compiled into build/bench, and results are added to
+build/bench/smollm2.json.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from waferc.codegen.artifact.artifact import read
 from waferc.compiler.language.generate import LanguageModel
 from waferc.compiler.language.tokens import Tokenizer
 from waferc.compiler.verify.bench import Setting, measure
 from waferc.compiler.verify.peers import FIRST
+from waferc.placement.cost.timing import cycles_of
 from waferc.runtime.load import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -186,7 +189,7 @@ def main() -> None:
         del golden  # and its weights
     for weights in asked.weights or REQUIRED:
         path = compiled(weights, asked.wafer)
-        row: dict[str, Any] = {"weights": weights, "wafer": asked.wafer}
+        row: dict[str, Any] = {"weights": weights, "wafer": asked.wafer, **_planned(path)}
         if texts:
             found = accuracy([LanguageModel(load(path), threads) for threads in (1, 2)], texts)
             row |= asdict(found)
@@ -198,6 +201,15 @@ def main() -> None:
             for threads in (1, 2):
                 row |= _speed(path, weights, threads, asked.rounds)
         _add(row)
+
+
+def _planned(path: Path) -> Mapping[str, Any]:
+    """The bytes of a program's constants, each counted once, and the cycles of a token."""
+    plan = read(path).plans()["decode"]
+    constants = sum(plan.graph.tensors[name].bytes for name in plan.graph.constants)
+    cycles = cycles_of(plan)
+    print(f"{path.stem}: constants of {constants:,} bytes, a token in {cycles:,.0f} cycles")
+    return {"constants_bytes": constants, "cycles": cycles}
 
 
 def _speed(path: Path, weights: str, threads: int, rounds: int) -> Mapping[str, Any]:
