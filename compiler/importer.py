@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx
 
 from ..ir import ops
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Unsupported
 from ..ir.op import Array
 from ..ir.rules import GraphBuilder
 from ..runtime.script import Play
@@ -36,6 +36,7 @@ from .frontend.inputs import Binding
 from .frontend.judge_nodes import judge_nodes
 from .frontend.lengths import LengthBuilder, slopes
 from .frontend.load import check_model, load_model
+from .frontend.node import nodes_of
 from .frontend.opsets import KnownModel, converted, in_known_opset
 from .frontend.refusals import judge_refusals, merged
 from .frontend.walk import WalkedModel, judge_declared, walk_model
@@ -43,6 +44,7 @@ from .host.partition import OnHost, staged_model
 from .host.so_far import StagesSoFar
 from .host.where_it_runs import unknown_operators
 from .passes import caches
+from .rows.close import close_rows
 
 assert ops.__all__  # importing the package is what registers the rules
 
@@ -158,13 +160,15 @@ def accept(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) ->
 # -- from there to graphs ---------------------------------------------------------------
 
 
-def walked_on_host(accepted: AcceptedModel, given: Binding, stages: StagesSoFar) -> WalkedModel:
-    """The nodes entered, with those on the host that no wafer runs.
+def walked_on_host(
+    accepted: AcceptedModel, given: Binding, stages: StagesSoFar, rows: bool = False
+) -> WalkedModel:
+    """The nodes entered, with those on the host that no wafer runs. rows: see `GraphBuilder.opens_rows`.
 
     Where dimensions are open, no node is entered: what nothing runs by its name alone is told with them.
     """
     try:
-        return walk_model(accepted.ready, given, OnHost(stages))
+        return walk_model(accepted.ready, given, OnHost(stages), builder=GraphBuilder(opens_rows=rows))
     except OpenDimensions as e:
         raise _with_unknown(accepted.unknown, "unsupported", e) from None
 
@@ -176,6 +180,10 @@ def _with_unknown(unknown: Sequence[Refusal], what: str, e: OpenDimensions) -> W
 
 def _with_host(accepted: AcceptedModel, entry: str, given: Binding) -> Imported:
     """One graph where the wafer does it all, else those of its stages."""
+    if (taking_rows := with_rows(accepted, given)) is not None:
+        walked, graph = taking_rows
+        accepted.judge_declarations(walked)
+        return Imported({entry: graph}, walked.values)
     stages = StagesSoFar(accepted.ready.proto)
     walked = walked_on_host(accepted, given, stages)
     judge_refusals(merged(walked.refusals), "unsupported")
@@ -185,6 +193,30 @@ def _with_host(accepted: AcceptedModel, entry: str, given: Binding) -> Imported:
         return Imported({entry: graph}, walked.values)
     staged = staged_model(walked, stages)
     return Imported(staged.graphs, walked.values, staged.play, staged.operators, merged(staged.hosts))
+
+
+def with_rows(accepted: AcceptedModel, given: Binding) -> tuple[WalkedModel, Graph] | None:
+    """The model walked, and in one graph, with rows that NonZero takes; None where the host must do more."""
+    if not any(n.op_type == "NonZero" for n in accepted.ready.proto.graph.node):
+        return None
+    stages = StagesSoFar(accepted.ready.proto)
+    walked = walked_on_host(accepted, given, stages, rows=True)
+    if walked.refusals or not walked.on_wafer or not walked.rows.sizes:
+        return None
+    try:
+        _close_rows(walked)
+    except Unsupported:
+        return None
+    return walked, graph_of(walked.scope, walked.outputs, accepted.name)
+
+
+def _close_rows(walked: WalkedModel) -> None:
+    """Makes the graph so far one without NonZero. Raises Unsupported, with what becomes of its rows."""
+    scope, g = walked.scope, walked.scope.graph
+    results = tuple(dict.fromkeys(scope.names[o] for o in walked.outputs))
+    inputs = (*scope.inputs, *([g.length_input] if g.length_input else []))
+    graph = close_rows(Graph("", g.tensors, tuple(g.nodes), g.constants, inputs, results), walked.rows)
+    g.tensors, g.constants, g.nodes = dict(graph.tensors), dict(graph.constants), list(graph.nodes)
 
 
 @dataclass(frozen=True)
@@ -208,7 +240,8 @@ class OnWafer:
         builder: GraphBuilder | None = None,
     ) -> Graph:
         """The graph for a binding. grow: see `graph_of`. builder: see `walk_model`."""
-        unknown = self.accepted.unknown
+        unknown, builder = self.accepted.unknown, builder or GraphBuilder()
+        builder.opens_rows = True
         try:
             walked = walk_model(self.accepted.ready, given, stored=self.stored, builder=builder)
         except OpenDimensions as e:
@@ -219,7 +252,18 @@ class OnWafer:
         judge_refusals(merged(unknown, walked.refusals), self.what)
         self.accepted.judge_declarations(walked)
         self.values.update(walked.values)
+        if walked.rows.sizes:
+            self._close_rows(walked)
         return graph_of(walked.scope, walked.outputs, self.accepted.name, states, grow)
+
+    def _close_rows(self, walked: WalkedModel) -> None:
+        try:
+            _close_rows(walked)
+        except Unsupported as e:
+            taking = [n for n in nodes_of(self.accepted.ready.proto.graph.node) if n.key == ("", "NonZero")]
+            reason = f"how many rows it finds depends on data, and {e}"
+            judge_refusals(merged([n.refusal(reason) for n in taking]), self.what)
+            raise UnsupportedModel(f"NonZero in a function: {reason}") from None
 
 
 def _caches(graph: onnx.GraphProto, states: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -254,7 +298,7 @@ def _with_capacity(
     if symbol:
         return _at_capacity(on_wafer, graph, given, pairs, capacity)
     whole = on_wafer(given, pairs, grow=True)
-    return _in_place(whole, capacity, (), "")
+    return _in_place(whole, capacity)
 
 
 PAST = 2  # positions in the shortest caches that are built: none is taken for a dimension of size 1
@@ -300,13 +344,19 @@ def _at_capacity(
 
     past = capacity - added
     whole, length = built(past)
-    other, _ = built(past - 1 if past > 1 else past + 1)
-    caches.judge_positions(other, whole, others)
-    return _in_place(whole, capacity, others, length)
+    beside = past - 1 if past > 1 else past + 1
+    other, _ = built(beside)
+    grown = caches.judge_positions(other, whole, others, (beside + added, capacity))
+    return _in_place(whole, capacity, others, caches.Computed(length, grown))
 
 
-def _in_place(whole: Graph, capacity: int, others: Sequence[tuple[str, int]], length: str) -> Graph:
-    """The graph, full after a call, with caches that lie still. others, length: see `caches.of_capacity`."""
+def _in_place(
+    whole: Graph,
+    capacity: int,
+    others: Sequence[tuple[str, int]] = (),
+    computed: caches.Computed = caches.NOTHING_COMPUTED,
+) -> Graph:
+    """The graph, full after a call, with caches that lie still. See `caches.of_capacity`."""
     grown = [(a, b) for a, b in whole.states if whole.tensors[a].shape != whole.tensors[b].shape]
     whole = replace(whole, states=tuple(s for s in whole.states if s not in grown))
-    return caches.in_place(caches.of_capacity(whole, grown, capacity, others, length) if grown else whole)
+    return caches.in_place(caches.of_capacity(whole, grown, capacity, others, computed) if grown else whole)

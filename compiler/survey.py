@@ -12,7 +12,7 @@ from .frontend.inputs import Binding
 from .frontend.opsets import count_operators
 from .frontend.refusals import merged
 from .host.so_far import StagesSoFar
-from .importer import accept, walked_on_host, with_short_caches
+from .importer import accept, walked_on_host, with_rows, with_short_caches
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def survey(
     stages, bound = StagesSoFar(accepted.ready.proto), given or Binding()
     if capacity is not None:
         bound = with_short_caches(accepted.proto.graph, bound, states)
-    walked = walked_on_host(accepted, bound, stages)
+    taking_rows = with_rows(accepted, bound)
+    walked = taking_rows[0] if taking_rows else walked_on_host(accepted, bound, stages)
     refusals, hosts = merged(walked.refusals), merged(stages.hosts)
     rows: list[Row] = []
     for (op_type, domain), count in count_operators(accepted.proto).items():

@@ -54,14 +54,21 @@ class Absent:
         origin = (*self.origin, *map(str, self.order), how)
         return Absent(origin, tuple(map(int, shape)), dtype, tuple(range(len(shape))))
 
-    def reshape(self, shape: Sequence[int]) -> Absent:
-        return self.made("reshape", shape, self.dtype)
+    def reshape(self, shape: Sequence[int] | int) -> Absent:
+        """shape: with an int, as NumPy has it, one dimension."""
+        return self.made("reshape", (self.size,) if isinstance(shape, int) else shape, self.dtype)
 
     def astype(self, dtype: Any) -> Absent:
         return self.made("astype", self.shape, np.dtype(dtype))
 
     def item(self) -> NoReturn:
         raise ValuesNeeded(f"the values of {self.origin[0]!r} are needed, and there are no weights")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Whatever else an array can be asked: its values."""
+        if name.startswith("_"):  # protocols that NumPy and Python try
+            raise AttributeError(name)
+        self.item()
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
         self.item()

@@ -26,7 +26,7 @@ PROMISES = frozenset(
     (
         *("sign", "product", "rounds_factors", "dequantises", "linear_in", "zero_absorbs"),
         *("neutral_in", "takes_narrow", "softmax_over", "normalisation", "updating"),
-        *("monotone", "most", "times", "affine", "steps_evenly", "packs_along"),
+        *("monotone", "most", "times", "affine", "steps_evenly", "looked_up", "packs_along"),
     )
 )
 CLOSED = 1 << 40  # dispatches of a way that is not open
@@ -108,8 +108,7 @@ class Op:
         return None
 
     def times(self, factor: float) -> Op | None:
-        """The op whose result is `factor`, a power of two, times as large, for as much work. None: there is
-        none."""
+        """The op whose result is `factor`, a power of two, times as large, for as much work; else None."""
         return None
 
     def linear_in(self, operand: int) -> bool:
@@ -155,6 +154,11 @@ class Op:
     def normalisation(self) -> Normalisation | None:
         """What becomes of operand 0, then times operand 1, plus operand 2 if there is one."""
         return None
+
+    @property
+    def looked_up(self) -> str:
+        """The axis of operand 0 that operand 1, the only other one, gives places on. "": there is none."""
+        return ""
 
     def updating(self) -> Op | None:
         """The op as one that changes an operand where it lies, see `updates`. None: it cannot be one."""

@@ -15,7 +15,7 @@ from ..codegen.host.records import Calls, HostCopy, Margins, Resident
 from ..codegen.words import Judged
 from ..ir.graph import Length
 from ..ir.op import Bound
-from .judge import TYPES, judge, judge_resident, judge_together
+from .judge import TYPES, is_shape, judge, judge_arena, judge_resident, judge_together
 from .ports import Port, Ports
 
 T = TypeVar("T")
@@ -43,12 +43,13 @@ class Image:
 
     def check(self) -> None:
         """Raises InvalidArtifact unless tables, copies and arena are consistent."""
-        judge_resident(self.resident)
+        arena, used = self.resident.arena, judge_resident(self.resident)
         for name, entry in self.entries.items():
             try:
-                judge(entry.ports, entry.calls, self.resident.arena, self.symbols)
+                used = max(used, judge(entry.ports, entry.calls, arena, self.symbols))
             except InvalidArtifact as e:
                 raise InvalidArtifact(f"{name}/{e}") from None
+        judge_arena(arena, used)
         judge_together([(e.ports, e.calls) for e in self.entries.values()])
 
 
@@ -152,8 +153,13 @@ def _decode_entry(artifact: Artifact, folder: str) -> Entry:
 
 def ports_in(facts: Any, name: str) -> tuple[Port, ...]:
     """A member that lists ports. Raises Misfit."""
-    rows = enumerate(member(facts, name, _PORTS))
-    return tuple(Port(port, shape, _type(kind, f".{name}[{i}]")) for i, (port, shape, kind) in rows)
+    out: list[Port] = []
+    for i, (port, shape, kind) in enumerate(member(facts, name, _PORTS)):
+        where = f".{name}[{i}]"
+        if not is_shape(shape):
+            raise Misfit(f"port {port!r} has shape {list(shape)}", where)
+        out.append(Port(port, shape, _type(kind, where)))
+    return tuple(out)
 
 
 def _copies(facts: Any, name: str) -> tuple[HostCopy, ...]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 1 << 40  # of an arena
 MOST_DIMENSIONS = 64  # of a NumPy array
+SPARE = 1 << 20  # bytes of an arena that may lie idle, besides as many as are used
 TYPES = frozenset(str(t.numpy) for t in (*ALL, *SMALL))
 SYMBOL = re.compile(r"kernel_[0-9a-f]{32}_([0-9a-z]+)")
 MODES = 3  # of a call: resume, start afresh, join
@@ -36,13 +37,14 @@ POINTERS: dict[int, Base] = {
 }
 
 
-def judge(ports: Ports, calls: Calls, arena: int, symbols: Sequence[str]) -> None:
-    """InvalidArtifact unless an entry's copies, relocations and calls stay inside arena, ports and words."""
+def judge(ports: Ports, calls: Calls, arena: int, symbols: Sequence[str]) -> int:
+    """The end of what an entry uses of the arena. InvalidArtifact unless its copies, relocations and calls
+    stay inside arena, ports and words."""
     _judge_ports(ports)
-    _judge_copies(ports, calls, arena)
+    copied = _judge_copies(ports, calls, arena)
     _judge_relocations(calls, len(symbols))
     _judge_fills(calls)
-    _judge_groups(calls, arena, [_touch(symbol) for symbol in symbols])
+    return max(copied, _judge_groups(calls, arena, [_touch(symbol) for symbol in symbols]))
 
 
 def _touch(symbol: str) -> Touch:
@@ -54,19 +56,27 @@ def _touch(symbol: str) -> Touch:
     return touch
 
 
-def judge_resident(resident: Resident) -> None:
-    """InvalidArtifact unless constants and margins stay inside the arena."""
+def judge_arena(arena: int, used: int) -> None:
+    """InvalidArtifact for an arena far larger than the end of all that is used of it."""
+    if arena > 2 * used + SPARE:
+        raise InvalidArtifact(f"image.json: an arena of {arena} bytes, of which {used} are used")
+
+
+def judge_resident(resident: Resident) -> int:
+    """The end of what lies in the arena from the start. InvalidArtifact unless constants and margins stay
+    inside it."""
     arena = resident.arena
     if not 0 <= arena <= MOST_BYTES:
         raise InvalidArtifact(f"image.json: an arena of {arena} bytes")
-    for p in resident.constants:
-        _judge_copy(p, arena)
+    used = max((_judge_copy(p, arena) for p in resident.constants), default=0)
     for m in resident.margins:
         end = m.offset + m.elements * np.dtype(m.dtype).itemsize
         if m.elements < 0 or m.offset < 0 or end > arena:
             raise InvalidArtifact(f"image.json: margins leave the arena of {arena} bytes")
         if not _holds(m.dtype, m.fill):
             raise InvalidArtifact(f"image.json: margins of {m.fill} in {m.dtype}")
+        used = max(used, end)
+    return used
 
 
 def judge_together(entries: Sequence[tuple[Ports, Calls]]) -> None:
@@ -96,9 +106,6 @@ def judge_constants(resident: Resident, constants: Mapping[str, Array]) -> None:
 
 # -- ports and copies ----------------------------------------------------------------------------
 def _judge_ports(ports: Ports) -> None:
-    for p in (*ports.inputs, *ports.outputs):
-        if not is_shape(p.shape):
-            raise InvalidArtifact(f"image.json: port {p.name!r} has shape {list(p.shape)}")
     inputs, outputs = ([p.name for p in own] for own in (ports.inputs, ports.outputs))
     if len(set(inputs)) < len(inputs) or len(set(outputs)) < len(outputs):
         raise InvalidArtifact("image.json: two ports of one name")
@@ -109,10 +116,9 @@ def _judge_ports(ports: Ports) -> None:
         raise InvalidArtifact(f"image.json: {at.added} of {at.capacity} positions, counted by {at.input!r}")
 
 
-def _judge_copies(ports: Ports, calls: Calls, arena: int) -> None:
+def _judge_copies(ports: Ports, calls: Calls, arena: int) -> int:
     """Every copy stays inside the arena; those of ports have the port's shape and type."""
-    for p in (*calls.inputs, *calls.outputs):
-        _judge_copy(p, arena)
+    used = max((_judge_copy(p, arena) for p in (*calls.inputs, *calls.outputs)), default=0)
     _judge_each("input", calls.inputs, ports.laid)
     _judge_each("output", calls.outputs, ports.outputs)
     # The caller's array stands in for a bound tensor for one call only, and is in C order.
@@ -120,9 +126,10 @@ def _judge_copies(ports: Ports, calls: Calls, arena: int) -> None:
     passed = {p.name for p in ports.inputs} & {p.name for p in ports.outputs}
     if calls.bound - dense or calls.bound & (ports.kept | passed):
         raise InvalidArtifact("image.json: a bound tensor that is no array like the caller's")
+    return used
 
 
-def _judge_copy(p: HostCopy, arena: int) -> None:
+def _judge_copy(p: HostCopy, arena: int) -> int:
     if not is_shape(p.shape):
         raise InvalidArtifact(f"image.json: {p.tensor!r} is copied as {list(p.shape)}")
     if any(abs(s) > MOST_BYTES for s in (*p.strides, *p.host_strides, p.host_offset)):
@@ -132,6 +139,7 @@ def _judge_copy(p: HostCopy, arena: int) -> None:
     # Elements of a home have places of their own: there is room for all of them.
     if low < 0 or max(high, size * prod(p.shape)) > arena:
         raise InvalidArtifact(f"image.json: {p.tensor!r} leaves the arena of {arena} bytes")
+    return high
 
 
 def _c_order(p: HostCopy) -> tuple[int, ...]:
@@ -235,9 +243,9 @@ class _Words:
         return self.words[here].reshape(count, width)
 
 
-def _judge_groups(calls: Calls, arena: int, kernels: Sequence[Touch]) -> None:
+def _judge_groups(calls: Calls, arena: int, kernels: Sequence[Touch]) -> int:
     """Groups, sweeps and calls lie inside the words, what calls compute on inside the arena."""
-    words = _Words(calls)
+    words, used = _Words(calls), 0
     offset, count = calls.groups
     for g in words.rows(offset, count, GroupWords.SIZE, {GroupWords.TABLE: Base.WORDS}, "a group"):
         items, sweeps, table = (int(g[w]) for w in (GroupWords.ITEMS, GroupWords.SWEEPS, GroupWords.TABLE))
@@ -246,16 +254,17 @@ def _judge_groups(calls: Calls, arena: int, kernels: Sequence[Touch]) -> None:
         rows = words.rows(table // 8, sweeps, SweepWords.SIZE, POINTERS, "a sweep")
         for i, s in enumerate(rows):
             number = int(words.value[table // 8 + i * SweepWords.SIZE + SweepWords.KERNEL])
-            _judge_sweep(words, s, items, arena, kernels[number])
+            used = max(used, _judge_sweep(words, s, items, arena, kernels[number]))
+    return used
 
 
-def _judge_sweep(words: _Words, sweep: Any, items: int, arena: int, kernel: Touch) -> None:
+def _judge_sweep(words: _Words, sweep: Any, items: int, arena: int, kernel: Touch) -> int:
     starts = words.rows(int(sweep[SweepWords.ITEMS]) // 8, items + 1, 1, {}, "an item").ravel()
     if starts[0] < 0 or (np.diff(starts) < 0).any():
         raise InvalidArtifact("tables/words.npy: an item's calls are not one after the other")
     count = int(starts[-1])
     if count == 0:
-        return
+        return 0
     # A call: addresses of the tensors, extents and origins of the axes, mode and chunk, perhaps a report.
     tensors, axes = len(kernel.sizes), kernel.axes
     layout = TaskLayout(tensors, tuple(map(str, range(axes))), kernel.reports > 0)
@@ -288,3 +297,4 @@ def _judge_sweep(words: _Words, sweep: Any, items: int, arena: int, kernel: Touc
     high = start + last @ np.maximum(strides, 0).T + sizes
     if (low < 0).any() or (high > arena).any():
         raise InvalidArtifact("tables/words.npy: an address leaves the arena")
+    return int(high.max(initial=0))

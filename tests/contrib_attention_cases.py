@@ -148,6 +148,34 @@ def multi_head(d: Dice) -> Drawn:
     return Drawn(inputs, own, (), 3 if past else d.pick(1, 1, 3), 2)
 
 
+@draws("DecoderMaskedMultiHeadAttention", kinds=("float32",))
+def decoder_multi_head(d: Dice) -> Drawn:
+    batch, heads, size, past = d.size(1, 2), d.size(1, 4), d.size(1, 8), d.size()
+    across = d.random.random() < 0.3
+    total, room = past + 1, past + 1 + d.size(0, 4)
+    keys = d.normal(batch, heads, past if across else room, size)
+    own = {"num_heads": heads, **d.some({"scale": 0.4, "mask_filter_value": -100.0}, 0.3)}
+    query, key, value = (d.normal(batch, 1, heads * size) for _ in range(3))
+    inputs: dict[str, Array | None] = {"query": query, "key": key, "value": value}
+    if across:
+        inputs |= {
+            "key": keys,
+            "value": d.normal(*keys.shape),
+            "mask_index": _masks(d, batch, 1, past, "--k"),
+        }
+        return Drawn(inputs, own, (), 1, 2)
+    inputs |= {
+        "mask_index": _masks(d, batch, 1, total, "--k"),
+        "attention_bias": d.maybe(d.normal(1, heads, 1, total), 0.3),
+        "past_key": keys,
+        "past_value": d.normal(*keys.shape),
+        "past_sequence_length": np.array([past], np.int32),
+        "bias": d.maybe(d.normal(3 * heads * size), 0.4),
+    }
+    fixed = d.pick((), ("past_sequence_length",))
+    return Drawn(inputs, {**own, "past_present_share_buffer": 1}, fixed, 3, 2, used=total)
+
+
 @draws("Attention", kinds=("float32",))
 def attention(d: Dice) -> Drawn:
     batch, heads, size, length, width = d.size(1, 2), d.size(1, 4), d.size(1, 8), d.size(), d.size(1, 12)

@@ -69,3 +69,16 @@ def quantised(d: Dice) -> Drawn:
     if d.random.random() < 0.3:
         inputs["router_weights"] = np.abs(d.normal(*inputs["router_probs"].shape)) + np.float32(0.1)
     return Drawn(inputs, own, fixed, tolerance=3)
+
+
+@draws("MoEGroupRouter")
+def group_router(d: Dice) -> Drawn:
+    groups, size = d.pick(1, 2, 4), d.size(1, 5)
+    chosen = d.size(1, groups)
+    own = {
+        "n_group": groups, "topk_group": chosen, "top_k": d.size(1, chosen * size),
+        **d.some({"group_topk": d.size(1, 3), "router_sentinel": -50.0}),
+    }  # fmt: skip
+    shape = (d.size(), groups * size) if d.random.random() < 0.6 else (d.size(1, 2), d.size(), groups * size)
+    inputs = {"logits": d.normal(*shape), "expert_bias": d.single(groups * size, scale=0.1)}
+    return Drawn(inputs, own)

@@ -167,6 +167,14 @@ def trilu(d: Dice) -> Drawn:
     return Drawn({"X": x, "k": k}, d.some({"upper": d.pick(0, 1)}), ("k",))
 
 
+@draws("Inverse")
+def inverse(d: Dice) -> Drawn:
+    n = d.size(1, 6)
+    lead = d.pick((), (d.size(),), (2, d.size(1, 3)))
+    x = np.eye(n)[d.random.permutation(n)] * 3 + d.random.standard_normal((*lead, n, n)) * 0.4
+    return Drawn({"X": x.astype(d.kind)}, tolerance=10)
+
+
 @draws("ExpandDims")
 def expand_dims(d: Dice) -> Drawn:
     shape = d.shape(1, 3)

@@ -147,6 +147,14 @@ def test_an_absent_array_has_a_shape_and_no_values() -> None:
             use(a)
 
 
+@pytest.mark.parametrize("asked", ["ravel", "tolist", "min", "flat", "any"])
+def test_whatever_asks_an_absent_array_for_values_is_told(asked: str) -> None:
+    lack = absent("w", (2, 3), np.dtype(np.int64))
+    assert lack.reshape(-1).shape == (6,)
+    with pytest.raises(ValuesNeeded, match="'w' are needed"):
+        getattr(lack, asked)
+
+
 @pytest.mark.thorough
 def test_a_decoder_of_shapes_is_planned_and_shown(tmp_path: Path) -> None:
     whole = generate.decode(SMALL, 8).SerializeToString()

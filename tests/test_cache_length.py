@@ -213,6 +213,39 @@ def by_distance() -> tuple[list[NodeProto], dict[str, Array]]:
     return nodes, {"steepness": np.array(0.05, np.float32)}
 
 
+def summed() -> tuple[list[NodeProto], dict[str, Array]]:
+    """Of all positions a number each, which those that hold nothing have as well."""
+    nodes = [
+        *causal(),
+        node("Sub", ["columns", "rows"], ["distances"]),
+        node("Cast", ["distances"], ["distances_f"], to=FLOAT),
+        node("Exp", ["distances_f"], ["shrunk"]),
+        node("ReduceSum", ["shrunk", "at_one"], ["all"]),
+        node("CumSum", ["shrunk", "one"], ["some"], reverse=1),
+        node("Sub", ["all", "some"], ["sums"]),
+        node("ReduceMax", ["distances_f"], ["farthest"], axes=[1]),
+        node("Add", ["sums", "farthest"], ["bias"]),
+        node("Add", ["scores", "bias"], ["more"]),
+        node("Where", ["seen", "more", "lowest"], ["masked"]),
+    ]
+    return nodes, {}
+
+
+def sunk() -> tuple[list[NodeProto], dict[str, Array]]:
+    """gpt-oss's: a score of no key stands behind all others, and its share is cut off."""
+    nodes = [
+        *causal(),
+        node("Where", ["seen", "scores", "lowest"], ["hidden"]),
+        node("Concat", ["at_one_value", "heads", "new_1", "at_one_value"], ["sink_shape"], axis=0),
+        node("Expand", ["sink", "sink_shape"], ["sinks"]),
+        node("Concat", ["hidden", "sinks"], ["with_sinks"], axis=-1),
+        node("Softmax", ["with_sinks"], ["all_shares"], axis=-1),
+        node("Slice", ["all_shares", "at_zero", "minus_one", "at_three"], ["masked"]),
+    ]
+    own = {"heads": HEADS, "minus_one": -1, "at_three": 3}
+    return nodes, {"sink": weights(6, 1, HEADS, 1, 1), **{n: np.array([v]) for n, v in own.items()}}
+
+
 def weights(seed: int, *shape: int) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
@@ -223,9 +256,12 @@ def decoder(build: Build) -> bytes:
     nodes, constants = build()
     made = {o for n in nodes for o in n.output}
     placed = "placed" if "placed" in made else "embedded"
-    before = [n for n in nodes if n.output[0] not in ("masked", "hidden")]
-    first = [n for n in before if "scores" not in n.input]
-    rest = [n for n in nodes if n not in first]
+    late, rest = {"scores"}, list[NodeProto]()
+    for n in nodes:
+        if "masked" in n.output or not late.isdisjoint(n.input):
+            late |= {*n.output}
+            rest.append(n)
+    first = [n for n in nodes if n not in rest]
     attention: list[NodeProto] = []
     for name in ("q", "k", "v"):
         attention += [
@@ -288,6 +324,8 @@ KINDS: Mapping[str, Build] = {
     "sizes of 32 bits": in_32_bits,
     "rows of a square": from_square,
     "the last rows": from_end,
+    "a sum": summed,
+    "a sink": sunk,
 }
 IDS = np.random.default_rng(5).integers(0, WORDS, 16)
 
@@ -456,14 +494,13 @@ def rows_one_behind_the_other() -> tuple[list[NodeProto], dict[str, Array]]:
     return nodes, {"minus_one": np.array([-1])}
 
 
-def summed() -> tuple[list[NodeProto], dict[str, Array]]:
-    """Of all positions a number each, which those that hold nothing have as well."""
+def ordered() -> tuple[list[NodeProto], dict[str, Array]]:
+    """The largest of what all positions have."""
     nodes = [
         node("Sub", ["columns", "rows"], ["distances"]),
         node("Cast", ["distances"], ["distances_f"], to=FLOAT),
-        node("Exp", ["distances_f"], ["shrunk"]),
-        node("ReduceSum", ["shrunk", "at_one"], ["sums"], name="all of them"),
-        node("Add", ["scores", "sums"], ["masked"]),
+        node("TopK", ["distances_f", "at_one"], ["largest", "places"], name="all of them"),
+        node("Add", ["scores", "largest"], ["masked"]),
     ]
     return nodes, {}
 
@@ -499,7 +536,7 @@ def other_count() -> tuple[list[NodeProto], dict[str, Array]]:
 REFUSED: Mapping[str, tuple[Build, str, str]] = {
     "a branch": (fixed_branch, "first?", "the condition changes with the number of positions"),
     "rows in a line": (rows_one_behind_the_other, "in line", "which elements it takes"),
-    "a sum": (summed, "all of them", "also of those that hold nothing yet"),
+    "the largest": (ordered, "all of them", "also those that hold nothing yet"),
     "a mean": (averaged, "mean of all", "the size of something that grows with the caches"),
     "a short table": (short_table, "Gather", "outside axis 0 of 12 elements"),
     "another count": (other_count, "old ones", "Range's number of elements changes"),
@@ -559,11 +596,14 @@ def test_a_mask_may_come_before_the_tokens() -> None:
 
 
 # -- models as exporters wrote them ------------------------------------------------------------------
+OPTIMUM = [f"optimum-{name}" for name in ("llama", "phi3", "qwen3", "gpt2", "gemma3", "falcon")]
+
+
 @pytest.mark.models
-@pytest.mark.parametrize("name", ["llama", "phi3", "qwen3", "gpt2", "gemma3", "falcon"])
+@pytest.mark.parametrize("name", [*OPTIMUM, "genai-gemma3-int4", "nbits-qwen3"])
 def test_exports_give_onnxruntime_s_logits(name: str) -> None:
     """Ten tokens together and 14 alone. Qwen3's and Gemma's norms share a weight between 4 heads and 2."""
-    folder = EXPORTS / f"optimum-{name}"
+    folder = EXPORTS / name
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
     golden = np.load(folder / "golden.npz")

@@ -385,6 +385,13 @@ def test_what_does_not_fit_still_has_a_report(here: Path) -> None:
     assert "does not fit" in (here / "r.html").read_text() and not (here / "o").exists()
 
 
+def test_what_is_all_on_the_host_still_has_a_report(here: Path) -> None:
+    save(here / "host.onnx", [helper.make_node("Unique", ["x"], ["y"])], {"x": (3,)}, {"y": (None,)})
+    done = waferc("compile", "host.onnx", "--wafer", "4x4", "-o", "h.wafer", "--report", "r.html")
+    assert done.exit_code == 0, done.stderr
+    assert "on the host" in (here / "r.html").read_text() and (here / "h.wafer").exists()
+
+
 def test_check_names_the_largest_consumers(here: Path) -> None:
     out = good("check", "tiny.onnx", "--dim", "batch=2", "--wafer", "1x1", "--json", "check.json")
     assert re.search(r"^MatMul +2  wafer$", out, re.M)

@@ -22,6 +22,7 @@ from waferc.compiler.cli.command import BUG, verdict
 from waferc.compiler.cli.saved import Saved
 from waferc.compiler.errors import ArtifactError
 from waferc.compiler.pipeline import compile_model
+from waferc.runtime.guard import GuardViolation
 from waferc.runtime.load import load
 
 F = TensorProto.FLOAT
@@ -292,6 +293,45 @@ def test_a_wrong_field_is_named(artifacts: dict[str, Path], tmp_path: Path, numb
         showing(path)
     assert name in str(refused.value) and "\n" not in str(refused.value)
     assert verdict(refused.value)[0] == 7
+
+
+RUNS: list[tuple[str, str, Spoil, str]] = [
+    ("product", "image.json", at("arena", to=1 << 32), "an arena of 4294967296 bytes, of which"),
+    ("chosen", "script.json", at("ports", 0, 1, 0, to=-6), r"ports\[0\]: port .* has shape \[-6"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(RUNS)), ids=[f"{n}: {s[:50]}" for _, n, _, s in RUNS])
+def test_a_wrong_figure_is_named_before_a_run(
+    artifacts: dict[str, Path], tmp_path: Path, number: int
+) -> None:
+    base, name, spoil, says = RUNS[number]
+    files = files_of(artifacts[base])
+    files[name] = json.dumps(spoil(json.loads(files[name]))).encode()
+    path = tmp_path / "p.wafer"
+    path.write_bytes(sealed(files))
+    with pytest.raises(ArtifactError, match=says):
+        running(path)
+
+
+def test_an_axis_that_an_op_keeps_whole_is_not_cut(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    files, path = files_of(artifacts["sampled"]), tmp_path / "p.wafer"
+    graph = Saved(str(artifacts["sampled"])).plan.graph
+    placement = json.loads(files["main/placement.json"])
+    number, axis = next((i, n.op.whole[0]) for i, n in enumerate(graph.nodes) if n.op.whole)
+    placed = next(o for o in placement["ops"] if o["node"] == number)
+    placed["split"], placed["grid"] = [[axis, "x", 2]], [2, 1, 0, 0, 1, 1]
+    path.write_bytes(sealed({**files, "main/placement.json": json.dumps(placement).encode()}))
+    with pytest.raises(ArtifactError, match=f"cut {axis}/2; .* keeps that axis whole"):
+        showing(path)
+
+
+def test_a_program_that_breaks_a_rule_is_a_wrong_file(artifacts: dict[str, Path]) -> None:
+    saved = Saved(str(artifacts["product"]))
+    with pytest.raises(ArtifactError, match="a bug of ours"), saved.running():
+        raise GuardViolation("the result of 'a' (Add) wrote outside its buffer")
+    with pytest.raises(RuntimeError, match="else"), saved.running():
+        raise RuntimeError("something else")
 
 
 def test_a_kernel_is_called_as_its_name_says(artifacts: dict[str, Path], tmp_path: Path) -> None:

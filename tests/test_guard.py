@@ -89,6 +89,21 @@ def test_nothing_is_found_where_buffers_lie_densely(name: str, monkeypatch: pyte
     prepare(p, guard=True).run(inputs_of(p.graph))
 
 
+@pytest.mark.parametrize("kind", ["Conv", "MaxPool"])
+def test_a_constant_is_padded_where_it_lies(kind: str) -> None:
+    """A window over a constant: no move brings what lies past its ends."""
+    m = Model()
+    w, picture = m.tensor("w", (2, 1, 3, 3), dtypes.F32), m.normal(0, 1, 1, 6, 6)
+    if kind == "Conv":
+        y = m.op(kind, picture, w, pads=[1] * 4)
+    else:
+        y = m.op("Add", m.op(kind, picture, kernel_shape=[4, 4], pads=[2, 2, 1, 1]), m.op("ReduceSum", w))
+    p = plan(m.graph("padded", [w], [y]), preset("8x8"))
+    inputs = inputs_of(p.graph)
+    plain, guarded = (prepare(p, guard=g).run(inputs)[y] for g in (False, True))
+    assert np.isfinite(plain).all() and plain.tobytes() == guarded.tobytes()
+
+
 def half_precision() -> Graph:
     """A chain in f16 whose values are all bits that one byte of poison makes."""
     m = Model()

@@ -205,6 +205,29 @@ MEANINGLESS = [
     one("CenterCropPad", X, np.int64([2, 3]), constants=[1], axes=[1, 1]),
     one("MaxUnpool", IMAGE, np.zeros(IMAGE.shape, np.int64), kernel_shape=[2, 2], pads=[1]),
     one("SplitToSequence", X, axis=7),
+    one("EyeLike", X[0]),
+    one("ArgMin", np.float32(1), axis=0),
+    one("Split", np.float32(1), num_outputs=1),
+    one("GatherElements", np.float32(1), np.int64(0)),
+    one("ScatterElements", np.float32(1), np.int64(0), np.float32(2)),
+    one("GatherND", X, np.int64(0)),
+    one("ScatterND", X, np.int64(0), np.float32(2)),
+    one("ConvTranspose", np.float32(1), FILTERS),
+    one("DeformConv", IMAGE, normal(2), normal(1, 2, 3, 3)),
+    one("Det", X[0]),
+    one("ReverseSequence", np.float32(1), np.int64([1])),
+    one("STFT", X[0], np.int64(1), None, np.int64(2), constants=[1, 3]),
+    one("GroupNormalization", normal(3), normal(1), normal(1), num_groups=1),
+    one("GroupNormalization", normal(1, 2, 2), np.float32(1), np.float32(1), num_groups=1),
+    one(
+        "ConstantOfShape", np.int64([2]), constants=[0], value=numpy_helper.from_array(np.zeros(0, np.int64))
+    ),
+    one("Multinomial", normal(1, 0)),
+    one("GRU", normal(3, 1, 3), normal(1, 6, 3), np.float32(1), hidden_size=2, outputs=2),
+    one("GRU", normal(3, 1, 3), normal(1, 6, 3), normal(1, 6, 2), normal(1, 6), hidden_size=2, outputs=2),
+    one(
+        "LSTM", normal(3, 1, 3), normal(1, 8, 3), normal(1, 8, 2), None, None, normal(3, 1, 2), hidden_size=2
+    ),
 ]
 
 
@@ -224,6 +247,32 @@ def test_axes_of_a_scan(wrong: Mapping[str, Sequence[int]]) -> None:
     scan = node("Scan", ["x"], ["y"], "it", body=body, num_scan_inputs=1, **given)
     with pytest.raises(InvalidInput, match="node 'it'"):
         import_model(made([scan], [value("x", F, [2, 3])], [value("y", F, None)]))
+
+
+def test_a_branch_has_no_inputs_but_its_initializers() -> None:
+    """And what its reader says of a value that a branch makes and nothing in it reads."""
+    branch = helper.make_graph([node("Relu", ["x"], ["b"])], "then", [], [value("b", F, [2])])
+    cond, x, y = value("c", TensorProto.BOOL, []), value("x", F, [2]), value("y", F, [2])
+    for kind in (False, True):
+        taken = onnx.GraphProto()
+        taken.CopyFrom(branch)
+        taken.input.append(value("held" if kind else "z", F, [2]))
+        taken.initializer.append(numpy_helper.from_array(normal(2), "held"))
+        it = node("If", ["c"], ["y"], "it", then_branch=taken, else_branch=branch)
+        if kind:
+            compile_model(made([it], [cond, x], [y]).SerializeToString(), wafer="8x8", until="graph")
+        else:
+            with pytest.raises(InvalidInput, match=r"'it'.*branch 'then' has an input 'z'"):
+                compile_model(made([it], [cond, x], [y]).SerializeToString(), wafer="8x8", until="graph")
+    it = node("If", ["c"], ["y"], "it", then_branch=branch, else_branch=branch)
+    with pytest.raises(InvalidInput, match=r"condition has shape \[0\], the operator wants 1 element"):
+        import_model(made([it], [x], [y], {"c": np.zeros(0, np.bool_)}))
+    it = node("If", ["c"], ["b"], "it", then_branch=branch, else_branch=branch)
+    late = made([node("Neg", ["b"], ["y"]), it], [cond, x], [y])
+    with pytest.raises(InvalidInput, match=r"'b'|made by"):
+        import_model(made([node("If", ["b"], ["y"], "it", then_branch=branch, else_branch=branch)], [x], [y]))
+    with pytest.warns(ModelWarning):
+        compile_model(late.SerializeToString(), wafer="8x8", until="graph")
 
 
 def test_the_number_of_inputs_and_what_may_be_left_out() -> None:

@@ -603,7 +603,7 @@ def test_what_is_shaped_like_a_product_is_not_0_where_a_cache_holds_nothing() ->
     assert graph.length is not None
     assert mask_caches(graph, graph.length) is graph  # a factor of 0
     graph = paired(Distance, normal(8, 3), cached=8)
-    with pytest.raises(UnsupportedModel, match=r"Distance.* combines all positions of a cache"):
+    with pytest.raises(UnsupportedModel, match=r"Distance.* combines all positions, also"):
         mask_caches(graph, graph.length or Length("", 0, 0))
 
 

@@ -27,7 +27,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "compiler": (
         ("errors", "files", "stopwatch"),
         ("request", "frontend", "show", "passes"),
-        ("host", "language"),
+        ("host", "language", "rows"),
         ("importer",),
         ("survey", "catalogue", "verify", "loading"),
         ("planning", "compiled"),

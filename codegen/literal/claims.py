@@ -1,15 +1,17 @@
-"""Who owns which SRAM: the records that claim buffers, and the ranges that must be a step's own."""
+"""Who owns which SRAM: the records that claim and fill buffers, and the ranges that must be a step's own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import numpy as np
 
 from ...placement.plan.layout import Grid
 from ...placement.plan.plan import Buffer
 from ..pool import Record
 from ..words import StepWords
 from .draft import Draft
-from .records import FREE, ClaimWords, OwnedWords
+from .records import FREE, ClaimWords, FillWords, OwnedWords
 
 
 def claim(buffer: Buffer, tag: int, once: bool = False, kept: bool = False) -> Record:
@@ -52,3 +54,14 @@ def freed(draft: Draft, buffers: Sequence[Buffer]) -> list[Record]:
         draft.put(record, StepWords.CLAIMS, StepWords.CLAIM_TABLE, rows)
         out.append(record)
     return out
+
+
+def filled(buffer: Buffer, value: float) -> Record:
+    """The record that sets all of a buffer to a value: its padding, once elements are moved into it."""
+    bits = np.zeros(8, np.uint8)
+    raw = np.asarray(value).astype(buffer.dtype.numpy).tobytes()
+    bits[: len(raw)] = np.frombuffer(raw, np.uint8)
+    words = [0] * FillWords.SIZE
+    words[FillWords.OFFSET], words[FillWords.ELEMENTS] = buffer.address, buffer.elements
+    words[FillWords.VALUE], words[FillWords.BYTES] = int(bits.view(np.int64)[0]), buffer.dtype.bytes
+    return Record(words)

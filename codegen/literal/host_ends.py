@@ -9,15 +9,19 @@ from ...placement.plan.move import HOST, Move, derive
 from ...placement.plan.plan import Buffer, Step
 from ..pool import Record
 from ..words import Base, StepWords
-from .claims import claim
+from .claims import claim, filled
 from .draft import Draft
 from .records import HostBuffer
 from .tags import from_host
 
 
-def constant(draft: Draft, tensor: str, move: Move) -> Record:
-    """A record that lays a constant into its buffer."""
-    return _laid(draft, draft.plan.buffers[move.target], move, ("constant", tensor), -1)
+def constant(draft: Draft, tensor: str, move: Move, fill: float | None) -> Record:
+    """A record that lays a constant into its buffer. fill: what lies past its ends; None if nothing does."""
+    buffer = draft.plan.buffers[move.target]
+    out = _laid(draft, buffer, move, ("constant", tensor), -1)
+    if fill is not None:
+        draft.put(out, StepWords.FILLS, StepWords.FILL_TABLE, [filled(buffer, fill)])
+    return out
 
 
 def input_of(draft: Draft, step: Step) -> Record:

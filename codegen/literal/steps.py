@@ -17,10 +17,10 @@ from ..kernels.kernel import Kernel, kernel_for, stride_kinds
 from ..pool import Record
 from ..processor import Processor
 from ..words import Base, Judged, StepWords
-from .claims import claim, owned
+from .claims import claim, filled, owned
 from .draft import Draft
 from .executor import MOST_WORDS
-from .records import AxisWords, FillWords, OperandWords
+from .records import AxisWords, OperandWords
 
 _Offsets = tuple[Any, Any, Any]  # elements by [dimension, column], [dimension, row], [dimension, time step]
 
@@ -73,7 +73,7 @@ class StepRecords:
             for m in o.moves
         ]
         moves += [draft.moves.record(m, self.producers[m.source]) for m in step.moves]
-        fills = [_fill(plan.buffers[o.buffer], op.fill) for o in step.operands if o.fill and o.received]
+        fills = [filled(plan.buffers[o.buffer], op.fill) for o in step.operands if o.fill and o.received]
         draft.put(out, StepWords.MOVES, StepWords.MOVE_TABLE, moves)
         draft.put(out, StepWords.FILLS, StepWords.FILL_TABLE, fills)
         draft.put(out, StepWords.CLAIMS, StepWords.CLAIM_TABLE, self._claims(step))
@@ -142,16 +142,6 @@ class StepRecords:
         words[OperandWords.BACKWARD] = len(backward)
         places[OperandWords.BACKWARD_TABLE] = pool.table(backward)
         return Record(words, places)
-
-
-def _fill(buffer: Buffer, value: float) -> Record:
-    bits = np.zeros(8, np.uint8)
-    raw = np.asarray(value).astype(buffer.dtype.numpy).tobytes()
-    bits[: len(raw)] = np.frombuffer(raw, np.uint8)
-    words = [0] * FillWords.SIZE
-    words[FillWords.OFFSET], words[FillWords.ELEMENTS] = buffer.address, buffer.elements
-    words[FillWords.VALUE], words[FillWords.BYTES] = int(bits.view(np.int64)[0]), buffer.dtype.bytes
-    return Record(words)
 
 
 def strides(op_axes: Sequence[tuple[str, int]], access: Access, pitches: Sequence[int]) -> dict[str, int]:

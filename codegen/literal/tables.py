@@ -31,7 +31,9 @@ def _lowered(plan: Plan, processor: Processor, tagged: Tagged) -> Lowered:
     draft = Draft(plan, pool, tagged.tags, MoveTables(plan, pool, tagged.tags))
     producers = {s.result: s.grid for s in plan.steps if s.kind != "update"}
     steps = StepRecords(draft, processor, producers)
-    laying = [constant(draft, t, m) for t, m in plan.lays if m.target not in tagged.laid_before]
+    padded = {o.buffer: s.op.fill for s in plan.steps for o in s.operands if o.fill and not o.received}
+    lays = [(t, m) for t, m in plan.lays if m.target not in tagged.laid_before]
+    laying = [constant(draft, t, m, padded.get(m.target)) for t, m in lays]
     poisoning = freed(draft, [b for b in plan.buffers if not b.stays])
     first = [s for s in plan.steps if s.kind == "input"]
     inputs = [input_of(draft, s) for s in first]

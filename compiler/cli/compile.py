@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...ir.graph import Graph
     from ..compiled import Compiled
     from ..request import Request, Until
+    from ..show.picture import Picture
     from ..survey import Row
 
 
@@ -233,11 +234,10 @@ def compile_verb(
         for r in compiled.hosts:
             console.say(f"on the host   {shown(str(r), 200)}")
         if how.report_path is not None:
-            from ..show.picture import picture
             from ..show.report import write_report
 
             with replacing(how.report_path) as part:
-                write_report(picture(compiled.plan, compiled.timing), part)
+                write_report(_drawn(compiled, request, model), part)
         totals = {name: vars(compiled.figures_of(name)) for name in compiled.plans}
         data |= {
             "figures": vars(compiled.figures) if compiled.plans else None,
@@ -318,6 +318,18 @@ def _dump_passes(folder: Path, graph: Graph) -> None:
         write_text(folder / file, str(left))
 
     simplify(graph, record=write)
+
+
+def _drawn(compiled: Compiled, request: Request, model: str) -> Picture:
+    """The plan's picture; the empty wafer's where nothing of the model runs on it."""
+    from pathlib import Path
+
+    from ..show.picture import empty_picture, picture
+
+    if compiled.plans:
+        return picture(compiled.plan, compiled.timing)
+    hosts = {"on the host": "; ".join(shown(str(r), 200) for r in compiled.hosts)}
+    return empty_picture(request.machine(), Path(model).name, hosts)
 
 
 def _report_failure(path: str, request: Request, model: str, e: DoesNotFit) -> None:

@@ -104,20 +104,15 @@ def generate(
         [token for token in special.values() if token is not None],
         [stop for stop, token in special.items() if token is None],
     )
-    found = made(
-        model,
-        tokenizer,
-        ids,
-        Sampling(
-            drawn if how.temperature is None else how.temperature, how.top_k or 0, how.top_p or 1.0, how.seed
-        ),
-        ending,
-        console.write,
-    )
+    warmth = drawn if how.temperature is None else how.temperature
+    sampling = Sampling(warmth, how.top_k or 0, how.top_p or 1.0, how.seed)
+    with saved.running():
+        found = made(model, tokenizer, ids, sampling, ending, console.write)
     console.write("\n")
-    host, wafer = found.tokens_per_second, 1e6 / saved.figures_of(model.step).microseconds
+    host, wafer = found.tokens_per_second, saved.figures_of(model.step).calls_per_second
     rate = "" if host is None else f", {host:,.1f} per second on this machine"
-    console.note(f"{len(found.token_ids):,} tokens{rate}; {wafer:,.0f} per second on {saved.wafer.name}")
+    predicted = "" if wafer is None else f"; {wafer:,.0f} per second on {saved.wafer.name}"
+    console.note(f"{len(found.token_ids):,} tokens{rate}{predicted}")
     if found.end == "capacity":
         console.note("the caches are full; compile with a larger --capacity")
     console.result(

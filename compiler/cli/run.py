@@ -86,7 +86,8 @@ def run(
     called = None if staged is not None else saved.entry
     others = loaded.others if staged is not None else ()
     feeds = feeding.calls(loaded.entry_ports(called).inputs, loaded.state_inputs, loaded.values, others)
-    results, milliseconds = _timed(console, loaded, called, feeds, how.threads)
+    with saved.running():
+        results, milliseconds = _timed(console, loaded, called, feeds, how.threads)
     # All that a damaged program may lack is looked at before anything is written.
     f = saved.figures if staged is None else totals(saved.figures_of, staged.ran)
     wafer = saved.wafer

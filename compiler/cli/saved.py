@@ -120,8 +120,21 @@ class Saved:
             return decode_play(self.artifact) if SCRIPT in self.artifact.files else None
 
     def program(self, threads: int | None = None, guard: bool = False) -> Program:
-        with self._named():
+        with self._named(), self.running():
             return load(self.artifact, threads, guard, operator)
+
+    @contextmanager
+    def running(self) -> Generator[None]:
+        """ArtifactError for a rule that a run with guard sees broken: nothing says who made the file."""
+        try:
+            yield
+        except RuntimeError as e:
+            from ...runtime.guard import GuardViolation
+
+            if not isinstance(e, GuardViolation):
+                raise
+            ours = "if waferc made this program, that is a bug of ours"
+            raise ArtifactError(f"{quoted(self.path)}: {shown(str(e), 300)}; {ours}") from None
 
 
 def _member(data: Any, name: str) -> Any:

@@ -240,6 +240,12 @@ class _Judge:
 
     def _branches(self, node: ModelNode, given: Mapping[str, onnx.AttributeProto], types: Types) -> list[str]:
         branches = [given[name].g for name in ("then_branch", "else_branch")]
+        for g in branches:
+            own = {t.name for t in g.initializer}
+            if taken := next((v.name for v in g.input if v.name not in own), None):
+                raise InvalidInput(
+                    f"{node.where}: branch {quoted(g.name)} has an input {quoted(taken)}, which nobody gives"
+                )
         made = [self.graph(g, _inside(types)) for g in branches]
         for g, of in zip(branches, made, strict=True):
             if len(of) != len(node.proto.output):

@@ -143,7 +143,7 @@ def converted(known: KnownModel) -> KnownModel:
         return _known(
             _with_initializers(version_converter.convert_version(large_apart(ready), target), ready)
         )
-    except (RuntimeError, ValueError) as e:
+    except (RuntimeError, ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
         first = str(e).strip().splitlines()
         reason = shown(first[0] if first else "no reason given", 160)
         raise UnsupportedModel(f"opset {have} cannot be converted to {target}: {reason}") from None

@@ -106,7 +106,9 @@ def judge_order(graph: onnx.GraphProto) -> None:
 def _why(node: ModelNode, value: str, among: Sequence[onnx.NodeProto]) -> str:
     for a in node.proto.attribute:  # what a body makes, but too late, seems to come from outside
         if a.HasField("g") and any(value in n.output for n in a.g.node):
-            return _why(next(n for n in nodes_of(a.g.node) if value in n.reads), value, a.g.node)
+            reader = next((n for n in nodes_of(a.g.node) if value in n.reads), None)
+            if reader is not None:
+                return _why(reader, value, a.g.node)
     nodes = list(nodes_of(among))
     maker = next((n for n in nodes if value in n.proto.output), None)
     if maker is None:

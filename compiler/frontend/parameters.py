@@ -1,4 +1,5 @@
-"""Inputs that are no data but say what is done: the form of each, and the values that mean something.
+"""The form of inputs: how many dimensions data have at least, and of those that say what is done, the values
+that mean something.
 
 What onnx's inference asks of them, `judge_shapes` judges.
 """
@@ -27,16 +28,26 @@ def judge_given(inputs: Sequence[str], signature: Signature) -> None:
 
 @dataclass(frozen=True)
 class Form:
-    """What a parameter is. elements: how many, None for any. rank: dimensions at most.
+    """What an input is. elements: how many, None for any. rank: dimensions at most; least: at least.
 
     low: the least value. finite: no NaN and no infinity. below: values are less than this.
     """
 
     elements: int | None = None
     rank: int = 1
+    least: int = 0
     low: float = -np.inf
     below: float = np.inf
     finite: bool = False
+
+    @property
+    def shape(self) -> str:
+        """How many elements or dimensions it has, in words."""
+        if self.elements:
+            return f"{self.elements} element{'s' * (self.elements != 1)}"
+        if self.rank == ANY:
+            return f"{self.least} dimension{'s' * (self.least != 1)} or more"
+        return f"{self.rank} dimension{'s' * (self.rank != 1)}"
 
     @property
     def says(self) -> str:
@@ -63,7 +74,9 @@ LIST = Form()
 SIZES = Form(low=0)
 POSITIVE = Form(low=1)
 SCALES = Form(low=ABOVE_0, finite=True)
-CHANNELS = Form(rank=1)
+CHANNELS = Form(rank=1, least=1)
+ANY = 64  # dimensions: as many as arrays may have
+LINED = Form(rank=ANY, least=1)
 
 FORMS: Mapping[tuple[str, str], Form] = {
     **{
@@ -73,6 +86,10 @@ FORMS: Mapping[tuple[str, str], Form] = {
     **{("Slice", name): LIST for name in ("starts", "ends", "axes", "steps")},
     **{("Col2Im", name): POSITIVE for name in ("image_shape", "block_shape")},
     **{("STFT", name): replace(COUNT, low=1) for name in ("frame_step", "frame_length")},
+    **{(kind, "data"): LINED for kind in ("Gather", "GatherElements", "ScatterElements", "Scatter")},
+    **{(kind, "indices"): LINED for kind in ("GatherND", "ScatterND")},
+    **{(kind, "X"): Form(rank=ANY, least=3) for kind in ("ConvTranspose", "DeformConv")},
+    **{(kind, "W"): Form(rank=ANY, least=3) for kind in ("ConvTranspose", "DeformConv")},
     ("AffineGrid", "size"): POSITIVE,
     ("CenterCropPad", "shape"): SIZES,
     ("ConstantOfShape", "input"): SIZES,
@@ -80,9 +97,15 @@ FORMS: Mapping[tuple[str, str], Form] = {
     ("CumSum", "axis"): ONE,
     ("DFT", "axis"): ONE,
     ("DFT", "dft_length"): replace(COUNT, low=1),
+    ("Det", "X"): Form(rank=ANY, least=2),
     ("Dropout", "ratio"): Form(elements=1, low=0, below=1, finite=True),
     ("Dropout", "training_mode"): ONE,
     ("Expand", "shape"): SIZES,
+    ("EyeLike", "input"): Form(rank=2, least=2),
+    **{
+        (f"{kind}Normalization", name): Form(rank=ANY, least=2)
+        for kind, name in (("Group", "X"), ("Instance", "input"))
+    },
     ("GroupNormalization", "bias"): CHANNELS,
     ("GroupNormalization", "scale"): CHANNELS,
     ("If", "cond"): replace(ONE, rank=8),
@@ -98,6 +121,7 @@ FORMS: Mapping[tuple[str, str], Form] = {
     ("Reshape", "shape"): Form(low=-1),
     ("Resize", "scales"): SCALES,
     ("Resize", "sizes"): SIZES,
+    ("ReverseSequence", "input"): Form(rank=ANY, least=2),
     ("RoiAlign", "batch_indices"): LIST,
     ("Split", "split"): SIZES,
     ("Squeeze", "axes"): LIST,
@@ -120,11 +144,10 @@ def judge_parameters(g: GraphBuilder, op_type: str, inputs: Sequence[str], signa
         if form is None or not name:
             continue
         shape = g.shape(name)
-        if len(shape) > form.rank or (form.elements is not None and np.prod(shape) != form.elements):
-            wanted = (
-                f"{form.elements} element{'s' * (form.elements != 1)}" if form.elements else "1 dimension"
-            )
-            raise InvalidModel(f"{formal.name} has shape {list(shape)}, the operator wants {wanted}")
+        if not form.least <= len(shape) <= form.rank or (
+            form.elements is not None and np.prod(shape) != form.elements
+        ):
+            raise InvalidModel(f"{formal.name} has shape {list(shape)}, the operator wants {form.shape}")
         value = g.value(name)
         if value is None or lacking([value]):
             continue

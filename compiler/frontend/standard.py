@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import onnx
 
+from ...ir.graph import InvalidModel
 from ...ir.rules import REGISTRY
 from ..errors import quoted
 
@@ -90,6 +91,8 @@ def body_of(
         return None
     body = onnx.FunctionProto()
     body.MergeFromString(content if isinstance(content, bytes) else content.SerializeToString())
+    if not body.node:
+        raise InvalidModel("the standard's definition of the operator has no place for such a node")
     defaults = [cast(onnx.AttributeProto, a.default_value) for a in schema.attributes.values()]
     body.attribute_proto.extend(d for d in defaults if d.type != onnx.AttributeProto.UNDEFINED)
     return body

@@ -52,6 +52,8 @@ def scan(g: GraphBuilder, node: onnx.NodeProto, inputs: Sequence[str], run: Run,
     lengths, *inputs = inputs
     if lengths:
         raise Unsupported("Scan with sequence_lens")
+    if flat := next((x for x in inputs if not g.shape(x)), None):
+        raise InvalidModel(f"Scan of {g.tensors[flat]}, which has no dimension of the batch")
     batch = g.shape(inputs[0])[0]
     _limit(given["body"], batch)
     given["scan_input_directions"] = given.get("directions")

@@ -188,9 +188,10 @@ def _inside(around: Surroundings, body: onnx.GraphProto, kinds: Sequence[onnx.Ty
         else:
             outer.append(around.key(name))
             captured.append(inner.enter(name, scope.kind(name)))
+    own = {t.name for t in body.initializer}  # old models list them among the inputs
     inputs = [
         inner.enter(v.name, kind if kind.WhichOneof("value") else v.type)
-        for v, kind in zip(body.input, kinds, strict=True)
+        for v, kind in zip((v for v in body.input if v.name not in own), kinds, strict=True)
     ]
     inner.add_initializers(body)
     around.walk(inner, body.node)

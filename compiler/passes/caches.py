@@ -7,8 +7,8 @@ start, and `new` is written at position `length`, which the runtime keeps. What 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ...ir.graph import Graph, Length, Node
 from ...ir.op import Op
 from ...ir.ops.tensor_scatter import emit_scatter
 from ..errors import UnsupportedModel, UsageError, quoted, shown
-from .mask_caches import mask_caches
+from .mask_caches import mask_caches, positions_of
 from .rewriter import Rewriter
 
 
@@ -30,6 +30,18 @@ def positions_added(graph: Graph, pairs: Sequence[tuple[str, str]]) -> int:
             if n != m:
                 return m - n
     raise UsageError("--capacity: no cache of the model grows")
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a graph makes of its caches' length. length: its input that holds it, "" without one. grown: of
+    tensors the dimensions that have as many elements as there are positions after a call."""
+
+    length: str = ""
+    grown: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+
+
+NOTHING_COMPUTED = Computed()
 
 
 @dataclass(frozen=True)
@@ -47,13 +59,13 @@ def of_capacity(
     graph: Graph,
     pairs: Sequence[tuple[str, str]],
     capacity: int,
-    others: Sequence[tuple[str, int]],
-    length: str = "",
+    others: Sequence[tuple[str, int]] = (),
+    computed: Computed = NOTHING_COMPUTED,
 ) -> Graph:
     """The graph with caches of fixed capacity in place of growing ones.
 
     graph: with presents of `capacity` positions. others: inputs besides the caches that have a dimension
-    of positions. length: its input that holds how many positions they hold, if it has one.
+    of positions. computed: what it makes of their length.
 
     Raises UsageError for a pair that is no cache, UnsupportedModel where a model does with its caches what
     cannot be done in place.
@@ -63,7 +75,7 @@ def of_capacity(
     if len(added) != 1:
         raise UnsupportedModel(f"caches of one model that grow by {sorted(added)} positions a call")
     r = Rewriter(graph)
-    inputs = graph.inputs
+    inputs, length = graph.inputs, computed.length
     if not length:
         length = r.tensor("length", (), I64)
         inputs = (*inputs, length)
@@ -92,7 +104,7 @@ def of_capacity(
         states=states,
         length=kept,
     )
-    return mask_caches(out, kept)
+    return mask_caches(out, kept, computed.grown)
 
 
 def _cache(graph: Graph, past: str, present: str) -> _Cache:
@@ -143,17 +155,22 @@ def in_place(graph: Graph) -> Graph:
 
 
 # -- what depends on how long the past is ------------------------------------------------------
-def judge_positions(short: Graph, long: Graph, others: Sequence[tuple[str, int]]) -> None:
-    """UnsupportedModel where values that no slope tells of depend on the past's length.
+def judge_positions(
+    short: Graph, long: Graph, others: Sequence[tuple[str, int]], totals: tuple[int, int]
+) -> dict[str, tuple[int, ...]]:
+    """The dimensions of tensors that run over all positions; UnsupportedModel where values that no slope
+    tells of depend on the past's length.
 
-    short, long: the model built by `frontend.lengths` with pasts of different lengths. A number that a rule
-    took from the shape of a cache would be the capacity's, not the run's. So would a sum over positions that
-    `mask_caches` does not see, of what is neither made of caches nor of `others`, see `of_capacity`.
+    short, long: the model built by `frontend.lengths` with pasts of different lengths. totals: positions that
+    they have after a call. A number that a rule took from the shape of a cache would be the capacity's, not
+    the run's. So would a sum over positions that `mask_caches` does not see, of what is neither made of
+    caches nor of `others`, see `of_capacity`.
     """
     if len(short.nodes) != len(long.nodes):
         raise UnsupportedModel("the model computes differently for another length of its caches")
     grown = {t for t, a in long.tensors.items() if t in short.tensors and a.shape != short.tensors[t].shape}
     seen = {*(past for past, _ in long.states), *(name for name, _ in others)}
+    dims: dict[str, tuple[int, ...]] = {}
     for a, b in zip(short.nodes, long.nodes, strict=True):
         where = quoted(b.source[0] if b.source else b.output)
         alike = a.op.name == b.op.name and a.op.reads == b.op.reads and _factors(a.op) == _factors(b.op)
@@ -167,13 +184,18 @@ def judge_positions(short: Graph, long: Graph, others: Sequence[tuple[str, int]]
             raise UnsupportedModel(
                 f"node {where} ({b.op.name}) computes with the size of something that grows with the caches"
             )
+        for x, y in zip(a.inputs, b.inputs, strict=True):
+            sizes = zip(short.tensors[x].shape, long.tensors[y].shape, strict=True)
+            dims[y] = tuple(d for d, both in enumerate(sizes) if both == totals and totals[0] != totals[1])
         if not seen.isdisjoint(b.inputs):
             seen.add(b.output)
-        elif not b.op.bounds and any(a.op.size.get(x) != b.op.size[x] for x in (*b.op.reduced, *b.op.whole)):
-            raise UnsupportedModel(
-                f"node {where} ({b.op.name}) combines something of all positions, also of those that hold "
-                "nothing yet"
-            )
+        elif not b.op.bounds:
+            changed = {x for x in (*b.op.reduced, *b.op.whole) if a.op.size.get(x) != b.op.size[x]}
+            if changed - {x for x, _ in positions_of(b, dims)}:
+                raise UnsupportedModel(
+                    f"node {where} ({b.op.name}) combines all positions, also those that hold nothing yet"
+                )
+    return {t: found for t, found in dims.items() if found}
 
 
 def _factors(op: Op) -> list[float]:

@@ -16,6 +16,7 @@ from .dead_nodes import eliminate_dead
 from .embed_scalars import embed_scalars
 from .free_cache_cuts import cut_caches_freely
 from .fuse_elementwise import fuse_elementwise
+from .indexed_products import index_products
 from .late_scales import scale_results
 from .merge_equal import merge_equal
 from .packed_weights import keep_packed
@@ -56,6 +57,7 @@ CLEAN = (
         (
             ("packed weights", keep_packed),
             ("quantised weights", keep_quantised),
+            ("indexed products", index_products),
             ("dead nodes", eliminate_dead),
             ("unit axes", drop_unit_axes),
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...placement.machine.wafer import Wafer
 
 MOST = 1 << 62  # of any figure
+LEAST_TIME = 1e-6  # microseconds that a call takes
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Figures:
             if isinstance(value, int | float) and not 0 <= value <= MOST:
                 raise Misfit(f"{value:g}", f".{name}")
         return Figures(**found)
+
+    @property
+    def calls_per_second(self) -> float | None:
+        """None of a call that takes no time."""
+        return 1e6 / self.microseconds if self.microseconds >= LEAST_TIME else None
 
 
 def totals(of: Callable[[str], Figures], ran: Mapping[str, int]) -> Figures:

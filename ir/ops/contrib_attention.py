@@ -7,23 +7,23 @@ what comes after a query, where none sees further, takes no part.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
 import numpy as np
 
-from ..dtypes import F16, F32, I8, I32, U8
+from ..dtypes import F16, F32, I8, I32, I64, U8
 from ..graph import Unsupported
-from ..op import Array
 from ..rules import GraphBuilder, Spec
-from .activation import Tanh
+from .activation import Exp, Tanh
 from .contract import matrix_product, product_of, scaled
 from .contrib import FLOATS, Maybe, Writer, contrib, need, operand, shaped
 from .conversion import Where, cast
-from .elementwise import Add, Div, Mul
-from .logic import And, Greater, GreaterOrEqual, Less
-from .rearrange import concat, expand, pick, reshape, slice_axis, transpose
+from .elementwise import Add, Div, Mul, Sub
+from .logic import And, Greater, GreaterOrEqual, Less, LessOrEqual
+from .rearrange import concat, pick, reshape, slice_axis, transpose
+from .tensor_scatter import emit_scatter
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Scores:
     """What happens between the products of an attention.
 
     bias: added, broadcast. seen: bools, where False a key takes no part. softcap: 0 is none. sink: of each
-    head, a score that belongs to no key.
+    head, a score that belongs to no key; a row must have a key that is seen.
     """
 
     scale: float
@@ -79,16 +79,26 @@ def attend(w: Writer, q: str, k: str, v: str, between: Scores) -> str:
         need(g.shape(x) == (batch, count, length, keys), f"a bias of {g.tensors[bias]} to {keys} keys")
     if between.seen:
         x = w.apply(Where, between.seen, x, w.number(float("-inf"), x))
-    if between.sink:
-        sink = reshape(g, w.wide(between.sink), (1, count, 1, 1), hint)
-        x = concat(g, [x, expand(g, sink, (batch, count, length, 1), hint)], 3, hint)
-    x = w("Softmax", x, axis=-1)
-    if between.sink:
-        x = slice_axis(g, x, 3, 0, keys, hint)
+    shares = w("Softmax", x, axis=-1)
+    divisor = _with_sink(w, x, shares, between.sink) if between.sink else ""
     if shared > 1:
-        x = reshape(g, x, (batch, own, shared, length, keys), hint)
-    out = product_of(g, (x, ["m", "k"]), (v, ["k", "n"]), hint)
-    return reshape(g, out, (batch, count, length, g.shape(v)[-1]), hint)
+        shares = reshape(g, shares, (batch, own, shared, length, keys), hint)
+    out = product_of(g, (shares, ["m", "k"]), (v, ["k", "n"]), hint)
+    out = reshape(g, out, (batch, count, length, g.shape(v)[-1]), hint)
+    return w.apply(Div, out, divisor) if divisor else out
+
+
+def _with_sink(w: Writer, scores: str, shares: str, sink: str) -> str:
+    """What a head's sink divides a row's result by: the sum of e^score with the sink's over that without.
+
+    1 + e^sink / sum, and the sum is e^max / max share: nothing is put beside the keys, of which there are as
+    many as a cache has room for.
+    """
+    count = w.g.shape(scores)[1]
+    sink = reshape(w.g, w.wide(sink), (1, count, 1, 1), w.hint)
+    best, largest = (w("ReduceMax", t, axes=[3]) for t in (scores, shares))
+    over = w.apply(Mul, w.apply(Exp, w.apply(Sub, sink, best)), largest)
+    return w.apply(Add, over, w.number(1, over))
 
 
 def after(w: Writer, past: str, new: str) -> str:
@@ -125,9 +135,11 @@ def _mask(w: Writer, mask: str, sizes: tuple[int, int, int], value: float) -> st
     return _filtered(w, reshape(g, seen, (batch, 1, rows, keys), w.hint), value)
 
 
-def _causal(length: int, keys: int) -> Array:
-    """Which keys each of the last `length` positions sees."""
-    return np.arange(keys) <= np.arange(length)[:, None] + keys - length
+def causal(w: Writer, length: int, keys: int) -> str:
+    """Which keys, those of the past and those of a call, each of the call's `length` positions sees."""
+    total = w.g.measured(np.asarray(keys, np.int64), w.hint)
+    rows = w.apply(Add, total, w.constant(np.arange(length, dtype=np.int64)[:, None] - length))
+    return w.apply(LessOrEqual, w.constant(np.arange(keys, dtype=np.int64)), rows)
 
 
 def _between(
@@ -142,7 +154,7 @@ def _between(
     if bias:
         need(len(w.g.shape(bias)) == 4, f"attention_bias is {w.g.tensors[bias]}")
         biases.append(bias)
-    seen = w.constant(_causal(*sizes[1:])) if own["unidirectional"] and sizes[1] > 1 else ""
+    seen = causal(w, *sizes[1:]) if own["unidirectional"] and sizes[1] > 1 else ""
     return Scores(scale, biases, seen)
 
 
@@ -164,17 +176,14 @@ def _self_attention(w: Writer, spec: Spec, projected: str, widths: Sequence[int]
         heads(w, slice_axis(g, projected, 2, start, width, w.hint), own["num_heads"], f"part {i}")
         for i, (start, width) in enumerate(zip(starts, widths, strict=True))
     )
-    past = operand(spec, 4)
+    past, present = operand(spec, 4), ""
+    if past or (len(spec.outputs) > 1 and spec.outputs[1]):
+        present = concat(g, [reshape(g, t, (1, *g.shape(t)), w.hint) for t in (k, v)], 0, w.hint)
     if past:
         batch, count, _, size = g.shape(k)
         shaped(g, past, 2, batch, count, None, size, name="past")
-        given = g.dtype(past)
-        k, v = (
-            after(w, pick(g, past, 0, i, w.hint), cast(g, t, given, w.hint)) for i, t in enumerate((k, v))
-        )
-    present = ""
-    if len(spec.outputs) > 1 and spec.outputs[1]:
-        present = concat(g, [reshape(g, t, (1, *g.shape(t)), w.hint) for t in (k, v)], 0, w.hint)
+        present = concat(g, [past, cast(g, present, g.dtype(past), w.hint)], 3, w.hint)
+        k, v = (pick(g, present, 0, i, w.hint) for i in range(2))
     k, v = w.wide(k), w.wide(v)
     sizes = g.shape(q)[0], g.shape(q)[2], g.shape(k)[2]
     between = _between(w, own, sizes, g.shape(q)[3], (operand(spec, 3), operand(spec, 5)))
@@ -236,6 +245,50 @@ def _multi_head(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     sizes = g.shape(q)[0], g.shape(q)[2], g.shape(k)[2]
     between = _between(w, own, sizes, g.shape(q)[3], (operand(spec, 4), operand(spec, 5)))
     return [joined(w, attend(w, w.wide(q), w.wide(k), w.wide(v), between)), k, v]
+
+
+@contrib("DecoderMaskedMultiHeadAttention",
+         "query:T key:T? value:T? mask_index:M? attention_bias:T? past_key:T? past_value:T? "
+         "past_sequence_length:M? beam_width:M? cache_indirection:M? bias:T? "
+         "-> output:T present_key:T present_value:T qk:T", {"T": (F32, F16), "M": (I32,)},
+         {"num_heads": int, "scale": Maybe(float), "mask_filter_value": Maybe(float), "output_qk": 0,
+          "past_present_share_buffer": 0},
+         limits="no packed queries, no beams, no qk")  # fmt: skip
+def _decoder_multi_head(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """MultiHeadAttention of one token. A fourth dimension of keys is a past that stays as it is; a shared
+    buffer takes the new row at a run-time position, and nothing past that is seen."""
+    w, own = Writer(g, spec.outputs[0]), spec.attributes
+    if spec.has(8) or spec.has(9) or any(spec.outputs[3:]):
+        raise Unsupported("beam_width, cache_indirection and the result qk")
+    shaped(g, spec.inputs[0], None, 1, None, name="query")
+    query, key, value, mask, bias, past_key, past_value, at = (operand(spec, i) for i in range(8))
+    need(bool(key and value), "keys and values beside the query's: DecoderMaskedMultiHeadAttention without")
+    inner = replace(spec, inputs=(query, key, value, operand(spec, 10)))
+    q, k, v = _projected(w, inner, own["num_heads"])
+    pasts, seen = (past_key, past_value), ""
+    k, v = (cast(g, t, g.dtype(query), w.hint) for t in (k, v))
+    if own["past_present_share_buffer"] and past_key:
+        need(bool(at and past_value), "past_present_share_buffer without past_sequence_length")
+        at = reshape(g, cast(g, at, I64, w.hint), (), w.hint)
+        k, v = (emit_scatter(g, past, (t, at), 2, w.hint) for past, t in zip(pasts, (k, v), strict=True))
+        room = g.shape(k)[2]
+        seen = w.apply(LessOrEqual, w.constant(np.arange(room, dtype=np.int64)), at)
+        mask, bias = (_to_room(w, t, room) for t in (mask, bias))
+    else:
+        k, v = (after(w, past, t) for past, t in zip(pasts, (k, v), strict=True))
+    sizes = g.shape(q)[0], 1, g.shape(k)[2]
+    between = _between(w, {**own, "unidirectional": 0}, sizes, g.shape(q)[3], (mask, bias))
+    out = attend(w, w.wide(q), w.wide(k), w.wide(v), replace(between, seen=seen))
+    return [joined(w, out), k, v]
+
+
+def _to_room(w: Writer, x: str, room: int) -> str:
+    """What is said of as many keys as there are, of all that a buffer has room for: 0 of the rest."""
+    if not x or not w.g.shape(x) or w.g.shape(x)[-1] >= room:
+        return x
+    shape = w.g.shape(x)
+    zeros = w.constant(np.zeros((*shape[:-1], room - shape[-1]), w.g.dtype(x).numpy))
+    return concat(w.g, [x, zeros], len(shape) - 1, w.hint)
 
 
 def _projected(w: Writer, spec: Spec, count: int) -> tuple[str, str, str]:

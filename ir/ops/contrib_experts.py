@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import F32, U8
+from ..dtypes import BF16, F16, F32, U8
 from ..graph import Unsupported
 from ..rules import GraphBuilder, Spec
-from .activation import Gelu, Relu, Sigmoid
+from .activation import Gelu, Log, Relu, Sigmoid
 from .contract import product_of, transposed
 from .contrib import FLOATS, Maybe, Writer, contrib, need, operand, shaped
 from .contrib_blocks import STORED, bits_apart, judge_block, remade
+from .conversion import Where, cast
 from .elementwise import Add, Div, Max, Min, Mul
+from .logic import Equal, Greater
 from .rearrange import Cut, reshape, slice_axis, slice_box, transpose
 from .reduce import ReduceSum, reduce_over
 
@@ -31,17 +33,14 @@ MIXTURE = {
 
 @dataclass(frozen=True)
 class Layer:
-    """One product of all experts. parts: looked up by expert, [experts, inputs, outputs] in floats, or
-    numbers with scales and zero points in blocks of `block` inputs."""
+    """One product of all experts. weights: [experts, inputs, outputs]; bias: [experts, outputs]."""
 
-    parts: Sequence[str]
+    weights: str
     bias: str = ""
-    block: int = 0
 
     def of(self, w: Writer, x: str, chosen: str) -> str:
         """[tokens, chosen, 1, inputs] by the weights of `chosen`, [tokens, chosen]."""
-        taken = [w("Gather", t, chosen, axis=0) for t in self.parts]
-        weights = w("DequantizeLinear", *taken, axis=2, block_size=self.block) if self.block else taken[0]
+        weights = w("Gather", self.weights, chosen, axis=0)
         need(w.g.shape(weights)[2] == w.g.shape(x)[3], f"experts of {w.g.shape(weights)[2]} inputs")
         out = product_of(w.g, (x, ["m", "k"]), (weights, ["k", "n"]), w.hint, w.g.dtype(x).wide)
         if self.bias:
@@ -135,7 +134,7 @@ def _floats(w: Writer, spec: Spec, at: int) -> Layer | None:
     turned = transposed(w.g, name, (0, 2, 1)) or transpose(w.g, name, (0, 2, 1), w.hint)
     if bias:
         shaped(w.g, bias, w.g.shape(turned)[0], w.g.shape(turned)[2], name=f"input {at + 1}")
-    return Layer([turned], bias)
+    return Layer(turned, bias)
 
 
 @contrib("MoE",
@@ -197,7 +196,8 @@ def _numbers(w: Writer, spec: Spec, layer: int) -> Layer | None:
         points = remade(w, zeros, each, stored, lambda z: bits_apart(z, bits)[:, None, :outputs])
     if bias:
         shaped(g, bias, experts, outputs, name=f"fc{layer}_experts_bias")
-    return Layer([numbers, turned, points], bias, block)
+    weights = w("DequantizeLinear", numbers, turned, points, axis=1, block_size=block)
+    return Layer(weights, bias)
 
 
 @contrib("QMoE",
@@ -214,3 +214,47 @@ def _q_moe(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     first, second, third = (_numbers(w, spec, i) for i in (1, 2, 3))
     assert first and second
     return _mixture(w, spec, (first, second, third), operand(spec, 14))
+
+
+@contrib("MoEGroupRouter",
+         "logits:T expert_bias:F projection_weight:T? -> router_probs:T selection_scores:F router_weights:F",
+         {"T": (F16, BF16, F32), "F": (F32,)},
+         {"top_k": int, "n_group": 1, "topk_group": 1, "group_topk": 2, "router_sentinel": -10000.0},
+         limits="no projection_weight")  # fmt: skip
+def _group_router(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """Of each token's best groups of experts the best: the logarithms of their shares, a number elsewhere."""
+    w, own, outputs = Writer(g, spec.outputs[0] or spec.outputs[-1]), spec.attributes, spec.outputs
+    if spec.has(2):
+        raise Unsupported("projection_weight, which onnxruntime's CPU does not have either")
+    (*lead, experts), groups = g.shape(spec.inputs[0]), own["n_group"]
+    need(groups > 0 and experts % groups == 0, f"{experts} experts in {groups} groups")
+    logits = cast(g, reshape(g, spec.inputs[0], (int(np.prod(lead)), experts), w.hint), F32)
+    shares = w.apply(Sigmoid, logits)
+    shaped(g, spec.inputs[1], experts, name="expert_bias")
+    scores = w.apply(Add, shares, spec.inputs[1])
+    if any(outputs[1:]):
+        need(groups == own["topk_group"] == 1 and not outputs[0], "all scores are of one group, and alone")
+        return ["", scores, shares]
+    size = experts // groups
+    need(0 < own["topk_group"] <= groups and own["group_topk"] > 0, f"topk_group {own['topk_group']}")
+    need(0 < own["top_k"] <= own["topk_group"] * size, f"{own['top_k']} of {size} experts a group")
+    if own["topk_group"] < groups:
+        apart = reshape(g, scores, (g.shape(scores)[0], groups, size), w.hint)
+        count = w.constant(np.array([min(own["group_topk"], size)], np.int64))
+        best = reduce_over(g, ReduceSum, w.several("TopK", [apart, count], 2, axis=2)[0], [2], w.hint)
+        taken = _among(w, reshape(g, best, g.shape(apart)[:2], w.hint), own["topk_group"])
+        seen = reshape(g, taken, (*g.shape(taken), 1), w.hint)
+        scores = w.apply(Where, seen, apart, w.number(float("-inf"), apart))
+        scores = reshape(g, scores, g.shape(shares), w.hint)
+    logarithms = w.apply(Log, w.apply(Max, shares, w.number(1e-20, shares)))
+    rest = w.number(own["router_sentinel"], shares)
+    return [w.apply(Where, _among(w, scores, own["top_k"]), logarithms, rest)]
+
+
+def _among(w: Writer, scores: str, count: int) -> str:
+    """Which of a row's scores, [rows, scores], are among its `count` largest."""
+    g, (rows, width) = w.g, w.g.shape(scores)
+    _, places = w.several("TopK", [scores, w.constant(np.array([count], np.int64))], 2, axis=1)
+    line = w.constant(np.arange(width, dtype=np.int64))
+    hits = cast(g, w.apply(Equal, reshape(g, places, (rows, count, 1), w.hint), line), F32)
+    return w.apply(Greater, w("ReduceMax", hits, axes=[1], keepdims=0), w.single(0))

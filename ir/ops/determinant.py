@@ -1,4 +1,4 @@
-"""Det, by elimination: a column at a time, all matrices of a batch together."""
+"""Det, and onnxruntime's Inverse, by elimination: a column at a time, all matrices of a batch together."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..dtypes import I64
+from ..dtypes import F16, F32, F64, I64
 from ..graph import InvalidModel, Unsupported
 from ..op import identity, product
 from ..rules import GraphBuilder, Spec, register
+from .contrib import Writer, contrib, need
 from .conversion import Where, cast, rounded_once
 from .elementwise import Abs, Add, Div, Mod, Mul, Neg, Sub, apply, scalar_constant
 from .index import emit_gather
 from .logic import Equal, GreaterOrEqual
 from .order import place_of
-from .rearrange import pick, reshape, slice_axis
+from .rearrange import concat, pick, reshape, slice_axis
 from .reduce import ReduceMax
 
 MOST_ROWS = 64
@@ -68,6 +69,43 @@ def _det(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     for factor in factors:
         total = apply(g, Mul, [total, factor], hint)
     return [reshape(g, total, outer, hint)]
+
+
+def _eliminated(g: GraphBuilder, x: str, column: int, hint: str) -> str:
+    """[batch, n, m] with row `column` 1 in that column, and all other rows 0.
+
+    Of the rows from there on that with the largest element in the column is exchanged for the first.
+    """
+    batch, n, m = g.shape(x)
+    rest = slice_axis(g, pick(g, x, 2, column, hint), 1, column, n - column, hint)
+    here, line = g.constant(np.array(column)), g.constant(g.folding.line(n))
+    at = apply(g, Add, [place_of(g, ReduceMax, apply(g, Abs, [rest], hint), 1, hint), here], hint)
+    others = apply(g, Where, [apply(g, Equal, [line, at], hint), here, line], hint)
+    order = apply(g, Where, [apply(g, Equal, [line, here], hint), at, others], hint)
+    kept = [("b", batch), ("i", n), ("k", m)]
+    x = emit_gather(g, (x, ["b", "v0", "k"]), [(order, identity(["b", "i"]))], kept, hint, ours=True)
+    row = slice_axis(g, x, 1, column, 1, hint)
+    row = apply(g, Div, [row, slice_axis(g, row, 2, column, 1, hint)], hint)
+    taken = apply(g, Mul, [slice_axis(g, x, 2, column, 1, hint), row], hint)
+    own = g.constant(np.arange(n)[:, None] == column)
+    return apply(g, Where, [own, row, apply(g, Sub, [x, taken], hint)], hint)
+
+
+@contrib("Inverse", "X:T -> Y:T", {"T": (F16, F32, F64)}, limits="64 rows at most")
+def _inverse(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """What stands beside a matrix made one, where the identity stood."""
+    w, (x,) = Writer(g, spec.outputs[0]), spec.inputs
+    shape = g.shape(x)
+    n = int(shape[-1]) if shape else 0
+    need(n > 0 and shape[-2:] == (n, n), f"Inverse of {g.tensors[x]}")
+    if n > MOST_ROWS:
+        raise Unsupported(f"Inverse of a matrix of {n:,} rows, past {MOST_ROWS}: each is an op of its own")
+    wide = w.wide(reshape(g, x, [product(shape[:-2]), n, n], w.hint))
+    one = w.constant(np.broadcast_to(np.eye(n, dtype=g.dtype(wide).numpy), g.shape(wide)))
+    both = concat(g, [wide, one], 2, w.hint)
+    for column in range(n):
+        both = _eliminated(g, both, column, w.hint)
+    return [reshape(g, slice_axis(g, both, 2, n, n, w.hint), shape, w.hint)]
 
 
 register("Det", rounded_once(_det), 11, limits="64 rows at most")

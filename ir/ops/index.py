@@ -80,6 +80,10 @@ class Gather(Op):
         return len(self.reads) - len(self.sizes)
 
     @property
+    def looked_up(self) -> str:
+        return "v0" if len(self.reads) == 2 and self.of else ""
+
+    @property
     def order_free(self) -> bool:
         return True  # one term is the element chosen, all others leave it as it is
 

@@ -76,6 +76,8 @@ def _multinomial(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     if len(g.shape(x)) != 2:
         raise InvalidModel(f"Multinomial of {g.tensors[x]}, which is no matrix")
     rows, classes = g.shape(x)
+    if not classes:
+        raise InvalidModel(f"Multinomial of {g.tensors[x]}: there are no classes to draw from")
     drawn = rows, int(spec.attribute("sample_size", 1)), 1
     draws = _generator(g, spec, drawn).random_sample(drawn)
     wide = cast(g, x, F64 if g.dtype(x) == F64 else F32, hint)

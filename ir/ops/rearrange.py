@@ -102,7 +102,7 @@ def emit_copy(
 
 def normal_axis(value: int, rank: int) -> int:
     """A possibly negative axis as 0 .. rank - 1; InvalidModel where there is no such axis."""
-    if not -rank <= value < max(rank, 1):
+    if not -rank <= value < rank:
         raise InvalidModel(f"axis {value} of a tensor with {rank} dimensions")
     return value + rank if value < 0 else value
 

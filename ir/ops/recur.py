@@ -73,6 +73,7 @@ MakeDirection = Callable[[GraphBuilder, Spec, int, tuple[Function, ...], str], D
 
 def layer(g: GraphBuilder, spec: Spec, step: Step, make: MakeDirection = direction_of) -> Sequence[str]:
     """Unrolls every direction; returns Y, Y_h (and Y_c). layout 1 has the batch first everywhere."""
+    _judge_ranks(g, spec)
     hint, given = next(o for o in spec.outputs if o), g.dtype(spec.inputs[0])
     wide = given.wide  # of all but the factors of products, until the results are rounded
     batch_first = bool(spec.attribute("layout", 0))
@@ -81,6 +82,8 @@ def layer(g: GraphBuilder, spec: Spec, step: Step, make: MakeDirection = directi
     directions = REVERSED.get(spec.attribute("direction", "forward"))
     if directions is None:
         raise InvalidModel(f"{spec.op_type} in direction {spec.attribute('direction')!r}")
+    if make is direction_of:
+        _judge_shapes(g, spec, len(directions))
     functions = functions_of(spec, len(directions))
     lasting = _lasting(g, spec, length, batch, hint)
     outputs: list[list[str]] = []
@@ -122,6 +125,37 @@ def layer(g: GraphBuilder, spec: Spec, step: Step, make: MakeDirection = directi
             whole = concat(g, last, 0, name)
             results[s] = transpose(g, whole, (1, 0, 2), name) if batch_first else whole
     return [cast(g, t, given, hint) if t else t for t in results]
+
+
+def _judge_ranks(g: GraphBuilder, spec: Spec) -> None:
+    """InvalidModel for an input of X, W, R, B, sequence_lens, states and peepholes in other dimensions."""
+    for name, rank in zip(spec.inputs, (3, 3, 3, 2, 1, 3, 3, 2), strict=False):
+        if name and len(g.shape(name)) != rank:
+            raise InvalidModel(f"{spec.op_type} of {g.tensors[name]}, which should have {rank} dimensions")
+
+
+def _judge_shapes(g: GraphBuilder, spec: Spec, directions: int) -> None:
+    """InvalidModel for inputs whose sizes do not belong together."""
+    batch_first, gates = bool(spec.attribute("layout", 0)), GATES[spec.op_type]
+    length, batch, size = (g.shape(spec.inputs[0])[i] for i in ((1, 0, 2) if batch_first else (0, 1, 2)))
+    hidden = g.shape(spec.inputs[2])[2]
+    state = (batch, directions, hidden) if batch_first else (directions, batch, hidden)
+    wanted = [
+        g.shape(spec.inputs[0]),
+        (directions, gates * hidden, size),
+        (directions, gates * hidden, hidden),
+        (directions, 2 * gates * hidden),
+        (batch,),
+        state,
+        state,
+        (directions, 3 * hidden),
+    ]
+    for name, shape in zip(spec.inputs, wanted, strict=False):
+        if name and g.shape(name) != shape:
+            raise InvalidModel(
+                f"{spec.op_type} of {g.tensors[name]}, which should be {list(shape)} "
+                f"for {length} steps, {batch} sequences, {hidden} hidden"
+            )
 
 
 def _first(g: GraphBuilder, spec: Spec, d: int, shape: Sequence[int], batch_first: bool, hint: str) -> State:

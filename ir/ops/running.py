@@ -39,6 +39,10 @@ class Running(Op):
     def whole(self) -> tuple[str, ...]:
         return (self.over,)
 
+    def neutral_in(self, operand: int) -> float | None:
+        """Of its own, an element past the last one that counts has anything."""
+        return float(neutral(self.kind, accumulator(self.out_type)))
+
     def key(self) -> tuple[object, ...]:
         return (self.name, self.over, self.exclusive, self.reverse)
 

@@ -292,6 +292,8 @@ def _constant_of_shape(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     value = np.asarray(spec.attribute("value", np.zeros(1, np.float32)))
     if min(shape, default=0) < 0:
         raise InvalidModel(f"ConstantOfShape of shape {shape}")
+    if value.size != 1:
+        raise InvalidModel(f"ConstantOfShape of {value.size} elements, the operator wants 1")
     return [expand(g, g.constant(value.reshape(())), shape, spec.outputs[0])]
 
 

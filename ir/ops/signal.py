@@ -155,6 +155,8 @@ def _dft(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 def _stft(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     """Frame number f starts at f * step: a product over a window, as a convolution is."""
     x, hint = spec.inputs[0], spec.outputs[0]
+    if len(g.shape(x)) not in (2, 3):
+        raise InvalidModel(f"STFT of {g.tensors[x]}, which should have 2 or 3 dimensions")
     batch, size, *rest = g.shape(x)
     parts = rest[0] if rest else 1
     x = reshape(g, x, [batch, size, parts], hint)

@@ -11,7 +11,7 @@ from ..affine import access_axes, axis
 from ..builder import Carried, KernelBuilder, Value
 from ..dtypes import I64
 from ..graph import InvalidModel
-from ..op import Array, Bound, Extents, Op, Work, identity, product
+from ..op import Array, Bound, Extents, Op, Work, assemble, gather, identity, product
 from ..rules import GraphBuilder, Spec, register
 from .bounds import report_outside
 from .conversion import cast
@@ -76,16 +76,16 @@ class TensorScatter(Op):
 
     def reference(self, *operands: Array) -> Array:
         past, new, position = operands
-        out = np.array(past)
-        dim = next(d for d, e in enumerate(self.write) if "c" in e.axes)
-        rows = np.broadcast_to(np.asarray(position).reshape(-1), (past.shape[0],) if position.ndim else (1,))
-        for b, first in enumerate(rows.tolist()):
-            line = (slice(b, b + 1) if position.ndim else slice(None),)
-            for s in range(self.size["s"]):
-                if 0 <= first + s < past.shape[dim]:
-                    at = (*line, *(slice(None),) * (dim - 1), first + s)
-                    out[at] = new[(*line, *(slice(None),) * (dim - 1), s)]
-        return out
+        kept = [x for x in self.axes if x[0] != "s"]
+        d, count = [a for a, _ in kept].index("c"), self.size["s"]
+        rows = gather(new, self.reads[1], [*kept[:d], ("s", count), *kept[d + 1 :]], 0)
+        shape = tuple(n for _, n in kept)
+        line = np.arange(shape[d]).reshape([-1 if i == d else 1 for i in range(len(shape))])
+        at = np.broadcast_to(line - gather(position, self.reads[2], kept, 0), shape)
+        rows = np.broadcast_to(rows, (*shape[:d], count, *shape[d + 1 :]))
+        taken = np.take_along_axis(rows, np.clip(at, 0, count - 1), d)
+        out = np.where((at >= 0) & (at < count), taken, gather(past, self.reads[0], kept, 0))
+        return assemble(out, self.write, kept)
 
     def body(self, k: KernelBuilder) -> None:
         rest = [a for a in access_axes(self.write) if a not in (k.lane_axis, "c", *self._position_axes)]

@@ -145,7 +145,7 @@ def _choice(node: int, entry: Mapping[str, Any], op: Op, region: Region) -> Choi
         if not 2 <= len(numbers) <= 6:
             raise PlacementError(f"node {node}: grid is columns, rows, x, y, dx, dy, not {numbers}")
         grid = Grid(*numbers)
-    _fits(node, op.size, split, grid, region)
+    _fits(node, op, split, grid, region)
     return Choice.given(split, grid, part_axis(op, split))
 
 
@@ -192,10 +192,13 @@ def _numbers(data: Any, what: str) -> list[int]:
     return [_number(v, what) for v in _list(data, what)]
 
 
-def _fits(node: int, size: Mapping[str, int], split: Split, grid: Grid, region: Region) -> None:
+def _fits(node: int, op: Op, split: Split, grid: Grid, region: Region) -> None:
     for c in split.cuts:
-        if c.axis not in size or c.ways < 1:
-            raise PlacementError(f"node {node}: cut {c.axis}/{c.ways}; axes are {', '.join(size)}")
+        if c.axis not in op.size or c.ways < 1:
+            raise PlacementError(f"node {node}: cut {c.axis}/{c.ways}; axes are {', '.join(op.size)}")
+        parted = c.axis in op.reduced and c.side != "t" and op.combine is None
+        if parted or (c.axis in op.whole and c.ways > 1):
+            raise PlacementError(f"node {node}: cut {c.axis}/{c.ways}; {op.name} keeps that axis whole")
     for i, c in enumerate(split.cuts):
         if c.side == "t" and any(o.axis == c.axis and o.side != "t" for o in split.cuts[i + 1 :]):
             raise PlacementError(

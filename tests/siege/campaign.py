@@ -7,6 +7,8 @@ Findings lie in build/siege/findings, one folder each, with the command that sho
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import os
 import tempfile
 import time
@@ -54,33 +56,46 @@ class Harness:
         return self.mutated(random, old, random.choice(self.corpus))
 
 
-def items_of(harness: Harness, replay: Sequence[Item], random: Random) -> Iterator[Item]:
-    yield from replay
-    while True:
+@dataclass(frozen=True)
+class Effort:
+    """How long a harness is at it. draws: items besides the corpus, None for as many as the time allows."""
+
+    seconds: float
+    draws: int | None
+    crew: int
+
+
+def items_of(harness: Harness, effort: Effort, random: Random) -> Iterator[Item]:
+    """What the harness tries. What earlier sieges kept on this machine is among it where time is the end."""
+    replay = [*stored(CORPUS, harness.name)]
+    if effort.draws is None:
+        replay += stored(BUILD / "corpus", harness.name)
+    yield from {i.name: i for i in replay}.values()
+    for _ in itertools.count() if effort.draws is None else range(effort.draws):
         yield harness.next(random)
 
 
-def besiege(
-    harness: Harness, seconds: float, crew: int, random: Random, findings: Findings, known: set[Line]
-) -> None:
-    """Tries items for so long; lines that were reached are added to `known`."""
-    replay = [*stored(CORPUS, harness.name), *stored(BUILD / "corpus", harness.name)]
-    items = items_of(harness, list({i.name: i for i in replay}.values()), random)
+def besiege(harness: Harness, effort: Effort, random: Random, findings: Findings, known: set[Line]) -> None:
+    """Tries items until the effort is made; lines that were reached are added to `known`."""
+    items, crew = items_of(harness, effort, random), effort.crew
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="siege-") as folder:
         workers = [_worker(Path(folder) / str(i), known) for i in range(crew)]
         tried = [0] * crew
         try:
-            while time.monotonic() - start < seconds:
+            while time.monotonic() - start < effort.seconds:
                 for i, w in enumerate(workers):
-                    if w.item is None:
+                    if w.item is None and (new := next(items, None)) is not None:
                         if tried[i] >= GROWN:
                             w.stop()
                             workers[i], tried[i] = _worker(Path(folder) / str(i), known), 0
-                        workers[i].give(next(items))
+                        workers[i].give(new)
                         tried[i] += 1
-                wait([w.pipe for w in workers if w.pipe is not None], timeout=0.5)
-                for i, w in enumerate(workers):
+                busy = [(i, w) for i, w in enumerate(workers) if w.item is not None]
+                if not busy:
+                    break
+                wait([w.pipe for _, w in busy if w.pipe is not None], timeout=0.5)
+                for i, w in busy:
                     item = w.item
                     assert item is not None
                     if (result := w.taken(WAITING)) is None:
@@ -131,6 +146,9 @@ def keep(harnesses: Sequence[Harness]) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="siege", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="in all (10)")
+    parser.add_argument(
+        "--draws", type=int, help="so many items of each harness besides the corpus, however long they take"
+    )
     parser.add_argument("--only", choices=HARNESSES, help="one harness, for all the time")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--seed", type=int, help="of what is drawn; by default another one each time")
@@ -142,14 +160,17 @@ def main(words: Sequence[str] | None = None) -> int:
     random = Random(seed)
     names = [options.only] if options.only else list(HARNESSES)
     harnesses = [Harness(n, HARNESSES[n].drawn, HARNESSES[n].mutated) for n in names]
-    findings = Findings(BUILD / "findings")
+    findings = Findings(BUILD / "findings", names)
     known = set[Line]()
-    print(f"seed {seed}, {options.minutes:g} minutes, {options.workers} workers", flush=True)
+    seconds = options.minutes * 60 / len(names) if options.draws is None else math.inf
+    effort = Effort(seconds, options.draws, options.workers)
+    length = f"{options.minutes:g} minutes" if options.draws is None else f"{options.draws:,} draws each"
+    print(f"seed {seed}, {length}, {options.workers} workers", flush=True)
     os.environ["WAFERC_CACHE"] = str(BUILD / "cache")
     artifacts.warm()
     seeds.seeds()
     for h in harnesses:
-        besiege(h, options.minutes * 60 / len(harnesses), options.workers, random, findings, known)
+        besiege(h, effort, random, findings, known)
         _say(h)
     print(f"lines reached, of those within functions: {share(known)}")
     if options.keep:

@@ -153,6 +153,18 @@ def shape(random: Random, model: onnx.ModelProto) -> None:
             d.dim_value = random.choice(SMALL if random.random() < 0.7 else INTEGERS)
 
 
+def rank(random: Random, model: onnx.ModelProto) -> None:
+    """Another shape of an input altogether; what is declared of other values goes."""
+    inputs = [v for v in model.graph.input if v.type.HasField("tensor_type")]
+    if inputs:
+        shape = [random.choice(SMALL) for _ in range(random.choice((0, 1, 1, 2, 3, 4, 5)))]
+        v = random.choice(inputs)
+        v.CopyFrom(helper.make_tensor_value_info(v.name, v.type.tensor_type.elem_type, shape))
+        del model.graph.value_info[:]
+        for o in model.graph.output:
+            o.type.tensor_type.ClearField("shape")
+
+
 def kinds(random: Random, model: onnx.ModelProto) -> None:
     """All tensors of one type get another, declared and stored."""
     old = random.choice([v.type.tensor_type.elem_type for v in model.graph.input] or [1])
@@ -290,6 +302,8 @@ MUTATIONS: tuple[Callable[[Random, onnx.ModelProto], None], ...] = (
     constant,
     shape,
     shape,
+    rank,
+    rank,
     kinds,
     renamed,
     chained,

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +24,14 @@ Key = tuple[str, str, str]
 
 
 class Findings:
-    """One for each harness, kind and site; what comes again is counted."""
+    """One for each harness, kind and site; what comes again is counted. Those that these harnesses had
+    found before are gone."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, harnesses: Iterable[str]) -> None:
         self.folder = folder
-        shutil.rmtree(folder, ignore_errors=True)
+        for harness in harnesses:
+            for old in folder.glob(f"{harness}-*"):
+                shutil.rmtree(old, ignore_errors=True)
         self._counts: dict[Key, int] = {}
         self._kept: dict[Key, tuple[Finding, Path]] = {}
 
