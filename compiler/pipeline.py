@@ -23,6 +23,7 @@ from .importer import AcceptedModel, Imported, accept, import_entries
 from .pairs import AcceptedPair, accept_pair, import_pair
 from .passes.fuse_elementwise import fuse_elementwise
 from .passes.narrow_weights import narrow_weights
+from .passes.packed_weights import PACKED, pack_floats
 from .passes.simplify import simplify
 from .planning import plans_for
 from .remedies import Remedies
@@ -150,7 +151,10 @@ def _passes(asked: Request) -> Sequence[tuple[str, Callable[[Graph], Graph]]]:
     """What is done with each graph, by name of the phase."""
 
     def narrowed(graph: Graph) -> Graph:
-        narrow = narrow_weights(graph, asked.weights, asked.factors)
+        if bits := PACKED.get(asked.weights):
+            narrow = narrow_weights(pack_floats(graph, bits), "f16", asked.factors)
+        else:
+            narrow = narrow_weights(graph, asked.weights, asked.factors)
         return fuse_elementwise(narrow) if asked.simplify else narrow
 
     out: list[tuple[str, Callable[[Graph], Graph]]] = []

@@ -19,6 +19,7 @@ from .fuse_elementwise import fuse_elementwise
 from .indexed_products import index_products
 from .late_scales import scale_results
 from .merge_equal import merge_equal
+from .packed_weights import keep_packed
 from .quantised_weights import keep_quantised
 from .rotary_halves import merge_halves
 from .spread_normalisations import spread_normalisations
@@ -54,6 +55,7 @@ CLEAN = (
     ),
     Stage(
         (
+            ("packed weights", keep_packed),
             ("quantised weights", keep_quantised),
             ("indexed products", index_products),
             ("dead nodes", eliminate_dead),

@@ -18,6 +18,7 @@ from ..builder import JOIN, RESULT, RESUME, Carried, KernelBuilder, Value
 from ..dtypes import DType
 from .loops import Index, at_lane, blocks, deposit, each, fold, fold_pairs, lane_starts, offsets, untouched
 
+TEMPORARY = 4096  # bytes that a way to carry out a product on a core may keep besides operands and result
 CHAINS = 4  # vector accumulators of a dot product, part of what the result is
 REGISTERS = {16: 32, 8: 16, 4: 32}  # vector registers of hosts with so many f32 lanes: AVX-512, AVX2, NEON
 
