@@ -74,6 +74,7 @@ def search(graph: str, wafer: str) -> tuple[Graph, Wafer]:
     return (FULL[graph](), preset("8x8")) if graph in FULL else (GRAPHS[graph](), WAFERS[wafer])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("graph, wafer, objective", SEARCHES)
 def test_a_plan_is_found_again_to_the_byte(graph: str, wafer: str, objective: str) -> None:
     model, machine = search(graph, wafer)

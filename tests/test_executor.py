@@ -27,6 +27,7 @@ def moved(dtype: DType, shape: tuple[int, int]) -> Graph:
     return m.graph("moved", [x], [t, both])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("shape", [(1, 1), (3, 17), (2, 301), (40, 5), (128, 33)], ids=str)
 @pytest.mark.parametrize("dtype", [*dtypes.ALL, *dtypes.SMALL], ids=str)
 def test_every_type_is_moved_bit_by_bit(dtype: DType, shape: tuple[int, int]) -> None:

@@ -86,6 +86,7 @@ def test_tensors_of_two_gib_within_one(tmp_path: Path, words: list[str]) -> None
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 def test_their_values_are_those_of_the_file(huge: Path) -> None:
     graph = import_model(huge)
     first, second = graph.constants["a"], graph.constants["b"]
