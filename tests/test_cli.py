@@ -457,7 +457,22 @@ def test_a_trace_ends_when_the_call_does(program: str, here: Path) -> None:
     assert {e["name"] for e in events} >= {"first", "second", "x"}
     assert max(e["args"]["end"] for e in events) == trace["otherData"]["cycles"] > 0
     last = max(e["ts"] + e["dur"] for e in events)
-    assert last == pytest.approx(trace["otherData"]["cycles"] / trace["otherData"]["clock_hz"] * 1e6)
+    whole = trace["otherData"]["cycles"] / trace["otherData"]["clock_hz"] * 1e6
+    assert last == pytest.approx(whole, abs=1e-3)  # Perfetto counts whole nanoseconds
+
+
+def test_a_trace_that_cannot_be_written_is_told_before_the_run(
+    program: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "folder.json").mkdir()
+    for flag, path, told in (
+        ("--trace", "none/t.json", "does not exist"),
+        ("--trace", "folder.json", "directory"),
+        ("-o", "none/o.npz", "does not exist"),
+    ):
+        done = waferc("run", program, "--random", "0", "-v", flag, path)
+        assert done.exit_code == 6 and path in done.stderr and told in done.stderr.lower()
+        assert "run" not in done.stderr.split("waferc: error:")[0]  # the phase of -v
 
 
 # -- verify -----------------------------------------------------------------------------

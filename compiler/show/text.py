@@ -18,6 +18,15 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {first}{'' if n == 1 else 's'}{' ' + rest if rest else ''}"
 
 
+def brief_name(name: str, most: int = 28) -> str:
+    """A name of at most so many characters. Of a path the last parts stay: they are what tells it apart."""
+    if len(name) <= most:
+        return name
+    end = name[len(name) - most + 2 :]
+    _, slash, parts = end.partition("/")
+    return f"..{slash}{parts}" if parts else f"..{end}"
+
+
 def table(
     titles: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 80, wrap: Collection[str] = ()
 ) -> list[str]:
