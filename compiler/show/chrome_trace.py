@@ -105,13 +105,14 @@ def _bars(plan: Plan, timing: Timing) -> Bars:
         first = np.where(on, start[rows], np.inf).min(axis=1, initial=np.inf)
         parts.append((cores, on.sum(axis=1), first, np.where(on, end[rows], 0).max(axis=1, initial=0)))
     counts = np.array([len(p[0]) for p in parts], np.int64)
-    track, cores, first, last = (
-        np.concatenate([np.zeros(0), *(p[k] for p in parts)]).astype(kind)
-        for k, kind in enumerate((np.int64, np.int64, np.float64, np.float64))
-    )
+    none: Any = np.zeros(0)
+    track, cores, first, last = (np.concatenate([none, *(p[k] for p in parts)]) for k in range(4))
     step = np.repeat(np.arange(len(parts)), counts)
     region = np.repeat(np.array([s.region for s in plan.steps], np.int64), counts)
-    return Bars(by_core, step, region, track, cores, first, last, active, np.cumsum(counts) - counts)
+    offsets = np.cumsum(counts) - counts
+    return Bars(
+        by_core, step, region, track.astype(np.int64), cores.astype(np.int64), first, last, active, offsets
+    )
 
 
 def _lanes(plan: Plan, bars: Bars, begin: Ints, end: Ints, order: Ints) -> tuple[Ints, list[Event]]:
