@@ -48,7 +48,7 @@ def heatmap(console: Console, program: str, output: str, metric: str, entry: str
     """
     from ...ir.disk import replacing
     from ..show.heatmap import draw
-    from ..show.picture import picture
+    from ..show.picture import limits, picture
     from .saved import Saved
 
     saved = Saved(program, entry)
@@ -56,7 +56,7 @@ def heatmap(console: Console, program: str, output: str, metric: str, entry: str
     with replacing(output) as part:
         draw(drawn, metric, part)
     console.note(f"wrote {shown(output)}")
-    console.result({"program": program, "metric": metric, "output": output})
+    console.result({"program": program, "metric": metric, "output": output, "limits": limits(drawn)})
 
 
 @click.command(cls=Verb)
