@@ -1,10 +1,11 @@
 """SmolLM2 token by token, beside onnxruntime on the same ONNX model in f32.
 
-    make smollm2 && .venv/bin/python benchmarks/smollm2.py [f32] [f16] [bf16] [--wafer wse3]
+    make smollm2 && .venv/bin/python benchmarks/smollm2.py [f32] [f16] [bf16] [int8] [int4] [--wafer wse3]
 
-For each kind of weights: the share of greedy tokens and the mean Kullback-Leibler divergence of what follows,
-in eight texts of 32 tokens; then the time of a decoded token in alternating pairs. Programs are compiled into
-build/bench, and results are added to build/bench/smollm2.json.
+For each kind of weights: the bytes of the constants on the wafer and a token's cycles; the share of greedy
+tokens and the mean Kullback-Leibler divergence of what follows, in eight texts of 32 tokens; then the time of
+a decoded token in alternating pairs. Programs are compiled into build/bench, and results are added to
+build/bench/smollm2.json.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from waferc.compiler.language.generate import LanguageModel
+from waferc.codegen.artifact.artifact import read
+from waferc.compiler.language.generate import TokenModel
 from waferc.compiler.language.tokens import Tokenizer
 from waferc.compiler.verify.bench import Setting, measure
 from waferc.compiler.verify.peers import FIRST
+from waferc.placement.cost.timing import cycles_of
 from waferc.runtime.load import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,8 +52,9 @@ PROMPTS = (
     "stones that are more than four billion years old. "
     "What the stones told us was that the Moon",
 )
-FULL = ("f32", "128x128")  # where only decoding has room: a prompt is taken token by token
-REQUIRED = {"f32": 1.05, "f16": 0.65, "bf16": 0.65}
+FULL = ("f32", "144x144")  # where only decoding has room: a prompt is taken token by token
+WAFER = "128x128"  # for other weights
+REQUIRED = {"f32": 1.05, "f16": 0.65, "bf16": 0.65, "int8": 0.5, "int4": 0.5}
 
 Array = NDArray[Any]
 
@@ -169,12 +173,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("weights", nargs="*", default=list(REQUIRED), choices=list(REQUIRED))
-    parser.add_argument("--wafer", default="128x128")
+    parser.add_argument("--wafer", help=f"by default {WAFER}, for {FULL[0]} {FULL[1]}")
     parser.add_argument("--only", choices=["accuracy", "speed"])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     asked = parser.parse_args()
     if unknown := set(asked.weights) - set(REQUIRED):
-        parser.error(f"weights are f32, f16 or bf16, not {', '.join(sorted(unknown))}")
+        parser.error(f"weights are {', '.join(REQUIRED)}, not {', '.join(sorted(unknown))}")
     if not MODEL.exists():
         raise SystemExit(f"{MODEL} is not there; make smollm2 writes it")
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -185,19 +189,29 @@ def main() -> None:
         texts = [greedy(golden, tokenizer.tokens(prompt), TOKENS) for prompt in PROMPTS]
         del golden  # and its weights
     for weights in asked.weights or REQUIRED:
-        path = compiled(weights, asked.wafer)
-        row: dict[str, Any] = {"weights": weights, "wafer": asked.wafer}
+        wafer = asked.wafer or (FULL[1] if weights == FULL[0] else WAFER)
+        path = compiled(weights, wafer)
+        row: dict[str, Any] = {"weights": weights, "wafer": wafer, **_planned(path)}
         if texts:
-            found = accuracy([LanguageModel(load(path), threads) for threads in (1, 2)], texts)
+            found = accuracy([TokenModel(load(path), threads) for threads in (1, 2)], texts)
             row |= asdict(found)
             print(
-                f"{weights:5} {asked.wafer}  equal tokens {found.equal:.2%}, mean KL {found.divergence:.2e}, "
+                f"{weights:5} {wafer}  equal tokens {found.equal:.2%}, mean KL {found.divergence:.2e}, "
                 f"logits within {found.farthest:.2e}, 1 and 2 threads alike: {found.same_bits}"
             )
         if asked.only != "accuracy":
             for threads in (1, 2):
                 row |= _speed(path, weights, threads, asked.rounds)
         _add(row)
+
+
+def _planned(path: Path) -> Mapping[str, Any]:
+    """The bytes of a program's constants, each counted once, and the cycles of a token."""
+    plan = read(path).plans()["decode"]
+    constants = sum(plan.graph.tensors[name].bytes for name in plan.graph.constants)
+    cycles = cycles_of(plan)
+    print(f"{path.stem}: constants of {constants:,} bytes, a token in {cycles:,.0f} cycles")
+    return {"constants_bytes": constants, "cycles": cycles}
 
 
 def _speed(path: Path, weights: str, threads: int, rounds: int) -> Mapping[str, Any]:

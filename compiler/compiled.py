@@ -18,11 +18,14 @@ from ..placement.cost.timing import Timing, simulate
 from ..placement.machine.wafer import Wafer
 from ..placement.plan.plan import Plan
 from ..runtime.load import files, prepare
+from ..runtime.ports import ports_of
 from ..runtime.program import Program, Staged
 from ..runtime.saved_script import encode_play
-from .errors import Refusal, UsageError, quoted
+from .errors import ArtifactError, Refusal, UsageError, quoted
+from .folders import ModelFiles
 from .host import operators as host
 from .importer import Imported
+from .language.generate import language_entries
 from .request import Until
 from .show.figures import Figures, figures
 
@@ -32,7 +35,8 @@ class Compiled:
     """A compiled model: graphs, plans and predicted timing by entry, and the program, made when first needed.
 
     What is asked of one entry, and does not say of which, is asked of the first. manifest: what the artifact
-    says of itself. phases: by entry and phase, the text of what came of it. seconds: by phase.
+    says of itself. phases: by entry and phase, the text of what came of it. seconds: by phase. files: of the
+    model. chosen: what was not asked for and is taken from the model, in words, "" for nothing.
     """
 
     wafer: Wafer
@@ -42,6 +46,8 @@ class Compiled:
     manifest: Mapping[str, Any]
     phases: Mapping[str, Mapping[str, str]]
     seconds: dict[str, float]
+    files: ModelFiles
+    chosen: str = ""
     _figures: dict[str, Figures] = field(default_factory=dict[str, Figures], init=False)
 
     def __repr__(self) -> str:
@@ -116,6 +122,15 @@ class Compiled:
         """Sets all states to zero."""
         self.program.reset()
 
+    @cached_property
+    def words(self) -> dict[str, bytes]:
+        """The tokenizer and so on that lay in a language model's folder, as entries of an artifact."""
+        try:
+            language_entries({name: ports_of(plan.graph) for name, plan in self.plans.items()})
+        except ArtifactError:
+            return {}
+        return self.files.entries
+
     def placement(self, entry: str | None = None) -> dict[str, Any]:
         """What an entry's placement.json holds."""
         return written.write(self.plan if entry is None else self.plans[entry])
@@ -125,11 +140,13 @@ class Compiled:
     ) -> None:
         """Writes the artifact: a program, or with `until="plan"` a plan without weights and kernels.
 
-        beside: more entries, which a run does not need.
+        beside: more entries, which a run does not need; by default the `words`.
         """
         start = time.perf_counter()
         described = artifact.describe(self.plans, self.phases, self.wafer)
-        parts: dict[str, bytes | Array] = {**(beside or {}), **described}
+        if beside is None:
+            beside = self.words if until == "program" else {}
+        parts: dict[str, bytes | Array] = {**beside, **described}
         if (play := self.imported.play) is not None:
             parts |= encode_play(play)
             parts |= {f"host/{i}.onnx": content for i, content in enumerate(self.imported.operators)}

@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx
 
 from ..ir import ops
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Unsupported
 from ..ir.op import Array
 from ..ir.rules import GraphBuilder
 from ..runtime.script import Play
@@ -36,6 +36,7 @@ from .frontend.inputs import Binding
 from .frontend.judge_nodes import judge_nodes
 from .frontend.lengths import LengthBuilder, slopes
 from .frontend.load import check_model, load_model
+from .frontend.node import nodes_of
 from .frontend.opsets import KnownModel, converted, in_known_opset
 from .frontend.refusals import judge_refusals, merged
 from .frontend.walk import WalkedModel, judge_declared, walk_model
@@ -43,6 +44,7 @@ from .host.partition import OnHost, staged_model
 from .host.so_far import StagesSoFar
 from .host.where_it_runs import unknown_operators
 from .passes import caches
+from .rows.close import close_rows
 
 assert ops.__all__  # importing the package is what registers the rules
 
@@ -76,7 +78,7 @@ def import_model(
 
 
 def import_entries(
-    model: str | Path | bytes | onnx.ModelProto,
+    model: str | Path | bytes | onnx.ModelProto | AcceptedModel,
     entries: Mapping[str, Binding],
     states: Sequence[tuple[str, str]] = (),
     capacity: int | None = None,
@@ -93,7 +95,7 @@ def import_entries(
     Raises InputOutput, InvalidInput, InputUnbound where only the values of inputs are missing, UsageError,
     UnsupportedOperator (which lists every refused operator) or UnsupportedModel.
     """
-    accepted = accept(model, weights)
+    accepted = model if isinstance(model, AcceptedModel) else accept(model, weights)
     may_host = host and weights
     if may_host and len(entries) == 1 and not states and capacity is None:
         ((entry, given),) = entries.items()
@@ -158,13 +160,15 @@ def accept(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) ->
 # -- from there to graphs ---------------------------------------------------------------
 
 
-def walked_on_host(accepted: AcceptedModel, given: Binding, stages: StagesSoFar) -> WalkedModel:
-    """The nodes entered, with those on the host that no wafer runs.
+def walked_on_host(
+    accepted: AcceptedModel, given: Binding, stages: StagesSoFar, rows: bool = False
+) -> WalkedModel:
+    """The nodes entered, with those on the host that no wafer runs. rows: see `GraphBuilder.opens_rows`.
 
     Where dimensions are open, no node is entered: what nothing runs by its name alone is told with them.
     """
     try:
-        return walk_model(accepted.ready, given, OnHost(stages))
+        return walk_model(accepted.ready, given, OnHost(stages), builder=GraphBuilder(opens_rows=rows))
     except OpenDimensions as e:
         raise _with_unknown(accepted.unknown, "unsupported", e) from None
 
@@ -176,6 +180,10 @@ def _with_unknown(unknown: Sequence[Refusal], what: str, e: OpenDimensions) -> W
 
 def _with_host(accepted: AcceptedModel, entry: str, given: Binding) -> Imported:
     """One graph where the wafer does it all, else those of its stages."""
+    if (taking_rows := with_rows(accepted, given)) is not None:
+        walked, graph = taking_rows
+        accepted.judge_declarations(walked)
+        return Imported({entry: graph}, walked.values)
     stages = StagesSoFar(accepted.ready.proto)
     walked = walked_on_host(accepted, given, stages)
     judge_refusals(merged(walked.refusals), "unsupported")
@@ -185,6 +193,30 @@ def _with_host(accepted: AcceptedModel, entry: str, given: Binding) -> Imported:
         return Imported({entry: graph}, walked.values)
     staged = staged_model(walked, stages)
     return Imported(staged.graphs, walked.values, staged.play, staged.operators, merged(staged.hosts))
+
+
+def with_rows(accepted: AcceptedModel, given: Binding) -> tuple[WalkedModel, Graph] | None:
+    """The model walked, and in one graph, with rows that NonZero takes; None where the host must do more."""
+    if not any(n.op_type == "NonZero" for n in accepted.ready.proto.graph.node):
+        return None
+    stages = StagesSoFar(accepted.ready.proto)
+    walked = walked_on_host(accepted, given, stages, rows=True)
+    if walked.refusals or not walked.on_wafer or not walked.rows.sizes:
+        return None
+    try:
+        _close_rows(walked)
+    except Unsupported:
+        return None
+    return walked, graph_of(walked.scope, walked.outputs, accepted.name)
+
+
+def _close_rows(walked: WalkedModel) -> None:
+    """Makes the graph so far one without NonZero. Raises Unsupported, with what becomes of its rows."""
+    scope, g = walked.scope, walked.scope.graph
+    results = tuple(dict.fromkeys(scope.names[o] for o in walked.outputs))
+    inputs = (*scope.inputs, *([g.length_input] if g.length_input else []))
+    graph = close_rows(Graph("", g.tensors, tuple(g.nodes), g.constants, inputs, results), walked.rows)
+    g.tensors, g.constants, g.nodes = dict(graph.tensors), dict(graph.constants), list(graph.nodes)
 
 
 @dataclass(frozen=True)
@@ -208,7 +240,8 @@ class OnWafer:
         builder: GraphBuilder | None = None,
     ) -> Graph:
         """The graph for a binding. grow: see `graph_of`. builder: see `walk_model`."""
-        unknown = self.accepted.unknown
+        unknown, builder = self.accepted.unknown, builder or GraphBuilder()
+        builder.opens_rows = True
         try:
             walked = walk_model(self.accepted.ready, given, stored=self.stored, builder=builder)
         except OpenDimensions as e:
@@ -219,19 +252,25 @@ class OnWafer:
         judge_refusals(merged(unknown, walked.refusals), self.what)
         self.accepted.judge_declarations(walked)
         self.values.update(walked.values)
+        if walked.rows.sizes:
+            self._close_rows(walked)
         return graph_of(walked.scope, walked.outputs, self.accepted.name, states, grow)
 
-
-def _caches(graph: onnx.GraphProto, states: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The states that were asked for, and those with the usual names."""
-    return [*states, *(p for p in cache_names.named_pairs(graph) if p not in states)]
+    def _close_rows(self, walked: WalkedModel) -> None:
+        try:
+            _close_rows(walked)
+        except Unsupported as e:
+            taking = [n for n in nodes_of(self.accepted.ready.proto.graph.node) if n.key == ("", "NonZero")]
+            reason = f"how many rows it finds depends on data, and {e}"
+            judge_refusals(merged([n.refusal(reason) for n in taking]), self.what)
+            raise UnsupportedModel(f"NonZero in a function: {reason}") from None
 
 
 def with_short_caches(
     graph: onnx.GraphProto, given: Binding, states: Sequence[tuple[str, str]], past: int = 1
 ) -> Binding:
     """The binding for caches that hold `past` positions before a call."""
-    symbol = cache_names.growing(graph, _caches(graph, states), given.dims)
+    symbol = cache_names.growing(graph, cache_names.caches(graph, states), given.dims)
     if not symbol:
         return given
     total, _ = cache_names.totals(graph, symbol, given.dims)
@@ -247,7 +286,7 @@ def _with_capacity(
     capacity: int,
 ) -> Graph:
     """The model with caches of `capacity` positions."""
-    pairs = _caches(graph, states)
+    pairs = cache_names.caches(graph, states)
     if not pairs:
         raise UsageError("--capacity: the model has no caches; name them with --state PAST=PRESENT")
     symbol = cache_names.growing(graph, pairs, given.dims)

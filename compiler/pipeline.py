@@ -14,12 +14,16 @@ from ..ir.absent import ValuesNeeded
 from ..ir.entries import agreed
 from ..ir.graph import Graph
 from .compiled import Compiled
+from .defaults import Choice, Ends, choices, pair_choices
 from .errors import DoesNotFit, UnsupportedModel, UnsupportedOperator
+from .folders import Apart, ModelFiles, model_files
 from .frontend.inputs import Binding
 from .frontend.load import digest
-from .importer import Imported, import_entries
+from .importer import AcceptedModel, Imported, accept, import_entries
+from .pairs import AcceptedPair, accept_pair, import_pair
 from .passes.fuse_elementwise import fuse_elementwise
 from .passes.narrow_weights import narrow_weights
+from .passes.packed_weights import PACKED, pack_floats
 from .passes.simplify import simplify
 from .planning import plans_for
 from .remedies import Remedies
@@ -32,18 +36,47 @@ def compile_model(
 ) -> Compiled:
     """Compiles an ONNX model for a wafer.
 
-    request: what is asked for. options: fields of a `Request`, in its place or to change some of it.
-    report: is told which phase is on. Raises the errors of `compiler.errors`, and OSError.
+    model: a file, its bytes, or a folder as exporters write one. request: what is asked for; what it leaves
+    open of a decoder with caches is taken from the model (`compiler.defaults`), as `Compiled.chosen` says.
+    options: fields of a `Request`, in its place or to change some of it. report: is told which phase is on.
+    Raises the errors of `compiler.errors`, and OSError.
     """
     asked = replace(request or Request(), **options)
     asked.check()
     asked = replace(asked, wafer=asked.machine())
     watch = Stopwatch(report)
-    imported, graphs, phases = _graphs(model, asked, watch)
+    files = model_files(model)
+    accepted = watch.timed("import", lambda: accepted_of(files, asked))
+    *others, last = offered(accepted, asked, files)
+    for choice in others:
+        try:
+            return _compiled(files, choice, _graphs(accepted, choice.request, watch), watch)
+        except DoesNotFit:
+            pass
+        except UnsupportedModel:
+            if not choice.guessed:
+                raise
+    made = _graphs(accepted, last.request, watch)
+    del accepted  # the weights' second copy, while a plan is made
+    return _compiled(files, last, made, watch)
+
+
+Made = tuple[Imported, dict[str, Graph], dict[str, dict[str, str]]]
+"""A model imported, the graphs to be planned, and by entry and phase the text of what came of it."""
+
+
+def _compiled(files: ModelFiles, choice: Choice, made: Made, watch: Stopwatch) -> Compiled:
+    """The graphs planned as asked for."""
+    asked = choice.request
+    imported, graphs, phases = made
+
+    def others(other: Request) -> Mapping[str, Graph]:
+        return _graphs(accepted_of(files, other), other, Stopwatch())[1]
+
     try:
         plans = {} if asked.until == "graph" else plans_for(graphs, asked, watch)
     except DoesNotFit as e:
-        e.remedies = Remedies(asked, graphs, lambda other: _graphs(model, other, Stopwatch())[1])
+        e.remedies = Remedies(asked, graphs, others)
         raise
     for entry, plan in plans.items():
         phases[entry]["plan"] = str(plan)
@@ -51,23 +84,51 @@ def compile_model(
     states = next((graph.states for graph in graphs.values()), ())
     manifest = {
         "waferc": version("waferc"),
-        "model": digest(model, weights=not asked.no_weights),
+        "model": model_digest(files, weights=not asked.no_weights),
         **replace(asked, values=imported.values, states=states).manifest(),
         "host": [[r.op_type, r.domain, r.count] for r in imported.hosts],
     }
-    return Compiled(asked.machine(), imported, graphs, plans, manifest, phases, watch.seconds)
-
-
-def _graphs(
-    model: str | Path | bytes, asked: Request, watch: Stopwatch
-) -> tuple[Imported, dict[str, Graph], dict[str, dict[str, str]]]:
-    """The model imported, the graphs to be planned, and by entry and phase the text of what came of it."""
-    imported = watch.timed(
-        "import",
-        lambda: import_entries(
-            model, _bindings(asked), tuple(asked.states), asked.capacity, weights=not asked.no_weights
-        ),
+    return Compiled(
+        asked.machine(), imported, graphs, plans, manifest, phases, watch.seconds, files, choice.said
     )
+
+
+Accepted = AcceptedModel | AcceptedPair
+
+
+def accepted_of(files: ModelFiles, asked: Request) -> Accepted:
+    """The model, or the models, as the importer takes them. Raises as `accept`."""
+    weights = not asked.no_weights
+    if isinstance(files.model, Apart):
+        return accept_pair(files.model, weights)
+    return accept(files.model, weights)
+
+
+def _imported(accepted: Accepted, asked: Request) -> Imported:
+    if isinstance(accepted, AcceptedPair):
+        return import_pair(accepted, asked)
+    weights = not asked.no_weights
+    return import_entries(accepted, _bindings(asked), tuple(asked.states), asked.capacity, weights=weights)
+
+
+def offered(accepted: Accepted, asked: Request, files: ModelFiles) -> Sequence[Choice]:
+    """What may be compiled, best first."""
+    if isinstance(accepted, AcceptedPair):
+        source = files.model.source if isinstance(files.model, Apart) else ()
+        ends = Ends(accepted.encoder.proto.graph, accepted.decoder.proto.graph, source)
+        return pair_choices(ends, asked, files.context)
+    return choices(accepted.proto.graph, asked, files.context)
+
+
+def model_digest(files: ModelFiles, weights: bool = True) -> str:
+    """SHA-256 of the model's files."""
+    if isinstance(files.model, Apart):
+        return files.model.digested(lambda path: digest(path, weights))
+    return digest(files.model, weights)
+
+
+def _graphs(accepted: Accepted, asked: Request, watch: Stopwatch) -> Made:
+    imported = watch.timed("import", lambda: _imported(accepted, asked))
     staged = imported.play is not None
     if asked.no_host and staged:
         raise UnsupportedOperator(imported.hosts, "--no-host refuses what runs on the host")
@@ -90,7 +151,10 @@ def _passes(asked: Request) -> Sequence[tuple[str, Callable[[Graph], Graph]]]:
     """What is done with each graph, by name of the phase."""
 
     def narrowed(graph: Graph) -> Graph:
-        narrow = narrow_weights(graph, asked.weights, asked.factors)
+        if bits := PACKED.get(asked.weights):
+            narrow = narrow_weights(pack_floats(graph, bits), "f16", asked.factors)
+        else:
+            narrow = narrow_weights(graph, asked.weights, asked.factors)
         return fuse_elementwise(narrow) if asked.simplify else narrow
 
     out: list[tuple[str, Callable[[Graph], Graph]]] = []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 V = TypeVar("V")
 
 Objective = Literal["latency", "throughput"]
-Weights = Literal["f32", "f16", "bf16"]
+Weights = Literal["f32", "f16", "bf16", "int8", "int4"]
 Activations = Literal["f32", "bf16"]
 Until = Literal["graph", "plan", "program"]
 
@@ -35,9 +35,9 @@ class Request:
 
     wafer: a preset's name, WIDTHxHEIGHT, a TOML file's path, or a Wafer. optimize: what the plan is to be
     best at. simplify: False plans the graph as imported. weights: what the constants of products and look-up
-    tables are stored as; sums are f32 all the same. no_weights: external data is not looked at, the plan can
-    be shown but not run. activations: what is multiplied with bf16 weights, rounded to bf16 unless this is
-    "f32".
+    tables are stored as, int8 and int4 in blocks of 32 with a scale; sums are f32 all the same. no_weights:
+    external data is not looked at, the plan can be shown but not run. activations: what is multiplied with
+    bf16 weights, rounded to bf16 unless this is "f32".
 
     constraints: the path of a placement.json to follow. no_host: a model with operators that run on the host
     is refused. until: the phase to stop after.

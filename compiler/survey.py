@@ -12,7 +12,7 @@ from .frontend.inputs import Binding
 from .frontend.opsets import count_operators
 from .frontend.refusals import merged
 from .host.so_far import StagesSoFar
-from .importer import accept, walked_on_host, with_short_caches
+from .importer import AcceptedModel, accept, walked_on_host, with_rows, with_short_caches
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Row:
 
 
 def survey(
-    model: str | Path | bytes | onnx.ModelProto,
+    model: str | Path | bytes | onnx.ModelProto | AcceptedModel,
     given: Binding | None = None,
     states: Sequence[tuple[str, str]] = (),
     capacity: int | None = None,
@@ -37,11 +37,12 @@ def survey(
 
     Raises only for what is no model at all, and for dimensions left open.
     """
-    accepted = accept(model, weights)
+    accepted = model if isinstance(model, AcceptedModel) else accept(model, weights)
     stages, bound = StagesSoFar(accepted.ready.proto), given or Binding()
     if capacity is not None:
         bound = with_short_caches(accepted.proto.graph, bound, states)
-    walked = walked_on_host(accepted, bound, stages)
+    taking_rows = with_rows(accepted, bound)
+    walked = taking_rows[0] if taking_rows else walked_on_host(accepted, bound, stages)
     refusals, hosts = merged(walked.refusals), merged(stages.hosts)
     rows: list[Row] = []
     for (op_type, domain), count in count_operators(accepted.proto).items():

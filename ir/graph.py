@@ -87,8 +87,8 @@ class Graph:
 
     constants: their values, or `Absent` where these are not at hand.
     states: pairs (past, present) of an input and the tensor that is its value in the next call; they stay
-    on the wafer between calls. A present that is no output is never read by the host. length: of caches
-    that are filled position by position.
+    on the wafer between calls. A present that is no output is never read by the host; one that is its past
+    stays as it is, for another entry to change. length: of caches that are filled position by position.
     """
 
     name: str
@@ -143,18 +143,17 @@ class Graph:
     def update_order(self) -> list[tuple[str, str]]:
         """The states to be overwritten, each before the one whose old value becomes its new one.
 
-        Those changed in place are not among them.
+        Those changed in place, or not at all, are not among them.
 
         Raises InvalidModel where states swap values in a ring: there is no such order.
         """
         own = self.in_place
-        left = [s for s in self.states if s[1] not in own]
+        left = [(past, present) for past, present in self.states if present not in own and past != present]
         waiting: dict[str, list[int]] = {}  # for a past that others become, who is overwritten with it
         becoming = Counter(present for _, present in left)
-        for i, (past, present) in enumerate(left):
-            if past != present:
-                waiting.setdefault(past, []).append(i)
-        free = [i for i, (a, b) in enumerate(left) if not becoming[a] or a == b]
+        for i, (past, _) in enumerate(left):
+            waiting.setdefault(past, []).append(i)
+        free = [i for i, (past, _) in enumerate(left) if not becoming[past]]
         out: list[tuple[str, str]] = []
         done = set[int]()
         while free:

@@ -15,17 +15,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .affine import Access, Affine, Interval, access_axes, axis, show
+from .bound import Array, Bound
 from .builder import Combine, KernelBuilder
 from .dtypes import DType
+from .packing import Words
 
-Array = np.ndarray[Any, np.dtype[Any]]
 # What a class that gives one of these answers anew: `Op`'s own answer where it gives none of its own.
 MEANING = frozenset(("reference", "scalar", "numpy", "body"))
 PROMISES = frozenset(
     (
         *("sign", "product", "rounds_factors", "dequantises", "linear_in", "zero_absorbs"),
         *("neutral_in", "takes_narrow", "softmax_over", "normalisation", "updating"),
-        *("monotone", "most", "times", "affine", "steps_evenly"),
+        *("monotone", "most", "times", "affine", "steps_evenly", "looked_up", "packs_along"),
     )
 )
 CLOSED = 1 << 40  # dispatches of a way that is not open
@@ -36,8 +37,8 @@ Extents = Mapping[str, Any]  # axis -> int, or an array of candidates (NumPy bro
 class Work:
     """What a tile costs: vector ops dispatched and elements passed through them.
 
-    `kind` names the wafer's rate: "fma" (arithmetic) or "copy". Fields are numbers
-    or NumPy arrays, as the extents they were computed from.
+    `kind` names the wafer's rate: "fma" (arithmetic), "copy", or "unpack" (numbers of a few bits in words).
+    Fields are numbers or NumPy arrays, as the extents they were computed from.
     """
 
     kind: str
@@ -52,34 +53,6 @@ class Normalisation:
     over: tuple[str, ...]
     epsilon: float
     centred: bool
-
-
-@dataclass(frozen=True)
-class Bound:
-    """What the elements of an operand must lie in, low <= element < high: a run that meets another one fails.
-
-    operand: its number. what: an element's name in messages. axis, size: what it counts along, as the model
-    has it.
-    """
-
-    operand: int
-    low: int
-    high: int
-    what: str
-    axis: int
-    size: int
-
-    def outside(self, values: Array) -> int | None:
-        """The element that a message names: the largest past the end, else the least; None for none."""
-        if not values.size:
-            return None
-        least, largest = int(values.min()), int(values.max())
-        return largest if largest >= self.high else least if least < self.low else None
-
-    def problem(self, value: int) -> str:
-        """What is wrong with an element."""
-        allowed = f"{self.low} to {self.high - 1}" if self.low < self.high else "none"
-        return f"{self.what} {value} is outside axis {self.axis} of {self.size} elements (allowed: {allowed})"
 
 
 class InvalidOp(ValueError):
@@ -135,8 +108,7 @@ class Op:
         return None
 
     def times(self, factor: float) -> Op | None:
-        """The op whose result is `factor`, a power of two, times as large, for as much work. None: there is
-        none."""
+        """The op whose result is `factor`, a power of two, times as large, for as much work; else None."""
         return None
 
     def linear_in(self, operand: int) -> bool:
@@ -157,6 +129,22 @@ class Op:
         """Whether the operand may have 16 bits, though others and the result have 32."""
         return False
 
+    def packs_along(self, operand: int, dim: int) -> str:
+        """The axis whose successive places are those of the operand's dimension `dim`, where an op that reads
+        its elements in words of several of them computes the same: `ops.packed`. "": none."""
+        return ""
+
+    def in_words(
+        self, operand: int, how: Words, names: Sequence[str], inputs: Sequence[str]
+    ) -> tuple[Op, tuple[str, ...]]:
+        """That op, and its inputs: those given with the operand's replaced by `names`."""
+        raise NotImplementedError
+
+    def multiplied_by(self, operand: int) -> tuple[int, float]:
+        """Of a product: what the operand is multiplied with is at most another one's largest element, given
+        by its number, times a factor."""
+        return 1 - operand, 1.0
+
     @property
     def softmax_over(self) -> tuple[str, ...]:
         """The axes along which the result is e^x over its sum, x the one operand. (): it is not."""
@@ -166,6 +154,11 @@ class Op:
     def normalisation(self) -> Normalisation | None:
         """What becomes of operand 0, then times operand 1, plus operand 2 if there is one."""
         return None
+
+    @property
+    def looked_up(self) -> str:
+        """The axis of operand 0 that operand 1, the only other one, gives places on. "": there is none."""
+        return ""
 
     def updating(self) -> Op | None:
         """The op as one that changes an operand where it lies, see `updates`. None: it cannot be one."""
@@ -254,6 +247,8 @@ class Op:
     resumes: ClassVar[bool] = False
     # The body asks ahead for operands that it reads once: `KernelBuilder.prefetch`.
     prefetches: ClassVar[bool] = False
+    # The vectors of one row of the result that the body computes at a time, the widest first: see `panels`.
+    row_vectors: ClassVar[tuple[int, ...]] = (8, 6)
     # The body turns squares of an operand in registers (`KernelBuilder.load_square`), so that reading across
     # the operand's neighbours costs little more than reading along them.
     turns_squares: ClassVar[bool] = False

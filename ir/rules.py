@@ -48,7 +48,8 @@ class GraphBuilder:
     """A graph under construction. Nodes whose operands are constants are evaluated at once, see `folding`.
 
     measures: what was asked of tensors' shapes, in order. length_input: that which says how many positions
-    the caches hold, no input of the model's own; "" where nothing reads it.
+    the caches hold, no input of the model's own; "" where nothing reads it. opens_rows: whether NonZero may
+    give all places of what is computed at run time; whoever asks for it finds out what becomes of them.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=lambda: {})
@@ -58,6 +59,7 @@ class GraphBuilder:
     folding: Folding = field(default_factory=Folding)
     measures: list[Array] = field(default_factory=list[Array])
     length_input: str = ""
+    opens_rows: bool = False
     _count: int = 0
 
     def fresh(self, hint: str) -> str:

@@ -44,7 +44,8 @@ def write(folder: Path, nodes: list, inputs: dict, outputs: dict, weights: dict,
 
     tensors = [numpy_helper.from_array(v, n) for n, v in weights.items()]
     graph = helper.make_graph(nodes, "m", infos(inputs), infos(outputs), tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     external_data_helper.convert_model_to_external_data(model, location="data.bin", size_threshold=512)
     folder.mkdir(exist_ok=True)
     path = folder / "m.onnx"
@@ -86,10 +87,24 @@ CASES = {
         {"y": (4, 4096)},
         {"table": normal(4096, 64)},
     ),
+    "bits": (
+        [
+            helper.make_node(
+                "MatMulNBits", ["x", "w", "s", "z"], ["y"], domain="com.microsoft", K=128, N=64, block_size=32
+            )
+        ],
+        {"x": (2, 128)},
+        {"y": (2, 64)},
+        {
+            "w": RNG.integers(0, 256, (64, 4, 16)).astype(np.uint8),
+            "s": normal(64, 4),
+            "z": RNG.integers(0, 256, (64, 2)).astype(np.uint8),
+        },
+    ),
 }
 
 
-@pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "int8", "int4"])
 @pytest.mark.parametrize("name", CASES)
 def test_the_plan_is_that_of_the_model_with_weights(name: str, kind: str, tmp_path: Path) -> None:
     full, gone = (write(tmp_path / str(d), *CASES[name], data=d) for d in (True, False))

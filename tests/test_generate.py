@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from language import CHAT, byte_tokenizer, byte_tokens
 from waferc.compiler.errors import ArtifactError, UsageError, VerificationFailed
 from waferc.compiler.language import tokens as text_module
-from waferc.compiler.language.generate import Ending, LanguageModel, Sampling, generate, language_entries
+from waferc.compiler.language.generate import Ending, Sampling, TokenModel, generate, language_entries
 from waferc.compiler.language.tokens import ChatTemplate, Stream, Tokenizer, UnusableText
 from waferc.ir.op import Array
 from waferc.runtime.ports import Port, Ports
@@ -86,9 +86,7 @@ def said(
     ids = TOKENIZER.tokens(prompt)
     script = Script(TOKENIZER.tokens(answer), len(ids), **options)
     pieces: list[str] = []
-    found = generate(
-        LanguageModel(script), TOKENIZER, ids, Sampling(), Ending(most, texts=stops), pieces.append
-    )
+    found = generate(TokenModel(script), TOKENIZER, ids, Sampling(), Ending(most, texts=stops), pieces.append)
     return found, pieces, script
 
 
@@ -126,7 +124,7 @@ def test_a_program_without_a_limit() -> None:
 
 def test_what_a_model_cannot_take_is_refused_before_anything_runs() -> None:
     script = Script([5], 8, capacity=8)
-    model = LanguageModel(script)
+    model = TokenModel(script)
     with pytest.raises(InputError, match=r"^no room for 9 tokens: 8 of 8 positions are free"):
         model.logits(list(range(9)))
     with pytest.raises(InputError, match=rf"^token {VOCABULARY} is not in the model's vocabulary of 262"):
@@ -144,7 +142,7 @@ def test_what_a_model_cannot_take_is_refused_before_anything_runs() -> None:
 def test_after_an_interrupt_the_program_starts_anew() -> None:
     ids = TOKENIZER.tokens("dcba!")
     script = Script(TOKENIZER.tokens("again"), len(ids), fail_at=7)
-    model, pieces = LanguageModel(script), list[str]()
+    model, pieces = TokenModel(script), list[str]()
     with pytest.raises(KeyboardInterrupt):
         generate(model, TOKENIZER, ids, Sampling(), Ending(64), pieces.append)
     assert pieces == ["a", "g", "a"]
@@ -158,7 +156,7 @@ def test_logits_that_are_not_finite_are_not_sampled() -> None:
             return {"logits": super().run(*given, **extra)["logits"] * np.float32("nan")}
 
     with pytest.raises(VerificationFailed, match="logits at position 2 are not finite"):
-        LanguageModel(Broken([5], 3)).logits([1, 2, 3])
+        TokenModel(Broken([5], 3)).logits([1, 2, 3])
 
 
 def test_what_is_no_language_model() -> None:

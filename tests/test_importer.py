@@ -408,7 +408,7 @@ def unsupported() -> onnx.ModelProto:
     nodes = [
         helper.make_node("Fancy", ["x"], ["a"], "f1", domain="com.example"),
         helper.make_node("Fancy", ["a"], ["b"], "f2", domain="com.example"),
-        helper.make_node("NonZero", ["x"], ["c"], "nz"),
+        helper.make_node("Unique", ["x"], ["c"], "nz"),
         helper.make_node("Nonsense", ["x"], ["d"], "ns"),
         helper.make_node("Relu", ["x"], ["y"], "r"),
     ]
@@ -422,7 +422,7 @@ def test_all_refusals_at_once() -> None:
     assert [(r.op_type, r.domain, r.count, r.node) for r in e.value.refusals] == [
         ("Fancy", "com.example", 2, "f1"),
         ("Nonsense", "", 1, "ns"),
-        ("NonZero", "", 1, "nz"),
+        ("Unique", "", 1, "nz"),
     ]
     assert "com.example.Fancy (2 nodes), first at node 'f1'" in str(e.value)
 
@@ -431,7 +431,7 @@ def test_survey_lists_everything() -> None:
     rows = survey(unsupported())
     assert [(r.op_type, r.count, r.status) for r in rows] == [
         ("Fancy", 2, "unsupported"),
-        ("NonZero", 1, "host"),
+        ("Unique", 1, "host"),
         ("Nonsense", 1, "unsupported"),
         ("Relu", 1, "wafer"),
     ]
@@ -501,7 +501,7 @@ def test_names_are_shown_on_one_line() -> None:
     assert shown("a\nb\x1b[31m") == "a\\nb\\x1b[31m"
     assert len(shown("x" * 500)) <= 80
     assert quoted("n") == "'n'"
-    proto = graph_of([helper.make_node("NonZero", ["x"], ["y"], "evil\nname" + "z" * 200)])
+    proto = graph_of([helper.make_node("Unique", ["x"], ["y"], "evil\nname" + "z" * 200)])
     with pytest.raises(UnsupportedOperator) as e:
         import_model(proto)
     assert "\n" not in str(e.value)

@@ -79,6 +79,11 @@ ELEMENTWISE = [
     case("Clip", X, np.array(-0.5, np.float32), np.array(0.5, np.float32), constants=[1, 2]),
     case("Clip", X, None, np.array(0.5, np.float32), constants=[2]),
     case("Clip", X, np.array(-0.5, np.float32)),
+    # bounds that cross
+    *(
+        case("Clip", X, np.array(0.5, np.float32), np.array(-0.5, np.float32), constants=known)
+        for known in ([], [1], [2], [1, 2])
+    ),
     case("Clip", X, opset=10, min=-0.25, max=0.75),
     case("Clip", X),
     # what an integer cannot hold is not defined

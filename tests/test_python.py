@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import waferc
 from click.testing import CliRunner
+from exported import tiny_decoder, write_folder
 from plans import GRAPHS, Model
 from waferc.compiler.cli.main import main
 from waferc.compiler.cli.options import ASKED
@@ -109,6 +110,7 @@ def test_the_page_runs(tmp_path: Path) -> None:
     assert len(blocks) > 5
     for name in ("digits.onnx", "digits_test.npz"):
         shutil.copy(DIGITS / name, tmp_path)
+    write_folder(tmp_path / "tiny", {"model.onnx": tiny_decoder()})
     (tmp_path / "page.py").write_text("\n".join(blocks))
     out = python("page.py", folder=tmp_path)
     assert "OpenDimensions 3 " in out and "UsageError 2 " in out and "DoesNotFit 5 " in out

@@ -74,7 +74,7 @@ PLANTED = {
 
 @pytest.mark.parametrize("fault", PLANTED, ids=lambda f: f.__name__)
 def test_what_is_planted_is_found(fault: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "import_entries", lambda *_, **__: fault())
+    monkeypatch.setattr(pipeline, "accepted_of", lambda *_, **__: fault())
     monkeypatch.setattr(trial, "SECONDS", 2.0)
     found = tried(ITEM)
     assert (found.kind if found is not None else None) == PLANTED[fault]

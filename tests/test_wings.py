@@ -27,12 +27,14 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "compiler": (
         ("errors", "files", "stopwatch"),
         ("request", "frontend", "show", "passes"),
-        ("host", "language"),
-        ("importer",),
+        ("host", "language", "rows", "defaults"),
+        ("importer", "folders"),
+        ("pairs",),
         ("survey", "catalogue", "verify", "loading"),
         ("planning", "compiled"),
         ("remedies",),
         ("pipeline",),
+        ("language_model",),
         ("cli", "onnx_backend"),
     ),
 }
@@ -47,6 +49,7 @@ APART = "artifact"  # and no room of its package imports this one
 LATE: Mapping[str, str] = {
     "compiler/cli/": "a verb starts in a moment, with what it needs itself",
     "compiler/__init__.py": "names that users ask for are loaded when they do",
+    "compiler/language_model.py": "onnx is for models that are compiled",
     "compiler/loading.py": "onnx is for programs with operators on the host",
     "compiler/request.py": "the command line knows its options before any wafer",
     "runtime/load.py": "a run of a saved program makes no code, and none in guarded memory",

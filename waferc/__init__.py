@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         VerificationFailed,
         WafercError,
     )
+    from .compiler.language_model import LanguageModel
     from .compiler.loading import load
     from .compiler.pipeline import compile_model
     from .compiler.request import Request
@@ -48,6 +49,7 @@ __all__ = [
     "InputUnbound",
     "InvalidIndex",
     "InvalidInput",
+    "LanguageModel",
     "OpenDimensions",
     "Plan",
     "Program",
@@ -67,6 +69,7 @@ HOMES = {
     "Compiled": "compiler.compiled",
     "Graph": "ir.graph",
     "InputError": "runtime.program",
+    "LanguageModel": "compiler.language_model",
     "InvalidIndex": "runtime.reports",
     "Plan": "placement.plan.plan",
     "Program": "runtime.program",

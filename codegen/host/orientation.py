@@ -56,8 +56,12 @@ def fastest_of_cache(graph: Graph, present: str | None) -> int | None:
 
 
 def _own(op: Op, operand: int) -> list[str]:
-    """The axes of a product's result that one of its factors has alone, those worth vectors."""
-    others = {a for j in op.panels if j != operand for a in access_axes(op.reads[j])}
+    """The axes of a product's result that one of its factors has alone, those worth vectors.
+
+    Of more than two operands all but the first are one factor.
+    """
+    first = operand == 0
+    others = {a for j in op.panels if (j == 0) != first for a in access_axes(op.reads[j])}
     own = set(access_axes(op.reads[operand])) - others
     return [a for a in own if a not in op.reduced and op.size[a] >= WIDE]
 

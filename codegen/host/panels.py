@@ -19,7 +19,6 @@ from .homes import Lay, Panels, Standing, View, elements_of
 from .sum_order import Order
 
 ROWS_WIDTH = 2  # vectors in a panel for several rows of the result
-ROW_WIDTHS = (8, 6)  # and for one
 REUSE = 4  # reads of an operand that pay for standing it in panels
 
 Axis = tuple[str, int]  # and its size
@@ -35,8 +34,8 @@ def panel_width(op: Op, operands: Sequence[View], lane: str, lanes: int) -> int:
     )
     if rows > 1:
         return ROWS_WIDTH * lanes
-    panels = {width: -(-op.size[lane] // (width * lanes)) for width in ROW_WIDTHS}
-    return min(ROW_WIDTHS, key=lambda width: (panels[width] + 1) // 2 * width) * lanes
+    panels = {width: -(-op.size[lane] // (width * lanes)) for width in op.row_vectors}
+    return min(op.row_vectors, key=lambda width: (panels[width] + 1) // 2 * width) * lanes
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def bench(
     import time
     from statistics import median
 
+    from ..folders import model_file
     from ..pipeline import compile_model
     from ..show.figures import totals
     from ..verify.bench import Setting, measure
@@ -104,6 +105,7 @@ def bench(
             f"--peer {quoted(unknown[0])} is not installed; besides onnxruntime there are: {known}"
         )
     beside = () if how.no_peers else how.peers or installed[1:]
+    model = model_file(model)
     compiled = compile_model(model, request, report=console.progress)
     start = time.perf_counter()
     program = compiled.program

@@ -43,27 +43,33 @@ def check(
 ) -> None:
     """List a model's operators, and whether it fits.
 
-    Says for every operator of the ONNX file MODEL whether it runs on the wafer, and
-    if not, why. Then plans the model and names the fullest core's largest consumers.
-    No code is made.
+    Says for every operator of MODEL, an ONNX file or its folder, whether it runs on
+    the wafer, and if not, why. Then plans the model and names the fullest core's
+    largest consumers. No code is made.
     """
     from dataclasses import replace
 
+    from ..folders import model_files
     from ..frontend.inputs import Binding
-    from ..pipeline import compile_model
+    from ..pairs import AcceptedPair
+    from ..pipeline import accepted_of, compile_model, offered
     from ..survey import survey
 
     asked = replace(request, until="plan")
     asked.check()
-    of_entries = [*request.entries.values()]
-    sizes = {**request.dims, **of_entries[0]} if of_entries else request.dims
-    given = Binding(sizes, request.shapes, request.values)
-    rows = survey(model, given, tuple(request.states), request.capacity, not request.no_weights)
+    files = model_files(model)
+    ready = accepted_of(files, asked)
+    first = offered(ready, asked, files)[0].request
+    of_entries = [*first.entries.values()]
+    sizes = {**first.dims, **of_entries[0]} if of_entries else first.dims
+    given = Binding(sizes, first.shapes, first.values)
+    pair = isinstance(ready, AcceptedPair)  # of which a compile tells what is refused
+    rows = [] if pair else survey(ready, given, tuple(first.states), first.capacity)
     operators = [
         {"operator": _kind(r), "count": r.count, "where": r.status, "reason": r.reason} for r in rows
     ]
     shown_rows = [[shown(_kind(r)), r.count, r.status, shown(r.reason, 200)] for r in rows]
-    for line in table(["operator", "count", "where", "reason"], shown_rows, wrap=["reason"]):
+    for line in table(["operator", "count", "where", "reason"], shown_rows, wrap=["reason"]) if rows else ():
         console.say(line)
     refused = sorted({_kind(r) for r in rows if r.status == "unsupported"})
     supported = not refused and all(r.status != "unbound" for r in rows)
@@ -83,6 +89,8 @@ def check(
             _say_largest(console, data["largest"])
         console.result(data)
         raise
+    if compiled.chosen:
+        console.note(compiled.chosen)
     if compiled.plans:
         fits = {name: _say_fit(console, compiled, name) for name in compiled.plans}
         data |= {"fits": True, **next(iter(fits.values())), "entries": fits}
@@ -192,8 +200,9 @@ def compile_verb(
 ) -> None:
     """Compile a model to a program.
 
-    Places the ONNX file MODEL on the wafer and writes a program that 'waferc run'
-    executes. A program contains native code: run one only if you trust its source.
+    Places MODEL, an ONNX file or a folder that an exporter wrote, on the wafer and
+    writes a program that 'waferc run' executes. A program contains native code: run
+    one only if you trust its source.
     """
     from ...ir.disk import replacing
     from ..files import need_writable, write_text
@@ -214,6 +223,8 @@ def compile_verb(
             _report_failure(how.report_path, request, model, e)
             console.note(f"wrote {shown(how.report_path)}")
         raise
+    if compiled.chosen:
+        console.note(compiled.chosen)
     if how.folder is not None:
         _dump(how.folder, compiled)
     data: dict[str, Any] = {"model": model, "output": output}
@@ -222,8 +233,7 @@ def compile_verb(
     else:
         from ..show.rows import summary
 
-        if words:
-            _judge_vocabulary(console, compiled, words)
+        words = _judged_words(console, compiled, words) if request.until == "program" else {}
         console.progress("codegen", 0.5)
         compiled.save(output, request.until, words)
         for name, plan in compiled.plans.items():
@@ -267,6 +277,28 @@ def _language(tokenizer: str | None, template: str | None) -> dict[str, bytes]:
             except UnusableText as e:
                 raise InvalidInput(f"{quoted(path)}: {e}") from None
     return out
+
+
+def _judged_words(console: Console, compiled: Compiled, given: dict[str, bytes]) -> dict[str, bytes]:
+    """What the program keeps besides: what was given, else what lay in the model's folder.
+
+    A template there that cannot be used is left out, with a note.
+    """
+    from ..language.tokens import TEMPLATE, ChatTemplate, UnusableText
+
+    if given:
+        _judge_vocabulary(console, compiled, given)
+        return {**compiled.words, **given}
+    words = dict(compiled.words)
+    if words:
+        _judge_vocabulary(console, compiled, words)
+    if TEMPLATE in words:
+        try:
+            ChatTemplate(words[TEMPLATE])
+        except UnusableText as e:
+            console.note(f"the folder's chat template is left out: {e}")
+            del words[TEMPLATE]
+    return words
 
 
 def _judge_vocabulary(console: Console, compiled: Compiled, words: dict[str, bytes]) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import ArtifactError, InvalidInput, UsageError, quoted
+from ..errors import InvalidInput, UsageError, quoted, shown
 from .command import Verb
 from .console import Console
 from .named_files import Reads
-from .options import gathered, threads
+from .options import COMPILING, DEFAULTS, asking, gathered, threads
 
 if TYPE_CHECKING:
-    from ..language.tokens import ChatTemplate, Tokenizer
+    from ..language_model import LanguageModel
+    from ..request import Request
+    from ..show.figures import Figures
     from .saved import Saved
 
 
@@ -34,7 +37,7 @@ class Generating:
 
 
 @click.command(cls=Verb)
-@click.argument("program", type=Reads())
+@click.argument("model", type=Reads(model=True))
 @click.argument("prompt")
 @click.option("--chat", is_flag=True, help="Ask as a user, in the model's chat template.")
 @click.option(
@@ -62,62 +65,55 @@ class Generating:
 @click.option(
     "--stop", "stops", multiple=True, metavar="TEXT", help="End before this text or at this special token."
 )
+@asking(*COMPILING)
 @threads
 @click.option("--guard", is_flag=True, help="Check every load and store; nothing is shared between cores.")
 @gathered(Generating)
 @click.pass_obj
 def generate(
     console: Console,
-    program: str,
+    model: str,
     prompt: str,
+    request: Request,
     how: Generating,
 ) -> None:
     """Continue a text, token by token.
 
-    PROGRAM (.wafer) holds a language model and, by 'compile --tokenizer', its
-    tokenizer. The text that follows PROMPT ('-': read it from stdin) is written as it
-    is made, by the program alone.
+    MODEL is a program (.wafer) that holds a language model and its tokenizer, or the
+    folder of a model, which is compiled first. The text that follows PROMPT ('-':
+    read it from stdin) is written as it is made, by the program alone.
     """
-    from ..language.generate import Ending, LanguageModel, Sampling
-    from ..language.generate import generate as made
-    from ..language.tokens import UnusableText
     from .saved import Saved
 
     if "" in how.stops:
         raise UsageError("--stop is empty")
     text = _read(prompt)
-    saved = Saved(program)
-    tokenizer, template = _language(saved, how.chat)
-    try:
-        asked = text if template is None else template.prompt(text, tokenizer.marks)
-    except UnusableText as e:
-        raise ArtifactError(f"{quoted(program)}: {e}") from None
-    ids = tokenizer.tokens(asked, whole=template is None)
-    special = {stop: tokenizer.special(stop) for stop in how.stops}
+    loaded = _loaded(console, model, request, how)
     drawn = 1.0 if how.top_k or how.top_p else 0.0
-    try:
-        model = LanguageModel(saved.program(how.threads, how.guard), how.threads)
-    except ArtifactError as e:
-        raise ArtifactError(f"{quoted(program)}: {e}") from None
-    ending = Ending(
-        how.max_tokens,
-        [token for token in special.values() if token is not None],
-        [stop for stop, token in special.items() if token is None],
-    )
-    warmth = drawn if how.temperature is None else how.temperature
-    sampling = Sampling(warmth, how.top_k or 0, how.top_p or 1.0, how.seed)
-    with saved.running():
-        found = made(model, tokenizer, ids, sampling, ending, console.write)
+    ids = loaded.prompt_ids(text, how.chat)
+    saved = None if loaded.compiled is not None else Saved(model, artifact=loaded.artifact)
+    with nullcontext() if saved is None else saved.running():
+        found = loaded.generate(
+            ids,
+            max_tokens=how.max_tokens,
+            stop=how.stops,
+            show=console.write,
+            temperature=drawn if how.temperature is None else how.temperature,
+            top_k=how.top_k or 0,
+            top_p=how.top_p or 1.0,
+            seed=how.seed,
+        )
     console.write("\n")
-    host, wafer = found.tokens_per_second, saved.figures_of(model.step).calls_per_second
+    figures, name = _predicted(loaded, saved)
+    host, wafer = found.tokens_per_second, figures.calls_per_second
     rate = "" if host is None else f", {host:,.1f} per second on this machine"
-    predicted = "" if wafer is None else f"; {wafer:,.0f} per second on {saved.wafer.name}"
+    predicted = "" if wafer is None else f"; {wafer:,.0f} per second on {shown(name)}"
     console.note(f"{len(found.token_ids):,} tokens{rate}{predicted}")
     if found.end == "capacity":
         console.note("the caches are full; compile with a larger --capacity")
     console.result(
         {
-            "program": program,
+            "program": model,
             "prompt_ids": ids,
             "token_ids": found.token_ids,
             "text": found.text,
@@ -128,6 +124,35 @@ def generate(
             "guard": how.guard,
         }
     )
+
+
+def _loaded(console: Console, model: str, request: Request, how: Generating) -> LanguageModel:
+    """The model, compiled if it is no program yet and has a tokenizer."""
+    from dataclasses import fields
+
+    from ..folders import model_files
+    from ..language.tokens import TOKENIZER
+    from ..language_model import LanguageModel, is_program
+
+    if not is_program(model) and TOKENIZER not in model_files(model).words:
+        raise InvalidInput(
+            f"{quoted(model)} has no {TOKENIZER}; give a folder with a model and its tokenizer, or a program"
+        )
+    options = {
+        f.name: v for f in fields(request) if (v := getattr(request, f.name)) != getattr(DEFAULTS, f.name)
+    }
+    loaded = LanguageModel(model, threads=how.threads, guard=how.guard, report=console.progress, **options)
+    if loaded.compiled is not None and loaded.compiled.chosen:
+        console.note(loaded.compiled.chosen)
+    return loaded
+
+
+def _predicted(loaded: LanguageModel, saved: Saved | None) -> tuple[Figures, str]:
+    """What a call of one token takes on the wafer, and that's name. saved: what was not compiled now."""
+    if saved is not None:
+        return saved.figures_of(loaded.step), saved.wafer.name
+    assert loaded.compiled is not None
+    return loaded.compiled.figures_of(loaded.step), loaded.compiled.wafer.name
 
 
 def _read(prompt: str) -> str:
@@ -142,18 +167,3 @@ def _read(prompt: str) -> str:
     if not prompt:
         raise UsageError("the prompt is empty")
     return prompt
-
-
-def _language(saved: Saved, chat: bool) -> tuple[Tokenizer, ChatTemplate | None]:
-    """What the program holds beside its tasks."""
-    from ..language.tokens import TEMPLATE, TOKENIZER, ChatTemplate, Tokenizer, UnusableText
-
-    path, files = quoted(saved.path), saved.artifact.files
-    if TOKENIZER not in files:
-        raise ArtifactError(f"{path} has no tokenizer; compile the model with --tokenizer tokenizer.json")
-    if chat and TEMPLATE not in files:
-        raise ArtifactError(f"{path} has no chat template; compile the model with --chat-template FILE")
-    try:
-        return Tokenizer(files[TOKENIZER]), ChatTemplate(files[TEMPLATE]) if chat else None
-    except UnusableText as e:
-        raise ArtifactError(f"{path}: {e}") from None

@@ -105,7 +105,9 @@ class NamedFiles:
         for model in self.models if there else ():
             from ..frontend.load import external_files
 
-            for path in external_files(model):
+            folder = Path(model)
+            beside = (*folder.glob("*"), *folder.glob("onnx/*")) if folder.is_dir() else external_files(model)
+            for path in beside:
                 _add(out, _existing(path), Named("data of the model, in", str(path)))
         return out
 

@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 class Saved:
     """An artifact at `path`, and of it the entry that is called `entry`, or the first.
 
-    entry: "" where nothing runs on the wafer.
+    entry: "" where nothing runs on the wafer. artifact: what is there, if it was read already.
 
     Raises OSError; ArtifactError, naming the path, for what is wrong inside; UsageError for an entry that
     it does not have.
     """
 
-    def __init__(self, path: str, entry: str | None = None) -> None:
+    def __init__(self, path: str, entry: str | None = None, artifact: Artifact | None = None) -> None:
         self.path = path
         with self._named():
-            self.artifact: Artifact = read(path)
+            self.artifact: Artifact = artifact or read(path)
             self.entries = self.artifact.entries
         self.entry = entry or next(iter(self.entries), "")
         if self.entry not in (self.entries or ("",)):

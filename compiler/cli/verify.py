@@ -109,6 +109,7 @@ def verify(
     """
     from dataclasses import replace
 
+    from ..folders import model_file
     from ..verify.compare import Rule
     from ..verify.compare import verify as compare
     from ..verify.golden import golden
@@ -117,6 +118,7 @@ def verify(
         raise UsageError("--per-node compiles the model anew; leave --program out")
     if how.output is not None and not how.per_node:
         raise UsageError("-o is for the model that --per-node writes")
+    model = model_file(model)
     rule = Rule(how.rtol, how.atol)
     if feeding.seed is None:
         feeding = replace(feeding, seed=0)

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx
 
 from ..errors import UsageError, quoted
 
+IDS = "input_ids"
+BRANCH = "use_cache_branch"  # of merged decoders: whether there are caches
 PASTS = ("past_key_values", "past")  # what names of caches begin with, and their presents with "present"
 
 
 def named_pairs(graph: onnx.GraphProto) -> tuple[tuple[str, str], ...]:
     """Inputs and outputs that are caches by their names: past_key_values.0.key and present.0.key."""
     outputs = {o.name for o in graph.output}
-    out: list[tuple[str, str]] = []
-    for v in graph.input:
-        for start in PASTS:
-            present = "present" + v.name.removeprefix(start)
-            if v.name.startswith(start) and present in outputs:
-                out.append((v.name, present))
-                break
-    return tuple(out)
+    named = ((v.name, present_of(v.name, outputs)) for v in graph.input)
+    return tuple((past, present) for past, present in named if present)
+
+
+def present_of(past: str, outputs: Collection[str] | None = None) -> str:
+    """What a past's present is called; "" for what is no past by its name. outputs: of the model, if it must
+    be one of them."""
+    for start in PASTS:
+        present = "present" + past.removeprefix(start)
+        if past.startswith(start) and (outputs is None or present in outputs):
+            return present
+    return ""
+
+
+def caches(graph: onnx.GraphProto, states: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The states that were asked for, and those with the usual names.
+
+    Of a decoder behind an encoder without the keys and values of the encoder's states, which are as long as
+    that's text: what has a dimension that the caches which grow do not have.
+    """
+    found = [*states, *(p for p in named_pairs(graph) if p not in states)]
+    shapes = {v.name: v.type.tensor_type.shape.dim for v in (*graph.input, *graph.output)}
+
+    def symbols(name: str) -> set[str]:
+        return {d.dim_param for d in shapes.get(name, ()) if d.dim_param}
+
+    ends = [{*symbols(past)} for past, present in found if symbols(past) != symbols(present)]
+    known = set[str]().union(*ends)
+    return [p for p in found if not ends or p in states or symbols(p[0]) <= known]
 
 
 def growing(graph: onnx.GraphProto, pairs: Sequence[tuple[str, str]], dims: Mapping[str, int]) -> str:
@@ -61,7 +84,7 @@ def totals(
 def new_rows(graph: onnx.GraphProto, dims: Mapping[str, int]) -> int:
     """How many tokens a call takes: the last dimension of `input_ids`, else of the first input of integers;
     1 where it is open."""
-    for v in sorted(graph.input, key=lambda v: v.name != "input_ids"):
+    for v in sorted(graph.input, key=lambda v: v.name != IDS):
         t = v.type.tensor_type
         if t.elem_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32) and len(t.shape.dim) == 2:
             last = t.shape.dim[1]

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from ...ir.graph import InvalidModel, Unsupported
+from ...ir.op import Array
 from ...ir.ops.rearrange import normal_axis
 from ...ir.rules import REGISTRY, GraphBuilder, Spec
 from .load import attribute_value
@@ -27,7 +28,7 @@ def loop(g: GraphBuilder, node: onnx.NodeProto, inputs: Sequence[str], run: Run)
     body = node.attribute[0].g
     limit, condition, *carried = (*inputs, "", "")[: max(2, len(inputs))]
     most = g.fixed(limit, "the number of iterations") if limit else None
-    count = MOST_ITERATIONS + 1 if most is None else int(most.reshape(-1)[0])
+    count = MOST_ITERATIONS + 1 if most is None else int(only(most, "number of iterations"))
     condition = condition or g.constant(np.array(True))
     stacked: list[list[str]] = [[] for _ in body.output[1 + len(carried) :]]
     i = 0
@@ -96,7 +97,14 @@ def _taken(g: GraphBuilder, tensor: str, at: int, axis: int) -> str:
 
 
 def _holds(g: GraphBuilder, condition: str) -> bool:
-    return bool(g.fixed(condition, "whether it goes on").reshape(-1)[0])
+    return bool(only(g.fixed(condition, "whether it goes on"), "condition"))
+
+
+def only(value: Array, what: str) -> Any:
+    """The one element of a value. Raises InvalidModel where it has none or several."""
+    if value.size != 1:
+        raise InvalidModel(f"the {what} has shape {list(value.shape)}, the operator wants 1 element")
+    return value.reshape(())
 
 
 def _limit(body: onnx.GraphProto, iterations: int) -> None:

@@ -26,6 +26,7 @@ from .judge_nodes import contradicts, leaves_open, shape_text
 from .judge_shapes import judge_shapes
 from .load import attribute_value
 from .node import ModelNode, nodes_of
+from .open_rows import OpenRows
 from .opsets import KnownModel, Vocabulary
 from .order import not_made
 from .parameters import judge_given, judge_parameters
@@ -74,7 +75,8 @@ class Walk:
 
     elsewhere: None where all must run on the wafer. folded: how many nodes of an operator left nothing to
     compute. depth: of functions around the nodes. first: of the graph's nodes, the first that the outermost
-    of these has added. standard: the nodes are those of a body that the standard gives.
+    of these has added. standard: the nodes are those of a body that the standard gives. rows: what becomes of
+    rows of which only a run knows how many it has.
     """
 
     vocabulary: Vocabulary
@@ -84,6 +86,7 @@ class Walk:
     depth: int = 0
     first: int = 0
     standard: bool = False
+    rows: OpenRows = field(default_factory=OpenRows)
 
     def nodes(self, scope: Scope, protos: Sequence[onnx.NodeProto]) -> None:
         """Enters a graph's nodes."""
@@ -107,6 +110,7 @@ class Walk:
         before = len(scope.graph.nodes), len(scope.steps), len(self.refusals)
         refusal = None
         if (branch := _known_branch(scope, node)) is not None:
+            self.rows.judge_number(node, [scope.names.get(node.proto.input[0], "")])
             self._inline(scope, node, branch)
         else:
             refusal = self._added(scope, node)
@@ -181,8 +185,12 @@ class Walk:
     def _results(self, scope: Scope, node: ModelNode) -> Sequence[str]:
         """The tensors that the node's outputs are."""
         if node.key == ("", "If"):
-            _holds(scope.graph.fixed(scope.names[node.proto.input[0]], "the condition"))  # one of them raises
+            unroll.only(
+                scope.graph.fixed(scope.names[node.proto.input[0]], "the condition"), "condition"
+            )  # one of them raises
         inputs = [scope.names[t] for t in node.proto.input]
+        if node.key in (("", "Loop"), ("", "Scan")):
+            self.rows.judge_number(node, inputs)
         if node.key == ("", "Loop"):
             return unroll.loop(scope.graph, node.proto, inputs, partial(self._written_out, scope))
         if node.key == ("", "Scan"):
@@ -197,7 +205,9 @@ class Walk:
             judge_parameters(scope.graph, node.op_type, inputs, signature)
         if registered is None or registered.since > opset:
             return replace(self, standard=True)._standard(scope, node, inputs, opset)
-        return registered.rule(scope.graph, _spec(node, inputs, opset))
+        results = registered.rule(scope.graph, _spec(node, inputs, opset))
+        self.rows.follow(scope.graph, node, inputs, results)
+        return results
 
     # -- bodies -------------------------------------------------------------------------
     def _inline(self, scope: Scope, node: ModelNode, body: onnx.GraphProto) -> None:
@@ -283,7 +293,7 @@ def _known_branch(scope: Scope, node: ModelNode) -> onnx.GraphProto | None:
     condition = scope.value(node.proto.input[0])
     if condition is None or lacking([condition]) or condition.size != 1:
         return None
-    wanted = "then_branch" if _holds(condition) else "else_branch"
+    wanted = "then_branch" if unroll.only(condition, "condition") else "else_branch"
     return next(a.g for a in node.proto.attribute if a.name == wanted)
 
 
@@ -296,12 +306,6 @@ def _spec(node: ModelNode, inputs: Sequence[str], opset: int) -> Spec:
         {a.name: attribute_value(a) for a in node.proto.attribute},
         opset,
     )
-
-
-def _holds(condition: Array) -> bool:
-    if condition.size != 1:
-        raise InvalidModel(f"the condition has shape {list(condition.shape)}, the operator wants 1 element")
-    return bool(condition.reshape(-1)[0])
 
 
 def _standard_function(node: ModelNode, opset: int, types: Sequence[bytes]) -> onnx.FunctionProto:
@@ -329,6 +333,7 @@ class WalkedModel:
     values: Mapping[str, Array]
     refusals: Sequence[Refusal]
     folded: Mapping[tuple[str, str], int]
+    rows: OpenRows
 
     @property
     def on_wafer(self) -> bool:
@@ -361,7 +366,9 @@ def walk_model(
     missing = next((o for o in outputs if not scope.knows(o)), None)
     if missing is not None and (elsewhere or not walk.refusals):
         raise InvalidInput(f"output {quoted(missing)} is made by no node")
-    return WalkedModel(scope, inputs, outputs, values, walk.refusals, walk.folded)
+    for o in outputs:
+        walk.rows.judge_output(scope.graph, o, scope.names.get(o, ""))
+    return WalkedModel(scope, inputs, outputs, values, walk.refusals, walk.folded, walk.rows)
 
 
 def judge_declared(scope: Scope, graph: onnx.GraphProto) -> None:

@@ -16,7 +16,9 @@ from ..errors import ArtifactError, VerificationFailed, quoted
 from ..show.text import plural
 from .tokens import Stream, Tokenizer
 
-IDS, POSITIONS, MASK, LOGITS = "input_ids", "position_ids", "attention_mask", "logits"
+IDS, MASK, LOGITS = "input_ids", "attention_mask", "logits"
+POSITIONS = ("position_ids", "cache_position")
+SOURCE_MASK = "encoder_attention_mask"  # of a decoder: where its encoder's source has tokens
 
 
 class Decoder(Protocol):
@@ -44,24 +46,76 @@ class Entry:
     logits: str
     vocabulary: int
 
-    def feed(self, ids: Sequence[int], start: int) -> dict[str, Array]:
-        """The inputs for tokens at positions from `start` on."""
+    def feed(self, ids: Sequence[int], start: int, source: int) -> dict[str, Array]:
+        """The inputs for tokens at positions from `start` on, behind a source of so many positions."""
         end = start + self.tokens
         found: dict[str, Array] = {}
         for name, port in self.inputs.items():
             if name == IDS:
                 value: Any = ids
-            elif name == POSITIONS:
+            elif name in POSITIONS:
                 value = np.arange(start, end)
             else:  # 1 where a position holds a token
-                value = np.arange(port.shape[-1]) < end
+                value = np.arange(port.shape[-1]) < (source if name == SOURCE_MASK else end)
             found[name] = np.asarray(value).astype(port.dtype).reshape(port.shape)
         return found
 
 
+@dataclass(frozen=True)
+class Encoder:
+    """The entry that takes what a text is made of. source: its input of tokens, or of something else; mask:
+    the one that says where there are tokens, None without such.
+    """
+
+    name: str
+    source: Port
+    mask: Port | None
+
+    @property
+    def room(self) -> int:
+        """Positions of a source."""
+        return self.source.shape[-1]
+
+    def feed(self, source: Sequence[int] | Array) -> tuple[dict[str, Array], int]:
+        """The inputs for a source, and how many positions it has. Raises InputError where it does not fit."""
+        given, port = np.asarray(source), self.source
+        if port.dtype.kind == "f":
+            shape = port.shape[1:] if given.ndim < len(port.shape) else port.shape
+            if given.shape != shape:
+                raise InputError(f"the source has shape {list(given.shape)}, the model takes {list(shape)}")
+            return {port.name: given.astype(port.dtype).reshape(port.shape)}, self.room
+        if given.ndim != 1 or not given.size or given.dtype.kind not in "iu":
+            raise InputError("the source is no list of tokens")
+        count = len(given)
+        if count > self.room or (self.mask is None and count < self.room):
+            raise InputError(f"the source has {plural(count, 'token')}, the model takes {self.room:,}")
+        found = {port.name: np.pad(given, (0, self.room - count)).astype(port.dtype).reshape(port.shape)}
+        if self.mask is not None:
+            filled = np.arange(self.room) < count
+            found[self.mask.name] = filled.astype(self.mask.dtype).reshape(self.mask.shape)
+        return found, count
+
+
+def language_encoder(entries: Mapping[str, Ports]) -> Encoder | None:
+    """The entry of an encoder, if a language model has one: it fills states and has no outputs."""
+    for name, ports in entries.items():
+        if ports.outputs or not ports.states:
+            continue
+        inputs = {p.name: p for p in ports.inputs if p.name not in ports.kept}
+        mask = inputs.pop(MASK, None)
+        if len(inputs) == 1:
+            return Encoder(name, next(iter(inputs.values())), mask)
+    return None
+
+
 def language_entries(entries: Mapping[str, Ports]) -> tuple[Entry, ...]:
-    """A language model's entries, those of many tokens first. Raises ArtifactError where it is none."""
-    found = tuple(sorted((_entry(name, ports) for name, ports in entries.items()), key=lambda e: -e.tokens))
+    """A language model's entries, those of many tokens first, without its encoder's. Raises ArtifactError
+    where it is none."""
+    encoder = language_encoder(entries)
+    own = {name: ports for name, ports in entries.items() if encoder is None or name != encoder.name}
+    if not own:
+        raise ArtifactError("not a language model: no entry has outputs")
+    found = tuple(sorted((_entry(name, ports) for name, ports in own.items()), key=lambda e: -e.tokens))
     if found[-1].tokens != 1:
         raise ArtifactError(
             f"no entry takes one token, the smallest takes {found[-1].tokens}; "
@@ -76,7 +130,7 @@ def _entry(name: str, ports: Ports) -> Entry:
     if IDS not in inputs or inputs[IDS].dtype.kind not in "iu":
         raise ArtifactError(f"not a language model: no integer input {quoted(IDS)}")
     for port in inputs.values():
-        if port.name not in (IDS, POSITIONS, MASK):
+        if port.name not in (IDS, *POSITIONS, MASK, SOURCE_MASK):
             raise ArtifactError(
                 f"input {quoted(port.name)} is none that a language model is given; "
                 "caches are kept by --state and --capacity"
@@ -93,12 +147,14 @@ def _entry(name: str, ports: Ports) -> Entry:
     return Entry(name, tokens, inputs, logits[0].name, logits[0].shape[-1])
 
 
-class LanguageModel:
+class TokenModel:
     """A program fed with tokens. Raises ArtifactError where it is no language model."""
 
     def __init__(self, program: Decoder, threads: int | None = None) -> None:
         self._program, self._threads = program, threads
         self._entries = language_entries(program.entries)
+        self._encoder = language_encoder(program.entries)
+        self._source: int | None = None  # positions of what the encoder took
         self.vocabulary = self._entries[-1].vocabulary
 
     @property
@@ -113,19 +169,44 @@ class LanguageModel:
         return None if capacity is None else capacity - self._program.length
 
     def reset(self) -> None:
-        """Forgets all tokens."""
+        """Forgets all tokens, and the source."""
         self._program.reset()
+        self._source = None
 
-    def logits(self, ids: Sequence[int]) -> Array:
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the model makes its texts of something else, which `encode` takes."""
+        return self._encoder is not None
+
+    def encode(self, source: Sequence[int] | Array) -> None:
+        """Takes what a text is to be made of, before its first token: tokens, or an array of what else the
+        encoder reads.
+
+        Raises InputError, with nothing run, for a source that does not fit or comes too late.
+        """
+        if self._encoder is None:
+            raise InputError("the model has no encoder, which a source is for")
+        if self._program.length or self._source is not None:
+            raise InputError("a source comes before the first tokens; reset the model for another one")
+        feed, count = self._encoder.feed(source)
+        self._program.run(feed, self._threads, self._encoder.name)
+        self._source = count
+
+    def logits(self, ids: Sequence[int], source: Sequence[int] | Array | None = None) -> Array:
         """Logits [vocabulary] after the last of `ids`, which follow the tokens given before.
 
+        source: see `encode`; with the first tokens of a model that has an encoder, and with no others.
         Raises InputError, with nothing run, for tokens that the model does not know, none, or more than fit.
         """
         self._judge(ids)
+        if source is not None:
+            self.encode(source)
+        elif self.has_encoder and self._source is None:
+            raise InputError("the model has an encoder: its source comes with the first tokens")
         found, at = np.zeros(0, np.float32), 0
         while at < len(ids):
             entry = next(e for e in self._entries if e.tokens <= len(ids) - at)
-            feed = entry.feed(ids[at : at + entry.tokens], self._program.length)
+            feed = entry.feed(ids[at : at + entry.tokens], self._program.length, self._source or 0)
             outputs = self._program.run(feed, self._threads, entry.name)
             found = outputs[entry.logits].reshape(-1, self.vocabulary)[-1]
             at += entry.tokens
@@ -208,7 +289,7 @@ class Ending:
 
 
 def generate(
-    model: LanguageModel,
+    model: TokenModel,
     tokenizer: Tokenizer,
     prompt: Sequence[int],
     sampling: Sampling,

@@ -6,9 +6,12 @@ Both come from a model's files, so they are somebody else's text: a template run
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ...codegen.artifact.strict_json import dumps, parsed
+from ...codegen.artifact.typed import decode, encode
 from ..errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"  # the entries of an artifact, as Hugging Face calls the files
 TEMPLATE = "chat_template.jinja"
+MANNER = "manner.json"
 # What models of several families call the token that ends a text or a turn.
 ENDS = (
     "<|im_end|>",
@@ -36,6 +40,30 @@ REPLACEMENT = "\ufffd"  # what stands for bytes that are no UTF-8
 
 class UnusableText(ValueError):
     """A tokenizer or template that cannot be read or fails."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a model's texts begin and end, as its configurations say: an entry of an artifact.
+
+    ends: tokens that end one. start: the token that a decoder behind an encoder begins with. marks: what
+    templates call bos_token and eos_token.
+    """
+
+    ends: tuple[int, ...] = ()
+    start: int | None = None
+    marks: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def content(self) -> bytes:
+        return dumps(encode(self))
+
+    @staticmethod
+    def read(content: bytes) -> Manner:
+        """What `content` wrote. Raises UnusableText."""
+        try:
+            return decode(parsed(content), Manner)
+        except ValueError as e:
+            raise UnusableText(f"{MANNER}: {shown(str(e), 200)}") from None
 
 
 class Tokenizer:

@@ -86,7 +86,8 @@ def _terms(op: Op) -> int:
 
 def _in_range(numerators: Numerators, node: Node, operand: int, s: _Scaled) -> bool:
     scaled = node.inputs[operand], s.scale
-    return numerators.may_wait(scaled, _terms(node.op), node.inputs[1 - operand])
+    other, factor = node.op.multiplied_by(operand)
+    return numerators.may_wait(scaled, _terms(node.op), node.inputs[other], factor)
 
 
 def _gain(graph: Graph, node: Node) -> tuple[int, _Scaled] | None:
@@ -146,7 +147,8 @@ def _scaled(graph: Graph, node: Node, operand: int) -> _Scaled | None:
     """Operand number `operand` of a node as a tensor and a scale; None: it is not."""
     reader, whole = node.op, node.inputs[operand]
     found = graph.writers.get(whole, ())
-    if len(found) != 1 or {*reader.in_types, reader.out_type} != {F32}:
+    types = (reader.in_types[operand],) if reader.product else reader.in_types
+    if len(found) != 1 or {*types, reader.out_type} != {F32}:
         return None
     maker = graph.nodes[found[0]]
     op = maker.op

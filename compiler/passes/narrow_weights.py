@@ -94,6 +94,6 @@ def _stored(name: str, value: Array, dtype: DType) -> Array:
     if dtype == F16 and not np.array_equal(np.isinf(stored), np.isinf(value)):
         largest = float(np.abs(value[np.isfinite(value)]).max())
         raise UsageError(
-            f"--weights f16: {quoted(name)} holds {largest:g}, f16 ends at 65504; try --weights bf16"
+            f"--weights: {quoted(name)} holds {largest:g}, f16 ends at 65504; try --weights bf16"
         )
     return stored

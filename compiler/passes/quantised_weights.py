@@ -26,10 +26,10 @@ def keep_quantised(graph: Graph) -> Graph:
     r = Rewriter(graph)
     kept: dict[str, Node] = {}  # dequantised weight -> the node that makes it
     for node in graph.nodes:
-        if not _is_weight(graph, node):
+        if not is_weight(graph, node):
             continue
         uses = [(graph.nodes[i], operand) for i, operand in graph.readers.get(node.output, ())]
-        if all(_can_wait(graph, node, reader, operand) for reader, operand in uses):
+        if all(can_wait(graph, node, reader, operand) for reader, operand in uses):
             kept[node.output] = node
         else:
             r.constants[node.output] = _value(node, [r.constants[t] for t in node.inputs])
@@ -44,7 +44,7 @@ def keep_quantised(graph: Graph) -> Graph:
     return r.finish()
 
 
-def _is_weight(graph: Graph, node: Node) -> bool:
+def is_weight(graph: Graph, node: Node) -> bool:
     """Whether the node dequantises a constant, and nothing else makes its result."""
     if not node.op.dequantises or not all(t in graph.constants for t in node.inputs):
         return False
@@ -58,7 +58,7 @@ def _value(node: Node, operands: list[Array]) -> Array:
     return np.asarray(node.op.reference(*operands))
 
 
-def _can_wait(graph: Graph, weight: Node, reader: Node, operand: int) -> bool:
+def can_wait(graph: Graph, weight: Node, reader: Node, operand: int) -> bool:
     """Whether a product can be scaled in place of its operand."""
     op = reader.op
     if not op.product or (op.out_type, weight.op.out_type) != (F32, F32):

@@ -47,12 +47,13 @@ class Numerators:
     graph: Graph
     most: Mapping[tuple[str, str], float]
 
-    def may_wait(self, scaled: tuple[str, str], terms: int, other: str) -> bool:
-        """Whether the product of `scaled` and `other`, a sum of so many terms, may be scaled after it."""
+    def may_wait(self, scaled: tuple[str, str], terms: int, other: str, factor: float = 1.0) -> bool:
+        """Whether a sum of so many products of `scaled` with what `factor` times `other` bounds may be scaled
+        after it."""
         most = self.most.get(scaled)
         if most is None:
             return False
-        size = terms * most
+        size = terms * most * factor
         if size <= 1:
             return True
         largest = magnitude(self.graph, other)

@@ -16,8 +16,10 @@ from .dead_nodes import eliminate_dead
 from .embed_scalars import embed_scalars
 from .free_cache_cuts import cut_caches_freely
 from .fuse_elementwise import fuse_elementwise
+from .indexed_products import index_products
 from .late_scales import scale_results
 from .merge_equal import merge_equal
+from .packed_weights import keep_packed
 from .quantised_weights import keep_quantised
 from .rotary_halves import merge_halves
 from .spread_normalisations import spread_normalisations
@@ -53,7 +55,9 @@ CLEAN = (
     ),
     Stage(
         (
+            ("packed weights", keep_packed),
             ("quantised weights", keep_quantised),
+            ("indexed products", index_products),
             ("dead nodes", eliminate_dead),
             ("unit axes", drop_unit_axes),
         )

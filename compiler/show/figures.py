@@ -152,9 +152,17 @@ def _mixed(plan: Plan) -> bool:
     return any(mixed_products(s.op) for s in plan.steps)
 
 
+def _unpacks(plan: Plan, mixed: bool) -> bool:
+    """Whether weights are unpacked, those of scales in 16 bits or others."""
+    return any(
+        w.kind == "unpack" and mixed_products(s.op) == mixed for s in plan.steps for w in s.op.work(s.op.size)
+    )
+
+
 def _cycles_at_f32(plan: Plan) -> float:
     """The cycles with products of 16-bit weights at the published rate of f32, not at an assumed one."""
-    vector = {**plan.wafer.vector, "fma_mixed": plan.wafer.vector["fma_f32"]}
+    own = plan.wafer.vector
+    vector = {**own, "fma_mixed": own["fma_f32"], "unpack_f16": own["unpack_f32"]}
     return cycles_of(replace(plan, wafer=replace(plan.wafer, vector=vector)))
 
 
@@ -170,6 +178,8 @@ def assumed(plan: Plan) -> tuple[str, ...]:
         "vector.copy_f16": narrow,
         "vector.fma_f16": narrow,
         "vector.fma_mixed": _mixed(plan),
+        "vector.unpack_f16": _unpacks(plan, True),
+        "vector.unpack_f32": _unpacks(plan, False),
         "vector.copy_f32": wide,
         "vector.fma_f32": wide,
     }

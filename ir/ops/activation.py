@@ -5,6 +5,7 @@ The one-line formulas are those of the ONNX operator schemas.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import erf as exact_erf
 from math import pi, sqrt
@@ -14,7 +15,9 @@ import numpy as np
 from .. import math
 from ..builder import Arithmetic, Value
 from ..dtypes import BF16, F16, F32, F64
+from ..graph import Unsupported
 from ..op import Array
+from ..rules import GraphBuilder, Spec
 from .elementwise import Elementwise
 
 
@@ -107,6 +110,12 @@ class Sigmoid(Elementwise):
 class Erf(Elementwise):
     onnx = "Erf"
     since = 9
+
+    @classmethod
+    def build(cls, g: GraphBuilder, spec: Spec) -> Sequence[str]:
+        if not g.dtype(spec.inputs[0]).is_float:
+            raise Unsupported("Erf of integers, which the standard took back in opset 13")
+        return super().build(g, spec)
 
     def scalar(self, b: Arithmetic, *x: Value) -> Value:
         return math.erf(b, x[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from string import ascii_letters
 
 import numpy as np
 
@@ -13,17 +12,18 @@ from ..affine import Affine, access_axes, axis
 from ..builder import KernelBuilder
 from ..dtypes import BF16, F32, F64, DType
 from ..graph import InvalidModel
-from ..op import CLOSED, Array, Extents, Op, Work, assemble, broadcast_access, gather, product
+from ..op import CLOSED, Array, Extents, Op, Work, broadcast_access, gather, product
+from ..packing import Words
 from ..rules import GraphBuilder, Spec, register
 from .conversion import cast, emit_rounded
 from .elementwise import Add, Mul, apply
-from .loops import LONG, WIDE, accumulator, cheapest_lane_axis, longest, widen
-from .products import Products
+from .loops import LONG, WIDE, accumulator, cheapest_lane_axis, longest, summed, widen
+from .packed import Made, product_in_words, word_axis
+from .products import TEMPORARY, Products
 
 # Terms must not grow: their sum may be small where they are not. Nor may they become much smaller than
 # what they add up to, which costs bits near the least normal number.
 LEAST_SCALE = 1 / 16
-TEMPORARY = 4096  # bytes of products that the second way of `alternatives` may keep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,13 @@ class Contract(Op):
     def takes_narrow(self, operand: int) -> bool:
         return True
 
+    def packs_along(self, operand: int, dim: int) -> str:
+        a = word_axis(self, operand, dim)
+        return a if a in self.reduced and self.out_type == F32 else ""
+
+    def in_words(self, operand: int, how: Words, names: Sequence[str], inputs: Sequence[str]) -> Made:
+        return product_in_words(self, operand, how, names, inputs)
+
     @property
     def panels(self) -> tuple[int, ...]:
         return 0, 1
@@ -70,25 +77,14 @@ class Contract(Op):
 
     # -- meaning ------------------------------------------------------------------
     def reference(self, *operands: Array) -> Array:
-        letter = dict(zip((a for a, _ in self.axes), ascii_letters, strict=False))
-        seen = {a for read in self.reads for a in access_axes(read)}
-        kept = [(a, n) for a, n in self.axes if a not in self.reduced]
-        terms: list[str] = []
-        factors: list[Array] = []
+        factors: list[tuple[Array, list[str]]] = []
         for x, read, dtype in zip(operands, self.reads, self.in_types, strict=True):
             used = [(a, n) for a, n in self.axes if a in access_axes(read)]
             wide = widen(x, dtype)
             floats = self.accumulate.is_float and dtype.is_float
             wide = wide if floats else wide.astype(self.accumulate.numpy)
-            terms.append("".join(letter[a] for a, _ in used))
-            factors.append(gather(wide, read, used, self.fill))
-        result = "".join(letter[a] for a, _ in kept if a in seen)
-        with np.errstate(all="ignore"):
-            out = np.asarray(np.einsum(f"{','.join(terms)}->{result}", *factors, optimize=True))
-        # Rearrangements absorbed into an op can leave axes that move neither operand.
-        repeats = product([self.size[a] for a in self.reduced if a not in seen])
-        out = np.expand_dims(out, tuple(i for i, (a, _) in enumerate(kept) if a not in seen))
-        return assemble(out if repeats == 1 else out * out.dtype.type(repeats), self.write, kept)
+            factors.append((gather(wide, read, used, self.fill), [a for a, _ in used]))
+        return summed(self, factors)
 
     # -- cost ---------------------------------------------------------------------
     def work(self, extents: Extents) -> tuple[Work, ...]:

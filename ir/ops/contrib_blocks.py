@@ -1,7 +1,7 @@
 """Products and look-ups of constants that onnxruntime keeps in a few bits: blocks of them share a scale.
 
 The bits are taken apart when the model is read. What is left is the standard's DequantizeLinear of a constant
-in blocks, which passes and kernels know.
+in blocks, which a pass makes words of again (`compiler/passes/packed_weights.py`), now in the kernels' order.
 """
 
 from __future__ import annotations
@@ -120,17 +120,19 @@ def _weights(w: Writer, spec: Spec, numbers: str, blocks: int) -> str:
     if at:
         shaped(g, at, own["K"], name="g_idx")
         places = g.known(at, "g_idx")
-    scales, zeros = (w("Gather", t, w.constant(places.astype(np.int64)), axis=0) for t in (scales, zeros))
+    at_rows = w.constant(places.astype(np.int64))
+    scales, zeros = (w("Gather", t, at_rows, axis=0) if g.shape(t) else t for t in (scales, zeros))
     like = g.dtype(scales)
     return w.apply(Mul, w.apply(Sub, cast(g, numbers, like), cast(g, zeros, like)), scales)
 
 
 def _zeros(w: Writer, spec: Spec, blocks: int) -> str:
-    """A MatMulNBits' zero points, [blocks, N]: given in bits, as floats, or half of the range."""
+    """A MatMulNBits' zero points: [blocks, N], given in bits or as floats, or half of the range, one for
+    all."""
     g, own, given = w.g, spec.attributes, operand(spec, 3)
     columns, bits = own["N"], own["bits"]
     if not given:
-        return w.constant(np.full((blocks, columns), 1 << (bits - 1)).astype(STORED[bits].numpy))
+        return w.constant(np.asarray(1 << (bits - 1)).astype(STORED[bits].numpy))
     count = int(np.prod(g.shape(given)))
     if g.dtype(given).is_float:
         need(count == columns * blocks, f"zero_points are {g.tensors[given]}, not [{columns}, {blocks}]")
@@ -180,7 +182,7 @@ def _gather_blocks(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     if zeros:
         need(g.shape(zeros) == each, f"zero_points are {g.tensors[zeros]}, not {list(each)}")
     parts = [data, scales, *([zeros] if zeros else [])]
-    if along == over:
+    if along == over or all(g.value(t) is not None for t in parts):  # a table that stays packed
         whole = w("DequantizeLinear", *parts, axis=over, block_size=size)
         return [w("Gather", whole, indices, axis=along)]
     taken = [w("Gather", t, indices, axis=along) for t in parts]

@@ -33,17 +33,14 @@ MIXTURE = {
 
 @dataclass(frozen=True)
 class Layer:
-    """One product of all experts. parts: looked up by expert, [experts, inputs, outputs] in floats, or
-    numbers with scales and zero points in blocks of `block` inputs."""
+    """One product of all experts. weights: [experts, inputs, outputs]; bias: [experts, outputs]."""
 
-    parts: Sequence[str]
+    weights: str
     bias: str = ""
-    block: int = 0
 
     def of(self, w: Writer, x: str, chosen: str) -> str:
         """[tokens, chosen, 1, inputs] by the weights of `chosen`, [tokens, chosen]."""
-        taken = [w("Gather", t, chosen, axis=0) for t in self.parts]
-        weights = w("DequantizeLinear", *taken, axis=2, block_size=self.block) if self.block else taken[0]
+        weights = w("Gather", self.weights, chosen, axis=0)
         need(w.g.shape(weights)[2] == w.g.shape(x)[3], f"experts of {w.g.shape(weights)[2]} inputs")
         out = product_of(w.g, (x, ["m", "k"]), (weights, ["k", "n"]), w.hint, w.g.dtype(x).wide)
         if self.bias:
@@ -137,7 +134,7 @@ def _floats(w: Writer, spec: Spec, at: int) -> Layer | None:
     turned = transposed(w.g, name, (0, 2, 1)) or transpose(w.g, name, (0, 2, 1), w.hint)
     if bias:
         shaped(w.g, bias, w.g.shape(turned)[0], w.g.shape(turned)[2], name=f"input {at + 1}")
-    return Layer([turned], bias)
+    return Layer(turned, bias)
 
 
 @contrib("MoE",
@@ -199,7 +196,8 @@ def _numbers(w: Writer, spec: Spec, layer: int) -> Layer | None:
         points = remade(w, zeros, each, stored, lambda z: bits_apart(z, bits)[:, None, :outputs])
     if bias:
         shaped(g, bias, experts, outputs, name=f"fc{layer}_experts_bias")
-    return Layer([numbers, turned, points], bias, block)
+    weights = w("DequantizeLinear", numbers, turned, points, axis=1, block_size=block)
+    return Layer(weights, bias)
 
 
 @contrib("QMoE",

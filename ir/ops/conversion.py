@@ -236,7 +236,7 @@ def _build_mean(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 
 def _build_clip(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    """Bounds are attributes up to opset 10, optional inputs from 11 on."""
+    """Bounds are attributes up to opset 10, then optional inputs. Where they cross, the upper one holds."""
     x, hint = spec.inputs[0], spec.outputs[0]
     if spec.opset < 11:
         low, high = spec.attribute("min"), spec.attribute("max")
@@ -247,7 +247,8 @@ def _build_clip(g: GraphBuilder, spec: Spec) -> Sequence[str]:
             continue
         value = g.value(spec.inputs[i])
         if value is None:
-            x = apply(g, kind, [x, spec.inputs[i]], hint)
+            x = apply(g, Clip, [x], hint, **bounds) if bounds else x
+            x, bounds = apply(g, kind, [x, spec.inputs[i]], hint), {}
         else:
             bounds[side] = value.reshape(()).item()
     return [apply(g, Clip, [x], hint, **bounds)] if bounds else [x]

@@ -9,16 +9,18 @@ import numpy as np
 
 from ..affine import Access, access_axes, constant
 from ..builder import FRESH, Carried, KernelBuilder, Value
-from ..dtypes import BOOL, I64, U8
+from ..dtypes import BOOL, F32, I64, U8
 from ..graph import InvalidModel
 from ..op import Array, Bound, Extents, Op, Work, assemble, gather, identity, product
+from ..packing import Column, Kind, Words
 from ..rules import PREPARED, GraphBuilder, Spec, register
 from .bounds import index_bounds, judge_indices, report_outside, within
 from .conversion import Where, cast
 from .elementwise import Sub, apply
 from .logic import Equal, Less
 from .loops import Index, at_lane, each, untouched
-from .rearrange import Cut, integers, join, normal_axis, pick, reshape, slice_box
+from .packed import HALF_WORD, Made, judge_packed, numbers_in, split, word_axis
+from .rearrange import Axes, Cut, integers, join, normal_axis, pick, reshape, slice_box
 
 SPELLED_OUT = 8  # a Gather with at most so many constant indices is that many slices
 
@@ -47,8 +49,39 @@ class Gather(Op):
     def takes_narrow(self, operand: int) -> bool:
         return operand == 0
 
+    def packs_along(self, operand: int, dim: int) -> str:
+        a = word_axis(self, operand, dim) if operand == 0 and self.out_type == F32 else ""
+        return "" if a in (*self.reduced, *self._chosen_by) else a
+
+    def in_words(self, operand: int, how: Words, names: Sequence[str], inputs: Sequence[str]) -> Made:
+        s = split(self, operand, how)
+        made = PackedGather(
+            axes=s.axes,
+            reads=(*s.weights, *s.reads[1:]),
+            write=s.write,
+            in_types=(*how.types, *self.in_types[1:]),
+            out_type=self.out_type,
+            fill=self.fill,
+            sizes=self.sizes,
+            wraps=self.wraps,
+            of=self.of,
+            kind=how.kind,
+            digit=s.digit,
+        )
+        return made, (*names, *inputs[1:])
+
     def steps_evenly(self, first: Sequence[Array], last: Sequence[Array], steps: int) -> bool:
-        return all(np.array_equal(a, b) for a, b in zip(first[1:], last[1:], strict=True))
+        at = self.first
+        return all(np.array_equal(a, b) for a, b in zip(first[at:], last[at:], strict=True))
+
+    @property
+    def first(self) -> int:
+        """The number of the first coordinate among the operands."""
+        return len(self.reads) - len(self.sizes)
+
+    @property
+    def looked_up(self) -> str:
+        return "v0" if len(self.reads) == 2 and self.of else ""
 
     @property
     def order_free(self) -> bool:
@@ -59,12 +92,12 @@ class Gather(Op):
 
     @property
     def bounds(self) -> tuple[Bound, ...]:
-        return index_bounds(1, self.of, self.sizes, self.wraps)
+        return index_bounds(self.first, self.of, self.sizes, self.wraps)
 
     @property
     def _chosen_by(self) -> tuple[str, ...]:
         """The axes of the result on which a coordinate depends."""
-        seen = {a for read in self.reads[1:] for a in access_axes(read)}
+        seen = {a for read in self.reads[self.first :] for a in access_axes(read)}
         return tuple(a for a in access_axes(self.write) if a in seen)
 
     @property
@@ -78,31 +111,33 @@ class Gather(Op):
         return wide[-1] if wide else self._along[-1] if self._along else ""
 
     def reference(self, *operands: Array) -> Array:
-        data, *coordinates = operands
-        if self.in_types[0] != self.out_type:
-            data = data.astype(self.out_type.numpy)
         axes = tuple((a, 1 if a in self.reduced else n) for a, n in self.axes)
         chosen: dict[str, Array] = {}
         held: Array = np.ones((), np.bool_)
-        for j, (at, size) in enumerate(zip(coordinates, self.sizes, strict=True)):
-            place = gather(at, self.reads[1 + j], axes, 0).astype(np.int64)
+        for j, (at, size) in enumerate(zip(operands[self.first :], self.sizes, strict=True)):
+            place = gather(at, self.reads[self.first + j], axes, 0).astype(np.int64)
             if self.wraps:
                 place = np.where(place < 0, place + size, place)
             inside = (place >= 0) & (place < size)
             chosen[f"v{j}"], held = np.where(inside, place, 0), held & inside
-        values = gather(data, self.reads[0], axes, self.fill, chosen)
-        values = np.where(held, values, np.zeros((), data.dtype))
+        values = self.taken(operands, axes, chosen)
+        values = np.where(held, values, np.zeros((), values.dtype))
         kept = tuple(x for x in axes if x[0] not in self.reduced)
         gone = tuple(d for d, (a, _) in enumerate(axes) if a in self.reduced)
         values = np.broadcast_to(values, [n for _, n in axes]).squeeze(gone)
         return assemble(values, self.write, kept)
+
+    def taken(self, operands: Sequence[Array], axes: Axes, chosen: Mapping[str, Array]) -> Array:
+        """The elements at the places chosen, one dimension for each axis."""
+        data = operands[0] if self.in_types[0] == self.out_type else operands[0].astype(self.out_type.numpy)
+        return gather(data, self.reads[0], axes, self.fill, chosen)
 
     def body(self, k: KernelBuilder) -> None:
         zero = k.const(untouched("add", self.out_type), self.out_type)
         rest = [a for a in self._along if a != k.lane_axis]
 
         def choose(index: Index) -> None:
-            source, held = coordinates(k, index, 1, self._places, self.wraps, self.bounds)
+            source, held = coordinates(k, index, self.first, self._places, self.wraps, self.bounds)
 
             def lanes(i: Value, carried: Carried, at: Index) -> Carried:
                 here = at_lane(k, at, i)
@@ -125,6 +160,69 @@ class Gather(Op):
     def work(self, extents: Extents) -> tuple[Work, ...]:
         choices = product([extents[a] for a in self._chosen_by])
         return (Work("copy", choices, choices * product([extents[a] for a in self._along])),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedGather(Gather):
+    """As `Gather`, of weights in words, see `packed`: of the words, scales, maybe zero points, and
+    coordinates.
+
+    digit: the axis of the result along which a word has several numbers.
+    """
+
+    kind: Kind
+    digit: str
+
+    def steps_evenly(self, first: Sequence[Array], last: Sequence[Array], steps: int) -> bool:
+        return False
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        return (self.digit,)
+
+    def names_axis(self, axis: str) -> bool:
+        return True
+
+    def key(self) -> tuple[object, ...]:
+        return (*super().key(), self.kind, self.digit, tuple(a for a, _ in self.axes))
+
+    def check(self) -> None:
+        super().check()
+        judge_packed(self, 0, self.kind)
+
+    def lane_axis(self, extents: Mapping[str, int]) -> str:
+        return super().lane_axis({**extents, self.digit: 1})
+
+    def taken(self, operands: Sequence[Array], axes: Axes, chosen: Mapping[str, Array]) -> Array:
+        words, *rest = operands[: self.first]
+        at = [a for a, _ in axes].index(self.digit)
+        inner = (*axes[:at], *axes[at + 1 :])  # no choice depends on the digit
+        places = {a: place.squeeze(at) for a, place in chosen.items()}
+        return np.moveaxis(numbers_in(self, 0, words, rest, self.kind, (inner, places)), -1, at)
+
+    def body(self, k: KernelBuilder) -> None:
+        """Word by word: rows are short beside what the products read."""
+        zero = k.const(untouched("add", self.out_type), self.out_type)
+        outer = [a for a in self._along if a != self.digit]
+
+        def choose(index: Index) -> None:
+            source, held = coordinates(k, index, self.first, self._places, self.wraps, self.bounds)
+
+            def word(at: Index) -> None:
+                here = {**at, **source}
+                zeros = k.load(2, here) if self.first > 2 else None
+                column = Column.of(k, self.kind, k.load(1, here), zeros)
+                for j, value in enumerate(column.weights(k.load(0, here))):
+                    number = k.const(j, I64)
+                    k.store(k.select(held, value, zero), {**at, self.digit: number})
+
+            k.where(k.bit_or(k.in_mode(FRESH), held), lambda: each(k, outer, index, word))
+
+        each(k, self._chosen_by, {}, choose)
+
+    def work(self, extents: Extents) -> tuple[Work, ...]:
+        (copied,) = super().work(extents)
+        return (copied, Work("unpack", copied.dispatches * (HALF_WORD // self.kind.bits), copied.elements))
 
 
 def coordinates(

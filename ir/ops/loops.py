@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ..affine import Access, access_axes
 from ..builder import FRESH, RESULT, Carried, Combine, KernelBuilder, Value
 from ..dtypes import BOOL, I64, U8, DType
-from ..op import Array, Op, gather, product
+from ..op import Array, Op, assemble, gather, product
 
 LANES = 16  # the vector that `cheapest_lane_axis` reckons with, whatever the host's
 WIDE = 8  # elements of an axis that make lanes along it worth while
@@ -36,6 +37,22 @@ def view(op: Op, operand: int, array: Array) -> Array:
     """Operand `operand` as the op's iterations see it: one dimension per axis, widened."""
     seen = gather(widen(array, op.in_types[operand]), op.reads[operand], op.axes, op.fill)
     return np.broadcast_to(seen, tuple(n for _, n in op.axes))
+
+
+def summed(op: Op, factors: Sequence[tuple[Array, Sequence[str]]]) -> Array:
+    """The sum of the products of arrays over the axes that the op's result lacks. factors: each with the
+    axes of its dimensions, in the op's order."""
+    letter = dict(zip((a for a, _ in op.axes), ascii_letters, strict=False))
+    seen = {a for _, used in factors for a in used}
+    kept = [(a, n) for a, n in op.axes if a not in op.reduced]
+    terms = ",".join("".join(letter[a] for a in used) for _, used in factors)
+    result = "".join(letter[a] for a, _ in kept if a in seen)
+    with np.errstate(all="ignore"):
+        out = np.asarray(np.einsum(f"{terms}->{result}", *(x for x, _ in factors), optimize=True))
+    # Rearrangements absorbed into an op can leave axes that move no factor.
+    repeats = product([op.size[a] for a in op.reduced if a not in seen])
+    out = np.expand_dims(out, tuple(i for i, (a, _) in enumerate(kept) if a not in seen))
+    return assemble(out if repeats == 1 else out * out.dtype.type(repeats), op.write, kept)
 
 
 def neutral(kind: Combine, dtype: DType) -> float | int:

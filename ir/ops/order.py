@@ -10,7 +10,7 @@ import numpy as np
 
 from ..affine import Access, axis, constant
 from ..builder import RESULT, Carried, KernelBuilder, Value
-from ..dtypes import I32, I64
+from ..dtypes import BOOL, I32, I64
 from ..graph import InvalidModel
 from ..op import Array, Extents, Op, Work, assemble, gather, identity, product
 from ..rules import GraphBuilder, Rule, Spec, register
@@ -287,9 +287,47 @@ def _unique(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     return [g.constant(r, name) if name else "" for r, name in zip(results, spec.outputs, strict=False)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Places(Op):
+    """The places of all elements of a mask, [dimensions, elements], of which a run has those that hold.
+
+    They are two at least, to tell rows from a dimension of one: no run has the second of one element.
+    No core carries it out: it stands for its result until the front end knows what becomes of each place
+    (`frontend.open_rows`).
+    """
+
+    sizes: tuple[int, ...]
+
+    def reference(self, *operands: Array) -> Array:
+        places = np.indices(self.sizes).reshape(len(self.sizes), -1)
+        return places.repeat(2, 1) if places.shape[1] == 1 else places
+
+
 def _non_zero(g: GraphBuilder, spec: Spec) -> Sequence[str]:
-    x = g.fixed(spec.inputs[0], "NonZero's result's shape")
-    return [g.constant(np.asarray(np.nonzero(np.atleast_1d(x)), np.int64), spec.outputs[0])]
+    x, hint = spec.inputs[0], spec.outputs[0]
+    if g.value(x) is None and g.opens_rows and g.shape(x):
+        mask, sizes = cast(g, x, BOOL, hint), g.shape(x)
+        places = max(2, product(sizes)) if 0 not in sizes else 0
+        op = Places(
+            axes=(("d", len(sizes)), ("r", places)),
+            reads=(tuple(constant(0) for _ in sizes),),
+            write=identity(["d", "r"]),
+            in_types=(BOOL,),
+            out_type=I64,
+            sizes=sizes,
+        )
+        return [g.emit(op, [mask], [len(sizes), places], hint)]
+    known = g.fixed(x, "NonZero's result's shape")
+    return [g.constant(np.asarray(np.nonzero(np.atleast_1d(known)), np.int64), hint)]
+
+
+def ranked(op: Op) -> tuple[int, int] | None:
+    """Of an op whose elements are places, each at most once in a row: how many there are, and the rows'
+    dimension. None: it is another one."""
+    if not isinstance(op, Ranking):
+        return None
+    found = [d for d, e in enumerate(op.write) if e == axis("k")]
+    return (op.size["v"], found[0]) if found else None
 
 
 register("ArgMax", _arg(ReduceMax), 1)
@@ -297,4 +335,4 @@ register("ArgMin", _arg(ReduceMin), 1)
 register("Hardmax", _hardmax, 1)
 register("TopK", _top_k, 1, limits="k known")
 register("Unique", _unique, 11, limits="input constant")
-register("NonZero", _non_zero, 9, limits="input constant")
+register("NonZero", _non_zero, 9, limits="input constant, or rows taken and added")

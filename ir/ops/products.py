@@ -18,6 +18,7 @@ from ..builder import JOIN, RESULT, RESUME, Carried, KernelBuilder, Value
 from ..dtypes import DType
 from .loops import Index, at_lane, blocks, deposit, each, fold, fold_pairs, lane_starts, offsets, untouched
 
+TEMPORARY = 4096  # bytes that a way to carry out a product on a core may keep besides operands and result
 CHAINS = 4  # vector accumulators of a dot product, part of what the result is
 REGISTERS = {16: 32, 8: 16, 4: 32}  # vector registers of hosts with so many f32 lanes: AVX-512, AVX2, NEON
 
@@ -58,7 +59,10 @@ def shapes(lanes: int, accumulate: DType, chunks: bool) -> Shapes:
 
 @dataclass(frozen=True)
 class Products:
-    """What the kernel's code depends on. kept: the result's axes in its order; paired: see `Op.paired`."""
+    """What the kernel's code depends on. kept: the result's axes in its order; paired: see `Op.paired`.
+
+    turns: at how many of the first reduced axes `address` adds to an index what only a run knows of it.
+    """
 
     axes: tuple[str, ...]
     kept: tuple[str, ...]
@@ -66,11 +70,14 @@ class Products:
     accumulate: DType
     out_type: DType
     paired: str = ""
+    turns: int = 0
+    address: Callable[[Index], Index] | None = None
 
-    def emit(self, k: KernelBuilder) -> None:
+    def emit(self, k: KernelBuilder, at: Index | None = None) -> None:
+        """at: where on axes besides."""
         kept = self._apart(k)
         if k.lane_axis not in self.reduced:
-            self._panels(k, kept)
+            self._panels(k, kept, at or {})
         elif k.part:
             raise ValueError(f"a sum across lanes of {k.lane_axis!r} in chunks of {k.part!r}")
         else:
@@ -84,12 +91,12 @@ class Products:
         return _SMALL if k.small else shapes(k.lanes, self.accumulate, bool(k.part))
 
     # -- lanes along a result axis --------------------------------------------------
-    def _panels(self, k: KernelBuilder, kept: Sequence[str]) -> None:
+    def _panels(self, k: KernelBuilder, kept: Sequence[str], base: Index) -> None:
         """Vectors along a result axis, several rows of another one at a time."""
         row = self._row_axis(k, kept)
         shape = self._shapes(k)
         if row is None:
-            each(k, kept, {}, lambda at: self._panel(k, [at], shape.one_row))
+            each(k, kept, base, lambda at: self._panel(k, [at], shape.one_row))
             return
 
         def rows(at: Index) -> None:
@@ -98,7 +105,7 @@ class Products:
 
             blocks(k, k.extent(row), shape.rows, block)
 
-        each(k, [a for a in kept if a != row], {}, rows)
+        each(k, [a for a in kept if a != row], base, rows)
 
     def _row_axis(self, k: KernelBuilder, kept: Sequence[str]) -> str | None:
         """The axis along which a vector, once loaded, serves several rows; else the last one."""
@@ -177,8 +184,16 @@ class Products:
             self._prefetch(k, at)
             return self._multiply_pairs(k, at, carried, alone)
 
+        def turn(outer: Index, carried: Carried) -> Carried:
+            assert self.address is not None
+            found = self.address({**places[0], **outer})
+            own = {a: i for a, i in found.items() if a not in places[0]}
+            return fold(k, self.reduced[self.turns :], own, carried, step, within)
+
         if self.paired:
             return fold_pairs(k, self.reduced, sums, pair, within)
+        if self.turns:
+            return fold(k, self.reduced[: self.turns], {}, sums, turn, within)
         return fold(k, self.reduced, {}, sums, step, within)
 
     def _prefetch(self, k: KernelBuilder, at: Sequence[Index]) -> None:

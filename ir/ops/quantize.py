@@ -8,10 +8,11 @@ points, they are subtracted before: a difference of two bytes takes two bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 
 import numpy as np
 
-from ..absent import lacking
+from ..absent import folded, lacking
 from ..affine import Access, axis
 from ..builder import Arithmetic, Value
 from ..dtypes import F32, F64, I8, I16, I32, SUB_BYTE, U8, DType
@@ -24,6 +25,8 @@ from .conversion import cast, dtype_attribute
 from .elementwise import Add, Div, Elementwise, Mul, apply
 from .rearrange import normal_axis, reshape
 from .window import convolution, per_channel
+
+LEAST_FINER = 8  # elements of a block that longer ones may be cut in
 
 
 class Quantize(Elementwise):
@@ -143,6 +146,8 @@ def _in_blocks(
 ) -> str:
     """As `_scaled`, for blocks: (dimension, size). The last block, if it is shorter, is an op of its own."""
     shape, (at, size) = g.shape(x), blocks
+    if finer := _finer(g, scales, shape[at], blocks, hint):
+        scales, size = finer
     whole, rest = divmod(shape[at], size)
     types = tuple(g.dtype(t) for t in (x, *scales))
 
@@ -167,6 +172,32 @@ def _in_blocks(
     if len(parts) == 1:
         return g.emit(parts[0], (x, *scales), shape, hint)
     return g.emit_parts([(op, (x, *scales)) for op in parts], shape, out_type, hint)
+
+
+def _finer(
+    g: GraphBuilder, scales: Sequence[str], length: int, blocks: tuple[int, int], hint: str
+) -> tuple[list[str], int] | None:
+    """Scales of smaller blocks that leave none shorter, and their size; None where there is no need or no
+    way.
+
+    Constants are repeated for that: all blocks are then one op.
+    """
+    at, size = blocks
+    each = gcd(size, length)
+    if length <= size or each == size or each < LEAST_FINER or any(g.value(s) is None for s in scales):
+        return None
+    out: list[str] = []
+    for s in scales:
+        value = g.constants[s]
+        if g.shape(s):
+            shape = tuple(length // each if d == at else n for d, n in enumerate(value.shape))
+            if lack := lacking([value]):
+                value = folded(lack, f"{s} in blocks of {each}", shape, value.dtype)
+            else:
+                value = np.repeat(value, size // each, axis=at).take(range(shape[at]), axis=at)
+            s = g.constant(value, hint)
+        out.append(s)
+    return out, each
 
 
 def _wider(a: DType, b: DType) -> DType:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..absent import lacking
 from ..affine import Access, access_axes, constant
 from ..builder import RESULT, Carried, KernelBuilder, Value
 from ..dtypes import BOOL, I64
@@ -248,6 +249,8 @@ def _scatter_nd(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         judge_indices(g, read, spread, bound)
     if 0 in outer:
         return [data]
+    if _reduction(spec) == "none" and _everywhere(g.value(indices), shape[:depth]):
+        return [updates]
     kept = [(f"d{d}", n) for d, n in enumerate(shape)]
     names = [a for a, _ in kept]
     new = (updates, (*scan, *identity(names[depth:])))
@@ -265,6 +268,16 @@ def _scatter_nd(g: GraphBuilder, spec: Spec) -> Sequence[str]:
             range(depth),
         )
     ]
+
+
+def _everywhere(indices: Array | None, shape: Sequence[int]) -> bool:
+    """Whether indices are known and each is its own place: assignments to a whole tensor are exported so."""
+    if indices is None or lacking([indices]) or indices.shape != (*shape, len(shape)):
+        return False
+    return all(
+        (indices[..., d] == np.arange(n).reshape(-1, *[1] * (len(shape) - d - 1))).all()
+        for d, n in enumerate(shape)
+    )
 
 
 def _max_unpool(g: GraphBuilder, spec: Spec) -> Sequence[str]:

@@ -29,7 +29,7 @@ def assemble(
     constants = sum(graph.tensors[t].bytes for t in graph.constants)
     policy, room = ground.policy, ground.wafer.sram_bytes * sum(r.core.size for r in ground.regions)
     pile = 0.0 if constants > policy.crowded * room else policy.pile_share
-    a = Assembly(graph, ground.wafer, ground.regions, policy, pile, companions.residents)
+    a = Assembly(graph, ground.wafer, ground.regions, policy, pile, companions.residents(graph))
     a.tensors.update(graph.tensors)
     pasts = {p for p, _ in graph.states}
     caches: dict[str, int] = {}  # present -> node, until its first reader says where it lies

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from ...ir.graph import Graph
 from ...ir.op import Op
@@ -41,9 +40,10 @@ class Residents:
     states: Mapping[str, tuple[Step, int, int]]
 
 
-def residents(plan: Plan) -> Residents:
-    """What `plan` keeps on the cores."""
-    kept = [b for b in plan.buffers if b.stays]
+def residents(plan: Plan, graph: Graph) -> Residents:
+    """What `plan` keeps on the cores, for the plan of `graph`: of a cache that this does not change the old
+    value alone."""
+    kept = [b for b in plan.buffers if b.stays and (b.over < 0 or b.name in graph.in_place)]
     number = {b.number: i for i, b in enumerate(kept)}
     buffers = tuple(
         replace(b, number=i, over=number[b.over] if b.over >= 0 else -1) for i, b in enumerate(kept)
@@ -59,7 +59,11 @@ def residents(plan: Plan) -> Residents:
     laid = {s.tensor: s for s in plan.steps if s.kind == "input"}
     own = plan.graph.in_place
     states = {
-        past: (laid[past], number[laid[past].result], number[results[present]] if present in own else -1)
+        past: (
+            laid[past],
+            number[laid[past].result],
+            number.get(results[present], -1) if present in own else -1,
+        )
         for past, present in plan.graph.states
     }
     return Residents(
@@ -86,10 +90,9 @@ class Companions:
         """Whether entries that come later need room for what comes and goes."""
         return bool(self.graphs)
 
-    @cached_property
-    def residents(self) -> Residents:
-        """What lies on the cores already."""
-        return Residents((), (), {}, {}) if self.first is None else residents(self.first)
+    def residents(self, graph: Graph) -> Residents:
+        """What lies on the cores already, for the plan of `graph`."""
+        return Residents((), (), {}, {}) if self.first is None else residents(self.first, graph)
 
     @property
     def passing(self) -> tuple[Buffer, ...]:

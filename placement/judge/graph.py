@@ -85,8 +85,13 @@ def _shifted(step: Step, op: Op) -> bool:
 
 
 def _judge_state(plan: Plan, index: Index, past: str, present: str) -> None:
-    """The new value of a state ends up where its old one lies: changed in place, or by an update."""
+    """The new value of a state ends up where its old one lies: changed in place, by an update, or not at
+    all."""
     s = index.updates.get(past)
+    if past == present:
+        if s is not None:
+            raise IllegalPlan(f"{step_name(s)}: state {past!r} stays as it is")
+        return
     if s is None and present in plan.graph.in_place:
         w = index.writers[present][0]
         if plan.buffers[w.result].over != index.writers[past][0].result:

@@ -18,7 +18,7 @@ from ...ir.op import Op, Work
 LINKS = ("east", "west", "south", "north")  # directions of a router's outgoing links
 STEP = {"east": (1, 0), "west": (-1, 0), "south": (0, 1), "north": (0, -1)}
 MAX_SIDE = 4096
-KINDS = ("copy_f16", "copy_f32", "fma_f16", "fma_f32", "fma_mixed")
+KINDS = ("copy_f16", "copy_f32", "fma_f16", "fma_f32", "fma_mixed", "unpack_f16", "unpack_f32")
 MOST, LEAST = 1e12, 1e-9  # of any number, and of one that others are divided by
 GROUPS = (4, 8, 16, 32, 64)
 
@@ -127,9 +127,8 @@ class Wafer:
 
         mixed: its arithmetic is that of `mixed_products`.
         """
-        setup, rate = (
-            self.vector["fma_mixed"] if mixed and work.kind == "fma" else self._rate(work.kind, dtype)
-        )
+        known = {"fma": "fma_mixed", "unpack": "unpack_f16"}.get(work.kind) if mixed else None
+        setup, rate = self.vector[known] if known else self._rate(work.kind, dtype)
         return work.dispatches * (setup + self.loop) + work.elements / rate
 
     def task(self, op: Op, extents: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from random import Random
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from siege.changes import MUTATIONS, M
 from siege.items import Item
@@ -34,6 +34,9 @@ COMMANDS: tuple[tuple[tuple[str, ...], ...], ...] = (
         ("heatmap", "m.plan", "-o", "h.svg"),
     ),
 )
+
+
+MOST_TRIPS = 1 << 16  # of a loop, in a model that is run
 
 
 def drawn(random: Random) -> Item:
@@ -95,6 +98,16 @@ def _bound(random: Random, model: onnx.ModelProto) -> tuple[tuple[str, ...], ...
         bound += ["--shape", f"{name}={','.join(str(random.choice(SMALL)) for _ in range(3))}"]
     if random.random() < 0.03:
         bound += ["--value", f"{random.choice(model.graph.input).name if model.graph.input else 'x'}=[1,2]"]
-    return tuple(
-        (*c, *bound) if c[0] in ("verify", "check", "compile") else c for c in random.choice(COMMANDS)
-    )
+    chosen = COMMANDS[-1] if _endless(model) else random.choice(COMMANDS)
+    return tuple((*c, *bound) if c[0] in ("verify", "check", "compile") else c for c in chosen)
+
+
+def _endless(model: onnx.ModelProto) -> bool:
+    """Whether a loop may take as long as it says, which is no hang of ours."""
+    if not any(n.op_type == "Loop" for n in model.graph.node):
+        return False
+    for held in model.graph.initializer:
+        with suppress(Exception):  # what is no array counts nothing
+            if held.data_type == TensorProto.INT64 and numpy_helper.to_array(held).max() > MOST_TRIPS:
+                return True
+    return False

@@ -1,0 +1,215 @@
+"""A language model as a user has it: given tokens it gives logits, given a text it gives one that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..codegen.artifact.artifact import Artifact, InvalidArtifact, read
+from ..ir.disk import open_regular
+from ..ir.op import Array
+from ..runtime import load as loader
+from ..runtime.program import Program
+from .errors import ArtifactError, UsageError, quoted, shown
+from .language.generate import Ending, Generated, Sampling, TokenModel, generate
+from .language.tokens import MANNER, TEMPLATE, TOKENIZER, ChatTemplate, Manner, Tokenizer, UnusableText
+from .loading import operator
+
+if TYPE_CHECKING:
+    from .compiled import Compiled
+    from .stopwatch import Report
+
+
+def _unseen(text: str) -> None:
+    """Shows nothing."""
+
+
+ZIP = b"PK\x03\x04"  # what a program begins with
+
+
+@dataclass(frozen=True)
+class Held:
+    """A program, and what is known besides.
+
+    name: what errors call it. words: the tokenizer and so on, by their names in an artifact. compiled,
+    artifact: what it comes from, if it was made now, or saved.
+    """
+
+    program: Program
+    name: str = "the program"
+    words: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    compiled: Compiled | None = None
+    artifact: Artifact | None = None
+
+
+class LanguageModel(TokenModel):
+    """A language model: tokens and text from a model's folder, its ONNX file, or a program.
+
+    model: a path of any of them, or a `Program` or `Compiled` in memory. A model is compiled now, with
+    `options`, fields of a `Request`; what they leave open is taken from the model. threads, guard: see
+    `waferc.load`. report: is told which phase of a compile is on. A program holds native code: load one only
+    if you trust its source.
+
+    Raises what `compile_model` and `load` do; ArtifactError for a program that is no language model.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Program | Compiled,
+        *,
+        threads: int | None = None,
+        guard: bool = False,
+        report: Report | None = None,
+        **options: Any,
+    ) -> None:
+        self._held = held = _held(model, threads, guard, report, options)
+        try:
+            super().__init__(held.program, threads)
+        except ArtifactError as e:
+            raise ArtifactError(f"{held.name}: {e}") from None
+
+    @property
+    def compiled(self) -> Compiled | None:
+        """What was compiled for this model; None for a program that was there."""
+        return self._held.compiled
+
+    @property
+    def artifact(self) -> Artifact | None:
+        """What the program was read from; None for one in memory."""
+        return self._held.artifact
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Raises ArtifactError where there is none, UnusableText for one that cannot be read, and UsageError
+        without the package that reads it."""
+        return Tokenizer(self._word(TOKENIZER, "--tokenizer tokenizer.json"))
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self._word(TEMPLATE, "--chat-template FILE"))
+
+    @cached_property
+    def _manner(self) -> Manner:
+        held = self._held.words.get(MANNER)
+        return Manner() if held is None else Manner.read(held)
+
+    def _word(self, name: str, flag: str) -> bytes:
+        what = {TOKENIZER: "tokenizer", TEMPLATE: "chat template"}[name]
+        if name not in self._held.words:
+            raise ArtifactError(f"{self._held.name} has no {what}; compile the model with {flag}")
+        return self._held.words[name]
+
+    def prompt_ids(self, prompt: str, chat: bool = False) -> list[int]:
+        """A prompt's tokens. chat: as the question of a user, in the model's template.
+
+        Raises ArtifactError for a tokenizer or template that is missing or fails.
+        """
+        try:
+            if not chat:
+                return self.tokenizer.tokens(prompt)
+            asked = self._template.prompt(prompt, {**self.tokenizer.marks, **self._manner.marks})
+            return self.tokenizer.tokens(asked, whole=False)
+        except UnusableText as e:
+            raise ArtifactError(f"{self._held.name}: {e}") from None
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        chat: bool = False,
+        max_tokens: int = 64,
+        stop: Sequence[str] = (),
+        source: Sequence[int] | Array | None = None,
+        show: Callable[[str], None] = _unseen,
+        **sampling: Any,
+    ) -> Generated:
+        """A text that follows `prompt`, from a model that holds nothing else: it is `reset` first.
+
+        prompt: a text, or its tokens. chat: ask it as a user. stop: texts before which, or special tokens at
+        which, it ends; so it does at the tokens with which the model ends one. Of a model with an encoder the
+        prompt is what that takes, unless `source` is, and the text begins with the token that the model's
+        configuration says. show: is given the text piece by piece. sampling: temperature, top_k, top_p and
+        seed, as `Sampling` has them.
+
+        Raises InputError for a prompt that cannot be taken, what `prompt_ids` does, and UsageError.
+        """
+        if "" in stop:
+            raise UsageError("a text at which to stop is empty")
+        ids = self.prompt_ids(prompt, chat) if isinstance(prompt, str) else list(prompt)
+        try:
+            tokenizer, ends = self.tokenizer, self._manner.ends
+        except UnusableText as e:
+            raise ArtifactError(f"{self._held.name}: {e}") from None
+        special = {text: tokenizer.special(text) for text in stop}
+        ending = Ending(
+            max_tokens,
+            [*ends, *(token for token in special.values() if token is not None)],
+            [text for text, token in special.items() if token is None],
+        )
+        self.reset()
+        if source is None and self.has_encoder:
+            source, ids = ids, self._start()
+        if source is not None:
+            self.encode(source)
+        return generate(self, tokenizer, ids, Sampling(**sampling), ending, show)
+
+    def _start(self) -> list[int]:
+        """What the text of a decoder behind an encoder begins with."""
+        if self._manner.start is None:
+            raise ArtifactError(
+                f"{self._held.name}: no configuration has a decoder_start_token_id; give source, and the "
+                "tokens to begin with as the prompt"
+            )
+        return [self._manner.start]
+
+
+def _held(
+    model: str | Path | Program | Compiled,
+    threads: int | None,
+    guard: bool,
+    report: Report | None,
+    options: Mapping[str, Any],
+) -> Held:
+    """The program of what was given."""
+    if isinstance(model, str | Path):
+        if not is_program(model):
+            from .pipeline import compile_model
+
+            told = {} if report is None else {"report": report}
+            return _of_compiled(compile_model(model, **told, **options), threads, guard, quoted(str(model)))
+        _judge_options(options)
+        return _of_file(model, threads, guard)
+    _judge_options(options)
+    if isinstance(model, Program):
+        return Held(model)
+    return _of_compiled(model, threads, guard, "the model")
+
+
+def _of_compiled(compiled: Compiled, threads: int | None, guard: bool, name: str) -> Held:
+    return Held(compiled.prepared(threads, guard), name, compiled.words, compiled)
+
+
+def _of_file(path: str | Path, threads: int | None, guard: bool) -> Held:
+    try:
+        artifact: Artifact = read(path)
+        program = loader.load(artifact, threads, guard, operator)
+    except InvalidArtifact as e:
+        reason = str(e).removeprefix(f"{path}: ")
+        raise ArtifactError(f"{quoted(str(path))}: {shown(reason, 200)}") from None
+    return Held(program, quoted(str(path)), artifact.files, artifact=artifact)
+
+
+def is_program(path: str | Path) -> bool:
+    """Whether it is a program by its name or its first bytes, and no model. Raises OSError."""
+    if Path(path).is_dir():
+        return False
+    with open_regular(path) as f:
+        return Path(path).suffix == ".wafer" or f.read(len(ZIP)) == ZIP
+
+
+def _judge_options(options: Mapping[str, Any]) -> None:
+    if options:
+        raise UsageError(f"{shown(next(iter(options)))} is for a model that is compiled; this one is already")
