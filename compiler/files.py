@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,17 @@ from ..ir.op import Array
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can hold
 
 
-def need_folder(path: str | Path) -> None:
-    """Raises OSError where no file could be made at `path` for want of its folder."""
+class _Kept(Exception):
+    """Ends the writing of a file that stays as it is."""
+
+
+def need_writable(path: str | Path) -> None:
+    """Raises OSError where no file could be written at `path`; what is there stays."""
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise FileNotFoundError(2, "its folder does not exist", str(path))
+    with suppress(_Kept), replacing(path):
+        raise _Kept
 
 
 def write_text(path: str | Path, text: str) -> None:

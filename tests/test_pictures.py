@@ -14,10 +14,20 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from PIL import Image
-from waferc.compiler.show.colours import DEAD, HUGE_RANGE, UNUSED, VIRIDIS, Scale, brief, number, scale_of
+from waferc.compiler.show.colours import (
+    DEAD,
+    HUGE_RANGE,
+    OVER,
+    UNUSED,
+    VIRIDIS,
+    Scale,
+    brief,
+    number,
+    scale_of,
+)
 from waferc.compiler.show.drawing import Cells, Text, fit, shorten, text_width
 from waferc.compiler.show.heatmap import arrange, compose, draw
-from waferc.compiler.show.picture import METRICS, Metric, Picture, Region
+from waferc.compiler.show.picture import METRICS, Metric, Picture, Region, limits
 from waferc.compiler.show.report import html, write_report
 
 HOSTILE = "</script><script>alert(1)</script>{{data}}&amp;\n"
@@ -138,6 +148,19 @@ def test_a_huge_range_is_logarithmic() -> None:
     assert not scale_of(Metric("m", "u", np.array([[2.0, 1000.0]]))).logarithmic
     assert scale_of(Metric("m", "u", np.full((2, 2), np.nan))) == Scale(0, 1)
     assert Scale(0, 40000).ticks() == [0, 10000, 20000, 30000, 40000]
+
+
+def test_a_scale_ends_at_the_budget_and_what_is_over_is_red() -> None:
+    values = np.full((8, 8), 50.0)
+    values[0, 0], values[0, 1], values[0, 2] = 101, 100, np.nan
+    metric = Metric("SRAM in use", "bytes", values, 100.0)
+    scale = scale_of(metric)
+    colours = [tuple(c) for c in scale.colours(values[0, :3]).tolist()]
+    assert colours == [OVER, VIRIDIS[-1], UNUSED] and (scale.low, scale.high) == (0, 100)
+    drawn = Picture("p", 8, 8, {"sram": metric}, (), np.zeros((8, 8), np.bool_))
+    texts = [s.text for s in compose(drawn, "sram").shapes if isinstance(s, Text)]
+    assert "100 budget" in texts and "over budget (1 core); fullest 101" in texts
+    assert limits(drawn)["sram"] == {"unit": "bytes", "least": 50, "most": 101, "budget": 100, "over": 1}
 
 
 def test_text_is_shortened_from_the_front() -> None:

@@ -205,12 +205,12 @@ def compile_verb(
     one only if you trust its source.
     """
     from ...ir.disk import replacing
-    from ..files import need_folder, write_text
+    from ..files import need_writable, write_text
     from ..pipeline import compile_model
 
     for path in (output, how.report_path):
         if path is not None:
-            need_folder(path)  # before the work, not after it
+            need_writable(path)  # before the work, not after it
     if how.tokenizer is None and how.template is not None:
         raise UsageError("--chat-template needs --tokenizer")
     if how.tokenizer is not None and request.until != "program":

@@ -73,7 +73,7 @@ class PerNode:
 
 def check_per_node(console: Console, how: PerNode) -> Found:
     """Runs every node and says what came of it. Raises UsageError, and what the golden runtime raises."""
-    from ..files import need_folder
+    from ..files import need_writable
     from ..frontend.inputs import Binding
     from ..verify.golden import exposed, golden
     from ..verify.per_node import check_nodes, inputs_of
@@ -81,7 +81,7 @@ def check_per_node(console: Console, how: PerNode) -> Found:
     asked = how.request
     if asked.capacity is not None or asked.entries:
         raise UsageError("--per-node: leave --capacity and --entry out, and bind dimensions with --dim")
-    need_folder(how.output)
+    need_writable(how.output)
     given = Binding(asked.dims, asked.shapes, asked.values)
     inputs = inputs_of(how.model, given)
     pasts = {past for past, _ in asked.states}

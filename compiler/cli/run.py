@@ -71,11 +71,14 @@ def run(
     """
     import json
 
-    from ..files import write_text
+    from ..files import need_writable, write_text
     from ..show.chrome_trace import chrome_trace
     from ..show.figures import clock, host_line, totals
     from .saved import Saved
 
+    for path in (how.output, how.trace_path):
+        if path is not None:
+            need_writable(path)  # before the work, not after it
     saved = Saved(program, how.entry)
     if how.no_host and saved.hosts:
         raise UnsupportedModel(f"--no-host refuses what runs on the host: {saved.host_line}")
@@ -108,7 +111,7 @@ def run(
     if how.trace_path is not None and trace is not None:
         write_text(how.trace_path, json.dumps(trace) + "\n")
         tracks = trace["otherData"]["tracks"].replace("s", "", 1)
-        console.note(f"wrote {shown(how.trace_path)}, one track per {tracks}")
+        console.note(f"wrote {shown(how.trace_path)}, one track per {tracks}, more where bars overlap")
     if how.output is not None:
         console.note(f"wrote {shown(how.output)}")
     console.result(

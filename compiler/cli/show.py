@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,8 +11,9 @@ from ..errors import UsageError, shown
 from ..show.text import facts, table
 from .command import Verb
 from .console import Console
+from .found import inspect_core, inspect_node, inspect_step, inspect_tensor
 from .named_files import PAGE, Format, Reads, Writes
-from .options import Core, entry
+from .options import Core, entry, gathered
 
 if TYPE_CHECKING:
     from .saved import Saved
@@ -46,7 +48,7 @@ def heatmap(console: Console, program: str, output: str, metric: str, entry: str
     """
     from ...ir.disk import replacing
     from ..show.heatmap import draw
-    from ..show.picture import picture
+    from ..show.picture import limits, picture
     from .saved import Saved
 
     saved = Saved(program, entry)
@@ -54,7 +56,7 @@ def heatmap(console: Console, program: str, output: str, metric: str, entry: str
     with replacing(output) as part:
         draw(drawn, metric, part)
     console.note(f"wrote {shown(output)}")
-    console.result({"program": program, "metric": metric, "output": output})
+    console.result({"program": program, "metric": metric, "output": output, "limits": limits(drawn)})
 
 
 @click.command(cls=Verb)
@@ -89,9 +91,27 @@ def report(console: Console, program: str, output: str, entry: str | None) -> No
     console.result({"program": program, "output": output})
 
 
+ONE = ("core", "node", "step", "tensor")  # of which `inspect` shows one
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What is looked at, from the command line: one of ONE at most, else the whole."""
+
+    core: tuple[int, int] | None
+    node: str | None
+    step: int | None
+    tensor: str | None
+    graph_path: str | None
+    entry: str | None
+
+
 @click.command(cls=Verb)
 @click.argument("program", type=Reads())
 @click.option("--core", type=Core(), metavar="X,Y", help="What lies and runs on this core.")
+@click.option("--node", metavar="NAME", help="The steps of this ONNX node, or of this name.")
+@click.option("--step", type=click.IntRange(min=0), metavar="N", help="One step: operands, result, readers.")
+@click.option("--tensor", metavar="NAME", help="Who holds, writes and reads this tensor.")
 @click.option(
     "--graph",
     "graph_path",
@@ -100,20 +120,29 @@ def report(console: Console, program: str, output: str, entry: str | None) -> No
     help="Write its steps, regions and hand-overs as a graph: a .dot or .graphml file.",
 )
 @entry
+@gathered(Inspected)
 @click.pass_obj
-def inspect(
-    console: Console, program: str, core: tuple[int, int] | None, graph_path: str | None, entry: str | None
-) -> None:
+def inspect(console: Console, program: str, how: Inspected) -> None:
     """Say what is inside a program or plan.
 
-    The totals, regions and steps of PROGRAM (.wafer or .plan), or the buffers and
-    steps of one core.
+    The totals, regions and steps of PROGRAM (.wafer or .plan), or what there is of
+    one core, ONNX node, step or tensor. Tables are as wide as the terminal, or
+    COLUMNS.
     """
     from .saved import Saved
 
-    saved = Saved(program, entry)
-    if core is not None:
-        result = _core(console, saved, *core)
+    asked = {f"--{name}": value for name, value in vars(how).items() if name in ONE and value is not None}
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)}: one of them at a time")
+    saved, graph_path = Saved(program, how.entry), how.graph_path
+    if how.core is not None:
+        result = inspect_core(console, saved, *how.core)
+    elif how.node is not None:
+        result = inspect_node(console, saved, how.node)
+    elif how.step is not None:
+        result = inspect_step(console, saved, how.step)
+    elif how.tensor is not None:
+        result = inspect_tensor(console, saved, how.tensor)
     else:
         result = _overview(console, saved) if saved.entries or graph_path else _of_host(console, saved)
     if graph_path is not None:
@@ -150,7 +179,7 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
     for line in table(["region", "place", "nodes", "first"], rows):
         console.say(line)
     console.say()
-    titles = ["step", "rides", "op", "node", "split", "grid", "tiles", "start", "end", "bytes"]
+    titles = ["step", "rides", "op", "node", "start", "end", "bytes", "grid", "tiles", "split"]
     for line in table(titles, [[s[t] for t in titles] for s in steps], wrap=["split"]):
         console.say(line)
     console.say("rides: on the step whose task, and wavefront, it is part of. start, end: cycles.")
@@ -191,51 +220,3 @@ def _ends(saved: Saved) -> list[tuple[str, str]]:
         ("inputs", ", ".join(shown(name) + shapes.get(name, "") for name in play.inputs)),
         ("outputs", ", ".join(map(shown, play.outputs))),
     ]
-
-
-def _core(console: Console, saved: Saved, x: int, y: int) -> dict[str, Any]:
-    from ..show.rows import at_core, buffer_rows, code_at, share
-
-    plan, wafer = saved.plan, saved.plan.wafer
-    if not (0 <= x < wafer.width and 0 <= y < wafer.height):
-        raise UsageError(
-            f"--core {x},{y}: wafer {shown(wafer.name)} has columns 0 to {wafer.width - 1} "
-            f"and rows 0 to {wafer.height - 1}"
-        )
-    used = int(plan.sram()[y, x])
-    buffers, running = at_core(plan, x, y)
-    rows = buffer_rows(plan, buffers)
-    code = code_at(plan, y * wafer.width + x)
-    console.say(
-        f"core ({x}, {y}): {share(used, wafer.sram_bytes)} bytes, {code:,} of them code from address 0"
-    )
-    if (x, y) in wafer.dead_cores:
-        console.say("this core is dead")
-    if rows:
-        console.say()
-        titles = ["address", "bytes", "role", "type", "shape", "live", "name"]
-        for line in table(titles, [[r[t] for t in titles] for r in rows]):
-            console.say(line)
-    steps = [
-        {
-            "step": s.position,
-            "op": s.op.name if s.kind in ("task", "join") else s.kind,
-            "start": round(float(saved.timing.start[s.position][row, column])),
-            "end": round(float(saved.timing.end[s.position][row, column])),
-            "node": shown(s.name),
-        }
-        for s, row, column in running
-    ]
-    if steps:
-        console.say()
-        titles = ["step", "op", "start", "end", "node"]
-        for line in table(titles, [[s[t] for t in titles] for s in steps]):
-            console.say(line)
-    return {
-        "program": saved.path,
-        "core": [x, y],
-        "used": used,
-        "code": code,
-        "buffers": rows,
-        "steps": steps,
-    }

@@ -33,16 +33,21 @@ VIRIDIS: tuple[Colour, ...] = (
 )
 UNUSED: Colour = (222, 222, 222)
 DEAD: Colour = (0, 0, 0)
+OVER: Colour = (214, 39, 40)  # over the budget
 HUGE_RANGE = 1000  # largest over smallest positive value from which the scale is logarithmic
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Values from `low` to `high` on a linear or logarithmic scale of colours."""
+    """Values from `low` to `high` on a linear or logarithmic scale of colours.
+
+    bounded: whether `high` is a budget, past which values are OVER instead of brightest.
+    """
 
     low: float
     high: float
     logarithmic: bool = False
+    bounded: bool = False
 
     def position(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """0 to 1; what lies outside is put at the end, NaN stays."""
@@ -52,7 +57,7 @@ class Scale:
         return np.clip((at - low) / (high - low), 0, 1)
 
     def colours(self, values: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """[...] -> [..., 3]; UNUSED for NaN."""
+        """[...] -> [..., 3]; UNUSED for NaN, OVER past a budget."""
         used = np.isfinite(values)
         at = np.where(used, self.position(values), 0)
         stops = np.linspace(0, 1, len(VIRIDIS))
@@ -60,6 +65,8 @@ class Scale:
         channels = [np.interp(at, stops, table[:, i]) for i in range(3)]
         out = np.rint(np.stack(channels, -1)).astype(np.uint8)
         out[~used] = UNUSED
+        if self.bounded:
+            out[used & (values > self.high)] = OVER
         return out
 
     def ticks(self) -> list[float]:
@@ -75,7 +82,9 @@ class Scale:
 
 
 def scale_of(metric: Metric) -> Scale:
-    """Linear from 0, or logarithmic where the positive values span more than HUGE_RANGE."""
+    """Linear from 0 to the budget, else to the most; logarithmic where values span more than HUGE_RANGE."""
+    if metric.budget is not None:
+        return Scale(0, metric.budget, bounded=True)
     values = metric.values[np.isfinite(metric.values)]
     positive = values[values > 0]
     if not len(positive):

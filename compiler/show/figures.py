@@ -10,9 +10,10 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...codegen.artifact.typed import Misfit, member
-from ...placement.cost.timing import cycles_of
+from ...placement.cost.timing import cycles_of, held
 from ...placement.machine.wafer import LINKS, Wafer, mixed_products
 from ...placement.plan.plan import Plan
 
@@ -27,6 +28,7 @@ LEAST_TIME = 1e-6  # microseconds that a call takes
 class Figures:
     """What one looks at first. Bytes, cycles; fullest: (x, y) of a core or of a link's router.
 
+    cores_used: those that run a step.
     cycles_at_f32: if products of 16-bit weights took as long as those of f32.
     """
 
@@ -118,7 +120,7 @@ def figures(plan: Plan, links: Any) -> Figures:
     bytes_in = sum(graph.tensors[t].bytes for t in graph.inputs if t not in pasts)
     bytes_out = sum(graph.tensors[t].bytes for t in graph.outputs if t not in presents)
     return Figures(
-        int((sram > 0).sum()),
+        int(running_cores(plan).sum()),
         len(plan.regions),
         plan.wavefronts,
         plan.tasks,
@@ -134,6 +136,16 @@ def figures(plan: Plan, links: Any) -> Figures:
         (bytes_in + bytes_out) / wafer.host_bytes_per_cycle,
         assumed(plan),
     )
+
+
+def running_cores(plan: Plan) -> NDArray[np.bool_]:
+    """[cores]: which have work of a step; inputs are laid, not run."""
+    out = np.zeros(plan.wafer.cores, np.bool_)
+    for s in plan.steps:
+        if s.kind != "input":
+            cores = plan.regions[s.region].on(s.grid)
+            out[cores[held(s)]] = True
+    return out
 
 
 def _mixed(plan: Plan) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .colours import DEAD, UNUSED, Scale, brief, number, scale_of
+from .colours import DEAD, OVER, UNUSED, Scale, brief, number, scale_of
 from .drawing import (
     TIPPED_CELLS,
     WHITE,
@@ -24,6 +24,7 @@ from .drawing import (
     text_width,
 )
 from .picture import Metric, Picture
+from .text import plural
 
 MARGIN = 20
 HEADER = 64
@@ -256,11 +257,15 @@ def legend(picture: Picture, metric: Metric, scale: Scale, left: int) -> tuple[l
         y = top + round((1 - float(scale.position(np.array([tick]))[0])) * (height - 1))
         if tick == scale.high or abs(y - top) > 11:  # the largest value is always told
             shapes.append(Line(left + bar, y, left + bar + 5, y, INK))
-            shapes.append(Text(left + bar + 9, y, number(tick), 12, INK))
+            told = " budget" if scale.bounded and tick == scale.high else ""
+            shapes.append(Text(left + bar + 9, y, number(tick) + told, 12, INK))
     used = int(np.isfinite(metric.values).sum())
     dead = int(picture.dead.sum())
     y = top + height + 22
+    fullest = number(float(np.nanmax(metric.values))) if used else "0"
+    over = f"over budget ({plural(metric.over, 'core')})" if metric.over else "no core is over budget"
     for colour, text in (
+        *(((OVER, f"{over}; fullest {fullest}"),) if scale.bounded else ()),
         (UNUSED, f"unused ({picture.width * picture.height - used - dead:,} cores)"),
         (DEAD, f"dead ({dead:,} cores)"),
     ):

@@ -32,11 +32,20 @@ Row = Mapping[str, str | int | float | tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Metric:
-    """One value per core, [height, width] in `unit`; NaN on cores that the plan does not use."""
+    """One value per core, [height, width] in `unit`; NaN on cores that the plan does not use.
+
+    budget: what a core has of it, None where there is no such bound.
+    """
 
     title: str
     unit: str
     values: NDArray[np.float64]
+    budget: float | None = None
+
+    @property
+    def over(self) -> int:
+        """Cores over the budget."""
+        return 0 if self.budget is None else int((self.values > self.budget).sum())
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ def picture(plan: Plan, timing: Timing) -> Picture:
 
     links = timing.links.max(axis=0)
     metrics = {
-        "sram": Metric("SRAM in use", "bytes", on_used(sram)),
+        "sram": Metric("SRAM in use", "bytes", on_used(sram), float(wafer.sram_bytes)),
         "cycles": Metric("Cycles spent computing", "cycles per call", on_used(timing.busy)),
         # Routers of unused cores forward, too.
         "links": Metric(
@@ -145,6 +154,16 @@ def picture(plan: Plan, timing: Timing) -> Picture:
     facts |= {f"critical path, {p['part']}": path_line(p) for p in parts[:MOST_PARTS]}
     title = f"{shown(plan.graph.name, 60)} on {shown(wafer.name, 40)}"
     return Picture(title, wafer.width, wafer.height, metrics, regions, wafer.dead(), rows, facts)
+
+
+def limits(picture: Picture) -> dict[str, dict[str, Any]]:
+    """By metric: unit, least and most of the cores in use, budget, and how many cores are over it."""
+    out: dict[str, dict[str, Any]] = {}
+    for name, m in picture.metrics.items():
+        values = m.values[np.isfinite(m.values)]
+        low, high = (float(values.min()), float(values.max())) if values.size else (None, None)
+        out[name] = {"unit": m.unit, "least": low, "most": high, "budget": m.budget, "over": m.over}
+    return out
 
 
 def empty_picture(wafer: Wafer, title: str, facts: Mapping[str, str]) -> Picture:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def data(picture: Picture) -> dict[str, Any]:
     x, y, width, height = picture.used()
     metrics: list[dict[str, Any]] = []
     for name, m in picture.metrics.items():
-        scale = scale_of(m)
+        scale = scale_of(replace(m, budget=None))  # its script knows no colour past the end of a scale
         part = m.values[y : y + height, x : x + width].astype("<f4")
         metrics.append(
             {

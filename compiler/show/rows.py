@@ -11,8 +11,10 @@ from ...placement.cost.timing import Timing, held
 from ...placement.machine.wafer import Wafer
 from ...placement.plan.plan import Buffer, Plan, Step
 from ..errors import shown
-from .figures import Figures, clock, host_line
+from .figures import Figures, clock, host_line, running_cores
 from .text import plural
+
+LONGEST_NAME = 400  # characters: tables cut names where they differ
 
 
 def summary(plan: Plan, f: Figures) -> list[tuple[str, str]]:
@@ -24,7 +26,7 @@ def summary(plan: Plan, f: Figures) -> list[tuple[str, str]]:
         ("model", shown(plan.graph.name)),
         ("wafer", f"{shown(wafer.name)}: {wafer.width} x {wafer.height} cores{_dead(wafer)}"),
         ("plan", f"best {plan.objective} found"),
-        ("cores used", f"{f.cores_used:,} of {wafer.cores:,} in {plural(f.regions, 'region')}"),
+        ("cores used", _used(plan, f)),
         ("tasks per call", f"{f.tasks:,} in {plural(f.wavefronts, 'wavefront')}"),
         ("cycles per call", f"{f.cycles:,.0f} = {f.microseconds:,.2f} us at {clock(wafer)}"),
         *_slower(f),
@@ -45,6 +47,18 @@ def _slower(f: Figures) -> list[tuple[str, str]]:
     if f.cycles_at_f32 == f.cycles:
         return []
     return [("at f32's rate", f"{f.cycles_at_f32:,.0f} cycles, if 16-bit weights multiplied no faster")]
+
+
+def _used(plan: Plan, f: Figures) -> str:
+    """The cores that run a step; apart from them those that hold something only."""
+    text = f"{f.cores_used:,} of {plan.wafer.cores:,} in {plural(f.regions, 'region')}"
+    sram, idle = plan.sram().reshape(-1), ~running_cores(plan)
+    code = np.zeros(plan.wafer.cores, np.int64)
+    for region, nbytes in zip(plan.regions, plan.code_bytes, strict=True):
+        code[region.core] = np.maximum(code[region.core], nbytes)
+    alone, data = int((idle & (sram > 0) & (sram == code)).sum()), int((idle & (sram > code)).sum())
+    text += f"; {alone:,} more hold code only" if alone else ""
+    return text + (f"; {data:,} more hold data and run nothing" if data else "")
 
 
 def share(part: int, whole: int) -> str:
@@ -87,7 +101,7 @@ def step_rows(plan: Plan, timing: Timing) -> list[dict[str, Any]]:
                 "step": s.position,
                 "rides": s.rides if s.rides >= 0 else "",
                 "op": s.op.name if s.kind in ("task", "join") else s.kind,
-                "node": shown(s.name),
+                "node": shown(s.name, LONGEST_NAME),
                 "region": s.region,
                 "split": str(s.split) + (f", partial sums over {s.part}" if s.part else ""),
                 "grid": f"{s.grid.columns}x{s.grid.rows}",
@@ -157,7 +171,7 @@ def buffer_rows(plan: Plan, buffers: Sequence[Buffer]) -> list[dict[str, Any]]:
                 "type": str(b.dtype),
                 "shape": "x".join(map(str, b.shape)) or "1",
                 "live": "always" if always else f"{first}-{end}",
-                "name": shown(b.name),
+                "name": shown(b.name, LONGEST_NAME),
             }
         )
     return out

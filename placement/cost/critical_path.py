@@ -42,11 +42,7 @@ def critical_path(plan: Plan, timing: Timing) -> list[Leg]:
     """The legs, first to last."""
     if not plan.steps:
         return []
-    made: dict[int, int] = {}
-    sources: list[dict[int, int]] = []  # by step: who has written each buffer that it reads
-    for i, step in enumerate(plan.steps):
-        sources.append({b: made[b] for b, _ in _reads(step) if b in made})
-        made[step.result] = i
+    sources = writers(plan)
     number = int(np.argmax([e.max(initial=0.0) for e in timing.end]))
     at = _latest(timing.end[number])
     legs: list[Leg] = []
@@ -64,7 +60,17 @@ def critical_path(plan: Plan, timing: Timing) -> list[Leg]:
         number, at = cause[2:]
 
 
-def _reads(step: Step) -> Iterator[tuple[int, Move | None]]:
+def writers(plan: Plan) -> list[dict[int, int]]:
+    """By step: the position of the step that has written each buffer that it reads; constants have none."""
+    made: dict[int, int] = {}
+    out: list[dict[int, int]] = []
+    for i, step in enumerate(plan.steps):
+        out.append({b: made[b] for b, _ in reads(step) if b in made})
+        made[step.result] = i
+    return out
+
+
+def reads(step: Step) -> Iterator[tuple[int, Move | None]]:
     """The buffers that the step's operands come from, and how: in place is no move."""
     for o in step.operands:
         yield from ((m.source, m) for m in o.moves)
@@ -78,20 +84,28 @@ def _causes(
 ) -> Iterator[tuple[float, float, int, Place]]:
     """(arrival, when its producer was done, producer, the producer's place) of each run-time operand."""
     step = plan.steps[number]
-    for buffer, move in _reads(step):
+    for buffer, move in reads(step):
         if buffer not in made:
             continue  # a constant
         source = made[buffer]
         producer, ends = plan.steps[source], timing.end[source]
-        if move is None:
-            rows, columns = step.grid.within(producer.grid)
-            place = int(rows[at[0]]), int(columns[at[1]])
-            yield float(ends[place]), float(ends[place]), source, place
-        else:
-            place = _last(plan, step, producer, move, ends, at)
-            if place is not None:
-                arrived = float(came(plan, step, producer, move, ends)[at])
-                yield arrived, float(ends[place]), source, place
+        place = origin(plan, step, producer, move, ends, at)
+        if place is not None:
+            arrived = ends if move is None else came(plan, step, producer, move, ends)
+            yield float(arrived[place if move is None else at]), float(ends[place]), source, place
+
+
+def origin(
+    plan: Plan, step: Step, producer: Step, move: Move | None, ends: Floats, at: Place
+) -> Place | None:
+    """The core of the producer that the consumer at `at` hears last, or shares; None where none is heard.
+
+    ends: of the producer. move: None for an operand in place.
+    """
+    if move is not None:
+        return _last(plan, step, producer, move, ends, at)
+    rows, columns = step.grid.within(producer.grid)
+    return int(rows[at[0]]), int(columns[at[1]])
 
 
 def _last(plan: Plan, step: Step, producer: Step, move: Move, ends: Floats, at: Place) -> Place | None:

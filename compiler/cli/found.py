@@ -1,0 +1,111 @@
+"""What `waferc inspect` says of one core, one step, one node or one tensor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError, shown
+from ..show.text import facts, table
+from .console import Console
+
+if TYPE_CHECKING:
+    from .saved import Saved
+
+STEPS = ("step", "op", "node", "start", "end", "bytes", "cores", "place", "split")
+BUFFERS = ("address", "bytes", "role", "type", "shape", "live", "name")
+
+
+def inspect_node(console: Console, saved: Saved, name: str) -> dict[str, Any]:
+    from ..show.found import of_node
+
+    steps = of_node(saved.plan, saved.timing, name)
+    _table(console, STEPS, steps)
+    console.say("start, end: cycles. bytes: what the step reads, holds and writes on one core.")
+    return {"program": saved.path, "entry": saved.entry, "node": name, "steps": steps}
+
+
+def inspect_step(console: Console, saved: Saved, position: int) -> dict[str, Any]:
+    from ..show.found import of_step
+
+    step = of_step(saved.plan, saved.timing, position)
+    lines = [(t, f"{step[t]:,}" if isinstance(step[t], int) else str(step[t])) for t in STEPS[1:]]
+    result = step["result"]
+    lines.append(("result", f"{result['name']}: {result['bytes']:,} bytes at {result['address']:,}"))
+    lines.append(("read by steps", ", ".join(map(str, step["readers"])) or "none"))
+    for line in facts([("step", str(position)), *lines]):
+        console.say(line)
+    if step["operands"]:
+        console.say()
+        _table(console, ("from", "route", "received", "bytes", "address", "tensor"), step["operands"])
+        console.say("from: the step that made it. received: bytes of all cores together.")
+    return {"program": saved.path, "entry": saved.entry, **step}
+
+
+def inspect_tensor(console: Console, saved: Saved, name: str) -> dict[str, Any]:
+    from ..show.found import of_tensor
+
+    found = of_tensor(saved.plan, saved.timing, name)
+    for title, rows, titles in (
+        (
+            "Held by",
+            found["buffers"],
+            ("address", "bytes", "role", "type", "shape", "live", "cores", "place"),
+        ),
+        ("Written by", found["written"], STEPS),
+        ("Read by", found["read"], STEPS),
+    ):
+        console.say(f"{title}:" if rows else f"{title}: none")
+        if rows:
+            _table(console, titles, rows)
+        console.say()
+    console.say("bytes: on one core. live: first to last step. start, end: cycles.")
+    return {"program": saved.path, "entry": saved.entry, "tensor": name, **found}
+
+
+def _table(console: Console, titles: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    for line in table(titles, [[r[t] for t in titles] for r in rows], wrap=["split"]):
+        console.say(line)
+
+
+def inspect_core(console: Console, saved: Saved, x: int, y: int) -> dict[str, Any]:
+    from ..show.rows import LONGEST_NAME, at_core, buffer_rows, code_at, share
+
+    plan, wafer = saved.plan, saved.plan.wafer
+    if not (0 <= x < wafer.width and 0 <= y < wafer.height):
+        raise UsageError(
+            f"--core {x},{y}: wafer {shown(wafer.name)} has columns 0 to {wafer.width - 1} "
+            f"and rows 0 to {wafer.height - 1}"
+        )
+    used = int(plan.sram()[y, x])
+    buffers, running = at_core(plan, x, y)
+    rows = buffer_rows(plan, buffers)
+    code = code_at(plan, y * wafer.width + x)
+    console.say(
+        f"core ({x}, {y}): {share(used, wafer.sram_bytes)} bytes, {code:,} of them code from address 0"
+    )
+    if (x, y) in wafer.dead_cores:
+        console.say("this core is dead")
+    if rows:
+        console.say()
+        _table(console, BUFFERS, rows)
+    steps = [
+        {
+            "step": s.position,
+            "op": s.op.name if s.kind in ("task", "join") else s.kind,
+            "start": round(float(saved.timing.start[s.position][row, column])),
+            "end": round(float(saved.timing.end[s.position][row, column])),
+            "node": shown(s.name, LONGEST_NAME),
+        }
+        for s, row, column in running
+    ]
+    if steps:
+        console.say()
+        _table(console, ("step", "op", "start", "end", "node"), steps)
+    return {
+        "program": saved.path,
+        "core": [x, y],
+        "used": used,
+        "code": code,
+        "buffers": rows,
+        "steps": steps,
+    }
