@@ -173,7 +173,7 @@ ERRORS: list[tuple[int, tuple[str, ...]]] = [
     (2, ("compile", *TINY, "--dim", "rows=3", "-o", "o")),
     (2, ("compile", *TINY, "--shape", "z=1,2", "-o", "o")),
     (2, ("compile", *TINY, "--shape", "x=1,b", "-o", "o")),
-    (2, ("compile", *TINY, "--weights", "int8", "-o", "o")),
+    (2, ("compile", *TINY, "--weights", "int3", "-o", "o")),
     (2, ("compile", *TINY, "--state", "x=z", "-o", "o")),
     (2, ("compile", "tiny.onnx", "--dim", "batch=2", "--wafer", "wse9", "-o", "o")),
     (2, ("compile", "tiny.onnx", "--dim", "batch=2", "--wafer", "text.toml", "-o", "o")),
