@@ -129,7 +129,7 @@ def test_every_option_of_the_command_line_is_a_field_and_every_field_an_option()
     "options, message",
     [
         ({"optimize": "speed"}, "optimize is one of latency, throughput, not 'speed'"),
-        ({"weights": "int8"}, "weights is one of f32, f16, bf16, not 'int8'"),
+        ({"weights": "int3"}, "weights is one of f32, f16, bf16, int8, int4, not 'int3'"),
         ({"activations": "f16"}, "activations is one of f32, bf16, not 'f16'"),
         ({"until": "end"}, "until is one of graph, plan, program, not 'end'"),
         ({"activations": "bf16"}, "--activations bf16 needs --weights bf16, not f32"),

@@ -60,7 +60,8 @@ class Form:
 
     def wrong(self, value: Array) -> Array:
         """The elements that mean nothing."""
-        if value.dtype.kind not in "iufV" or value.dtype == np.bool_:
+        bounded = self.finite or self.low > -np.inf or self.below < np.inf
+        if not bounded or value.dtype.kind not in "iufV" or value.dtype == np.bool_:
             return value.reshape(-1)[:0]
         wide = value.reshape(-1).astype(np.float64)
         bad = ~np.isfinite(wide) if self.finite else np.zeros(wide.shape, np.bool_)
