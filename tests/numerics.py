@@ -252,6 +252,31 @@ epsilon beside constant weights, a softmax's total. Where the squares' own sum p
 NaN either way. Resize's places are exact fractions; a scale that f32 rounded is taken as the number that
 was meant, count over size or a fraction of a small denominator.
 
+## Weights of a few bits
+
+Constants of 2, 4 and 8 bits that the graph dequantises (MatMulNBits, GatherBlockQuantized,
+DequantizeLinear: in blocks, per axis, per tensor) and that only products and look-ups read stay as they
+are: 32-bit words of successive numbers along what is summed, one scale and, where they differ, one zero
+point a block. Each weight is what DequantizeLinear makes of it, `(number - zero point) * scale`, the
+difference exact, the product rounded once (to f16 or bf16 where that is the operator's type); the sum over
+it is one chain of fused multiply-adds in f32 in the order of k. So packing changes no weight, and no bit
+but by the order of sums that the plan has. The kernels take a number's bits into the mantissa of an f32
+without a conversion (`ir/packing.py`); where the scale is an f16 and the zero point's share is exact,
+subtracting and scaling are one fused operation, with the same result.
+
+Numbers of 8 bits with scales that are the same along the sum (per tensor, per column) wait, as before: the
+product is of the numbers, its result is scaled. What cannot be cut in words is dequantised when compiling:
+a sum whose length is no multiple of a word's numbers (8 of 4 bits, 4 of 8), scales that are infinite or
+NaN, zero points that are no integers, `g_idx`, a table that anything else reads. Where a block ends in the
+middle of what an axis covers, all blocks are cut finer and their scales repeated (576 in blocks of 128:
+64).
+
+`--weights int8` and `--weights int4` make such weights of f32 constants that a product reads: blocks of 32
+along the sum, symmetric, with scales in f16; of two scales for each block (its farthest element is the
+least or the greatest number) the one with the lesser square error. Tables that are only looked up may hold
+angles or places: they are f16, as is what cannot be cut in words. What that costs a language model is
+measured in [language-models.md](language-models.md).
+
 ## Integers, and where floats become integers
 
 The same on the wafer, in a guarded run and in what is folded when compiling; nothing of it stops a run.
