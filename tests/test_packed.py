@@ -262,3 +262,27 @@ def test_products_of_bits_keep_their_bytes(bits: int, block: int, zeros: bool) -
     feed = {"x": RANDOM.standard_normal((2, 96), np.float32)}
     exact = OnnxRuntime(proto).run(feed)["y"]
     np.testing.assert_allclose(compiled.run(feed)["y"], exact, rtol=0, atol=2e-6 * float(np.abs(exact).max()))
+
+
+def test_several_rows_read_what_one_row_reads() -> None:
+    """144 columns stand three vectors wide for one row; several rows take two at a time."""
+    weights, each = stored("i4", 64, 144), scales("f16", 2, 144)
+    held = [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(each, "s")]
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["v"], axis=0, block_size=32, output_dtype=1),
+        helper.make_node("MatMul", ["x", "v"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["S", 64])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["S", 144])
+    proto = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], held),
+        opset_imports=[helper.make_opsetid("", 23)],
+        ir_version=10,
+    )
+    entries = {f"s{n}": {"S": n} for n in (1, 9)}
+    made = compile_model(proto.SerializeToString(), wafer="4x4", entries=entries)
+    wide = weights.astype(np.float64) * np.repeat(each.astype(np.float64), 32, axis=0)
+    for n in (1, 9):
+        fed = RANDOM.standard_normal((n, 64)).astype(np.float32)
+        out = made.program.run({"x": fed}, entry=f"s{n}")["y"]
+        np.testing.assert_allclose(out, fed @ wide, atol=1e-4)

@@ -175,14 +175,18 @@ class PanelHomes:
         return Factor(op, tensor, view, lane, pairs)
 
     def width(self, factors: Sequence[Factor], lanes: int) -> int:
-        """Of the panels of a product: those in which a constant of it stands already, else its own."""
+        """Of the panels of a product: those in which a constant of it stands already, else its own.
+
+        Several rows are computed a few vectors at a time, which must not lie in two panels.
+        """
+        first = factors[0]
+        own = panel_width(first.op, [f.view for f in factors], first.lane, lanes)
         for f in factors:
             if f.tensor in self.graph.constants and self.packs(f):
                 standing = self.homes.stock.panels.get(f.key())
-                if standing is not None:
+                if standing is not None and (own > ROWS_WIDTH * lanes or standing.width % own == 0):
                     return standing.width
-        first = factors[0]
-        return panel_width(first.op, [f.view for f in factors], first.lane, lanes)
+        return own
 
     def stand(self, f: Factor, width: int) -> Stood:
         """A factor in panels of `width` elements, where that is worth while."""
@@ -191,7 +195,7 @@ class PanelHomes:
         stock, constant = self.homes.stock, f.tensor in self.graph.constants
         known = stock.panels if constant else self.computed
         key = f.key() if constant else (f.tensor, width, *f.key())
-        if key in known:
+        if key in known and known[key].width == width:
             return Stood(f.standing(known[key].home, width)[0])
         view, elements = f.standing(len(stock.homes), width)
         home = self.homes.row(f.tensor, elements)
