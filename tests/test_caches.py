@@ -164,6 +164,7 @@ def test_a_decoder_gives_the_same_logits_token_by_token_and_in_chunks(tokens: Co
     np.testing.assert_allclose(logits(chunks.program, ids), right, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_decoder_gives_the_same_bits_in_every_way(tokens: Compiled, tmp_path: Path) -> None:
     ids = [3, 1, 4, 1, 5]
     tokens.reset()

@@ -69,6 +69,7 @@ def one_by_one(model: LanguageModel, ids: Sequence[int]) -> Array:
 # -- a folder ------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_folder_gives_onnxruntime_s_logits(folder: Path, model: LanguageModel) -> None:
     golden = step_by_step(folder / "model.onnx", IDS)
     single = one_by_one(model, IDS)
