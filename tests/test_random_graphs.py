@@ -1,6 +1,6 @@
 """Random graphs compiled for a small wafer, against onnxruntime with its optimiser off.
 
-More than `make test` runs: make test ARGS="-k random_graphs --hypothesis-profile=many".
+More than `make thorough` runs: make thorough ARGS="-k random_graphs --hypothesis-profile=many".
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -28,7 +29,7 @@ EPSILON = {
 }
 LACKING = (onnxruntime_state.NotImplemented, onnxruntime_state.InvalidGraph)
 WAFER = "6x5"  # of few plans to search, and sides that no size divides for long
-EXAMPLES = 60 if settings.get_current_profile_name() == "waferc" else settings.default.max_examples
+EXAMPLES = 150 if settings.get_current_profile_name() == "waferc" else settings.default.max_examples
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def judge(one: Random) -> None:
             np.testing.assert_allclose(a, b, rtol=0, atol=allowed[v.name])
 
 
+@pytest.mark.thorough
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(one=graphs())
 def test_random_graphs_compute_what_onnxruntime_does(one: Random) -> None:

@@ -177,7 +177,7 @@ def placed(graph: Graph, wafer: Wafer, data: dict[str, Any]) -> Plan:
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-@settings(max_examples=6)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_the_same_bits_however_a_plan_cuts(name: str, data: st.DataObject) -> None:
     wafer = preset(data.draw(st.sampled_from(["4x4", "8x8", "16x16"])))
