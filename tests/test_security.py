@@ -118,7 +118,9 @@ def test_commands_write_what_they_are_given_and_start_nothing(here: Path) -> Non
     assert sorted(p.name for p in here.iterdir()) == ["damaged.onnx", "m.onnx", "o.npz", "p.wafer", "r.html"]
 
 
-@pytest.mark.parametrize("verb", [["check"], ["compile", "-o", "p.wafer"]])
+@pytest.mark.parametrize(
+    "verb", [["check"], pytest.param(["compile", "-o", "p.wafer"], marks=pytest.mark.thorough)]
+)
 @pytest.mark.parametrize(
     "location",
     ["../secret.bin", "{above}/secret.bin", "sub/../../secret.bin", "link.bin", "linked/secret.bin"],
@@ -137,6 +139,7 @@ def test_external_data_lies_beside_the_model(here: Path, location: str, verb: Se
 # -- memory -----------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_memory_stays_within_its_bound(here: Path) -> None:
     """A model of 64 MiB: refused with the figures while the bound is too small, whatever runs out of it."""
     model = product(here / "m.onnx", 4096)
@@ -151,6 +154,7 @@ def test_memory_stays_within_its_bound(here: Path) -> None:
     assert codes[0] == 5 and codes[-1] == 0 and codes == sorted(codes, reverse=True)
 
 
+@pytest.mark.thorough
 def test_guard_sets_memory_aside_within_the_bound(here: Path) -> None:
     product(here / "m.onnx", 512)
     assert not waferc("compile", here / "m.onnx", "-o", here / "p.wafer").returncode

@@ -57,6 +57,7 @@ def gemm(m: int, n: int, k: int, a: DType = F32, b: DType = F32, out: DType = F3
     )
 
 
+@pytest.mark.thorough
 @settings(max_examples=60, deadline=None)
 @given(
     m=SIZES, n=SIZES, k=SIZES, ms=CUTS, ns=CUTS, ks=CUTS, lanes=LANES, lane=st.sampled_from("mn"), guard=GUARD
@@ -161,6 +162,7 @@ def convolution(places: int, filters: int, channels: int, depthwise: bool = Fals
     )
 
 
+@pytest.mark.thorough
 @settings(max_examples=40, deadline=None)
 @given(x=SIZES, f=SIZES, c=st.integers(1, 9), xs=CUTS, fs=CUTS, depthwise=st.booleans(), lanes=LANES)
 def test_convolutions_in_tiles(
@@ -178,6 +180,7 @@ def test_convolutions_in_tiles(
     same(block, tiles)
 
 
+@pytest.mark.thorough
 @settings(max_examples=40, deadline=None)
 @given(m=SIZES, n=SIZES, k=st.integers(1, 200), ms=CUTS, ns=CUTS, lanes=LANES, guard=GUARD)
 def test_dot_products_in_tiles(
