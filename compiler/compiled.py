@@ -23,7 +23,6 @@ from ..runtime.program import Program, Staged
 from ..runtime.saved_script import encode_play
 from .errors import ArtifactError, Refusal, UsageError, quoted
 from .folders import ModelFiles
-from .host import operators as host
 from .importer import Imported
 from .language.generate import language_entries
 from .request import Until
@@ -102,7 +101,9 @@ class Compiled:
         """The program anew; see `runtime.load.prepare`."""
         play, staged = self.imported.play, None
         if play is not None:
-            staged = Staged(play, [host.operator(content) for content in self.imported.operators])
+            from .host.operators import operator  # late: it imports onnx's reference
+
+            staged = Staged(play, [operator(content) for content in self.imported.operators])
         return prepare(self.plans, threads, guard, self.values, staged)
 
     @property

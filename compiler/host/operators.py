@@ -1,4 +1,4 @@
-"""Operators that run on the host: one node as a model of its own, in onnx's reference implementation."""
+"""Operators that run on the host, in onnx's reference implementation, which is slow to import."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any, cast
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import helper, numpy_helper
+from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from ...codegen.artifact.artifact import InvalidArtifact
 from ...ir.dtypes import WEIGHTS
-from ...ir.op import Array
 from ...runtime.play import Operator
 from ..errors import InvalidInput, UnsupportedModel, quoted, shown
 from ..frontend.free_names import CONTROL
@@ -23,46 +22,7 @@ from ..frontend.types import types_of
 from . import classic
 from .ours import OURS
 
-DRAWING = frozenset(
-    ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
-)
-
 NARROW = tuple(t.numpy for t in WEIGHTS)
-
-
-def alone(
-    node: onnx.NodeProto,
-    proto: onnx.ModelProto,
-    inputs: Mapping[str, onnx.TypeProto],
-    constants: Mapping[str, Array | onnx.TensorProto],
-) -> onnx.ModelProto:
-    """A model of one node of `proto`. inputs: what a run gives, by type. constants: what the model holds."""
-    values = [onnx.ValueInfoProto(name=name, type=kind) for name, kind in inputs.items()]
-    outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-    held = [_tensor(name, value) for name, value in constants.items()]
-    graph = helper.make_graph([_repeatable(node)], "host", values, outputs, held)
-    return helper.make_model(
-        graph, opset_imports=proto.opset_import, functions=proto.functions, ir_version=proto.ir_version
-    )
-
-
-def _tensor(name: str, value: Array | onnx.TensorProto) -> onnx.TensorProto:
-    if isinstance(value, onnx.TensorProto):
-        out = onnx.TensorProto()
-        out.CopyFrom(value)
-        out.name = name
-        return out
-    return numpy_helper.from_array(value, name)
-
-
-def _repeatable(node: onnx.NodeProto) -> onnx.NodeProto:
-    """The node, with a seed if it draws without one: a run gives the same every time."""
-    if node.op_type not in DRAWING or any(a.name == "seed" for a in node.attribute):
-        return node
-    out = onnx.NodeProto()
-    out.CopyFrom(node)
-    out.attribute.append(helper.make_attribute("seed", 0.0))
-    return out
 
 
 def operator(content: bytes) -> Operator:

@@ -16,8 +16,8 @@ from ..errors import InvalidInput, Refusal, UnsupportedModel, quoted
 from ..frontend.node import ModelNode
 from ..frontend.scope import HostStep, Key, Scope
 from ..frontend.types import types_of
-from .indexed import INDEXED, attributes_of, problem_of
-from .operators import alone, operator
+from .index_bounds import INDEXED, attributes_of, problem_of
+from .one_node import alone
 from .stages import numbers, script_in_stages
 
 MOST_STAGES = 256  # on the wafer: each is planned
@@ -73,6 +73,8 @@ class StagesSoFar:
         _judge_indices(node, scope, constants)
         model = alone(node.named, self.proto, inputs, constants)
         content = model.SerializeToString(deterministic=True)
+        from .operators import operator  # late: it imports onnx's reference, which few models need
+
         try:
             operator(content)
         except UnsupportedModel:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 from ...ir.rules import REGISTRY
 from ..errors import Refusal
 from ..frontend.free_names import CONTROL
 from ..frontend.opsets import KnownModel, domain_of
 from ..frontend.standard import has_body, why_unknown
-from .ours import OURS
 
 WhereItRuns = Literal["wafer", "host", "unsupported"]
 
@@ -46,6 +44,11 @@ def unknown_operators(known: KnownModel) -> list[Refusal]:
 
 def known(op_type: str, domain: str, opset: int) -> bool:
     """Whether onnx has a reference implementation of an operator."""
+    # Late: they take as long to import as onnx, and few models need them.
+    from onnx.reference import ReferenceEvaluator
+
+    from .ours import OURS
+
     imports = [helper.make_opsetid(domain, opset)]
     graph = helper.make_graph([helper.make_node(op_type, [], ["y"], domain=domain)], "known", [], [])
     try:

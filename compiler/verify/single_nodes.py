@@ -15,7 +15,7 @@ from ...ir.op import Array
 from ...runtime.program import Program
 from ..errors import UnsupportedOperator, WafercError, quoted, shown
 from ..frontend.free_names import free_names
-from ..host.operators import DRAWING
+from ..host.one_node import DRAWING
 
 Build = Callable[[bytes, int], Program]
 """The program of a serialised model whose tensors have so many bytes. Raises WafercError."""
