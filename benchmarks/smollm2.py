@@ -4,19 +4,22 @@
 
 For each kind of weights: the bytes of the constants on the wafer and a token's cycles; the share of greedy
 tokens and the mean Kullback-Leibler divergence of what follows, in eight texts of 32 tokens; then the time of
-a decoded token in alternating pairs. Programs are compiled into build/bench, and results are added to
-build/bench/smollm2.json.
+a decoded token in alternating pairs. Where llama-cpp-python is installed, int8 and int4 are timed beside
+llama.cpp, too, on Q8_0 and Q4_0 made of the same file. Programs are compiled into build/bench, and results
+are added to build/bench/smollm2.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,12 +30,13 @@ from waferc.codegen.artifact.artifact import read
 from waferc.compiler.language.generate import TokenModel
 from waferc.compiler.language.tokens import Tokenizer
 from waferc.compiler.verify.bench import Setting, measure
-from waferc.compiler.verify.peers import FIRST
+from waferc.compiler.verify.peers import FIRST, LlamaCpp
 from waferc.placement.cost.timing import cycles_of
 from waferc.runtime.load import load
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "build" / "smollm2.onnx"
+GGUF = ROOT / "build" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 WORDS = ROOT / "build" / "smollm2"
 RESULTS = ROOT / "build" / "bench"
 PACKAGES = ("ir", "placement", "codegen", "runtime", "compiler")
@@ -54,7 +58,9 @@ PROMPTS = (
 )
 FULL = ("f32", "144x144")  # where only decoding has room: a prompt is taken token by token
 WAFER = "128x128"  # for other weights
-REQUIRED = {"f32": 1.05, "f16": 0.65, "bf16": 0.65, "int8": 0.5, "int4": 0.5}
+REQUIRED = {"f32": 1.05, "f16": 0.65, "bf16": 0.65}  # of onnxruntime's time in f32
+LLAMA = {"int8": ("Q8_0", 0.65), "int4": ("Q4_0", 0.7)}  # of llama.cpp's, with weights of as many bits
+WEIGHTS = (*REQUIRED, *LLAMA)
 
 Array = NDArray[Any]
 
@@ -172,13 +178,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("weights", nargs="*", default=list(REQUIRED), choices=list(REQUIRED))
+    parser.add_argument("weights", nargs="*", default=list(WEIGHTS), choices=WEIGHTS)
     parser.add_argument("--wafer", help=f"by default {WAFER}, for {FULL[0]} {FULL[1]}")
     parser.add_argument("--only", choices=["accuracy", "speed"])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     asked = parser.parse_args()
-    if unknown := set(asked.weights) - set(REQUIRED):
-        parser.error(f"weights are {', '.join(REQUIRED)}, not {', '.join(sorted(unknown))}")
     if not MODEL.exists():
         raise SystemExit(f"{MODEL} is not there; make smollm2 writes it")
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -188,7 +192,7 @@ def main() -> None:
         golden = Golden(MODEL)
         texts = [greedy(golden, tokenizer.tokens(prompt), TOKENS) for prompt in PROMPTS]
         del golden  # and its weights
-    for weights in asked.weights or REQUIRED:
+    for weights in asked.weights:
         wafer = asked.wafer or (FULL[1] if weights == FULL[0] else WAFER)
         path = compiled(weights, wafer)
         row: dict[str, Any] = {"weights": weights, "wafer": wafer, **_planned(path)}
@@ -216,14 +220,33 @@ def _planned(path: Path) -> Mapping[str, Any]:
 
 def _speed(path: Path, weights: str, threads: int, rounds: int) -> Mapping[str, Any]:
     ranges = {"input_ids": (0.0, 49_152.0), "position_ids": (CAPACITY - 1.0, float(CAPACITY))}
-    found = measure(load(path, threads), str(MODEL), [FIRST], rounds, Setting(threads, ranges=ranges))
-    ours, theirs = statistics.median(found.ours), statistics.median(found.peers[FIRST])
-    print(
-        f"{weights:5} {threads} threads: {ours:.2f} ms a token, onnxruntime {theirs:.2f} ms, "
-        f"ratio {found.ratio():.2f} (required {REQUIRED[weights]:.2f})"
-    )
-    times = {"ours_ms": ours, "onnxruntime_ms": theirs, "ratio": found.ratio(), "rounds": rounds}
-    return {f"threads_{threads}": times}
+    kind, _ = LLAMA.get(weights, ("", 0.0))
+    files = {LlamaCpp.name: str(_requantised(kind))} if kind and find_spec("llama_cpp") else {}
+    setting = Setting(threads, ranges=ranges, files=files)
+    found = measure(load(path, threads), str(MODEL), [FIRST, *files], rounds, setting)
+    required = {FIRST: REQUIRED.get(weights), LlamaCpp.name: LLAMA.get(weights, ("", None))[1]}
+    ours = statistics.median(found.ours)
+    row: dict[str, Any] = {"ours_ms": ours, "rounds": rounds}
+    print(f"{weights:5} {threads} threads: {ours:.2f} ms a token")
+    for peer, took in found.peers.items():
+        theirs, ratio, most = statistics.median(took), found.ratio(peer), required[peer]
+        bound = "" if most is None else f" (required {most:.2f})"
+        print(f"      {peer} {theirs:.2f} ms, ratio {ratio:.2f}{bound}")
+        row[peer] = {"ms": theirs, "ratio": ratio}
+    for peer, why in found.failed.items():
+        print(f"      {peer} was left out: {why}")
+    return {f"threads_{threads}": row}
+
+
+def _requantised(kind: str) -> Path:
+    """llama.cpp's file of a kind, made of the one that the ONNX model is made of."""
+    path = ROOT / "build" / f"smollm2-{kind}.gguf"
+    if not path.exists():
+        llama: Any = importlib.import_module("llama_cpp")
+        how = llama.llama_model_quantize_default_params()
+        how.ftype, how.allow_requantize = getattr(llama, f"LLAMA_FTYPE_MOSTLY_{kind}"), True
+        llama.llama_model_quantize(str(GGUF).encode(), str(path).encode(), how)
+    return path
 
 
 def _add(row: Mapping[str, Any]) -> None:

@@ -41,12 +41,16 @@ Ranges = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Setting:
-    """What all runtimes are measured with. ranges: of inputs, by name. limit: seconds for a peer's answer."""
+    """What all runtimes are measured with. ranges: of inputs, by name. limit: seconds for a peer's answer.
+
+    files: of peers that read the model in a format of their own.
+    """
 
     threads: int
     seed: int = 0
     ranges: Ranges = field(default_factory=dict[str, tuple[float, float]])
     limit: float | None = None
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class PeerFailed(WafercError):
@@ -167,7 +171,7 @@ class Peer:
         self._name, self._limit = name, setting.limit
         self._first = {
             "peer": name,
-            "model": model,
+            "model": setting.files.get(name, model),
             "threads": setting.threads,
             "ports": [[p.name, list(p.shape), p.dtype.name] for p in ports.inputs],
             "states": [list(s) for s in ports.states],

@@ -16,7 +16,7 @@ from ...runtime.program import Port, Program
 from ..errors import quoted
 from ..stopwatch import Report, silent
 from .call_inputs import Feed
-from .golden import Golden
+from .golden import Golden, Keeping
 
 MOST_BAD = 10  # values shown
 
@@ -199,13 +199,16 @@ class Streaming:
         pasts = {past for past, _ in self.states}
         kept = {p.name: np.zeros(p.shape, p.dtype) for p in self.ports if p.name in pasts}
         self._kept, self._held = self._filled(kept, 0), 0
+        if isinstance(self.golden, Keeping):
+            self.golden.reset()
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         if self.length is not None:
             self._held += self.length.added
         whole = {**self.values, **self._kept, **self._filled(feed, self._held)}
         out = self.golden.run({name: whole[name] for name in self.golden.inputs if name in whole})
-        self._kept = {past: out[present] for past, present in self.states}
+        if not isinstance(self.golden, Keeping):
+            self._kept = {past: out[present] for past, present in self.states}
         return out
 
     def _filled(self, feed: Mapping[str, Array], positions: int) -> Feed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import onnx
@@ -23,6 +23,13 @@ class Golden(Protocol):
     outputs: Sequence[str]
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A runtime that keeps its states itself, as llama.cpp keeps its caches."""
+
+    def reset(self) -> None: ...
 
 
 class OnnxRuntime:

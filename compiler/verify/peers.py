@@ -46,11 +46,40 @@ def load_peer(name: str, model: str, threads: int, ports: Sequence[Port]) -> Gol
     """
     if name == FIRST:
         return OnnxRuntime(model, threads)
+    if name == LlamaCpp.name and _installed("llama_cpp"):
+        return LlamaCpp(model, threads)
     if name not in available():
         raise UsageError(f"{name} is not installed")
     if name == "iree":
         return IREE(model, threads, ports)
     return OpenVINO(model, threads, ports, "f32" if name.endswith("f32") else "")
+
+
+class LlamaCpp:
+    """llama.cpp on a GGUF file: of one text, with the caches inside. `available` does not name it.
+
+    Its input is `input_ids` [1, tokens], whole numbers; its output `logits` [1, vocabulary] follow the last.
+    """
+
+    name = "llama.cpp"
+    inputs: Sequence[str] = ("input_ids",)
+    outputs: Sequence[str] = ("logits",)
+
+    def __init__(self, model: str, threads: int) -> None:
+        module: Any = importlib.import_module("llama_cpp")
+        try:
+            self._llama: Any = module.Llama(
+                model, n_ctx=1024, n_threads=threads, n_threads_batch=threads, verbose=False
+            )
+        except (ValueError, RuntimeError) as e:
+            raise _refused(self.name, e) from None
+
+    def reset(self) -> None:
+        self._llama.reset()
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        self._llama.eval(feed["input_ids"].ravel().astype(int).tolist())
+        return {"logits": np.ctypeslib.as_array(self._llama._ctx.get_logits(), (1, self._llama.n_vocab()))}
 
 
 class OpenVINO:
