@@ -10,8 +10,8 @@ at the end, and an If whose condition became a constant is replaced by its branc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -224,13 +224,14 @@ class OnWafer:
     """Makes graphs of a model that must run on the wafer entirely.
 
     what: the refusal of one that cannot. stored: initializers, read once for all graphs. values: of inputs
-    that became constants.
+    that became constants. remade: see `GraphBuilder`.
     """
 
     accepted: AcceptedModel
     what: str
     stored: dict[str, Array]
     values: dict[str, Array]
+    remade: dict[Hashable, tuple[Array, Array]] = field(default_factory=lambda: {})
 
     def __call__(
         self,
@@ -241,7 +242,7 @@ class OnWafer:
     ) -> Graph:
         """The graph for a binding. grow: see `graph_of`. builder: see `walk_model`."""
         unknown, builder = self.accepted.unknown, builder or GraphBuilder()
-        builder.opens_rows = True
+        builder.opens_rows, builder.remade = True, self.remade
         try:
             walked = walk_model(self.accepted.ready, given, stored=self.stored, builder=builder)
         except OpenDimensions as e:

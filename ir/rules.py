@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -50,6 +50,8 @@ class GraphBuilder:
     measures: what was asked of tensors' shapes, in order. length_input: that which says how many positions
     the caches hold, no input of the model's own; "" where nothing reads it. opens_rows: whether NonZero may
     give all places of what is computed at run time; whoever asks for it finds out what becomes of them.
+    remade: constants made of the model's, by what of and how, with what they are made of; the graphs of one
+    model share it.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=lambda: {})
@@ -60,6 +62,7 @@ class GraphBuilder:
     measures: list[Array] = field(default_factory=list[Array])
     length_input: str = ""
     opens_rows: bool = False
+    remade: dict[Hashable, tuple[Array, Array]] = field(default_factory=lambda: {})
     _count: int = 0
 
     def fresh(self, hint: str) -> str:

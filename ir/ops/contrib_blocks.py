@@ -43,11 +43,16 @@ def bits_apart(packed: Array, bits: int) -> Array:
 
 
 def remade(w: Writer, name: str, shape: Sequence[int], dtype: DType, make: Callable[[Array], Array]) -> str:
-    """A constant made of another one's values; absent where that is."""
+    """A constant made of another one's values, once for all graphs of the model; absent where that is."""
     value = w.g.known(name, "what is packed")
     if lack := lacking([value]):
         return w.g.constant(folded(lack, name, shape, dtype.numpy), name)
-    return w.g.constant(make(value).astype(dtype.numpy).reshape(tuple(shape)), name)
+    # By its place in memory, where it stays: it is kept with what is made of it.
+    key = (value.__array_interface__["data"][0], value.shape, tuple(shape), dtype, make.__code__)
+    if key not in w.g.remade:
+        made = make(value).astype(dtype.numpy).reshape(tuple(shape))
+        w.g.remade[key] = np.ascontiguousarray(made), value
+    return w.g.constant(w.g.remade[key][0], name)
 
 
 def judge_block(op_type: str, size: int) -> None:
