@@ -38,10 +38,14 @@ def boxes(
     steps: Mapping[str, int],
     stages: Sequence[Stage],
     names: Mapping[str, str],
+    outermost: str = "",
 ) -> Boxes:
-    """Every item is a box of kept axes (at most `steps[axis]` long, the first axis outermost) and goes
-    through all stages. names: of the stages' axes in `axes`."""
-    kept = [(a, n) for a, n in axes if a in steps]
+    """Every item is a box of kept axes, at most `steps[axis]` long, and goes through all stages.
+
+    names: of the stages' axes in `axes`. outermost: the axis that the items go along last; the others follow
+    in their order, the first outermost.
+    """
+    kept = sorted(((a, n) for a, n in axes if a in steps), key=lambda axis: axis[0] != outermost)
     cuts = [np.arange(0, n, steps[a], dtype=np.int64) for a, n in kept]
     grid: Sequence[Ints] = np.meshgrid(*cuts, indexing="ij") if cuts else ()
     items = int(np.prod([len(c) for c in cuts], dtype=np.int64))

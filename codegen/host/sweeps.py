@@ -15,7 +15,7 @@ from ...ir.op import Op
 from ...ir.ops.elementwise import join_of
 from ...ir.ops.rearrange import plain_copy
 from ...placement.plan.plan import Plan
-from .blocks import LITTLE, Boxes, boxes, steps_of
+from .blocks import LITTLE, NEAR, Boxes, boxes, steps_of
 from .entry_homes import EntryHomes, Task, padded_reads, tasks_of, whole
 from .homes import Home, Lay, Margin, Stock, View, elements_of, view
 from .merge_axes import merged
@@ -188,7 +188,16 @@ class _Walk:
             if v.panels is not None:
                 steps[v.panels.axis] = min(step, v.panels.width)  # no call passes a panel's end
         done = replace(c, op=op, views=tuple(views), order=order)
-        self._add(done, lane, boxes(op.axes, steps, order.stages, names), filled)
+        outermost = lane if self._weights_last(op, views) else ""
+        self._add(done, lane, boxes(op.axes, steps, order.stages, names, outermost), filled)
+
+    def _weights_last(self, op: Op, views: Sequence[View]) -> bool:
+        """Whether items go through the factor in panels once, and through the others for each panel: where it
+        is the larger, and no cache of one processor keeps it from one block of rows to the next."""
+        size = {True: 0, False: 0}
+        for v in views[:-1]:
+            size[v.panels is not None] += elements_of(op, v) * self.homes.stock.homes[v.home].dtype.bytes
+        return size[True] > max(size[False], NEAR)
 
     def _filled(self, op: Op, views: Sequence[View]) -> Filled:
         """The axis that runs over the positions of a cache; see `filled_axis`."""

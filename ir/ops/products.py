@@ -44,7 +44,7 @@ _PLAIN = {
 }
 # In chunks, there is a total for each accumulator: fewer rows, so that both stay in registers.
 _CHUNKS = {
-    32: Shapes((6, 4, 2, 1), (2,), (8, 6, 4, 2), ()),
+    32: Shapes((7, 6, 4, 2, 1), (2,), (8, 6, 4, 2), ()),
     16: Shapes((3, 2, 1), (2,), (6, 4, 2), ()),
     8: Shapes((1,), (2,), (2,), ()),
 }
