@@ -30,8 +30,8 @@ from test_cache_length import decoder as one_layer
 from test_cli import good, same_as_golden
 from test_cli import waferc as command
 from waferc import InputError, LanguageModel, Request, UsageError
-from waferc.compiler.defaults import choices
 from waferc.compiler.errors import ArtifactError
+from waferc.compiler.exports.defaults import choices
 from waferc.compiler.language.tokens import Tokenizer
 from waferc.ir.op import Array
 

@@ -49,9 +49,9 @@ def check(
     """
     from dataclasses import replace
 
-    from ..folders import model_files
+    from ..exports.folders import model_files
+    from ..exports.pairs import AcceptedPair
     from ..frontend.inputs import Binding
-    from ..pairs import AcceptedPair
     from ..pipeline import accepted_of, compile_model, offered
     from ..survey import survey
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ..codegen.artifact.strict_json import MOST, parsed
-from ..ir.disk import read_regular
-from .errors import InvalidInput, UnsupportedModel, UsageError, quoted, shown
-from .language.tokens import MANNER, TEMPLATE, TOKENIZER, Manner
+from ...codegen.artifact.strict_json import MOST, parsed
+from ...ir.disk import read_regular
+from ..errors import InvalidInput, UnsupportedModel, UsageError, quoted, shown
+from ..language.tokens import MANNER, TEMPLATE, TOKENIZER, Manner
 
 MOST_WORDS = 1 << 28  # bytes of a tokenizer or a template
 PLACES = ("", "onnx")  # where in a folder its models may lie
