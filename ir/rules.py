@@ -50,6 +50,7 @@ class GraphBuilder:
     measures: what was asked of tensors' shapes, in order. length_input: that which says how many positions
     the caches hold, no input of the model's own; "" where nothing reads it. opens_rows: whether NonZero may
     give all places of what is computed at run time; whoever asks for it finds out what becomes of them.
+    judged: tensors of a run that a node holds to what the others take for granted.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=lambda: {})
@@ -60,6 +61,7 @@ class GraphBuilder:
     measures: list[Array] = field(default_factory=list[Array])
     length_input: str = ""
     opens_rows: bool = False
+    judged: set[str] = field(default_factory=set[str])
     _count: int = 0
 
     def fresh(self, hint: str) -> str:
