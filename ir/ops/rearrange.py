@@ -260,10 +260,11 @@ class Cut:
         return axis(name, self.step, self.start) if self.step else constant(self.start)
 
 
-def slice_box(g: GraphBuilder, tensor: str, cuts: Sequence[Cut], hint: str) -> str:
-    """The elements that `cuts` (one per dimension) choose."""
+def slice_box(g: GraphBuilder, tensor: str, cuts: Sequence[Cut], hint: str, moves: bool = False) -> str:
+    """The elements that `cuts` (one per dimension) choose. moves: they are others at another length of the
+    caches, so that there is a node, too, where they are all."""
     shape = g.shape(tensor)
-    if all(c == Cut(0, 1, n) for c, n in zip(cuts, shape, strict=True)):
+    if not moves and all(c == Cut(0, 1, n) for c, n in zip(cuts, shape, strict=True)):
         return tensor
     axes = tuple((f"d{i}", c.count) for i, c in enumerate(cuts))
     read = tuple(c.read(f"d{i}") for i, c in enumerate(cuts))
