@@ -343,6 +343,13 @@ def pad(
         return g.constant(np.zeros(shape, g.dtype(tensor).numpy), hint)
     if 0 in g.shape(tensor):
         return expand(g, g.constant(np.asarray(fill, g.dtype(tensor).numpy)), shape, hint)
+    return surrounded(g, tensor, before, shape, fill, hint)
+
+
+def surrounded(
+    g: GraphBuilder, tensor: str, before: Sequence[int], shape: Sequence[int], fill: float, hint: str
+) -> str:
+    """`tensor` at the place `before` of a shape, `fill` around it: a node, whether there is any or not."""
     axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
     read = tuple(axis(f"d{i}", 1, -lo) for i, lo in enumerate(before))
     write = tuple(axis(a) for a, _ in axes)
