@@ -97,7 +97,14 @@ class LanguageModel(TokenModel):
     @cached_property
     def _manner(self) -> Manner:
         held = self._held.words.get(MANNER)
-        return Manner() if held is None else Manner.read(held)
+        try:
+            return Manner() if held is None else Manner.read(held)
+        except UnusableText as e:
+            raise ArtifactError(f"{self._held.name}: {e}") from None
+
+    @property
+    def padding(self) -> int:
+        return self._manner.pad
 
     def _word(self, name: str, flag: str) -> bytes:
         what = {TOKENIZER: "tokenizer", TEMPLATE: "chat template"}[name]
