@@ -22,7 +22,7 @@ from ..runtime.ports import ports_of
 from ..runtime.program import Program, Staged
 from ..runtime.saved_script import encode_play
 from .errors import ArtifactError, Refusal, UsageError, quoted
-from .folders import ModelFiles
+from .exports.folders import ModelFiles
 from .importer import Imported
 from .language.generate import language_entries
 from .request import Until

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,11 @@ from .errors import ArtifactError, UsageError, quoted, shown
 from .language.generate import Ending, Generated, Sampling, TokenModel, generate
 from .language.tokens import MANNER, TEMPLATE, TOKENIZER, ChatTemplate, Manner, Tokenizer, UnusableText
 from .loading import operator
+from .request import Request
+from .stopwatch import Report, silent
 
 if TYPE_CHECKING:
     from .compiled import Compiled
-    from .stopwatch import Report
 
 
 def _unseen(text: str) -> None:
@@ -48,10 +49,10 @@ class Held:
 class LanguageModel(TokenModel):
     """A language model: tokens and text from a model's folder, its ONNX file, or a program.
 
-    model: a path of any of them, or a `Program` or `Compiled` in memory. A model is compiled now, with
-    `options`, fields of a `Request`; what they leave open is taken from the model. threads, guard: see
-    `waferc.load`. report: is told which phase of a compile is on. A program holds native code: load one only
-    if you trust its source.
+    model: a path of any of them, or a `Program` or `Compiled` in memory. A model is compiled now, as
+    `request` and `options` ask for (see `compile_model`); what they leave open is taken from the model.
+    threads, guard: see `waferc.load`. report: is told which phase of a compile is on. A program holds native
+    code: load one only if you trust its source.
 
     Raises what `compile_model` and `load` do; ArtifactError for a program that is no language model.
     """
@@ -59,13 +60,15 @@ class LanguageModel(TokenModel):
     def __init__(
         self,
         model: str | Path | Program | Compiled,
+        request: Request | None = None,
+        /,
         *,
         threads: int | None = None,
         guard: bool = False,
-        report: Report | None = None,
+        report: Report = silent,
         **options: Any,
     ) -> None:
-        self._held = held = _held(model, threads, guard, report, options)
+        self._held = held = _held(model, replace(request or Request(), **options), threads, guard, report)
         try:
             super().__init__(held.program, threads)
         except ArtifactError as e:
@@ -94,7 +97,14 @@ class LanguageModel(TokenModel):
     @cached_property
     def _manner(self) -> Manner:
         held = self._held.words.get(MANNER)
-        return Manner() if held is None else Manner.read(held)
+        try:
+            return Manner() if held is None else Manner.read(held)
+        except UnusableText as e:
+            raise ArtifactError(f"{self._held.name}: {e}") from None
+
+    @property
+    def padding(self) -> int:
+        return self._manner.pad
 
     def _word(self, name: str, flag: str) -> bytes:
         what = {TOKENIZER: "tokenizer", TEMPLATE: "chat template"}[name]
@@ -168,21 +178,21 @@ class LanguageModel(TokenModel):
 
 def _held(
     model: str | Path | Program | Compiled,
+    request: Request,
     threads: int | None,
     guard: bool,
-    report: Report | None,
-    options: Mapping[str, Any],
+    report: Report,
 ) -> Held:
     """The program of what was given."""
     if isinstance(model, str | Path):
         if not is_program(model):
             from .pipeline import compile_model
 
-            told = {} if report is None else {"report": report}
-            return _of_compiled(compile_model(model, **told, **options), threads, guard, quoted(str(model)))
-        _judge_options(options)
+            made = compile_model(model, request, report=report)
+            return _of_compiled(made, threads, guard, quoted(str(model)))
+        _need_default(request)
         return _of_file(model, threads, guard)
-    _judge_options(options)
+    _need_default(request)
     if isinstance(model, Program):
         return Held(model)
     return _of_compiled(model, threads, guard, "the model")
@@ -210,6 +220,6 @@ def is_program(path: str | Path) -> bool:
         return Path(path).suffix == ".wafer" or f.read(len(ZIP)) == ZIP
 
 
-def _judge_options(options: Mapping[str, Any]) -> None:
-    if options:
-        raise UsageError(f"{shown(next(iter(options)))} is for a model that is compiled; this one is already")
+def _need_default(request: Request) -> None:
+    if asked := request.asked:
+        raise UsageError(f"{asked[0]} is for a model that is compiled; this one is already")

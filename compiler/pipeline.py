@@ -14,13 +14,13 @@ from ..ir.absent import ValuesNeeded
 from ..ir.entries import agreed
 from ..ir.graph import Graph
 from .compiled import Compiled
-from .defaults import Choice, Ends, choices, pair_choices
 from .errors import DoesNotFit, UnsupportedModel, UnsupportedOperator
-from .folders import Apart, ModelFiles, model_files
+from .exports.defaults import Choice, Ends, choices, pair_choices
+from .exports.folders import Apart, ModelFiles, model_files
+from .exports.pairs import AcceptedPair, accept_pair, import_pair
 from .frontend.inputs import Binding
 from .frontend.load import digest
 from .importer import AcceptedModel, Imported, accept, import_entries
-from .pairs import AcceptedPair, accept_pair, import_pair
 from .passes.fuse_elementwise import fuse_elementwise
 from .passes.narrow_weights import narrow_weights
 from .passes.packed_weights import PACKED, pack_floats
@@ -37,8 +37,10 @@ def compile_model(
     """Compiles an ONNX model for a wafer.
 
     model: a file, its bytes, or a folder as exporters write one. request: what is asked for; what it leaves
-    open of a decoder with caches is taken from the model (`compiler.defaults`), as `Compiled.chosen` says.
-    options: fields of a `Request`, in its place or to change some of it. report: is told which phase is on.
+    open of a decoder with caches is taken from the model (`compiler.exports.defaults`), as
+    `Compiled.chosen` says. options: fields of a `Request`, in its place or to change some of it. report: is
+    told which phase is on.
+
     Raises the errors of `compiler.errors`, and OSError.
     """
     asked = replace(request or Request(), **options)

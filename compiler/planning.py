@@ -1,8 +1,9 @@
 """Plans for a program's entries: searched for, or kept from an earlier compile, or written in a file; judged.
 
 A kept plan is a placement: it says all that a search decides, so the plan built of it is the one that the
-search found, to the byte. An entry of the cache is found by all that the search depends on: the graph without
-its weights' values, the wafer, the objective, and the planner itself.
+search found, to the byte. A search that found none keeps what it said, and its nearest attempt. An entry of
+the cache is found by all that the search depends on: the graph without its weights' values, the wafer, the
+objective, and the planner itself.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +23,7 @@ from ..ir.graph import Graph
 from ..placement import planner
 from ..placement.build import placement_file as written
 from ..placement.build import routes as route
-from ..placement.build.companions import ALONE, Companions
+from ..placement.build.companions import Companions
 from ..placement.build.detours import Unroutable
 from ..placement.judge.entries import judge_entries
 from ..placement.judge.judge import IllegalPlan, judge
@@ -48,20 +50,38 @@ def name_of(graph: Graph, wafer: Wafer, objective: str, others: Sequence[Graph] 
     return hashlib.sha256((asked + planner).encode()).hexdigest() + ".placement"
 
 
-def kept_plan(name: str, graph: Graph, wafer: Wafer, companions: Companions = ALONE) -> Plan | None:
-    """The plan of an entry, not yet judged; None where there is none that can be built."""
+Build = Callable[[Any], Plan]
+"""The plan that a placement describes, without routes. Raises ValueError for what describes none."""
+
+REFUSED, NEAREST = "refused", "nearest"  # of an entry that holds no placement
+
+
+def kept_plan(name: str, build: Build) -> Plan | None:
+    """The plan of an entry, not yet judged; None where there is none that can be built.
+
+    Raises DoesNotFit if the entry says that the search found none.
+    """
     held = read_entry(name)
     if held is None:
         return None
     try:
-        return route.routed(written.read(json.loads(held), graph, wafer, companions))
-    except ValueError:  # no JSON, or a placement that nothing can be built of
+        data = json.loads(held)
+        if REFUSED not in data:
+            return route.routed(build(data))
+        error = DoesNotFit(data[REFUSED])
+        error.plan = None if data[NEAREST] is None else build(data[NEAREST])
+    except (ValueError, TypeError, KeyError):  # no JSON, or nothing that anything can be built of
         return None
+    raise error
 
 
 def keep_plan(name: str, plan: Plan) -> None:
     """Writes an entry. A cache that cannot be written is no error."""
-    write_entry(name, json.dumps(written.write(plan), separators=(",", ":")).encode())
+    _keep(name, written.write(plan))
+
+
+def _keep(name: str, held: object) -> None:
+    write_entry(name, json.dumps(held, separators=(",", ":")).encode())
 
 
 def plans_for(graphs: Mapping[str, Graph], request: Request, watch: Stopwatch) -> dict[str, Plan]:
@@ -88,13 +108,13 @@ def best_plans(graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, watch: 
     def search() -> Plan:
         return planner.plan(graph, wafer, optimize, companions, report=watch.report)
 
-    plan = _kept_or(name, lambda: kept_plan(name, graph, wafer, companions), search, watch)
+    plan = _kept_or(name, lambda data: written.read(data, graph, wafer, companions), search, watch)
     plans, after = {first: plan}, Companions(first=plan)
     for entry, other in rest:
         own = watch.timed("plan", lambda g=other: name_of(g, wafer, optimize, first=name))
         plans[entry] = _kept_or(
             own,
-            lambda own=own, g=other: kept_plan(own, g, wafer, after),
+            lambda data, g=other: written.read(data, g, wafer, after),
             lambda g=other: plan_beside(g, plan),
             watch,
         )
@@ -102,11 +122,9 @@ def best_plans(graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, watch: 
     return plans
 
 
-def _kept_or(
-    name: str, kept: Callable[[], Plan | None], search: Callable[[], Plan], watch: Stopwatch
-) -> Plan:
-    """The plan kept under a name, or what a search finds; judged."""
-    known = watch.timed("plan", kept)
+def _kept_or(name: str, build: Build, search: Callable[[], Plan], watch: Stopwatch) -> Plan:
+    """The plan kept under a name, or what a search finds; judged. Raises DoesNotFit, kept or found."""
+    known = watch.timed("plan", lambda: kept_plan(name, build))
     if known is not None:
         try:
             watch.timed("check", lambda: judge(known))
@@ -116,7 +134,9 @@ def _kept_or(
     try:
         made = watch.timed("plan", search)
     except (planner.DoesNotFit, Unroutable) as e:
-        raise _refusal(e) from None
+        error = _refusal(e)
+        _keep(name, {REFUSED: str(error), NEAREST: error.plan and written.write(error.plan)})
+        raise error from None
     watch.timed("check", lambda: judge(made))
     keep_plan(name, made)
     return made

@@ -74,6 +74,11 @@ class Request:
         if self.constraints is not None and len(self.entries) > 1:
             raise UsageError("--constraints is for a program with one entry")
 
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The fields that are not as they are by default."""
+        return tuple(f.name for f in fields(self) if getattr(self, f.name) != getattr(Request(), f.name))
+
     def machine(self) -> Wafer:
         """The wafer. Raises UsageError for one that is unknown or not described well, and OSError."""
         from ..placement.machine.presets import load

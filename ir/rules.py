@@ -52,6 +52,7 @@ class GraphBuilder:
     give all places of what is computed at run time; whoever asks for it finds out what becomes of them.
     remade: constants made of the model's, by what of and how, with what they are made of; the graphs of one
     model share it.
+    judged: tensors of a run that a node holds to what the others take for granted.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=lambda: {})
@@ -63,6 +64,7 @@ class GraphBuilder:
     length_input: str = ""
     opens_rows: bool = False
     remade: dict[Hashable, tuple[Array, Array]] = field(default_factory=lambda: {})
+    judged: set[str] = field(default_factory=set[str])
     _count: int = 0
 
     def fresh(self, hint: str) -> str:

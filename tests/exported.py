@@ -24,6 +24,7 @@ from decoder import Shape, decoder, random_weights
 
 SHAPE = Shape(1, 16, 32, 2, 1, 8, vocabulary=262, positions=64)
 CONTEXT, BANDS, FRAMES = 32, 4, 8
+ROOM, PAD = 12, 2  # of a source: positions that an encoder knows, and the token that is none
 CONFIG = {"model_type": "llama", "max_position_embeddings": CONTEXT, "eos_token_id": [2, 5]}
 MARKS = {"bos_token": {"content": "<|endoftext|>"}, "eos_token": "<|im_end|>", "chat_template": CHAT}
 
@@ -112,7 +113,15 @@ def encoder(heard: bool) -> bytes:
             w_frames=values(11, BANDS, WIDE),
         )
     nodes = [
-        node("Gather", ["words", "input_ids"], ["embedded"]),
+        node("Gather", ["words", "input_ids"], ["word"]),
+        # as M2M100 counts: what is no padding stands at 1 and so on
+        node("Equal", ["input_ids", "padding"], ["none"]),
+        node("Not", ["none"], ["some"]),
+        node("Cast", ["some"], ["one_each"], to=INT),
+        node("CumSum", ["one_each", "along"], ["counted"]),
+        node("Mul", ["counted", "one_each"], ["at"]),
+        node("Gather", ["places", "at"], ["place"]),
+        node("Add", ["word", "place"], ["embedded"]),
         node("Cast", ["attention_mask"], ["mask"], to=FLOAT),
         node("Unsqueeze", ["mask", "last"], ["columns"]),
         node("Mul", ["embedded", "columns"], ["seen"]),
@@ -125,6 +134,9 @@ def encoder(heard: bool) -> bytes:
         {"input_ids": (INT, shape), "attention_mask": (INT, shape)},
         {"last_hidden_state": (FLOAT, [*shape, WIDE])},
         words=values(12, WORDS, WIDE),
+        places=values(18, ROOM + 1, WIDE),
+        padding=np.array(PAD),
+        along=np.array(1),
         last=np.array([-1]),
         one=np.array([1]),
     )

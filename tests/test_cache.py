@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from plans import GRAPHS, Model, damaged
 from waferc import compile_model
 from waferc.codegen.kernels import kernel as kernels
 from waferc.compiler import planning
+from waferc.compiler.errors import DoesNotFit
 from waferc.compiler.passes.simplify import simplify
 from waferc.ir import dtypes
 from waferc.ir.graph import Graph
 from waferc.placement import planner
+from waferc.placement.build import placement_file as written
 from waferc.placement.judge.judge import judge
 from waferc.placement.machine.presets import preset
 from waferc.placement.machine.wafer import Wafer
@@ -79,10 +81,14 @@ def search(graph: str, wafer: str) -> tuple[Graph, Wafer]:
 def test_a_plan_is_found_again_to_the_byte(graph: str, wafer: str, objective: str) -> None:
     model, machine = search(graph, wafer)
     name = planning.name_of(model, machine, objective)
-    assert planning.kept_plan(name, model, machine) is None
+
+    def build(data: Any) -> Plan:
+        return written.read(data, model, machine)
+
+    assert planning.kept_plan(name, build) is None
     made = planner.plan(model, machine, objective)
     planning.keep_plan(name, made)
-    again = planning.kept_plan(name, model, machine)
+    again = planning.kept_plan(name, build)
     assert again is not None
     judge(again)
     assert differences(made, again) == []
@@ -103,7 +109,7 @@ def test_searches_cover_trees_partial_sums_regions_and_steps_in_time() -> None:
 
 
 def compiled(path: Path, **options: Any) -> bytes:
-    compile_model(DIGITS, dims={"batch": 4}, wafer="16x16", **options).save(path)
+    compile_model(DIGITS, **{"dims": {"batch": 4}, "wafer": "16x16", **options}).save(path)
     return path.read_bytes()
 
 
@@ -198,13 +204,37 @@ def test_an_illegal_plan_is_searched_for_anew(
     first = compiled(tmp_path / "a.wafer")
     kept = planning.kept_plan
 
-    def tight(name: str, graph: Graph, wafer: Wafer, others: Sequence[Graph]) -> Plan | None:
-        made = kept(name, graph, wafer, others)
-        return None if made is None else replace(made, wafer=replace(wafer, sram_bytes=1024))
+    def tight(name: str, build: planning.Build) -> Plan | None:
+        made = kept(name, build)
+        return None if made is None else replace(made, wafer=replace(made.wafer, sram_bytes=1024))
 
     monkeypatch.setattr(planning, "kept_plan", tight)
     assert compiled(tmp_path / "b.wafer") == first
     assert len(searches) == 2
+
+
+def test_a_search_that_finds_no_plan_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    small = replace(preset("8x8"), sram_bytes=6000)
+    with pytest.raises(DoesNotFit) as first:
+        compiled(tmp_path / "a.wafer", wafer=small)
+    (kept,) = cache.glob("*.placement")
+
+    def none(*_: Any, **__: Any) -> Plan:
+        raise AssertionError("searched again")
+
+    with monkeypatch.context() as held:
+        held.setattr(planner, "plan", none)
+        with pytest.raises(DoesNotFit) as again:
+            compiled(tmp_path / "a.wafer", wafer=small)
+        assert again.value.args == first.value.args
+        assert first.value.plan is not None and again.value.plan is not None
+        assert (again.value.plan.sram() == first.value.plan.sram()).all()
+        for wrong in (b'{"refused": 1}', b'{"refused": "no", "nearest": 3}', b"[]", b"3"):
+            planning.write_entry(kept.name, wrong)
+            with pytest.raises(AssertionError, match="searched again"):
+                compiled(tmp_path / "a.wafer", wafer=small)
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(
@@ -219,20 +249,20 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 
 
 def test_kernels_are_written_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[str] = []
+    made: list[str] = []
     make = kernels.make_module
 
     def counted(*arguments: Any) -> str:
-        written.append(make(*arguments))
-        return written[-1]
+        made.append(make(*arguments))
+        return made[-1]
 
     monkeypatch.setattr(kernels, "make_module", counted)
     first = compiled(tmp_path / "a.wafer")
     assert compiled(tmp_path / "b.wafer") == first
-    assert len(written) == 1
+    assert len(made) == 1
     (kept,) = cache.glob("*.bc")
     whole = kept.read_bytes()
     kept.write_bytes(whole[:-1])
     assert compiled(tmp_path / "c.wafer") == first
-    assert len(written) == 2
+    assert len(made) == 2
     assert kept.read_bytes() == whole

@@ -15,6 +15,7 @@ from waferc.compiler.importer import import_entries
 from waferc.compiler.pipeline import compile_model
 from waferc.ir.evaluate import steps
 from waferc.ir.op import Array
+from waferc.runtime.reports import InvalidIndex
 
 CAPACITY, WORDS, WIDE, SIZE = 16, 24, 32, 16
 FLOAT, INT, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
@@ -279,3 +280,23 @@ def test_they_run_as_programs(kind: str) -> None:
         found.append(program.run(wide(names, at, n), entry=f"{n}")["logits"])
         at += n
     alike(found, peer(layer, chunks))
+
+
+@pytest.mark.parametrize("guard", [False, True])
+def test_a_padded_text_ends_in_an_error(guard: bool) -> None:
+    """seqlens_k, which follows from the mask, says less than there are positions: on the left, too, where
+    onnxruntime itself takes the last ones for others."""
+    layer = LAYERS["grouped, rotated"]
+    made = compile_model(model_of(layer), wafer="4x4", capacity=CAPACITY, entries={"4": {"S": 4}})
+    program = made.prepared(guard=guard)
+    given = wide({p.name: p for p in program.entries["4"].inputs}, 0, 4)
+    whole = program.run(given)["logits"]
+    program.reset()
+    for at in (0, 3):
+        padded = given["attention_mask"].copy()
+        padded[0, at] = 0
+        said = r"node 'it': seqlens_k less the last position \(padding.*\) is -1 \(allowed: 0\)"
+        with pytest.raises(InvalidIndex, match=said):
+            program.run({**given, "attention_mask": padded})
+        program.reset()
+    assert (program.run(given)["logits"] == whole).all()

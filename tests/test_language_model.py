@@ -16,6 +16,8 @@ from exported import (
     CONFIG,
     CONTEXT,
     FRAMES,
+    PAD,
+    ROOM,
     merged,
     pair,
     step_by_step,
@@ -30,8 +32,8 @@ from test_cache_length import decoder as one_layer
 from test_cli import good, same_as_golden
 from test_cli import waferc as command
 from waferc import InputError, LanguageModel, Request, UsageError
-from waferc.compiler.defaults import choices
 from waferc.compiler.errors import ArtifactError
+from waferc.compiler.exports.defaults import choices
 from waferc.compiler.language.tokens import Tokenizer
 from waferc.ir.op import Array
 
@@ -212,19 +214,19 @@ def test_a_merged_decoder_is_the_one_with_caches() -> None:
 
 @pytest.mark.parametrize("heard", [False, True], ids=["of tokens", "of sounds"])
 def test_an_encoder_and_its_decoder_are_one_program(tmp_path: Path, heard: bool) -> None:
-    config = {**CONFIG, "max_position_embeddings": 16, "decoder_start_token_id": 3}
+    config = {**CONFIG, "max_position_embeddings": 16, "decoder_start_token_id": 3, "pad_token_id": PAD}
     config |= {"num_mel_bins": BANDS, "max_source_positions": FRAMES // 2} if heard else {}
     folder = write_folder(tmp_path / "pair", pair(heard), config)
     model = LanguageModel(folder, wafer="8x8")
     assert model.has_encoder and model.compiled is not None and model.room == 16
     ids, random = [3, 1, 4, 1, 5, 9], np.random.default_rng(3)
     sources: list[tuple[Array, dict[str, Array]]] = []
-    for n in (5, 16):
+    for n in (5, ROOM):
         if heard:
             sound = random.standard_normal((BANDS, FRAMES)).astype(np.float32)
             sources.append((sound, {"input_features": sound[None]}))
         else:
-            tokens = random.integers(0, 24, n)
+            tokens = random.integers(PAD + 1, 24, n)
             given = {"input_ids": tokens[None], "attention_mask": np.ones((1, n), np.int64)}
             sources.append((tokens, given))
     for source, given in sources:

@@ -27,9 +27,9 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "compiler": (
         ("errors", "files", "stopwatch"),
         ("request", "frontend", "show", "passes"),
-        ("host", "language", "rows", "defaults"),
-        ("importer", "folders"),
-        ("pairs",),
+        ("host", "language", "rows"),
+        ("importer",),
+        ("exports",),
         ("survey", "catalogue", "verify", "loading"),
         ("planning", "compiled"),
         ("remedies",),

@@ -92,7 +92,7 @@ def bench(
     import time
     from statistics import median
 
-    from ..folders import model_file
+    from ..exports.folders import model_file
     from ..pipeline import compile_model
     from ..show.figures import totals
     from ..verify.bench import Setting, measure

@@ -49,9 +49,9 @@ def check(
     """
     from dataclasses import replace
 
-    from ..folders import model_files
+    from ..exports.folders import model_files
+    from ..exports.pairs import AcceptedPair
     from ..frontend.inputs import Binding
-    from ..pairs import AcceptedPair
     from ..pipeline import accepted_of, compile_model, offered
     from ..survey import survey
 
@@ -284,13 +284,13 @@ def _judged_words(console: Console, compiled: Compiled, given: dict[str, bytes])
 
     A template there that cannot be used is left out, with a note.
     """
-    from ..language.tokens import TEMPLATE, ChatTemplate, UnusableText
+    from ..language.tokens import TEMPLATE, TOKENIZER, ChatTemplate, UnusableText
 
     if given:
         _judge_vocabulary(console, compiled, given)
         return {**compiled.words, **given}
     words = dict(compiled.words)
-    if words:
+    if TOKENIZER in words:
         _judge_vocabulary(console, compiled, words)
     if TEMPLATE in words:
         try:

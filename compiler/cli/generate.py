@@ -12,7 +12,7 @@ from ..errors import InvalidInput, UsageError, quoted, shown
 from .command import Verb
 from .console import Console
 from .named_files import Reads
-from .options import COMPILING, DEFAULTS, asking, gathered, threads
+from .options import COMPILING, asking, gathered, threads
 
 if TYPE_CHECKING:
     from ..language_model import LanguageModel
@@ -128,9 +128,7 @@ def generate(
 
 def _loaded(console: Console, model: str, request: Request, how: Generating) -> LanguageModel:
     """The model, compiled if it is no program yet and has a tokenizer."""
-    from dataclasses import fields
-
-    from ..folders import model_files
+    from ..exports.folders import model_files
     from ..language.tokens import TOKENIZER
     from ..language_model import LanguageModel, is_program
 
@@ -138,10 +136,7 @@ def _loaded(console: Console, model: str, request: Request, how: Generating) -> 
         raise InvalidInput(
             f"{quoted(model)} has no {TOKENIZER}; give a folder with a model and its tokenizer, or a program"
         )
-    options = {
-        f.name: v for f in fields(request) if (v := getattr(request, f.name)) != getattr(DEFAULTS, f.name)
-    }
-    loaded = LanguageModel(model, threads=how.threads, guard=how.guard, report=console.progress, **options)
+    loaded = LanguageModel(model, request, threads=how.threads, guard=how.guard, report=console.progress)
     if loaded.compiled is not None and loaded.compiled.chosen:
         console.note(loaded.compiled.chosen)
     return loaded

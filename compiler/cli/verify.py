@@ -109,7 +109,7 @@ def verify(
     """
     from dataclasses import replace
 
-    from ..folders import model_file
+    from ..exports.folders import model_file
     from ..verify.compare import Rule
     from ..verify.compare import verify as compare
     from ..verify.golden import golden

@@ -76,8 +76,11 @@ class Encoder:
         """Positions of a source."""
         return self.source.shape[-1]
 
-    def feed(self, source: Sequence[int] | Array) -> tuple[dict[str, Array], int]:
-        """The inputs for a source, and how many positions it has. Raises InputError where it does not fit."""
+    def feed(self, source: Sequence[int] | Array, pad: int) -> tuple[dict[str, Array], int]:
+        """The inputs for a source, and how many positions it has. pad: the token that fills it up.
+
+        Raises InputError where it does not fit.
+        """
         given, port = np.asarray(source), self.source
         if port.dtype.kind == "f":
             shape = port.shape[1:] if given.ndim < len(port.shape) else port.shape
@@ -89,7 +92,8 @@ class Encoder:
         count = len(given)
         if count > self.room or (self.mask is None and count < self.room):
             raise InputError(f"the source has {plural(count, 'token')}, the model takes {self.room:,}")
-        found = {port.name: np.pad(given, (0, self.room - count)).astype(port.dtype).reshape(port.shape)}
+        ids = np.pad(given, (0, self.room - count), constant_values=pad)
+        found = {port.name: ids.astype(port.dtype).reshape(port.shape)}
         if self.mask is not None:
             filled = np.arange(self.room) < count
             found[self.mask.name] = filled.astype(self.mask.dtype).reshape(self.mask.shape)
@@ -163,6 +167,11 @@ class TokenModel:
         return self._entries[-1].name
 
     @property
+    def padding(self) -> int:
+        """The token that fills up what an encoder takes."""
+        return 0
+
+    @property
     def room(self) -> int | None:
         """Positions that are free; None where there is no limit."""
         capacity = self._program.capacity
@@ -188,7 +197,7 @@ class TokenModel:
             raise InputError("the model has no encoder, which a source is for")
         if self._program.length or self._source is not None:
             raise InputError("a source comes before the first tokens; reset the model for another one")
-        feed, count = self._encoder.feed(source)
+        feed, count = self._encoder.feed(source, self.padding)
         self._program.run(feed, self._threads, self._encoder.name)
         self._source = count
 

@@ -46,12 +46,13 @@ class UnusableText(ValueError):
 class Manner:
     """How a model's texts begin and end, as its configurations say: an entry of an artifact.
 
-    ends: tokens that end one. start: the token that a decoder behind an encoder begins with. marks: what
-    templates call bos_token and eos_token.
+    ends: tokens that end one. start: the token that a decoder behind an encoder begins with. pad: the token
+    that fills a source up, by which some models count. marks: what templates call bos_token and eos_token.
     """
 
     ends: tuple[int, ...] = ()
     start: int | None = None
+    pad: int = 0
     marks: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def content(self) -> bytes:

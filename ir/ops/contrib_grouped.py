@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..bound import Bound
 from ..dtypes import F8E4M3FN, F32, I8, I32, I64, U8
 from ..graph import Unsupported
 from ..rules import GraphBuilder, Spec
+from .bounds import within
 from .contrib import FLOATS, Maybe, Writer, contrib, need, operand, shaped
 from .contrib_attention import Scores, attend, heads, joined
 from .conversion import Where, cast
@@ -152,7 +154,7 @@ def _grouped(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         q, k = (rotated(w, t, tables, turned, bool(own["rotary_interleaved"])) for t in (q, k))
     whole = int(g.known(spec.inputs[6], "total_sequence_length").reshape(-1)[0])
     k, v = (_cached(w, operand(spec, i), cast(g, t, given, w.hint), whole) for i, t in ((3, k), (4, v)))
-    _judge_lengths(g, spec, whole, length)
+    q = _of_one_length(w, spec, q, total, whole)
     between = Scores(
         scale=own["scale"] or 1 / sqrt(g.shape(q)[3]),
         bias=_biases(w, spec, g.shape(k)[2]),
@@ -229,19 +231,28 @@ def _cached(w: Writer, past: str, new: str, total: int) -> str:
     return concat(g, [before, new, rest], 2, w.hint)
 
 
-def _judge_lengths(g: GraphBuilder, spec: Spec, total: int, length: int) -> None:
-    """Raises Unsupported where sequences are shorter than the longest one after their first call. What pads a
-    first call stands behind it, where nothing sees it."""
-    batch = g.shape(spec.inputs[0])[0]
-    need(
-        int(np.prod(g.shape(spec.inputs[5]))) == batch,
-        f"seqlens_k is {g.tensors[spec.inputs[5]]}, not [{batch}]",
-    )
-    if total == length:
-        return
-    value = g.value(spec.inputs[5]) if batch == 1 else g.known(spec.inputs[5], "seqlens_k of a batch")
-    if value is not None and any(int(n) != total - 1 for n in value.reshape(-1)):
-        raise Unsupported(f"seqlens_k {value.reshape(-1).tolist()} with a total_sequence_length of {total}")
+def _of_one_length(w: Writer, spec: Spec, q: str, total: str, whole: int) -> str:
+    """The queries, of sequences that are as long as the longest one after their first call. What pads a first
+    call stands behind it, where nothing sees it.
+
+    Raises Unsupported for others. A run fails where seqlens_k comes with it and says less, as it does for a
+    mask of padding: each query would be another position's. One check is enough for all layers.
+    """
+    g, lengths = w.g, spec.inputs[5]
+    batch, _, length, _ = g.shape(q)
+    need(int(np.prod(g.shape(lengths))) == batch, f"seqlens_k is {g.tensors[lengths]}, not [{batch}]")
+    if whole == length or lengths in g.judged:
+        return q
+    value = g.value(lengths) if batch == 1 else g.known(lengths, "seqlens_k of a batch")
+    if value is None:
+        g.judged.add(lengths)
+        last = w.apply(Sub, cast(g, total, I64, w.hint), w.constant(np.asarray(1, np.int64)))
+        apart = w.apply(Sub, cast(g, reshape(g, lengths, (), w.hint), I64, w.hint), last)
+        bound = Bound(0, 0, 1, "seqlens_k less the last position (padding, which is not carried out)")
+        return w.apply(Add, q, cast(g, within(g, apart, bound, w.hint), g.dtype(q), w.hint))
+    if any(int(n) != whole - 1 for n in value.reshape(-1)):
+        raise Unsupported(f"seqlens_k {value.reshape(-1).tolist()} with a total_sequence_length of {whole}")
+    return q
 
 
 def _biases(w: Writer, spec: Spec, keys: int) -> list[str]:

@@ -260,10 +260,11 @@ class Cut:
         return axis(name, self.step, self.start) if self.step else constant(self.start)
 
 
-def slice_box(g: GraphBuilder, tensor: str, cuts: Sequence[Cut], hint: str) -> str:
-    """The elements that `cuts` (one per dimension) choose."""
+def slice_box(g: GraphBuilder, tensor: str, cuts: Sequence[Cut], hint: str, moves: bool = False) -> str:
+    """The elements that `cuts` (one per dimension) choose. moves: they are others at another length of the
+    caches, so that there is a node, too, where they are all."""
     shape = g.shape(tensor)
-    if all(c == Cut(0, 1, n) for c, n in zip(cuts, shape, strict=True)):
+    if not moves and all(c == Cut(0, 1, n) for c, n in zip(cuts, shape, strict=True)):
         return tensor
     axes = tuple((f"d{i}", c.count) for i, c in enumerate(cuts))
     read = tuple(c.read(f"d{i}") for i, c in enumerate(cuts))
@@ -342,6 +343,13 @@ def pad(
         return g.constant(np.zeros(shape, g.dtype(tensor).numpy), hint)
     if 0 in g.shape(tensor):
         return expand(g, g.constant(np.asarray(fill, g.dtype(tensor).numpy)), shape, hint)
+    return surrounded(g, tensor, before, shape, fill, hint)
+
+
+def surrounded(
+    g: GraphBuilder, tensor: str, before: Sequence[int], shape: Sequence[int], fill: float, hint: str
+) -> str:
+    """`tensor` at the place `before` of a shape, `fill` around it: a node, whether there is any or not."""
     axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
     read = tuple(axis(f"d{i}", 1, -lo) for i, lo in enumerate(before))
     write = tuple(axis(a) for a, _ in axes)

@@ -15,7 +15,7 @@ from ..rules import GraphBuilder, Rule, Spec, register
 from .conversion import rounded_once
 from .elementwise import Add, Elementwise, Mul, apply
 from .loops import Index, accumulator, at_lane, cheapest_lane_axis, combine, each, longest, neutral, view
-from .rearrange import normal_axis, pad, reshape, slice_axis
+from .rearrange import Cut, normal_axis, reshape, slice_axis, slice_box, surrounded
 
 LONG_ROW = 1024  # elements; a longer row is cut into such parts, which several cores may have
 
@@ -118,9 +118,10 @@ def running(g: GraphBuilder, course: Course, x: str, dim: int, hint: str) -> str
     parts = -(-shape[dim] // LONG_ROW)
     if parts <= 1:
         return _emit_running(g, course, x, dim, hint)
-    outer = [0] * len(shape)
-    missing = [parts * LONG_ROW - n if i == dim else 0 for i, n in enumerate(shape)]
-    whole = pad(g, x, outer, missing, float(neutral(kind.kind, g.dtype(x))), hint)
+    # The same nodes whether there is a rest or not: a row that grows with caches has one at most lengths.
+    filled = [parts * LONG_ROW if i == dim else n for i, n in enumerate(shape)]
+    fill = float(neutral(kind.kind, g.dtype(x)))
+    whole = surrounded(g, x, [0] * len(shape), filled, fill, hint)
     split = reshape(g, whole, [*shape[:dim], parts, LONG_ROW, *shape[dim + 1 :]], hint)
     inner = _emit_running(g, replace(course, exclusive=False), split, dim + 1, hint)
     total = slice_axis(g, inner, dim + 1, 0 if reverse else LONG_ROW - 1, 1, hint)
@@ -128,7 +129,7 @@ def running(g: GraphBuilder, course: Course, x: str, dim: int, hint: str) -> str
     if course.exclusive:
         inner = _emit_running(g, course, split, dim + 1, hint)
     joined = reshape(g, apply(g, JOINS[kind], [before, inner], hint), g.shape(whole), hint)
-    return slice_axis(g, joined, dim, 0, shape[dim], hint)
+    return slice_box(g, joined, [Cut(0, 1, n) for n in shape], hint, moves=True)
 
 
 def _emit_running(g: GraphBuilder, course: Course, x: str, dim: int, hint: str) -> str:

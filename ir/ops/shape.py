@@ -114,7 +114,8 @@ def _slice(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     cuts = [Cut(0, 1, n) for n in shape]
     for d, lo, hi, step in zip(dims, first, last, strides, strict=True):
         cuts[d] = _cut(lo, hi, step, shape[d])
-    return [slice_box(g, x, cuts, spec.outputs[0])]
+    moves = any(t and g.slope(t).any() for t in spec.inputs[1:3])
+    return [slice_box(g, x, cuts, spec.outputs[0], moves)]
 
 
 def _moving(g: GraphBuilder, spec: Spec) -> str | None:
@@ -136,9 +137,10 @@ def _moving(g: GraphBuilder, spec: Spec) -> str | None:
     if not rises:
         return None
     end, goes = (end + whole, goes + more) if end < 0 else (end, goes)
-    end, goes = (whole, more) if end >= whole else (end, goes)
+    past_end = (end - whole, g.at_first(end - whole, goes - more))  # with full and with empty caches
+    end, goes = (whole, more) if min(past_end) >= 0 else (end, goes)
     step = integers(g.known(spec.inputs[4], "Slice's steps")) if spec.has(4) else [1]
-    if rises != goes or step != [1] or g.at_first(start, rises) < 0:
+    if rises != goes or step != [1] or g.at_first(start, rises) < 0 or min(past_end) < 0 < max(past_end):
         raise Unsupported("Slice's number of elements changes with the number of positions in the caches")
     number = max(end - start, 0)
     places = g.sloping(start + np.arange(number), np.full(number, rises), spec.outputs[0])

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ..codegen.artifact.strict_json import MOST, parsed
-from ..ir.disk import read_regular
-from .errors import InvalidInput, UnsupportedModel, UsageError, quoted, shown
-from .language.tokens import MANNER, TEMPLATE, TOKENIZER, Manner
+from ...codegen.artifact.strict_json import MOST, parsed
+from ...ir.disk import read_regular
+from ..errors import InvalidInput, UnsupportedModel, UsageError, quoted, shown
+from ..language.tokens import MANNER, TEMPLATE, TOKENIZER, Manner
 
 MOST_WORDS = 1 << 28  # bytes of a tokenizer or a template
 PLACES = ("", "onnx")  # where in a folder its models may lie
@@ -86,8 +86,6 @@ class ModelFiles:
     @property
     def entries(self) -> dict[str, bytes]:
         """What an artifact keeps of them."""
-        if TOKENIZER not in self.words:
-            return {}
         return {**self.words, **({MANNER: self.manner.content()} if self.manner != NONE else {})}
 
 
@@ -199,10 +197,13 @@ def _manner(configurations: Mapping[str, Mapping[str, Any]]) -> Manner:
         configurations.get(CONFIG, {}),
     ]
     ends = next((found for part in parts if (found := _tokens(part.get("eos_token_id")))), ())
-    starts = [n for part in parts for n in _tokens(part.get("decoder_start_token_id"))]
+    starts, pads = (
+        [n for part in parts for n in _tokens(part.get(key))]
+        for key in ("decoder_start_token_id", "pad_token_id")
+    )
     words = configurations.get(TOKENIZER_CONFIG, {})
     marks = {role: text for role in ("bos_token", "eos_token") if (text := _text(words.get(role)))}
-    return Manner(ends, starts[0] if starts else None, marks)
+    return Manner(ends, starts[0] if starts else None, pads[0] if pads else 0, marks)
 
 
 def _part(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:

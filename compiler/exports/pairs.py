@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from ..ir.graph import Graph
-from ..ir.op import Array
-from .errors import InvalidInput, UnsupportedModel, UsageError, quoted
+from ...ir.graph import Graph
+from ...ir.op import Array
+from ..errors import InvalidInput, UnsupportedModel, UsageError, quoted
+from ..frontend import cache_names
+from ..frontend.inputs import Binding
+from ..importer import AcceptedModel, Imported, accept, import_entries
+from ..passes.dead_nodes import eliminate_dead
+from ..request import Request
 from .folders import Apart
-from .frontend import cache_names
-from .frontend.inputs import Binding
-from .importer import AcceptedModel, Imported, accept, import_entries
-from .passes.dead_nodes import eliminate_dead
-from .request import Request
 
 ENCODE, DECODE = "encode", "decode"
 STATES_IN = "encoder_hidden_states"  # what the decoder calls the encoder's result

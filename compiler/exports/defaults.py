@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from .errors import shown
-from .frontend import cache_names
-from .request import Request
+from ..errors import shown
+from ..frontend import cache_names
+from ..request import Request
 
 PREFILL, DECODE = "prefill", "decode"  # the entries of a decoder
 CHUNKS = (32, 8)  # tokens of a prompt that are taken together, if they fit
