@@ -17,7 +17,9 @@ from test_cli import perceptron, same_as_golden
 from waferc import compile_model
 from waferc.compiler.cli.main import main
 from waferc.compiler.errors import UnsupportedModel
+from waferc.compiler.frontend import external
 from waferc.compiler.frontend.inputs import Binding
+from waferc.compiler.verify import single_nodes
 from waferc.compiler.verify.compare import Rule
 from waferc.compiler.verify.golden import exposed, golden
 from waferc.compiler.verify.per_node import Found, check_nodes, inputs_of
@@ -250,3 +252,62 @@ def test_states_are_the_golden_runtimes_call_by_call(here: Path) -> None:
         here / "m.onnx", nodes(("add", "Add", "sum x", "y")), {"x": [4], "sum": [4]}, {"y": TensorProto.FLOAT}
     )
     assert check("m.onnx", Builds(), calls=3, states=[("sum", "y")]) == Found(1, (), None, None)
+
+
+def in_files(here: Path) -> str:
+    """A model whose weights lie beside it, one of them in a branch."""
+    w = np.arange(12, dtype=np.float32).reshape(3, 4)
+    branch = helper.make_graph(
+        [helper.make_node("Add", ["p", "b"], ["s"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("s", TensorProto.FLOAT, [2, 4])],
+        [numpy_helper.from_array(w[0], "b")],
+    )
+    rows = [
+        helper.make_node("MatMul", ["x", "w"], ["p"], "m"),
+        helper.make_node("If", ["c"], ["y"], "i", then_branch=branch, else_branch=branch),
+    ]
+    save(
+        here / "m.onnx",
+        rows,
+        {"x": [2, 3]},
+        {"y": TensorProto.FLOAT},
+        {"w": w, "c": np.array(True)},
+    )
+    proto = onnx.load(here / "m.onnx")
+    onnx.save(proto, here / "m.onnx", save_as_external_data=True, size_threshold=8)
+    return "m.onnx"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "reference"])
+@pytest.mark.parametrize("words", [(), ("--per-node",)], ids=str)
+def test_large_weights_stay_in_their_files(
+    here: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, words: Sequence[str]
+) -> None:
+    monkeypatch.setattr(external, "SMALL", 0)  # all of them are large
+    held = exposed(in_files(here))
+    assert list(held.large) == ["w"] and held.model.ByteSize() < 2000
+    done = verify("m.onnx", "--wafer", "4x4", "--golden", runtime, *words)
+    assert done.exit_code == 0 and "PASS: 1 output, 8 values" in done.stdout, done.stderr
+
+
+def test_a_node_of_more_than_a_message_holds_is_not_checked(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single_nodes, "MOST_HELD", 40)
+    done = verify(in_files(here), "--wafer", "4x4", "--per-node")
+    assert done.exit_code == 0 and "its constants of 48 bytes pass the 40 of" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "reference"])
+def test_a_golden_runtime_without_memory_says_so(
+    here: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise MemoryError if runtime == "reference" else RuntimeError("initialization: std::bad_alloc")
+
+    path = "onnx.reference.ReferenceEvaluator" if runtime == "reference" else "onnxruntime.InferenceSession"
+    monkeypatch.setattr(path, none)
+    done = verify(in_files(here), "--wafer", "4x4", "--golden", runtime)
+    assert done.exit_code == 5 and "needs more memory" in done.stderr

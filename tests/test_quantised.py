@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,25 +64,86 @@ CASES: list[tuple[Any, Sequence[int], Array, Sequence[Array], int, dtypes.DType 
 ]
 
 
-def built(case: int) -> Graph:
+def by_bytes(m: Model, x: str) -> str:
+    """Of at most 12.8."""
+    scale, zero = m.constant(np.float32(0.1)), m.constant(np.int8(3))
+    return m.op("DequantizeLinear", m.op("QuantizeLinear", x, scale, zero), scale, zero)
+
+
+def moved(m: Model, x: str) -> str:
+    return m.op("Reshape", m.op("Neg", by_bytes(m, x)), m.constant(np.array(m.shape(x), np.int64)))
+
+
+def norm(m: Model, x: str) -> str:
+    return m.op("RMSNormalization", x, m.constant(np.full(m.shape(x)[-1], 0.5, np.float32)))
+
+
+def softmax(m: Model, x: str) -> str:
+    return m.op("Softmax", x)
+
+
+def built(case: int, bound: Callable[[Model, str], str] | None) -> Graph:
+    """bound: what makes of the input something that products read, and that has a bound."""
     make, shape, weight, others, axis, _ = CASES[case]
     m = Model()
-    x = m.tensor("x", shape, dtypes.F32)
+    given = m.tensor("x", shape, dtypes.F32)
+    x = given if bound is None else bound(m, given)
     names = [m.constant(v, "weight") for v in (weight, *others)]
     y = make(m, x, m.op("DequantizeLinear", *names, axis=axis))
-    return m.graph("quantised", [x], [m.op("Relu", y)])
+    return m.graph("quantised", [given], [m.op("Relu", y)])
 
 
+def types_of(graph: Graph) -> set[dtypes.DType]:
+    """Of the constants that are matrices or more."""
+    constants = [graph.tensors[n] for n in graph.constants]
+    return {t.dtype for t in constants if sum(n > 1 for n in t.shape) > 1}
+
+
+@pytest.mark.parametrize("bound", [None, by_bytes])
 @pytest.mark.parametrize("case", range(len(CASES)))
-def test_products_read_what_is_stored(case: int) -> None:
-    graph, wanted = built(case), CASES[case][-1]
+def test_products_read_what_is_stored(case: int, bound: Callable[[Model, str], str] | None) -> None:
+    graph, wanted = built(case, bound), CASES[case][-1]
     ready = simplify(graph)
-    constants = [ready.tensors[n] for n in ready.constants]
-    found = {t.dtype for t in constants if sum(n > 1 for n in t.shape) > 1}
-    assert found == {wanted or dtypes.F32}
+    assert types_of(ready) == {dtypes.F32 if wanted is None else wanted if bound else dtypes.U32}
     inputs = inputs_of(graph, 0)
     exact = evaluate(graph, inputs)
     for g in (ready, graph):  # a graph that is not simplified dequantises at run time
         for name, value in agree(plan(g, preset("8x8")))[0].items():
             largest = float(np.abs(exact[name]).max())
             np.testing.assert_allclose(value, exact[name], rtol=0, atol=2e-6 * largest)
+
+
+@pytest.mark.parametrize("bound", [by_bytes, moved, norm, softmax])
+def test_a_scale_waits_where_what_it_scales_is_bounded(bound: Callable[[Model, str], str]) -> None:
+    assert types_of(simplify(built(1, bound))) == {dtypes.I8}
+
+
+@pytest.mark.parametrize("kind", [dtypes.I8, dtypes.U8, dtypes.I4, dtypes.I16, dtypes.F8E4M3FN])
+@pytest.mark.parametrize("size", [1e36, 1e-38])
+def test_no_scale_moves_a_sum_out_of_range(kind: dtypes.DType, size: float) -> None:
+    """Sums of 1e36 * 100 leave f32's range, those of 1e36 * 100 * 1e-3 do not."""
+    m = Model()
+    x, w = m.tensor("x", (2, 40), dtypes.F32), np.full((30, 40), 7).astype(kind.numpy)
+    names = m.constant(w, "weight"), m.constant(np.full(30, 1e-3, np.float32))
+    y = m.op("Gemm", x, m.op("DequantizeLinear", *names, axis=0), transB=1)
+    graph = m.graph("wide", [x], [y])
+    given = {"x": np.full((2, 40), size, np.float32)}
+    with np.errstate(all="raise"):
+        (exact,) = evaluate(graph, given).values()
+    ((found,),) = [agree(plan(simplify(graph), preset("4x4")), feed=lambda _: given)[0].values()]
+    np.testing.assert_allclose(found, exact, rtol=1e-5)
+    np.testing.assert_allclose(exact, np.full((2, 30), 40 * size * 7e-3), rtol=1e-4)
+
+
+def test_a_scale_does_not_wait_where_its_norm_is_not_bounded() -> None:
+    """A gain that is computed, or so large that 40 numbers of 8 bits times it sum up past the range."""
+
+    def computed(m: Model, x: str) -> str:
+        gain = m.op("ReduceMax", x, axes=[0], keepdims=0)
+        return m.op("RMSNormalization", x, gain)
+
+    def large(m: Model, x: str) -> str:
+        return m.op("RMSNormalization", x, m.constant(np.full(40, 1e34, np.float32)))
+
+    for bound in (computed, large):
+        assert types_of(simplify(built(1, bound))) == {dtypes.U32}

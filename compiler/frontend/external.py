@@ -72,6 +72,22 @@ def mapping(tensor: TensorProto) -> Array | None:
     return np.asarray(whole)
 
 
+def large_values(proto: onnx.ModelProto) -> dict[str, Array]:
+    """The initializers that `attach` left in their files, by name, as `mapping`. What it left of bodies and
+    attributes there is in the message from now on."""
+    own, found = {id(t) for t in proto.graph.initializer}, dict[str, Array]()
+    for t in external_tensors(proto):
+        if (value := mapping(t)) is None:
+            continue
+        if id(t) in own:
+            found[t.name] = value
+        else:
+            t.raw_data = value.tobytes()
+            t.data_location = TensorProto.DEFAULT
+            del t.external_data[:]
+    return found
+
+
 def files_of(proto: onnx.ModelProto, model: Path) -> dict[str, Path]:
     """The files that hold a model's external data, by location, in order. Raises as `attach`."""
     places = {p.location: p.file for t in external_tensors(proto) for p in (_place(t, model),)}

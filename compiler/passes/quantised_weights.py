@@ -11,16 +11,18 @@ from ...ir.absent import folded, lacking
 from ...ir.affine import Access, Affine, access_axes
 from ...ir.dtypes import F32, I16
 from ...ir.graph import Graph, Node
-from ...ir.op import Array
+from ...ir.op import Array, product
 from ...ir.ops.elementwise import Mul
 from ...ir.ops.quantize import Centred, in_least_bytes
+from .ranges import LARGEST, magnitude
 from .rewriter import Rewriter, sources
 
 
 def keep_quantised(graph: Graph) -> Graph:
     """Products read the numbers of constants that only they read dequantised; what comes out is scaled.
 
-    That is so where a scale is the same along all that is summed: the factor can wait until the sum is made.
+    That is so where a scale is the same along all that is summed, and the sum stays in f32's range without
+    it: then the factor can wait until the sum is made.
     Zero points are subtracted when compiling. Other dequantised constants are folded.
     """
     r = Rewriter(graph)
@@ -68,7 +70,25 @@ def can_wait(graph: Graph, weight: Node, reader: Node, operand: int) -> bool:
     if len(weight.inputs) > 2 and lacking([graph.constants[t] for t in weight.inputs]):
         return False
     places = _places(weight, op.reads[operand])
-    return places is not None and not set(access_axes(_seen(weight.op.reads[1], places))) & set(op.reduced)
+    if places is None or set(access_axes(_seen(weight.op.reads[1], places))) & set(op.reduced):
+        return False
+    return _in_range(graph, weight, reader, operand)
+
+
+def _in_range(graph: Graph, weight: Node, reader: Node, operand: int) -> bool:
+    """Whether what is scaled when summed stays in f32's range wherever what is scaled before does.
+
+    What is stored is bounded by its types. An integer makes no term smaller, a float of few bits makes none
+    smaller than the weight would that a scale of at most 1 makes of it.
+    """
+    beside, factor = reader.op.multiplied_by(operand)
+    other = magnitude(graph, reader.inputs[beside])
+    scale = magnitude(graph, weight.inputs[1])
+    if other is None or scale is None or (weight.op.in_types[0].is_float and scale > 1):
+        return False
+    stored = sum(max(map(abs, t.limits)) for t in (weight.op.in_types[0], *weight.op.in_types[2:]))
+    terms = product([reader.op.size[a] for a in reader.op.reduced])
+    return terms * max(other * factor, 1.0) * stored * max(scale, 1.0) < LARGEST / 2
 
 
 def _places(weight: Node, read: Access) -> Mapping[str, Affine] | None:
@@ -105,7 +125,7 @@ def _scale(r: Rewriter, node: Node, operand: int, weight: Node) -> None:
     inputs, reads, types = list(node.inputs), list(op.reads), list(op.in_types)
     inputs[operand], types[operand] = stored, r.dtype(stored)
     reads[operand] = _seen(weight.op.reads[0], places)
-    product = replace(op, reads=tuple(reads), in_types=tuple(types))
+    unscaled = replace(op, reads=tuple(reads), in_types=tuple(types))
     scaling = Mul(
         axes=tuple((a, n) for a, n in op.axes if a not in op.reduced),
         reads=(op.write, _seen(weight.op.reads[1], places)),
@@ -113,7 +133,7 @@ def _scale(r: Rewriter, node: Node, operand: int, weight: Node) -> None:
         in_types=(F32, r.dtype(scale)),
         out_type=F32,
     )
-    r.add(product, inputs, sums, node.source)
+    r.add(unscaled, inputs, sums, node.source)
     r.add(scaling, (sums, scale), node.output, sources(node, weight))
 
 

@@ -60,17 +60,37 @@ class Numerators:
         return largest is not None and size * largest < LARGEST / 2
 
 
-def magnitude(graph: Graph, tensor: str) -> float | None:
-    """The largest absolute value of a constant, or of one that the graph dequantises; None of others."""
+def magnitude(graph: Graph, tensor: str, steps: int = MOST_STEPS) -> float | None:
+    """What no absolute value of a tensor passes, however its inputs are; None where nothing bounds it.
+
+    Constants are bounded by their values, what is dequantised by its stored type and its scale, norms by the
+    root of what they are over, and what is only moved by what it is moved from, for so many steps.
+    """
     value = graph.constants.get(tensor)
     if value is not None:
         return TRAINED if lacking([value]) is not None else _largest(value)
-    makers = graph.writers.get(tensor, ())
-    node = graph.nodes[makers[0]] if len(makers) == 1 else None
-    if node is None or not node.op.dequantises or not all(t in graph.constants for t in node.inputs):
+    makers = [graph.nodes[i] for i in graph.writers.get(tensor, ())]
+    found = [_made(graph, node, steps - 1) for node in makers if steps]
+    if not found or len(found) < len(makers) or None in found:
         return None
-    stored, scale, *zero = (magnitude(graph, t) or 0.0 for t in node.inputs)
-    return (stored + sum(zero)) * scale
+    return max(size for size in found if size is not None)
+
+
+def _made(graph: Graph, node: Node, steps: int) -> float | None:
+    op, sizes = node.op, node.op.size
+    if op.dequantises:
+        scale = magnitude(graph, node.inputs[1], steps)
+        stored = [op.in_types[0], *op.in_types[2:]]
+        return None if scale is None else scale * sum(max(map(abs, t.limits)) for t in stored)
+    if op.sign and op.fill == op.fill:
+        moved = magnitude(graph, node.inputs[0], steps)
+        return None if moved is None else max(moved, abs(op.fill))
+    if (norm := op.normalisation) is not None and norm.epsilon >= 0:
+        gain, *bias = (magnitude(graph, t, steps) for t in node.inputs[1:])
+        if gain is None or None in bias:
+            return None
+        return product([sizes[a] for a in norm.over]) ** 0.5 * 2 * gain + sum(b or 0.0 for b in bias)
+    return 1.0 if op.softmax_over else op.most
 
 
 def _largest(value: Array) -> float:

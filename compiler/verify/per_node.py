@@ -17,12 +17,12 @@ from onnx import numpy_helper
 from ...ir.op import Array
 from ...runtime.ports import Port
 from ..frontend.inputs import Binding, add_inputs
-from ..frontend.load import dense, load_model
+from ..frontend.load import dense
 from ..frontend.scope import Scope
 from ..stopwatch import Report, silent
 from .call_inputs import Feed
 from .compare import Comparison, Rule, compare
-from .golden import Golden
+from .golden import Golden, apart
 from .single_nodes import Build, NotChecked, Programs, Step, constants_of, model_of, steps_of
 
 
@@ -68,8 +68,10 @@ class Found:
 
 def inputs_of(model: str | Path, given: Binding) -> Inputs:
     """The model's inputs with static shapes. Raises UsageError, InvalidInput, UnsupportedModel."""
-    proto = load_model(model)
-    known = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    held = apart(model)
+    proto = held.model
+    known = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer if t.name not in held.large}
+    known |= held.large
     known |= {s.values.name: dense(s) for s in proto.graph.sparse_initializer}
     scope = Scope(names=dict.fromkeys(("", *known), ""))
     add_inputs(scope, proto.graph, given)
@@ -116,7 +118,7 @@ def check_nodes(
     call, then what the golden runtime made. build: makes the program of a node's model. A node that cannot be
     checked hands on the golden runtime's values.
     """
-    proto = load_model(model)
+    proto = apart(model).model
     steps, right = steps_of(proto.graph), _golden_values(golden, inputs, feeds, states)
     constants = constants_of(steps, inputs.constants, right[0])
     scene = Model(proto, steps, constants, right, Programs(proto, build), rule)

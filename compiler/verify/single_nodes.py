@@ -22,6 +22,7 @@ Build = Callable[[bytes, int], Program]
 
 KEPT = 64  # programs: equal nodes are mostly near one another
 
+MOST_HELD = 1 << 30  # bytes of constants: a model in memory has less than 2 GiB, and is copied
 TRAINING = 2  # Dropout's input that makes it draw
 
 
@@ -81,11 +82,14 @@ def model_of(
     """Some of the nodes of `whole`, with static shapes.
 
     What they take from elsewhere are inputs, and `constants` initializers. Raises NotChecked for a value
-    that is not there or that no core could hold.
+    that is not there or that no core could hold, or for more than a message can hold.
     """
     made = {name for s in steps for name in s.outputs}
     taken = dict.fromkeys(name for s in steps for name in s.inputs if name not in made)
     declared = {name: _declared(name, values) for name in (*taken, *outputs)}
+    held = sum(values[name].nbytes for name in taken if name in constants)
+    if held > MOST_HELD:
+        raise NotChecked(f"its constants of {held:,} bytes pass the {MOST_HELD:,} of a model of one node")
     graph = helper.make_graph(
         [s.node for s in steps],
         whole.graph.name or "node",
