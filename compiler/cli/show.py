@@ -1,4 +1,4 @@
-"""`waferc heatmap`, `report`, `inspect`, `wafers` and `ops`."""
+"""`waferc report` and `inspect`."""
 
 from __future__ import annotations
 
@@ -17,46 +17,6 @@ from .options import Core, entry, gathered
 
 if TYPE_CHECKING:
     from .saved import Saved
-
-METRICS = ("sram", "cycles", "links", "ops")
-
-
-@click.command(cls=Verb)
-@click.argument("program", type=Reads())
-@click.option(
-    "-o",
-    "output",
-    type=Writes(Format("a heatmap is a .png or .svg file", (".png", ".svg"), chosen=True)),
-    required=True,
-    metavar="FILE.png|FILE.svg",
-    help="The picture.",
-)
-@click.option(
-    "--metric",
-    type=click.Choice(METRICS),
-    default="sram",
-    show_default=True,
-    help="Bytes in use; cycles computing; bytes on the fullest link; steps.",
-)
-@entry
-@click.pass_obj
-def heatmap(console: Console, program: str, output: str, metric: str, entry: str | None) -> None:
-    """Draw a program or plan on the wafer.
-
-    Every core of PROGRAM (.wafer or .plan) is coloured by a metric; regions are
-    outlined and named.
-    """
-    from ...ir.disk import replacing
-    from ..show.heatmap import draw
-    from ..show.picture import limits, picture
-    from .saved import Saved
-
-    saved = Saved(program, entry)
-    drawn = picture(saved.plan, saved.timing)
-    with replacing(output) as part:
-        draw(drawn, metric, part)
-    console.note(f"wrote {shown(output)}")
-    console.result({"program": program, "metric": metric, "output": output, "limits": limits(drawn)})
 
 
 @click.command(cls=Verb)

@@ -19,11 +19,16 @@ COMPARED = 200  # characters of names that are compared to find the one that was
 
 def of_node(plan: Plan, timing: Timing, name: str) -> list[dict[str, Any]]:
     """The rows of the steps that an ONNX node became, or that have the name. Raises UsageError for none."""
-    steps = [s for s in plan.steps if name == s.name or name in s.source]
+    return _placed(plan, timing, steps_of(plan, name))
+
+
+def steps_of(plan: Plan, node: str) -> list[Step]:
+    """The steps that an ONNX node became, or that have the name. Raises UsageError for none."""
+    steps = [s for s in plan.steps if node == s.name or node in s.source]
     if not steps:
         names = {n for s in plan.steps for n in (s.name, *s.source)}
-        raise UsageError(f"--node {quoted(name)}: no step is of a node called that{_meant(name, names)}")
-    return _placed(plan, timing, steps)
+        raise UsageError(f"--node {quoted(node)}: no step is of a node called that{_meant(node, names)}")
+    return steps
 
 
 def of_step(plan: Plan, timing: Timing, position: int) -> dict[str, Any]:
@@ -60,13 +65,11 @@ def of_tensor(plan: Plan, timing: Timing, name: str) -> dict[str, Any]:
 
     Raises UsageError for a tensor that there is not.
     """
+    tensor_called(plan, name)
     buffers = [b for b in plan.buffers if b.name == name]
     numbers = {b.number for b in buffers}
     written = [s for s in plan.steps if name == s.tensor or s.result in numbers]
     read = [s for s in plan.steps if any(o.tensor == name for o in s.operands)]
-    if not buffers and not written and not read:
-        names = {*plan.tensors, *(b.name for b in plan.buffers)}
-        raise UsageError(f"--tensor {quoted(name)}: the plan has none called that{_meant(name, names)}")
     rows = buffer_rows(plan, buffers)
     for row, b in zip(rows, buffers, strict=True):
         row |= {"cores": b.grid.cores, "place": _place(plan, b)}
@@ -75,6 +78,15 @@ def of_tensor(plan: Plan, timing: Timing, name: str) -> dict[str, Any]:
         "written": _placed(plan, timing, written),
         "read": _placed(plan, timing, read),
     }
+
+
+def tensor_called(plan: Plan, name: str) -> str:
+    """The name, of a tensor that some core holds or some step reads. Raises UsageError for another."""
+    names = {b.name for b in plan.buffers}
+    names |= {t for s in plan.steps for t in (s.tensor, *(o.tensor for o in s.operands))}
+    if name not in names:
+        raise UsageError(f"--tensor {quoted(name)}: the plan has none called that{_meant(name, names)}")
+    return name
 
 
 def _placed(plan: Plan, timing: Timing, steps: list[Step]) -> list[dict[str, Any]]:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from ..machine.wafer import Wafer
 from ..plan.layout import Ints
-from ..plan.plan import Plan
+from ..plan.move import Move
+from ..plan.plan import Plan, Step
 from .fabric import Floats, Traffic, traffic_of
 from .reach import NOWHERE, Ends
 
 
-def link_bytes(plan: Plan) -> Floats:
-    """[4, height, width]: bytes on each core's outgoing links in one call, in the order of wafer.LINKS."""
+def link_bytes(plan: Plan, moves: Iterable[tuple[Step, Move]] | None = None) -> Floats:
+    """[4, height, width]: bytes on each core's outgoing links in one call, in the order of wafer.LINKS.
+
+    moves: some that steps receive, instead of all.
+    """
     by_result = {s.result: s for s in plan.steps if s.kind != "update"}
     links = np.zeros((4, plan.wafer.height, plan.wafer.width))
-    for step in plan.steps:
-        for m in step.received:
-            if m.route != "local":
-                _add(plan.wafer, links, traffic_of(plan, step, by_result[m.source], m))
+    for step, m in moves if moves is not None else ((s, m) for s in plan.steps for m in s.received):
+        if m.route != "local":
+            _add(plan.wafer, links, traffic_of(plan, step, by_result[m.source], m))
     return links
 
 
