@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UsageError, shown
-from ..show.text import facts, table
+from ..show.text import facts, folded, table
 from .command import Verb
 from .console import Console
 from .found import inspect_core, inspect_node, inspect_step, inspect_tensor
@@ -120,6 +120,7 @@ def inspect(console: Console, program: str, how: Inspected) -> None:
 
 def _overview(console: Console, saved: Saved) -> dict[str, Any]:
     from ..show.critical_parts import leg_rows, path_rows
+    from ..show.guidance import guidance, guidance_lines
     from ..show.rows import region_rows, step_rows, summary
 
     f = saved.figures
@@ -151,6 +152,11 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
     for line in table(titles, [[p[t] for t in titles] for p in path]):
         console.say(line)
     console.say("fabric: until the last operand is there. waiting: the core is busy.")
+    console.say()
+    advice = guidance(saved.plan, saved.timing, saved.dims)
+    for line in guidance_lines(advice):
+        for part in folded(line):
+            console.say(part)
     return {
         "program": saved.path,
         "entries": list(saved.entries),
@@ -160,6 +166,7 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
         "regions": regions,
         "steps": steps,
         "critical_path": {"parts": path, "legs": leg_rows(saved.plan, saved.timing)},
+        "guidance": asdict(advice),
     }
 
 

@@ -8,9 +8,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .difference import Difference, Rows, Side, change
 from .drawing import printable, svg
-from .heatmap import arrange, compose
+from .heatmap import Style, arrange, compose
 from .metrics import Metric, metric_of
 from .sheet import Box, Outline, Panel, Sheet, outlines
 
@@ -95,7 +97,7 @@ def _grids(a: Side, b: Side) -> Iterator[str]:
             moved = replace(metrics[0], values=change(metrics[0].values, metrics[1].values))
             sheets.append(_sheet(b, f"{name}, B less A", _difference(moved)))
             box = _around(*(s.used for s in sheets[:2]))
-            yield from _row([replace(s, crop=box) for s in sheets], ("A", "B", "B less A"))
+            yield from _row([replace(s, crop=box) for s in sheets], ("A", "B", "B less A"), _scale(metrics))
         else:
             for sheet, label in zip(sheets, "AB", strict=True):
                 yield from _row([replace(sheet, crop=sheet.used)], (label,))
@@ -118,11 +120,17 @@ def _around(*boxes: Box) -> Box:
     return left, top, right - left, bottom - top
 
 
-def _row(sheets: list[Sheet], labels: tuple[str, ...]) -> Iterator[str]:
-    frame = arrange(sheets[0])[0]
+def _scale(metrics: list[Metric]) -> str:
+    """One for both: to the larger most; a budget is the same for both."""
+    most = max((float(np.nanmax(m.values)) for m in metrics if np.isfinite(m.values).any()), default=0.0)
+    return "auto" if metrics[0].budget is not None or most <= 0 else f"0:{most}"
+
+
+def _row(sheets: list[Sheet], labels: tuple[str, ...], scale: str = "auto") -> Iterator[str]:
+    frame, style = arrange(sheets[0])[0], Style(scale=scale)
     box = (frame.left, frame.top, frame.cell, frame.x, frame.y, frame.width, frame.height)
     place = f'data-grid="{" ".join(map(str, box))}"'
     yield f'<div class="grids" tabindex="0" role="group" aria-label="grids" {place}>'
     for sheet, label in zip(sheets, labels, strict=True):
-        yield f"<figure><figcaption>{escape(label)}</figcaption>{svg(compose(sheet))}</figure>"
+        yield f"<figure><figcaption>{escape(label)}</figcaption>{svg(compose(sheet, style))}</figure>"
     yield '</div><p class="said" aria-live="polite"></p>'
