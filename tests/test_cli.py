@@ -205,6 +205,10 @@ ERRORS: list[tuple[int, tuple[str, ...]]] = [
     (2, ("diff", "tiny.wafer", "tiny.wafer", "--html", "o.txt")),
     (2, ("inspect", "tiny.wafer", "--core", "4,0")),
     (2, ("inspect", "tiny.wafer", "--core", "here")),
+    (2, ("inspect", "tiny.wafer", "--link", "0,0,up")),
+    (2, ("inspect", "tiny.wafer", "--link", "0,9,east")),
+    (2, ("inspect", "tiny.wafer", "--at", "-1")),
+    (2, ("inspect", "tiny.wafer", "--at", "nan")),
     (2, ("inspect", "tiny.wafer", "--graph", "o.png")),
     (3, ("check", "empty.onnx")),
     (3, ("check", "garbage.onnx")),
@@ -536,6 +540,16 @@ def test_a_heatmap_is_numbers_too(program: str, here: Path) -> None:
     assert float(lines[1].split(",")[2]) == data["panels"][0]["values"][0][0]
 
 
+@pytest.mark.parametrize("columns", [60, 80, 180])
+def test_tables_fold_and_never_pass_the_terminal(columns: int, program: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        for words in ((), ("--core", "0,0"), ("--node", "first"), ("--at", "100"), ("--link", "1,1,east")):
+            lines = good("inspect", program, *words).splitlines()
+            assert max(map(len, lines)) <= columns, words
+            assert not any("/.." in line for line in lines)
+
+
 def test_two_programs_are_compared(program: str, here: Path) -> None:
     good("compile", *TINY, "--weights", "f16", "-o", "f16.wafer")
     assert good("diff", program, program).splitlines()[-1] == "Nothing changed."
@@ -580,6 +594,8 @@ def test_one_core_adds_up(program: str) -> None:
         ("diff", "tiny.wafer", "tiny.wafer"),
         ("inspect", "tiny.wafer"),
         ("inspect", "tiny.wafer", "--core", "1,1"),
+        ("inspect", "tiny.wafer", "--link", "1,1,east"),
+        ("inspect", "tiny.wafer", "--at", "100"),
         ("bench", *TINY, "--pairs", "1", "--threads", "1"),
         ("wafers",),
         ("ops",),

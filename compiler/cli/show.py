@@ -11,9 +11,9 @@ from ..errors import UsageError, shown
 from ..show.text import facts, folded, table
 from .command import Verb
 from .console import Console
-from .found import inspect_core, inspect_node, inspect_step, inspect_tensor
+from .found import inspect_core, inspect_cycle, inspect_link, inspect_node, inspect_step, inspect_tensor
 from .named_files import PAGE, Format, Reads, Writes
-from .options import Core, entry, gathered
+from .options import Core, Link, entry, gathered
 
 if TYPE_CHECKING:
     from .saved import Saved
@@ -51,7 +51,7 @@ def report(console: Console, program: str, output: str, entry: str | None) -> No
     console.result({"program": program, "output": output})
 
 
-ONE = ("core", "node", "step", "tensor")  # of which `inspect` shows one
+ONE = ("core", "link", "node", "step", "tensor", "at")  # of which `inspect` shows one
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,11 @@ class Inspected:
     """What is looked at, from the command line: one of ONE at most, else the whole."""
 
     core: tuple[int, int] | None
+    link: tuple[int, int, str] | None
     node: str | None
     step: int | None
     tensor: str | None
+    at: float | None
     graph_path: str | None
     entry: str | None
 
@@ -69,9 +71,11 @@ class Inspected:
 @click.command(cls=Verb)
 @click.argument("program", type=Reads())
 @click.option("--core", type=Core(), metavar="X,Y", help="What lies and runs on this core.")
+@click.option("--link", type=Link(), metavar="X,Y,DIRECTION", help="What this core's link that way carries.")
 @click.option("--node", metavar="NAME", help="The steps of this ONNX node, or of this name.")
 @click.option("--step", type=click.IntRange(min=0), metavar="N", help="One step: operands, result, readers.")
 @click.option("--tensor", metavar="NAME", help="Who holds, writes and reads this tensor.")
+@click.option("--at", type=float, metavar="CYCLE", help="What computes and what is under way at this cycle.")
 @click.option(
     "--graph",
     "graph_path",
@@ -86,8 +90,8 @@ def inspect(console: Console, program: str, how: Inspected) -> None:
     """Say what is inside a program or plan.
 
     The totals, regions and steps of PROGRAM (.wafer or .plan), or what there is of
-    one core, ONNX node, step or tensor. Tables are as wide as the terminal, or
-    COLUMNS.
+    one core, link, ONNX node, step, tensor or cycle. Tables are as wide as the
+    terminal, or COLUMNS.
     """
     from .saved import Saved
 
@@ -97,6 +101,10 @@ def inspect(console: Console, program: str, how: Inspected) -> None:
     saved, graph_path = Saved(program, how.entry), how.graph_path
     if how.core is not None:
         result = inspect_core(console, saved, *how.core)
+    elif how.link is not None:
+        result = inspect_link(console, saved, how.link)
+    elif how.at is not None:
+        result = inspect_cycle(console, saved, how.at)
     elif how.node is not None:
         result = inspect_node(console, saved, how.node)
     elif how.step is not None:

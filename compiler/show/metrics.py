@@ -284,14 +284,27 @@ def _moves(plan: Plan, timing: Timing, of: Selection) -> Iterator[tuple[Step, Mo
             if not wanted or m.route == "local":
                 continue
             producer = made[s.position].get(m.source)
-            if of.at is None or (producer is not None and under_way(plan, timing, s, producer, of.at)):
+            if of.at is None:
                 yield s, m
+            elif producer is not None:
+                when = under_way(plan, timing, s, producer)
+                if when is not None and when[0] <= of.at < when[1]:
+                    yield s, m
 
 
-def under_way(plan: Plan, timing: Timing, step: Step, producer: int, at: float) -> bool:
-    """Whether a step's bytes are on their way: some producer is done, and some consumer has not started."""
+def moves_under_way(plan: Plan, timing: Timing, at: float) -> Iterator[tuple[Step, Move]]:
+    """All moves over links whose bytes are on their way at a cycle, with the steps that receive them."""
+    return _moves(plan, timing, Selection(at=at))
+
+
+def under_way(plan: Plan, timing: Timing, step: Step, producer: int) -> tuple[float, float] | None:
+    """From when to when what a step receives from a producer is on its way: from the first producer's end to
+    the last consumer's start, which may be after it arrived. None where nobody sends or receives."""
     done, started = timing.end[producer][held(plan.steps[producer])], timing.start[step.position][held(step)]
-    return bool(done.size and started.size and done.min() <= at < started.max())
+    if not done.size or not started.size:
+        return None
+    begin = float(done.min())
+    return begin, max(begin, float(started.max()))
 
 
 def carried(plan: Plan, timing: Timing, of: Selection) -> Floats:
