@@ -47,7 +47,8 @@ def main() -> None:
 
     waferc("verify", MODEL, "--program", program, "--steps", images_file)
     waferc("inspect", program)
-    waferc("heatmap", program, "--metric", "sram", "-o", str(OUT / "heatmap.png"))
+    panels = ("--metric", "sram", "--metric", "cycles", "--layers", "4")
+    waferc("heatmap", program, *panels, "-o", str(OUT / "heatmap.png"))
     waferc("report", program, "-o", str(OUT / "report.html"))
     print(f"\nsee {OUT / 'heatmap.png'} and {OUT / 'report.html'}")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .affine import Access, show
-from .dtypes import DType
+from .dtypes import F32, DType
 from .op import Array, Op
 
 if TYPE_CHECKING:
@@ -139,6 +139,24 @@ class Graph:
             for j, t in enumerate(n.inputs):
                 out.setdefault(t, []).append((i, j))
         return out
+
+    @cached_property
+    def narrowable(self) -> frozenset[str]:
+        """The f32 constants that can be stored in 16 bits: of two dimensions or more, read by nothing but
+        products and table look-ups."""
+        readers, results = self.readers, set(self.results)
+        return frozenset(
+            name
+            for name in self.constants
+            if self.tensors[name].dtype == F32
+            and sum(n > 1 for n in self.tensors[name].shape) >= 2
+            and name not in results
+            and readers.get(name)
+            and all(
+                self.nodes[i].op.out_type == F32 and self.nodes[i].op.takes_narrow(j)
+                for i, j in readers[name]
+            )
+        )
 
     def update_order(self) -> list[tuple[str, str]]:
         """The states to be overwritten, each before the one whose old value becomes its new one.

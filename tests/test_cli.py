@@ -24,7 +24,9 @@ from onnx import TensorProto, helper, numpy_helper
 from waferc import compile_model
 from waferc.compiler import pipeline, survey
 from waferc.compiler.cli import console
+from waferc.compiler.cli.heatmap import METRICS
 from waferc.compiler.cli.main import ORDER, main
+from waferc.compiler.show.metrics import KINDS
 from waferc.compiler.verify.bench import Peer, PeerFailed, Setting, measure
 from waferc.compiler.verify.golden import OnnxRuntime
 from waferc.runtime.ports import Port, Ports
@@ -190,8 +192,23 @@ ERRORS: list[tuple[int, tuple[str, ...]]] = [
     (2, ("verify", *TINY, "--rtol", "-1")),
     (2, ("heatmap", "tiny.wafer", "-o", "o.gif")),
     (2, ("heatmap", "tiny.wafer", "-o", "o.png", "--metric", "heat")),
+    (2, ("heatmap", "tiny.wafer")),
+    (2, ("heatmap", "tiny.wafer", "-o", "o.png", "--metric", "busy")),
+    (2, ("heatmap", "tiny.wafer", "-o", "o.png", "--metric", "routes")),
+    (2, ("heatmap", "tiny.wafer", "-o", "o.png", "--step", "1", "--node", "first")),
+    (2, ("heatmap", "tiny.wafer", "-o", "o.png", "--at", "1e9")),
+    (2, ("heatmap", "tiny.wafer", "-o", "o.png", "--at", "3", "--film", "2")),
+    (2, ("heatmap", "tiny.wafer", "-o", "o.png", "--crop", "0,0,9x9")),
+    (2, ("heatmap", "tiny.wafer", "-o", "o.png", "--crop", "all")),
+    (2, ("heatmap", "tiny.wafer", "-o", "o.png", "--scale", "5:1")),
+    (2, ("diff", "tiny.wafer")),
+    (2, ("diff", "tiny.wafer", "tiny.wafer", "--html", "o.txt")),
     (2, ("inspect", "tiny.wafer", "--core", "4,0")),
     (2, ("inspect", "tiny.wafer", "--core", "here")),
+    (2, ("inspect", "tiny.wafer", "--link", "0,0,up")),
+    (2, ("inspect", "tiny.wafer", "--link", "0,9,east")),
+    (2, ("inspect", "tiny.wafer", "--at", "-1")),
+    (2, ("inspect", "tiny.wafer", "--at", "nan")),
     (2, ("inspect", "tiny.wafer", "--graph", "o.png")),
     (3, ("check", "empty.onnx")),
     (3, ("check", "garbage.onnx")),
@@ -219,6 +236,7 @@ ERRORS: list[tuple[int, tuple[str, ...]]] = [
     (7, ("run", "no.json", "--random", "0")),
     (7, ("run", "damaged.wafer", "--random", "0")),
     (7, ("inspect", "short.wafer")),
+    (7, ("diff", "tiny.wafer", "short.wafer")),
     (7, ("run", "tiny.plan", "--random", "0")),
     (7, ("verify", "heavy.onnx", "--program", "tiny.wafer")),
 ]
@@ -501,13 +519,49 @@ def test_verify_fails_with_8_and_shows_bad_values(program: str, monkeypatch: pyt
 
 
 def test_pictures_are_drawn(program: str, here: Path) -> None:
-    for metric in ("sram", "cycles", "links", "ops"):
-        good("heatmap", program, "--metric", metric, "-o", "map.svg")
+    assert tuple(KINDS) == METRICS
+    words = {"busy": ("--film", "3"), "routes": ("--node", "second"), "holders": ("--tensor", "h")}
+    for metric in METRICS:
+        good("heatmap", program, "--metric", metric, *words.get(metric, ()), "-o", "map.svg")
         assert (here / "map.svg").read_text().startswith(("<?xml", "<svg"))
     good("heatmap", program, "-o", "map.png")
     assert (here / "map.png").read_bytes().startswith(b"\x89PNG")
     good("report", program, "-o", "report.html")
     assert "second" in (here / "report.html").read_text()
+
+
+def test_a_heatmap_is_numbers_too(program: str, here: Path) -> None:
+    words = ("--metric", "sram", "--metric", "cycles", "--at", "10", "--crop", "0,0,2x3", "--size", "700")
+    data = json.loads(good("heatmap", program, *words, "--json", "-", "--csv", "map.csv"))
+    assert data["box"] == [0, 0, 2, 3] and data["output"] is None
+    assert [p["metric"] for p in data["panels"]] == ["sram", "cycles"]
+    lines = (here / "map.csv").read_text().splitlines()
+    assert lines[0] == 'x,y,"sram, cycle 10","cycles, cycle 10"' and len(lines) == 7
+    assert float(lines[1].split(",")[2]) == data["panels"][0]["values"][0][0]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 180])
+def test_tables_fold_and_never_pass_the_terminal(columns: int, program: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        for words in ((), ("--core", "0,0"), ("--node", "first"), ("--at", "100"), ("--link", "1,1,east")):
+            lines = good("inspect", program, *words).splitlines()
+            assert max(map(len, lines)) <= columns, words
+            assert not any("/.." in line for line in lines)
+
+
+def test_two_programs_are_compared(program: str, here: Path) -> None:
+    good("compile", *TINY, "--weights", "f16", "-o", "f16.wafer")
+    assert good("diff", program, program).splitlines()[-1] == "Nothing changed."
+    text = good("diff", program, "f16.wafer", "--html", "diff.html")
+    assert "weights  f32  f16" in text and re.search(r"^5\. ", text, re.M)
+    data = json.loads(good("diff", program, "f16.wafer", "--json", "-"))
+    cycles = {r["figure"]: r for r in data["totals"]}["cycles"]
+    told = [
+        json.loads(good("inspect", p, "--json", "-"))["figures"]["cycles"] for p in (program, "f16.wafer")
+    ]
+    assert [cycles["a"], cycles["b"]] == [round(c) for c in told]
+    assert (here / "diff.html").read_text().startswith("<!doctype html>")
 
 
 def test_a_plan_shows_what_its_program_does(program: str) -> None:
@@ -537,8 +591,11 @@ def test_one_core_adds_up(program: str) -> None:
         ("verify", "tiny.onnx", "--program", "tiny.wafer"),
         ("heatmap", "tiny.wafer", "-o", "o.png"),
         ("report", "tiny.wafer", "-o", "o.html"),
+        ("diff", "tiny.wafer", "tiny.wafer"),
         ("inspect", "tiny.wafer"),
         ("inspect", "tiny.wafer", "--core", "1,1"),
+        ("inspect", "tiny.wafer", "--link", "1,1,east"),
+        ("inspect", "tiny.wafer", "--at", "100"),
         ("bench", *TINY, "--pairs", "1", "--threads", "1"),
         ("wafers",),
         ("ops",),

@@ -1,4 +1,4 @@
-"""What `waferc inspect` says of one core, one step, one node or one tensor."""
+"""What `waferc inspect` says of one core, link, step, node or tensor, or of one cycle."""
 
 from __future__ import annotations
 
@@ -62,6 +62,57 @@ def inspect_tensor(console: Console, saved: Saved, name: str) -> dict[str, Any]:
     return {"program": saved.path, "entry": saved.entry, "tensor": name, **found}
 
 
+def inspect_link(console: Console, saved: Saved, link: tuple[int, int, str]) -> dict[str, Any]:
+    from ..show.found import of_link
+
+    x, y, direction = link
+    _judge_core(saved, f"--link {x},{y},{direction}", x, y)
+    found = of_link(saved.plan, saved.timing, x, y, direction)
+    share = found["full"] / saved.timing.cycles if saved.timing.cycles else 0.0
+    console.say(
+        f"link ({x}, {y}) {direction}: {found['bytes']:,} bytes per call, full for {found['full']:,} cycles "
+        f"({share:.1%} of the call)"
+    )
+    if (x, y, direction) in saved.plan.wafer.dead_links:
+        console.say("this link is dead")
+    if found["moves"]:
+        console.say()
+        _table(console, ("from", "to", "route", "bytes", "begin", "end", "tensor"), found["moves"])
+        console.say("from, to: steps. bytes: on this link. begin, end: cycles between which it is under way.")
+    return {"program": saved.path, "entry": saved.entry, "link": list(link), **found}
+
+
+def inspect_cycle(console: Console, saved: Saved, at: float) -> dict[str, Any]:
+    from ..show.found import at_cycle
+
+    found = at_cycle(saved.plan, saved.timing, at)
+    x, y = found["fullest_core"]
+    used, budget = found["fullest_core_bytes"], saved.plan.wafer.sram_bytes
+    console.say(f"cycle {at:,.0f} of {saved.timing.cycles:,.0f}")
+    console.say(f"fullest core then ({x}, {y}): {used:,} of {budget:,} bytes live")
+    for title, rows, titles in (
+        ("Computing", found["steps"], ("step", "op", "node", "start", "end", "now", "cores", "place")),
+        ("Under way", found["moves"], ("from", "to", "route", "received", "begin", "end", "tensor")),
+    ):
+        console.say()
+        console.say(f"{title}:" if rows else f"{title}: nothing")
+        if rows:
+            _table(console, titles, rows)
+    if found["steps"]:
+        console.say("now: cores that compute the step at this cycle, of all its cores.")
+    return {"program": saved.path, "entry": saved.entry, **found}
+
+
+def _judge_core(saved: Saved, told: str, x: int, y: int) -> None:
+    """Raises UsageError for a core that the wafer has not."""
+    wafer = saved.plan.wafer
+    if not (0 <= x < wafer.width and 0 <= y < wafer.height):
+        raise UsageError(
+            f"{told}: wafer {shown(wafer.name)} has columns 0 to {wafer.width - 1} "
+            f"and rows 0 to {wafer.height - 1}"
+        )
+
+
 def _table(console: Console, titles: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
     for line in table(titles, [[r[t] for t in titles] for r in rows], wrap=["split"]):
         console.say(line)
@@ -71,11 +122,7 @@ def inspect_core(console: Console, saved: Saved, x: int, y: int) -> dict[str, An
     from ..show.rows import LONGEST_NAME, at_core, buffer_rows, code_at, share
 
     plan, wafer = saved.plan, saved.plan.wafer
-    if not (0 <= x < wafer.width and 0 <= y < wafer.height):
-        raise UsageError(
-            f"--core {x},{y}: wafer {shown(wafer.name)} has columns 0 to {wafer.width - 1} "
-            f"and rows 0 to {wafer.height - 1}"
-        )
+    _judge_core(saved, f"--core {x},{y}", x, y)
     used = int(plan.sram()[y, x])
     buffers, running = at_core(plan, x, y)
     rows = buffer_rows(plan, buffers)

@@ -7,13 +7,15 @@ import click
 from .bench import bench
 from .command import SETTINGS, Waferc
 from .compile import check, compile_verb
+from .diff import diff
 from .generate import generate
+from .heatmap import heatmap
 from .lists import operators, wafers
 from .run import run
-from .show import heatmap, inspect, report
+from .show import inspect, report
 from .verify import verify
 
-ORDER = (check, compile_verb, run, generate, verify, heatmap, report, inspect, bench, wafers, operators)
+ORDER = (check, compile_verb, run, generate, verify, heatmap, report, inspect, diff, bench, wafers, operators)
 
 
 class Ordered(Waferc):

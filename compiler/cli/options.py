@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
@@ -130,6 +131,23 @@ class Core(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
             return int(x), int(y)
         except ValueError:
             self.fail(f"{quoted(str(value))} is not {self.name}", param, ctx)
+
+
+LINK = re.compile(r"(\d{1,6}),(\d{1,6}),(east|west|south|north)", re.ASCII)
+
+
+class Link(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
+    """X,Y,DIRECTION"""
+
+    name = "X,Y,DIRECTION"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int, str]:
+        found = LINK.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            self.fail(f"{quoted(str(value))} is no link such as 3,4,east", param, ctx)
+        return int(found[1]), int(found[2]), found[3]
 
 
 class WaferName(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]

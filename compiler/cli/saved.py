@@ -96,6 +96,17 @@ class Saved:
         return simulate(self.plan)
 
     @property
+    def dims(self) -> dict[str, int]:
+        """What symbolic dimensions were bound to, in this entry."""
+        with self._named():
+            try:
+                own = _members(self.manifest.get("entry_dims", {})).get(self.entry, {})
+                dims = {**_members(self.manifest.get("dims", {})), **_members(own)}
+                return {name: decode(size, int) for name, size in dims.items()}
+            except Misfit as e:
+                raise InvalidArtifact(f"manifest.json: dims: {e}") from None
+
+    @property
     def hosts(self) -> dict[str, int]:
         """The operators that run on the host, and how many nodes each stands for."""
         with self._named():
@@ -135,6 +146,12 @@ class Saved:
                 raise
             ours = "if waferc made this program, that is a bug of ours"
             raise ArtifactError(f"{quoted(self.path)}: {shown(str(e), 300)}; {ours}") from None
+
+
+def _members(data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise Misfit("is not an object")
+    return cast(dict[str, Any], data)
 
 
 def _member(data: Any, name: str) -> Any:

@@ -1,62 +1,22 @@
-"""`waferc heatmap`, `report`, `inspect`, `wafers` and `ops`."""
+"""`waferc report` and `inspect`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UsageError, shown
-from ..show.text import facts, table
+from ..show.text import facts, folded, table
 from .command import Verb
 from .console import Console
-from .found import inspect_core, inspect_node, inspect_step, inspect_tensor
+from .found import inspect_core, inspect_cycle, inspect_link, inspect_node, inspect_step, inspect_tensor
 from .named_files import PAGE, Format, Reads, Writes
-from .options import Core, entry, gathered
+from .options import Core, Link, entry, gathered
 
 if TYPE_CHECKING:
     from .saved import Saved
-
-METRICS = ("sram", "cycles", "links", "ops")
-
-
-@click.command(cls=Verb)
-@click.argument("program", type=Reads())
-@click.option(
-    "-o",
-    "output",
-    type=Writes(Format("a heatmap is a .png or .svg file", (".png", ".svg"), chosen=True)),
-    required=True,
-    metavar="FILE.png|FILE.svg",
-    help="The picture.",
-)
-@click.option(
-    "--metric",
-    type=click.Choice(METRICS),
-    default="sram",
-    show_default=True,
-    help="Bytes in use; cycles computing; bytes on the fullest link; steps.",
-)
-@entry
-@click.pass_obj
-def heatmap(console: Console, program: str, output: str, metric: str, entry: str | None) -> None:
-    """Draw a program or plan on the wafer.
-
-    Every core of PROGRAM (.wafer or .plan) is coloured by a metric; regions are
-    outlined and named.
-    """
-    from ...ir.disk import replacing
-    from ..show.heatmap import draw
-    from ..show.picture import limits, picture
-    from .saved import Saved
-
-    saved = Saved(program, entry)
-    drawn = picture(saved.plan, saved.timing)
-    with replacing(output) as part:
-        draw(drawn, metric, part)
-    console.note(f"wrote {shown(output)}")
-    console.result({"program": program, "metric": metric, "output": output, "limits": limits(drawn)})
 
 
 @click.command(cls=Verb)
@@ -91,7 +51,7 @@ def report(console: Console, program: str, output: str, entry: str | None) -> No
     console.result({"program": program, "output": output})
 
 
-ONE = ("core", "node", "step", "tensor")  # of which `inspect` shows one
+ONE = ("core", "link", "node", "step", "tensor", "at")  # of which `inspect` shows one
 
 
 @dataclass(frozen=True)
@@ -99,9 +59,11 @@ class Inspected:
     """What is looked at, from the command line: one of ONE at most, else the whole."""
 
     core: tuple[int, int] | None
+    link: tuple[int, int, str] | None
     node: str | None
     step: int | None
     tensor: str | None
+    at: float | None
     graph_path: str | None
     entry: str | None
 
@@ -109,9 +71,11 @@ class Inspected:
 @click.command(cls=Verb)
 @click.argument("program", type=Reads())
 @click.option("--core", type=Core(), metavar="X,Y", help="What lies and runs on this core.")
+@click.option("--link", type=Link(), metavar="X,Y,DIRECTION", help="What this core's link that way carries.")
 @click.option("--node", metavar="NAME", help="The steps of this ONNX node, or of this name.")
 @click.option("--step", type=click.IntRange(min=0), metavar="N", help="One step: operands, result, readers.")
 @click.option("--tensor", metavar="NAME", help="Who holds, writes and reads this tensor.")
+@click.option("--at", type=float, metavar="CYCLE", help="What computes and what is under way at this cycle.")
 @click.option(
     "--graph",
     "graph_path",
@@ -126,8 +90,8 @@ def inspect(console: Console, program: str, how: Inspected) -> None:
     """Say what is inside a program or plan.
 
     The totals, regions and steps of PROGRAM (.wafer or .plan), or what there is of
-    one core, ONNX node, step or tensor. Tables are as wide as the terminal, or
-    COLUMNS.
+    one core, link, ONNX node, step, tensor or cycle. Tables are as wide as the
+    terminal, or COLUMNS.
     """
     from .saved import Saved
 
@@ -137,6 +101,10 @@ def inspect(console: Console, program: str, how: Inspected) -> None:
     saved, graph_path = Saved(program, how.entry), how.graph_path
     if how.core is not None:
         result = inspect_core(console, saved, *how.core)
+    elif how.link is not None:
+        result = inspect_link(console, saved, how.link)
+    elif how.at is not None:
+        result = inspect_cycle(console, saved, how.at)
     elif how.node is not None:
         result = inspect_node(console, saved, how.node)
     elif how.step is not None:
@@ -160,6 +128,7 @@ def inspect(console: Console, program: str, how: Inspected) -> None:
 
 def _overview(console: Console, saved: Saved) -> dict[str, Any]:
     from ..show.critical_parts import leg_rows, path_rows
+    from ..show.guidance import guidance, guidance_lines
     from ..show.rows import region_rows, step_rows, summary
 
     f = saved.figures
@@ -191,6 +160,11 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
     for line in table(titles, [[p[t] for t in titles] for p in path]):
         console.say(line)
     console.say("fabric: until the last operand is there. waiting: the core is busy.")
+    console.say()
+    advice = guidance(saved.plan, saved.timing, saved.dims)
+    for line in guidance_lines(advice):
+        for part in folded(line):
+            console.say(part)
     return {
         "program": saved.path,
         "entries": list(saved.entries),
@@ -200,6 +174,7 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
         "regions": regions,
         "steps": steps,
         "critical_path": {"parts": path, "legs": leg_rows(saved.plan, saved.timing)},
+        "guidance": asdict(advice),
     }
 
 

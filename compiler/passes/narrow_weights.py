@@ -24,20 +24,11 @@ KINDS: dict[str, DType] = {"f16": F16, "bf16": BF16}
 def narrow_weights(graph: Graph, kind: str, activations: str) -> Graph:
     """The graph with its f32 weights stored as `kind`; sums and results stay f32.
 
-    A weight is a constant with two dimensions or more that only products and table look-ups read.
-    activations: "bf16" to round what products multiply with them too. Raises UsageError where a weight is too
-    large for f16.
+    Those are `Graph.narrowable`. activations: "bf16" to round what products multiply with them too.
+    Raises UsageError where a weight is too large for f16.
     """
     dtype = KINDS[kind]
-    readers, results = graph.readers, set(graph.results)
-    chosen = {
-        name
-        for name in graph.constants
-        if _matrix(graph.tensors[name])
-        and name not in results
-        and readers.get(name)
-        and all(_takes(graph.nodes[i], operand) for i, operand in readers[name])
-    }
+    chosen = graph.narrowable
 
     def narrowed(node: Node) -> Node:
         types = tuple(
@@ -76,15 +67,6 @@ def _round_factors(graph: Graph) -> Graph:
                 node = replace(node, inputs=tuple(inputs), op=replace(node.op, in_types=(BF16, BF16)))
         r.nodes.append(node)
     return r.finish()
-
-
-def _matrix(t: Tensor) -> bool:
-    return t.dtype == F32 and sum(n > 1 for n in t.shape) >= 2
-
-
-def _takes(node: Node, operand: int) -> bool:
-    """Whether the node can read operand number `operand` in 16 bits: its other types stay f32."""
-    return node.op.out_type == F32 and node.op.takes_narrow(operand)
 
 
 def _stored(name: str, value: Array, dtype: DType) -> Array:

@@ -21,7 +21,7 @@ def path_rows(plan: Plan, timing: Timing) -> list[dict[str, Any]]:
     fabric: until the last operand is there. waiting: the core is busy with something else.
     """
     legs = critical_path(plan, timing)
-    part_of = _parts(plan.graph)
+    part_of = parts_of(plan.graph)
     rows: dict[str, list[Leg]] = {}
     part = "inputs"
     for leg in legs:
@@ -61,7 +61,7 @@ def _row(name: str, legs: Sequence[Leg]) -> dict[str, Any]:
     }
 
 
-def _parts(graph: Graph) -> list[str]:
+def parts_of(graph: Graph) -> list[str]:
     """By node: the layer that it belongs to, or where no layers are alike the group."""
     found = repeated(graph)
     if found is None:
@@ -72,3 +72,9 @@ def _parts(graph: Graph) -> list[str]:
         "before the layers" if n < 0 else "after the layers" if n == found.count else f"layer {n}"
         for n in numbers
     ]
+
+
+def step_parts(plan: Plan) -> list[str]:
+    """By step: the part that it belongs to; inputs are laid before all of them."""
+    part_of = parts_of(plan.graph)
+    return [part_of[s.node] if s.node >= 0 else "inputs" for s in plan.steps]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 Colour = tuple[int, int, int]
 
@@ -78,9 +81,12 @@ Shape = Rectangle | Line | Text | Cells
 
 @dataclass(frozen=True)
 class Drawing:
+    """told: what its file says of itself, by PNG's keywords ("Title", "Description", "Software", ...)."""
+
     width: int
     height: int
     shapes: tuple[Shape, ...]
+    told: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def write(self, path: Path) -> None:
         """As PNG or SVG, by the suffix. Raises ValueError for another suffix, OSError."""
@@ -143,8 +149,11 @@ def png(drawing: Drawing) -> bytes:
                     big[s.cell - 1 :: s.cell] = WHITE
                     big[:, s.cell - 1 :: s.cell] = WHITE
                 image.paste(Image.fromarray(big), (s.x, s.y))
+    known = PngInfo()
+    for keyword, text in drawing.told.items():
+        known.add_text(keyword, printable(text))
     out = io.BytesIO()
-    image.save(out, "PNG", optimize=False)
+    image.save(out, "PNG", optimize=False, pnginfo=known)
     return out.getvalue()
 
 
@@ -152,7 +161,8 @@ def svg(drawing: Drawing) -> str:
     size = f'width="{drawing.width}" height="{drawing.height}"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {drawing.width} {drawing.height}"'
-        ' font-family="Helvetica, Arial, sans-serif">',
+        ' font-family="Helvetica, Arial, sans-serif" role="img">',
+        *_told(drawing.told),
         f'<rect {size} fill="{css(WHITE)}"/>',
     ]
     for s in drawing.shapes:
@@ -169,6 +179,18 @@ def svg(drawing: Drawing) -> str:
             case Cells():
                 lines.extend(svg_cells(s))
     return "\n".join([*lines, "</svg>", ""])
+
+
+def _told(told: Mapping[str, str]) -> list[str]:
+    """Title and description, which screen readers tell, and all of it as metadata."""
+    if not told:
+        return []
+    lines = [
+        f"<{tag}>{escape(printable(told[name]))}</{tag}>"
+        for tag, name in (("title", "Title"), ("desc", "Description"))
+        if name in told
+    ]
+    return [*lines, f"<metadata>{escape(json.dumps(dict(told)))}</metadata>"]
 
 
 def css(colour: Colour | None) -> str:

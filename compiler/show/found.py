@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 
 from ...placement.cost.critical_path import writers
+from ...placement.cost.links import over_link
 from ...placement.cost.timing import Timing, held
+from ...placement.machine.wafer import LINKS
+from ...placement.plan.move import Move
 from ...placement.plan.plan import Buffer, Plan, Step
 from ..errors import UsageError, quoted, shown
+from .metrics import held_bytes, moves_under_way, under_way
 from .rows import LONGEST_NAME, buffer_rows, step_rows
 
 COMPARED = 200  # characters of names that are compared to find the one that was meant
@@ -19,11 +23,71 @@ COMPARED = 200  # characters of names that are compared to find the one that was
 
 def of_node(plan: Plan, timing: Timing, name: str) -> list[dict[str, Any]]:
     """The rows of the steps that an ONNX node became, or that have the name. Raises UsageError for none."""
-    steps = [s for s in plan.steps if name == s.name or name in s.source]
+    return _placed(plan, timing, steps_of(plan, name))
+
+
+def of_link(plan: Plan, timing: Timing, x: int, y: int, direction: str) -> dict[str, Any]:
+    """What a link carries: bytes of a call, cycles that it is full for, and the moves, each with its bytes
+    there and when it is under way."""
+    number = LINKS.index(direction)
+    made, rows = writers(plan), list[dict[str, Any]]()
+    for s, m, nbytes in over_link(plan, x, y, number):
+        rows.append({**_move_row(plan, timing, s, m, made[s.position].get(m.source)), "bytes": round(nbytes)})
+    total = float(timing.links[number, y, x])
+    full = plan.wafer.serial(plan.wafer.wavelets(total))
+    return {"bytes": round(total), "full": round(float(full)), "moves": rows}
+
+
+def at_cycle(plan: Plan, timing: Timing, at: float) -> dict[str, Any]:
+    """What happens at a cycle: the steps that compute, on how many cores; the moves under way; memory in use.
+
+    Raises UsageError for one that the call has not.
+    """
+    if not 0 <= at <= timing.cycles:
+        raise UsageError(f"--at {at:g}: a call takes cycles 0 to {timing.cycles:,.0f}")
+    running: list[tuple[Step, int]] = []
+    for s in plan.steps:
+        start, end = timing.start[s.position], timing.end[s.position]
+        if s.kind != "input" and (now := int((held(s) & (start <= at) & (at < end)).sum())):
+            running.append((s, now))
+    steps = _placed(plan, timing, [s for s, _ in running])
+    made = writers(plan)
+    moves = [
+        _move_row(plan, timing, s, m, made[s.position].get(m.source))
+        for s, m in moves_under_way(plan, timing, at)
+    ]
+    used = held_bytes(plan, timing, at)
+    y, x = np.unravel_index(int(used.argmax()), used.shape)
+    return {
+        "at": at,
+        "steps": [{**row, "now": now} for row, (_, now) in zip(steps, running, strict=True)],
+        "moves": moves,
+        "fullest_core": [int(x), int(y)],
+        "fullest_core_bytes": int(used.max(initial=0)),
+    }
+
+
+def _move_row(plan: Plan, timing: Timing, step: Step, move: Move, producer: int | None) -> dict[str, Any]:
+    """from, to: steps. begin, end: cycles between which the move is under way."""
+    begin, end = (0.0, 0.0) if producer is None else under_way(plan, timing, step, producer) or (0.0, 0.0)
+    return {
+        "from": plan.buffers[move.source].role if producer is None else producer,
+        "to": step.position,
+        "route": move.route,
+        "received": plan.received(step, move),
+        "begin": round(begin),
+        "end": round(end),
+        "tensor": shown(plan.buffers[move.source].name, LONGEST_NAME),
+    }
+
+
+def steps_of(plan: Plan, node: str) -> list[Step]:
+    """The steps that an ONNX node became, or that have the name. Raises UsageError for none."""
+    steps = [s for s in plan.steps if node == s.name or node in s.source]
     if not steps:
         names = {n for s in plan.steps for n in (s.name, *s.source)}
-        raise UsageError(f"--node {quoted(name)}: no step is of a node called that{_meant(name, names)}")
-    return _placed(plan, timing, steps)
+        raise UsageError(f"--node {quoted(node)}: no step is of a node called that{_meant(node, names)}")
+    return steps
 
 
 def of_step(plan: Plan, timing: Timing, position: int) -> dict[str, Any]:
@@ -60,13 +124,11 @@ def of_tensor(plan: Plan, timing: Timing, name: str) -> dict[str, Any]:
 
     Raises UsageError for a tensor that there is not.
     """
+    tensor_called(plan, name)
     buffers = [b for b in plan.buffers if b.name == name]
     numbers = {b.number for b in buffers}
     written = [s for s in plan.steps if name == s.tensor or s.result in numbers]
     read = [s for s in plan.steps if any(o.tensor == name for o in s.operands)]
-    if not buffers and not written and not read:
-        names = {*plan.tensors, *(b.name for b in plan.buffers)}
-        raise UsageError(f"--tensor {quoted(name)}: the plan has none called that{_meant(name, names)}")
     rows = buffer_rows(plan, buffers)
     for row, b in zip(rows, buffers, strict=True):
         row |= {"cores": b.grid.cores, "place": _place(plan, b)}
@@ -75,6 +137,15 @@ def of_tensor(plan: Plan, timing: Timing, name: str) -> dict[str, Any]:
         "written": _placed(plan, timing, written),
         "read": _placed(plan, timing, read),
     }
+
+
+def tensor_called(plan: Plan, name: str) -> str:
+    """The name, of a tensor that some core holds or some step reads. Raises UsageError for another."""
+    names = {b.name for b in plan.buffers}
+    names |= {t for s in plan.steps for t in (s.tensor, *(o.tensor for o in s.operands))}
+    if name not in names:
+        raise UsageError(f"--tensor {quoted(name)}: the plan has none called that{_meant(name, names)}")
+    return name
 
 
 def _placed(plan: Plan, timing: Timing, steps: list[Step]) -> list[dict[str, Any]]:

@@ -1,14 +1,17 @@
-"""A plan as a heatmap: one coloured square per core, regions outlined and named, with a legend."""
+"""A sheet as a heatmap: one coloured square per core, with axes, outlines, arrows, and a legend."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .colours import DEAD, OVER, UNUSED, Scale, brief, number, scale_of
+from .colours import DEAD, Scale, brief, number, scale_of
 from .drawing import (
     TIPPED_CELLS,
     WHITE,
@@ -23,24 +26,29 @@ from .drawing import (
     printable,
     text_width,
 )
-from .picture import Metric, Picture
-from .text import plural
+from .legend import INK, KEY_ROW, KEY_WIDTH, PALE, key, legend
+from .sheet import ALL, Box, Outline, Panel, Sheet, shown_box
 
+T = TypeVar("T", bound=np.generic)
 MARGIN = 20
 HEADER = 64
+AXIS = 34  # pixels left of a grid, and above it, for the numbers of rows and columns
 PANEL = 900  # pixels that a grid is scaled up to; a larger one takes a pixel per core
+SMALL = 400  # one of several
 LARGEST_CELL = 64
 NUMBERED_GRID = 16  # grids up to this size carry the value in each cell
-KEY_WIDTH = 330
-KEY_ROW = 18
-INK: Colour = (30, 30, 30)
-PALE: Colour = (110, 110, 110)
+ARROWED_CELL = 16  # pixels from which a cell has arrows
+APART = 50  # pixels between the numbers along an axis
+SHAPE = 1.5  # width of a picture of several panels, by its height
+HOLES = 2.0  # how much less a picture is liked of which all places but one are empty
 OUTLINE: Colour = (20, 20, 20)
 ZOOM: Colour = (200, 0, 120)
+WAY: Colour = (214, 39, 40)
+LINK: Colour = (20, 20, 20)
 
 
 @dataclass(frozen=True)
-class Panel:
+class Frame:
     """A part of the wafer, `width` x `height` cores from (x, y), drawn at pixels (left, top)."""
 
     x: int
@@ -63,117 +71,225 @@ class Panel:
         """Top left of core (x, y)."""
         return self.left + (x - self.x) * self.cell, self.top + (y - self.y) * self.cell
 
-    def part(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def middle(self, x: int, y: int) -> tuple[int, int]:
+        left, top = self.pixel(x, y)
+        return left + self.cell // 2, top + self.cell // 2
+
+    def part(self, values: NDArray[T]) -> NDArray[T]:
         return values[self.y : self.y + self.height, self.x : self.x + self.width]
+
+    def has(self, x: int, y: int) -> bool:
+        return self.x <= x < self.x + self.width and self.y <= y < self.y + self.height
 
 
 @dataclass(frozen=True)
-class Outline:
-    """All regions that share one rectangle of cores."""
+class Style:
+    """size: pixels that the picture is wide, about; 0 for what suits it. scale: "auto", "linear", "log" or
+    "LOW:HIGH"."""
 
-    x: int
-    y: int
-    width: int
-    height: int
-    label: str
+    size: int = 0
+    scale: str = "auto"
 
 
-def draw(picture: Picture, metric: str, path: str | Path) -> None:
-    """Writes a heatmap of `metric` as PNG or SVG, by the suffix of `path`.
+def draw(sheet: Sheet, path: str | Path, style: Style | None = None) -> None:
+    """Writes a heatmap as PNG or SVG, by the suffix of `path`.
 
-    Raises ValueError for an unknown metric or suffix, OSError where the file cannot be written.
+    Raises ValueError for an unknown suffix, OSError where the file cannot be written.
     """
-    compose(picture, metric).write(Path(path))
+    compose(sheet, style).write(Path(path))
 
 
-def compose(picture: Picture, metric: str) -> Drawing:
-    """The whole wafer, beside it the used part enlarged where that helps, and the legend."""
-    picture.check()
-    if metric not in picture.metrics:
-        raise ValueError(f"no metric {metric!r}; there are {', '.join(picture.metrics)}")
-    shown = picture.metrics[metric]
-    scale = scale_of(shown)
-    regions = outlines(picture)
-    panels = arrange(picture)
-    detail = panels[-1]
-    right, bottom = max(p.right for p in panels), max(p.bottom for p in panels)
-    legend_left = right + 2 * MARGIN
-    width = legend_left + KEY_WIDTH + MARGIN
-    rows_for_key = max(8, (bottom - HEADER - 330) // KEY_ROW)
-    shapes: list[Shape] = [
-        Text(MARGIN, 22, fit(picture.title, width - 2 * MARGIN, 20), 20, INK),
-        Text(MARGIN, 46, f"{shown.title} ({shown.unit}), {picture.width} x {picture.height} cores", 14, PALE),
+def compose(sheet: Sheet, style: Style | None = None) -> Drawing:
+    """The panels with their legends. Of one panel the whole wafer, and beside it the used part enlarged
+    where that helps; of several the part that is used."""
+    sheet.check()
+    style = style or Style()
+    scales = _scales(sheet, style.scale)
+    frames = arrange(sheet, style.size)
+    one = len(sheet.panels) == 1
+    shapes: list[Shape] = []
+    for i, frame in enumerate(frames):
+        panel = sheet.panels[0 if one else i]
+        shapes += _panel(sheet, panel, scales[panel.name], frame, close=not one or frame is frames[-1])
+        if not one:
+            shapes.append(_caption(panel, frame))
+    if one and len(frames) > 1:
+        shapes += _enlarged(*frames)
+    right, bottom = max(f.right for f in frames), max(f.bottom for f in frames)
+    left = right + 2 * MARGIN
+    width = left + KEY_WIDTH + MARGIN
+    end = HEADER - 28
+    for name in dict.fromkeys(p.name for p in sheet.panels):
+        own = [p.metric for p in sheet.panels if p.name == name]
+        used, end = legend(sheet, own, scales[name], left, end + 28)
+        shapes += used
+    if len(sheet.regions) > 1:
+        rows = max(8, (bottom - end - 40) // KEY_ROW)
+        used, end = key(sheet.regions, left, end + 28, rows)
+        shapes += used
+    first = sheet.panels[0].metric
+    kinds = list(dict.fromkeys(_titled(p) for p in sheet.panels))
+    line = f"{'; '.join(kinds)}; {sheet.width} x {sheet.height} cores"
+    if one and sheet.panels[0].label:
+        line = f"{sheet.panels[0].label}: {line}"
+    head: list[Shape] = [
+        Text(MARGIN, 22, fit(sheet.title, width - 2 * MARGIN, 20), 20, INK),
+        Text(MARGIN, 46, fit(line, width - 2 * MARGIN, 14), 14, PALE),
     ]
-    for p in panels:
-        named = regions if p is detail else ()
-        shapes += grid(picture, shown, scale, p, named)
-    if len(panels) > 1:
-        shapes += frame(panels[0], detail)
-    used, end = legend(picture, shown, scale, legend_left)
-    shapes += used
-    key_shapes, end = key(regions, legend_left, end + 28, rows_for_key)
-    shapes += key_shapes
-    return Drawing(width, max(bottom, end) + MARGIN, tuple(shapes))
+    told = {"Title": sheet.title, "Description": f"{first.title}: {line}", **sheet.told}
+    return Drawing(width, max(bottom, end) + MARGIN, (*head, *shapes), told)
 
 
-def outlines(picture: Picture) -> tuple[Outline, ...]:
-    """Regions by rectangle, in the picture's order; a shared one is named by its first and a count."""
-    found: dict[tuple[int, int, int, int], list[str]] = {}
-    for r in picture.regions:
-        found.setdefault((r.x, r.y, r.width, r.height), []).extend(r.nodes or (r.name,))
-    out: list[Outline] = []
-    for box, nodes in found.items():
-        nodes = list(dict.fromkeys(nodes))
-        more = f" +{len(nodes) - 1}" if len(nodes) > 1 else ""
-        out.append(Outline(*box, printable(nodes[0]) + more))
+def _titled(panel: Panel) -> str:
+    m = panel.metric
+    return f"{m.title} ({m.unit})" if m.unit else m.title
+
+
+def _scales(sheet: Sheet, asked: str) -> dict[str, Scale]:
+    """By metric: panels of one metric share a scale, so that they can be compared."""
+    out: dict[str, Scale] = {}
+    for name in dict.fromkeys(p.name for p in sheet.panels):
+        scale = scale_of(*(p.metric for p in sheet.panels if p.name == name))
+        out[name] = scale.asked_for(asked) if scale.kind == "amount" else scale
+    return out
+
+
+# -- where things are ---------------------------------------------------------------------------------
+
+
+def arrange(sheet: Sheet, size: int = 0) -> tuple[Frame, ...]:
+    """Of one panel the wafer, and its used part if cores grow at least twice as large there; else one
+    frame per panel, in rows."""
+    count = len(sheet.panels)
+    if count > 1 or sheet.crop is not None:
+        return _rows(shown_box(sheet), count, size, sheet.columns)
+    room = size - KEY_WIDTH - 4 * MARGIN if size else PANEL
+    cell = cell_for(sheet.width, sheet.height, room)
+    whole = Frame(0, 0, sheet.width, sheet.height, cell, MARGIN + AXIS, HEADER + AXIS)
+    x, y, width, height = sheet.used
+    left, top = max(0, x - 1), max(0, y - 1)
+    width = min(sheet.width, x + width + 1) - left
+    height = min(sheet.height, y + height + 1) - top
+    closer = cell_for(width, height, room)
+    if closer < 2 * cell or max(sheet.width, sheet.height) <= NUMBERED_GRID:
+        return (whole,)
+    return whole, Frame(left, top, width, height, closer, whole.right + 2 * MARGIN + AXIS, whole.top)
+
+
+def _rows(box: Box, count: int, size: int, given: int) -> tuple[Frame, ...]:
+    x, y, width, height = box
+    best: tuple[float, int, int] = (math.inf, 1, 1)
+    for columns in (given,) if given else range(1, count + 1):
+        if size:
+            room = (size - KEY_WIDTH - 3 * MARGIN) // columns - AXIS - MARGIN
+        else:
+            room = PANEL if count == 1 else SMALL
+        cell = cell_for(width, height, max(1, room))
+        wide = columns * (width * cell + AXIS + MARGIN)
+        high = -(-count // columns) * (height * cell + AXIS + 2 * MARGIN)
+        empty = 1 - count / (-(-count // columns) * columns)
+        best = min(best, (abs(math.log(wide / high / SHAPE)) + HOLES * empty, columns, cell))
+    _, columns, cell = best
+    out: list[Frame] = []
+    for i in range(count):
+        row, column = divmod(i, columns)
+        left = MARGIN + AXIS + column * (width * cell + AXIS + MARGIN)
+        top = HEADER + AXIS + MARGIN + row * (height * cell + AXIS + 2 * MARGIN)
+        out.append(Frame(x, y, width, height, cell, left, top))
     return tuple(out)
 
 
-def arrange(picture: Picture) -> tuple[Panel, ...]:
-    """One panel, or the wafer and an enlargement of its used part if cores grow at least twice as large."""
-    cell = cell_for(picture.width, picture.height)
-    wafer = Panel(0, 0, picture.width, picture.height, cell, MARGIN, HEADER)
-    x, y, width, height = picture.used()
-    left, top = max(0, x - 1), max(0, y - 1)
-    width = min(picture.width, x + width + 1) - left
-    height = min(picture.height, y + height + 1) - top
-    closer = cell_for(width, height)
-    if closer < 2 * cell or max(picture.width, picture.height) <= NUMBERED_GRID:
-        return (wafer,)
-    return wafer, Panel(left, top, width, height, closer, wafer.right + 2 * MARGIN, HEADER)
+def cell_for(width: int, height: int, room: int = PANEL) -> int:
+    return max(1, min(LARGEST_CELL, room // max(width, height)))
 
 
-def cell_for(width: int, height: int) -> int:
-    return max(1, min(LARGEST_CELL, PANEL // max(width, height)))
+# -- one grid -----------------------------------------------------------------------------------------
 
 
-def grid(
-    picture: Picture, metric: Metric, scale: Scale, p: Panel, regions: tuple[Outline, ...]
-) -> list[Shape]:
-    """The cells of one panel, dead cores, outlines and names."""
-    values = p.part(metric.values)
-    dead = picture.dead[p.y : p.y + p.height, p.x : p.x + p.width]
+def _panel(sheet: Sheet, panel: Panel, scale: Scale, frame: Frame, close: bool) -> list[Shape]:
+    """The cells of one frame, axes, dead cores, outlines; close: names, arrows and ways, too."""
+    m = panel.metric
+    values, dead = frame.part(m.values), frame.part(sheet.dead)
     pixels = scale.colours(values)
-    pixels[dead] = DEAD
-    shapes: list[Shape] = [Cells(p.left, p.top, p.cell, pixels, tips(metric, values, dead, p))]
-    shapes.append(Rectangle(p.left - 1, p.top - 1, p.right - p.left + 2, p.bottom - p.top + 2, outline=PALE))
-    if p.cell >= 8:
-        for dy, dx in np.argwhere(dead).tolist():
-            x, y = p.pixel(p.x + dx, p.y + dy)
-            a, b = 2, p.cell - 4
-            shapes.append(Line(x + a, y + a, x + b, y + b, WHITE))
-            shapes.append(Line(x + a, y + b, x + b, y + a, WHITE))
-    if p.cell >= 40 and max(p.width, p.height) <= NUMBERED_GRID:
-        shapes += numbers(values, dead, pixels, p)
-    for i, r in enumerate(regions):
-        x, y = p.pixel(r.x, r.y)
-        thick = 1 if p.cell < 4 else 2 if p.cell < 24 else 3
-        shapes.append(Rectangle(x, y, r.width * p.cell, r.height * p.cell, OUTLINE, None, thick))
-        shapes += name(i, r, x, y, p.cell)
+    if panel.name != "dead":
+        pixels[dead] = DEAD
+    tips = _tips(panel, values, dead, frame)
+    shapes: list[Shape] = [Cells(frame.left, frame.top, frame.cell, pixels, tips)]
+    shapes.append(
+        Rectangle(
+            frame.left - 1,
+            frame.top - 1,
+            frame.right - frame.left + 2,
+            frame.bottom - frame.top + 2,
+            outline=PALE,
+        )
+    )
+    shapes += _axes(frame)
+    if frame.cell >= 8:
+        shapes += _crosses(dead, frame)
+    small = max(frame.width, frame.height) <= NUMBERED_GRID
+    arrowed = m.arrows is not None and frame.cell >= ARROWED_CELL and values.size <= TIPPED_CELLS
+    if frame.cell >= 40 and small and not m.categories and not arrowed and not m.line:
+        shapes += _numbers(values, dead, pixels, frame)
+    if not close:
+        return shapes
+    for box in panel.marked:
+        shapes += _outline(Outline(*box, ""), frame, ZOOM)
+    for i, region in enumerate(sheet.regions if len(sheet.regions) > 1 else ()):
+        shapes += _outline(region, frame, OUTLINE)
+        x, y = frame.pixel(region.x, region.y)
+        if frame.has(region.x, region.y):
+            shapes += _name(i, region, x, y, frame.cell)
+    if m.arrows is not None and arrowed:
+        shapes += _arrows(m.arrows, frame)
+    return shapes + _way(panel, frame)
+
+
+def _outline(r: Outline, f: Frame, colour: Colour) -> list[Shape]:
+    """The part of a rectangle that the frame shows."""
+    left, top = max(r.x, f.x), max(r.y, f.y)
+    right, bottom = min(r.x + r.width, f.x + f.width), min(r.y + r.height, f.y + f.height)
+    if left >= right or top >= bottom:
+        return []
+    x, y = f.pixel(left, top)
+    thick = 1 if f.cell < 4 else 2 if f.cell < 24 else 3
+    return [Rectangle(x, y, (right - left) * f.cell, (bottom - top) * f.cell, colour, None, thick)]
+
+
+def _crosses(dead: NDArray[np.bool_], f: Frame) -> list[Shape]:
+    shapes: list[Shape] = []
+    for dy, dx in np.argwhere(dead).tolist():
+        x, y = f.pixel(f.x + dx, f.y + dy)
+        a, b = 2, f.cell - 4
+        shapes.append(Line(x + a, y + a, x + b, y + b, WHITE))
+        shapes.append(Line(x + a, y + b, x + b, y + a, WHITE))
     return shapes
 
 
-def name(i: int, r: Outline, x: int, y: int, cell: int) -> list[Shape]:
+def _axes(f: Frame) -> list[Shape]:
+    """Numbers of columns above the grid and of rows beside it."""
+    shapes: list[Shape] = []
+    step = _step(f.cell)
+    for x in range(-(-f.x // step) * step, f.x + f.width, step):
+        at = f.middle(x, f.y)[0]
+        shapes += [Line(at, f.top - 5, at, f.top - 2, PALE), Text(at, f.top - 13, str(x), 11, PALE, "m")]
+    for y in range(-(-f.y // step) * step, f.y + f.height, step):
+        at = f.middle(f.x, y)[1]
+        shapes += [Line(f.left - 5, at, f.left - 2, at, PALE), Text(f.left - 8, at, str(y), 11, PALE, "r")]
+    return shapes
+
+
+def _step(cell: int) -> int:
+    """Cores between numbers along an axis: 1, 2 or 5 times a power of ten."""
+    power = 1
+    while True:
+        for digit in (1, 2, 5):
+            if digit * power * cell >= min(APART, max(24, cell)):
+                return digit * power
+        power *= 10
+
+
+def _name(i: int, r: Outline, x: int, y: int, cell: int) -> list[Shape]:
     """Number and name in the region's corner, the number alone, or nothing, by the room there is."""
     size, height = 11, 15
     room = r.width * cell - 4
@@ -190,109 +306,89 @@ def name(i: int, r: Outline, x: int, y: int, cell: int) -> list[Shape]:
     return [box, Text(x + 4, y + 1 + height // 2, text, size, WHITE)]
 
 
-def numbers(
-    values: NDArray[np.float64], dead: NDArray[np.bool_], pixels: NDArray[np.uint8], p: Panel
+def _numbers(
+    values: NDArray[np.float64], dead: NDArray[np.bool_], pixels: NDArray[np.uint8], f: Frame
 ) -> list[Shape]:
     shapes: list[Shape] = []
     lightness = pixels @ np.array([0.299, 0.587, 0.114])
-    for y in range(p.height):
-        for x in range(p.width):
-            if np.isfinite(values[y, x]) and not dead[y, x]:
-                left, top = p.pixel(p.x + x, p.y + y)
-                ink = INK if lightness[y, x] > 130 else WHITE
-                at = left + p.cell // 2, top + p.cell // 2 + 6
-                shapes.append(Text(*at, brief(float(values[y, x])), 12, ink, "m"))
+    for y, x in np.argwhere(np.isfinite(values) & ~dead).tolist():
+        left, top = f.pixel(f.x + x, f.y + y)
+        ink = INK if lightness[y, x] > 130 else WHITE
+        at = left + f.cell // 2, top + f.cell // 2 + 6
+        shapes.append(Text(*at, brief(float(values[y, x])), 12, ink, "m"))
     return shapes
 
 
-def tips(metric: Metric, values: NDArray[np.float64], dead: NDArray[np.bool_], p: Panel) -> tuple[str, ...]:
+def _tips(panel: Panel, values: NDArray[np.float64], dead: NDArray[np.bool_], f: Frame) -> tuple[str, ...]:
     """What an SVG says when the pointer rests on a cell."""
     if values.size > TIPPED_CELLS:
         return ()
+    m = panel.metric
     out: list[str] = []
-    for y in range(p.height):
-        for x in range(p.width):
+    for y in range(f.height):
+        for x in range(f.width):
             value = float(values[y, x])
-            text = (
-                "dead" if dead[y, x] else f"{number(value)} {metric.unit}" if np.isfinite(value) else "unused"
-            )
-            out.append(f"core ({p.x + x}, {p.y + y}): {text}")
+            if dead[y, x]:
+                text = "dead"
+            elif not np.isfinite(value):
+                text = "unused"
+            else:
+                text = m.categories[int(value)] if m.categories else f"{number(value)} {m.unit}"
+            out.append(f"core ({f.x + x}, {f.y + y}): {text}")
     return tuple(out)
 
 
-def frame(wafer: Panel, detail: Panel) -> list[Shape]:
+def _arrows(links: NDArray[np.float64], f: Frame) -> list[Shape]:
+    """Each link as an arrow across the edge that it crosses, the thicker the more it carries of the most."""
+    most = float(links.max(initial=0)) or 1.0
+    shapes: list[Shape] = []
+    reach, head = f.cell // 2 - 1, max(2, f.cell // 10)
+    for direction, (dx, dy) in enumerate(((1, 0), (-1, 0), (0, 1), (0, -1))):
+        part = f.part(links[direction])
+        for row, column in np.argwhere(part > 0).tolist():
+            x, y = f.middle(f.x + column, f.y + row)
+            x, y = x - dy * f.cell // 6, y + dx * f.cell // 6  # one lane for each way
+            tip = x + dx * reach, y + dy * reach
+            thick = 1 + round(3 * float(part[row, column]) / most)
+            shapes.append(Line(x, y, *tip, LINK, thick))
+            for side in (1, -1):
+                back = tip[0] - dx * head + dy * side * head, tip[1] - dy * head + dx * side * head
+                shapes.append(Line(*tip, *back, LINK, thick))
+    return shapes
+
+
+def _way(panel: Panel, f: Frame) -> list[Shape]:
+    """A path from core to core, numbered along the way where there is room."""
+    places = [c for c in panel.metric.line if f.has(*c)]
+    shapes: list[Shape] = []
+    for a, b in pairwise(places):
+        shapes.append(Line(*f.middle(*a), *f.middle(*b), WAY, 2))
+    seen: set[tuple[int, int]] = set()
+    for i, core in enumerate(places):
+        if core not in seen and f.cell * f.width >= 200:
+            seen.add(core)
+            x, y = f.middle(*core)
+            width = text_width(str(i + 1), 10) + 6
+            shapes.append(Rectangle(x - width // 2, y - 7, width, 14, WAY, WHITE))
+            shapes.append(Text(x, y, str(i + 1), 10, WAY, "m"))
+    return shapes
+
+
+def _caption(panel: Panel, f: Frame) -> Shape:
+    m = panel.metric
+    text = f"{m.title}: {panel.label}" if panel.of.label == ALL else panel.label or m.title
+    if m.budget and np.isfinite(m.values).any():
+        text += f", {float(np.nanmax(m.values)) / m.budget:.1%} full"
+    return Text(f.left, f.top - AXIS + 4, fit(printable(text), f.right - f.left, 13), 13, INK)
+
+
+def _enlarged(wafer: Frame, detail: Frame) -> list[Shape]:
     """Where on the wafer the enlarged part lies."""
     x, y = wafer.pixel(detail.x, detail.y)
     width, height = detail.width * wafer.cell, detail.height * wafer.cell
     around = Rectangle(x - 2, y - 2, width + 4, height + 4, ZOOM, None, 2)
-    edge = Rectangle(
-        detail.left - 3,
-        detail.top - 3,
-        detail.right - detail.left + 6,
-        detail.bottom - detail.top + 6,
-        ZOOM,
-        None,
-        2,
-    )
-    note = (
-        f"cores ({detail.x}, {detail.y}) to ({detail.x + detail.width - 1}, {detail.y + detail.height - 1})"
-    )
-    return [around, edge, Text(detail.left, HEADER - 13, note, 13, ZOOM)]
-
-
-def legend(picture: Picture, metric: Metric, scale: Scale, left: int) -> tuple[list[Shape], int]:
-    """The colour bar with its ticks, and what grey and black mean; also the pixel below it."""
-    top, height, bar = HEADER + 24, 200, 22
-    bend = ", logarithmic" if scale.logarithmic else ""
-    ramp = np.linspace(1, 0, height)
-    low, high = (np.log10(scale.low), np.log10(scale.high)) if scale.logarithmic else (scale.low, scale.high)
-    values = low + ramp * (high - low)
-    column = scale.colours(10**values if scale.logarithmic else values)
-    shapes: list[Shape] = [
-        Text(left, HEADER + 6, f"{metric.title}, {metric.unit}{bend}", 13, INK),
-        Cells(left, top, 1, np.repeat(column[:, None], bar, 1)),
-        Rectangle(left, top, bar, height, outline=PALE),
-    ]
-    for tick in (*scale.ticks(), scale.high):
-        y = top + round((1 - float(scale.position(np.array([tick]))[0])) * (height - 1))
-        if tick == scale.high or abs(y - top) > 11:  # the largest value is always told
-            shapes.append(Line(left + bar, y, left + bar + 5, y, INK))
-            told = " budget" if scale.bounded and tick == scale.high else ""
-            shapes.append(Text(left + bar + 9, y, number(tick) + told, 12, INK))
-    used = int(np.isfinite(metric.values).sum())
-    dead = int(picture.dead.sum())
-    y = top + height + 22
-    fullest = number(float(np.nanmax(metric.values))) if used else "0"
-    over = f"over budget ({plural(metric.over, 'core')})" if metric.over else "no core is over budget"
-    for colour, text in (
-        *(((OVER, f"{over}; fullest {fullest}"),) if scale.bounded else ()),
-        (UNUSED, f"unused ({picture.width * picture.height - used - dead:,} cores)"),
-        (DEAD, f"dead ({dead:,} cores)"),
-    ):
-        shapes.append(Rectangle(left, y - 7, 14, 14, outline=PALE, fill=colour))
-        if colour == DEAD:
-            shapes.append(Line(left + 3, y - 4, left + 10, y + 3, WHITE))
-            shapes.append(Line(left + 3, y + 3, left + 10, y - 4, WHITE))
-        shapes.append(Text(left + 22, y, text, 12, INK))
-        y += KEY_ROW + 2
-    return shapes, y
-
-
-def key(regions: tuple[Outline, ...], left: int, top: int, rows: int) -> tuple[list[Shape], int]:
-    """The regions by number: name, size and place; also the pixel below the list."""
-    if not regions:
-        return [], top
-    shapes: list[Shape] = [Text(left, top - 14, "regions", 13, INK)]
-    shown = regions if len(regions) <= rows else regions[: rows - 1]
-    y = top + 4
-    for i, r in enumerate(shown):
-        place = f"{r.width}x{r.height} at ({r.x}, {r.y})"
-        room = KEY_WIDTH - text_width(place, 12) - 40
-        shapes.append(Text(left + 20, y, str(i + 1), 12, PALE, "r"))
-        shapes.append(Text(left + 27, y, fit(r.label, room, 12), 12, INK))
-        shapes.append(Text(left + KEY_WIDTH, y, place, 12, PALE, "r"))
-        y += KEY_ROW
-    if len(shown) < len(regions):
-        shapes.append(Text(left + 27, y, f"and {len(regions) - len(shown)} more", 12, PALE))
-        y += KEY_ROW
-    return shapes, y
+    wide, high = detail.right - detail.left + 6, detail.bottom - detail.top + 6
+    edge = Rectangle(detail.left - 3, detail.top - 3, wide, high, ZOOM, None, 2)
+    last = detail.x + detail.width - 1, detail.y + detail.height - 1
+    note = f"cores ({detail.x}, {detail.y}) to ({last[0]}, {last[1]})"
+    return [around, edge, Text(detail.left, detail.top - AXIS + 4, note, 13, ZOOM)]

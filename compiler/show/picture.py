@@ -18,6 +18,7 @@ from ...placement.plan.plan import Plan
 from ..errors import shown
 from .critical_parts import path_line, path_rows
 from .figures import figures
+from .metrics import Metric
 from .rows import (
     region_rows,
     step_rows,
@@ -28,24 +29,6 @@ METRICS = ("sram", "cycles", "links", "ops")
 
 Row = Mapping[str, str | int | float | tuple[str, ...]]
 """One operation: column title -> value. All rows of a picture have the same columns."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One value per core, [height, width] in `unit`; NaN on cores that the plan does not use.
-
-    budget: what a core has of it, None where there is no such bound.
-    """
-
-    title: str
-    unit: str
-    values: NDArray[np.float64]
-    budget: float | None = None
-
-    @property
-    def over(self) -> int:
-        """Cores over the budget."""
-        return 0 if self.budget is None else int((self.values > self.budget).sum())
 
 
 @dataclass(frozen=True)
@@ -154,16 +137,6 @@ def picture(plan: Plan, timing: Timing) -> Picture:
     facts |= {f"critical path, {p['part']}": path_line(p) for p in parts[:MOST_PARTS]}
     title = f"{shown(plan.graph.name, 60)} on {shown(wafer.name, 40)}"
     return Picture(title, wafer.width, wafer.height, metrics, regions, wafer.dead(), rows, facts)
-
-
-def limits(picture: Picture) -> dict[str, dict[str, Any]]:
-    """By metric: unit, least and most of the cores in use, budget, and how many cores are over it."""
-    out: dict[str, dict[str, Any]] = {}
-    for name, m in picture.metrics.items():
-        values = m.values[np.isfinite(m.values)]
-        low, high = (float(values.min()), float(values.max())) if values.size else (None, None)
-        out[name] = {"unit": m.unit, "least": low, "most": high, "budget": m.budget, "over": m.over}
-    return out
 
 
 def empty_picture(wafer: Wafer, title: str, facts: Mapping[str, str]) -> Picture:

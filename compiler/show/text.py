@@ -148,6 +148,13 @@ def _narrowed(columns: Sequence[Column], width: int) -> list[Column]:
     return [replace(c, width=w) for c, w in zip(columns, widths, strict=True)]
 
 
+def folded(line: str, width: int = 0) -> list[str]:
+    """A line that goes on in next ones, indented. width: 0 for the terminal's."""
+    return textwrap.wrap(
+        line, width or terminal_width(), subsequent_indent=" " * INDENT, break_on_hyphens=False
+    ) or [""]
+
+
 def facts(pairs: Sequence[tuple[str, str]], width: int = 0) -> list[str]:
     """`name  value` lines, values wrapped under one another. width: 0 for the terminal's."""
     width = width or terminal_width()

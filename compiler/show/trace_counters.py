@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ...placement.cost.critical_path import writers
-from ...placement.cost.timing import Timing, held
+from ...placement.cost.timing import Timing
 from ...placement.plan.layout import Ints
 from ...placement.plan.plan import Plan
+from .metrics import under_way as on_its_way
 from .rows import at_core, code_at
 
 
@@ -52,20 +53,15 @@ def under_way(plan: Plan, timing: Timing) -> Counter:
     """Bytes that cores receive over links: of each move from its first producer's end to its last consumer's
     start, which may be after they arrived."""
     times, changes = [0.0], [0]
-    active = [held(s) for s in plan.steps]
     for s, made in zip(plan.steps, writers(plan), strict=True):
         for move in s.received:
             if move.route == "local" or move.source not in made:
                 continue
-            producer = made[move.source]
-            done = timing.end[producer][active[producer]]
-            started = timing.start[s.position][active[s.position]]
-            if not done.size or not started.size:
+            when = on_its_way(plan, timing, s, made[move.source])
+            if when is None:
                 continue
-            begin = float(done.min())
-            end = max(begin, float(started.max()))
             nbytes = plan.received(s, move)
-            times += [begin, end]
+            times += when
             changes += [nbytes, -nbytes]
     order = np.argsort(np.array(times), kind="stable")
     ordered = np.array(times)[order]

@@ -326,7 +326,7 @@ def options(random: Random) -> Item:
         "verify": ("--dim", "--shape", "--value", "--range", "--rtol", "--atol", "--threads", "--random"),
         "run": ("--range", "--threads", "--entry", "--random", "--input"),
         "inspect": ("--core", "--entry"),
-        "heatmap": ("--metric", "--entry"),
+        "heatmap": ("--metric", "--entry", "--node", "--tensor", "--at", "--crop", "--scale"),
     }
     words = (*command, random.choice(flags[command[0]]), text)
     if command[0] in ("compile", "check", "verify"):
