@@ -1,13 +1,9 @@
-"""Heatmaps and reports of synthetic pictures, from 8x8 to a whole wafer."""
+"""Heatmaps of synthetic pictures, from 8x8 to a whole wafer."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
-import re
-import zlib
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -28,7 +24,6 @@ from waferc.compiler.show.colours import (
 from waferc.compiler.show.drawing import Cells, Text, fit, shorten, text_width
 from waferc.compiler.show.heatmap import arrange, compose, draw
 from waferc.compiler.show.picture import METRICS, Metric, Picture, Region, limits
-from waferc.compiler.show.report import html, write_report
 
 HOSTILE = "</script><script>alert(1)</script>{{data}}&amp;\n"
 
@@ -170,58 +165,6 @@ def test_text_is_shortened_from_the_front() -> None:
     assert shorten("a\nb", 9) == r"a\nb"
     assert [number(44976.0), number(0.25), number(2.5e9)] == ["44,976", "0.25", "2.5e+09"]
     assert [brief(950.0), brief(44976.0), brief(1.2e6)] == ["950", "45.0k", "1.2M"]
-
-
-class Page(HTMLParser):
-    """Collects the scripts' contents and every address that the page would load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scripts: list[str] = []
-        self.loads: list[str] = []
-        self.inside = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.loads += [v or "" for k, v in attrs if k in ("src", "href")]
-        if tag == "script":
-            self.inside = True
-            self.scripts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "script":
-            self.inside = False
-
-    def handle_data(self, data: str) -> None:
-        if self.inside:
-            self.scripts[-1] += data
-
-
-def test_report_holds_the_values_and_loads_nothing(tmp_path: Path) -> None:
-    write_report(CORNER, tmp_path / "report.html")
-    page = Page()
-    page.feed((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert page.loads == [] and len(page.scripts) == 2
-    data = json.loads(page.scripts[0])
-    assert data["box"] == [5, 7, 20, 10] and data["summary"] == [["cycles", "1,234"]]
-    raw = zlib.decompress(base64.b64decode(data["metrics"][0]["values"]))
-    values = np.frombuffer(raw, "<f4").reshape(10, 20)
-    assert np.array_equal(values, CORNER.metrics["sram"].values[7:17, 5:25].astype(np.float32))
-    dead = np.frombuffer(zlib.decompress(base64.b64decode(data["dead"])), "<u4")
-    assert dead.tolist() == [1169 * 755 + 754]
-    assert data["operations"] == [["r0", "r0", 4, "conv1, relu1"]]
-
-
-def test_a_hostile_name_stays_a_name() -> None:
-    page = Page()
-    page.feed(html(SMALL))
-    assert len(page.scripts) == 2
-    region = json.loads(page.scripts[0])["regions"][1]
-    assert region["nodes"] == [HOSTILE.replace("\n", r"\n")]
-    titled = Picture(HOSTILE, 8, 8, SMALL.metrics, SMALL.regions, SMALL.dead)
-    again = Page()
-    again.feed(html(titled))
-    assert len(again.scripts) == 2
-    assert not re.search(r"<script>alert", html(titled))
 
 
 def test_the_grid_is_one_shape_whatever_its_size() -> None:

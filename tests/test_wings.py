@@ -27,7 +27,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "compiler": (
         ("errors", "files", "stopwatch"),
         ("request", "frontend", "show", "passes"),
-        ("host", "language", "rows", "defaults"),
+        ("host", "language", "rows", "defaults", "report"),
         ("importer", "folders"),
         ("pairs",),
         ("survey", "catalogue", "verify", "loading"),
