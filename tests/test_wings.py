@@ -27,7 +27,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "compiler": (
         ("errors", "files", "stopwatch"),
         ("request", "frontend", "show", "passes"),
-        ("host", "language", "rows"),
+        ("host", "language", "rows", "report"),
         ("importer",),
         ("exports",),
         ("survey", "catalogue", "verify", "loading"),

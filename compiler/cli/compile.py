@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ...ir.graph import Graph
     from ..compiled import Compiled
     from ..request import Request, Until
-    from ..show.picture import Picture
     from ..survey import Row
 
 
@@ -244,10 +243,11 @@ def compile_verb(
         for r in compiled.hosts:
             console.say(f"on the host   {shown(str(r), 200)}")
         if how.report_path is not None:
-            from ..show.report import write_report
+            from ..report.page import write_page
+            from .pages import page_of_compiled
 
             with replacing(how.report_path) as part:
-                write_report(_drawn(compiled, request, model), part)
+                write_page(page_of_compiled(compiled, model), part)
         totals = {name: vars(compiled.figures_of(name)) for name in compiled.plans}
         data |= {
             "figures": vars(compiled.figures) if compiled.plans else None,
@@ -352,32 +352,10 @@ def _dump_passes(folder: Path, graph: Graph) -> None:
     simplify(graph, record=write)
 
 
-def _drawn(compiled: Compiled, request: Request, model: str) -> Picture:
-    """The plan's picture; the empty wafer's where nothing of the model runs on it."""
-    from pathlib import Path
-
-    from ..show.picture import empty_picture, picture
-
-    if compiled.plans:
-        return picture(compiled.plan, compiled.timing)
-    hosts = {"on the host": "; ".join(shown(str(r), 200) for r in compiled.hosts)}
-    return empty_picture(request.machine(), Path(model).name, hosts)
-
-
 def _report_failure(path: str, request: Request, model: str, e: DoesNotFit) -> None:
-    """The report of the nearest plan, or of the empty wafer where there is none."""
-    from dataclasses import replace
-    from pathlib import Path
-
     from ...ir.disk import replacing
-    from ...placement.cost.timing import simulate
-    from ..show.picture import empty_picture, picture
-    from ..show.report import write_report
+    from ..report.page import write_page
+    from .pages import page_of_failure
 
-    if e.plan is None:
-        drawn = empty_picture(request.machine(), Path(model).name, {"does not fit": str(e)})
-    else:
-        drawn = picture(e.plan, simulate(e.plan))
-        drawn = replace(drawn, summary={"does not fit": str(e), **drawn.summary})
     with replacing(path) as part:
-        write_report(drawn, part)
+        write_page(page_of_failure(request, model, e), part)

@@ -43,6 +43,10 @@ class Saved:
             names = ", ".join(map(quoted, self.entries)) or "no entries"
             raise UsageError(f"--entry {shown(self.entry)}: {quoted(path)} has {names}")
 
+    def of(self, entry: str) -> Saved:
+        """The same artifact, and another entry of it."""
+        return self if entry == self.entry else Saved(self.path, entry, self.artifact)
+
     @contextmanager
     def _named(self) -> Generator[None]:
         try:

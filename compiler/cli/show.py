@@ -27,26 +27,18 @@ if TYPE_CHECKING:
 def report(console: Console, program: str, output: str, entry: str | None) -> None:
     """Write a page to explore a program or plan with.
 
-    One HTML file that needs nothing else: the wafer to zoom into, the table of steps
-    and the totals of PROGRAM (.wafer or .plan).
+    One HTML file that needs nothing else: layers and nodes of PROGRAM (.wafer or
+    .plan), the wafer with what lies and runs where, and a clock to replay a call.
     """
-    from dataclasses import replace
-    from pathlib import Path
-
     from ...ir.disk import replacing
-    from ..show.picture import empty_picture, picture
-    from ..show.report import write_report
+    from ..report.page import write_page
+    from .pages import page_of_saved
     from .saved import Saved
 
     saved = Saved(program, entry)
-    if saved.entries:
-        drawn = picture(saved.plan, saved.timing)
-    else:
-        drawn = empty_picture(saved.wafer, Path(program).name, dict(_ends(saved)))
-    if saved.hosts:
-        drawn = replace(drawn, summary={**drawn.summary, "on the host": saved.host_line})
+    page = page_of_saved(saved, [] if saved.entries else _ends(saved))
     with replacing(output) as part:
-        write_report(drawn, part)
+        write_page(page, part)
     console.note(f"wrote {shown(output)}")
     console.result({"program": program, "output": output})
 

@@ -12,6 +12,7 @@ from ...placement.plan.plan import Plan
 from ...placement.search.groups import layers
 from ...placement.search.layers import repeated
 
+LAST_PART = "after the layers"
 KINDS = ("fabric", "waiting", "compute")
 
 
@@ -20,7 +21,11 @@ def path_rows(plan: Plan, timing: Timing) -> list[dict[str, Any]]:
 
     fabric: until the last operand is there. waiting: the core is busy with something else.
     """
-    legs = critical_path(plan, timing)
+    return rows_of_path(plan, critical_path(plan, timing))
+
+
+def rows_of_path(plan: Plan, legs: Sequence[Leg]) -> list[dict[str, Any]]:
+    """The same of legs that are known."""
     part_of = parts_of(plan.graph)
     rows: dict[str, list[Leg]] = {}
     part = "inputs"
@@ -69,8 +74,7 @@ def parts_of(graph: Graph) -> list[str]:
         return [names[i] for i in range(len(graph.nodes))]
     numbers = [found.of(i) for i in range(len(graph.nodes))]
     return [
-        "before the layers" if n < 0 else "after the layers" if n == found.count else f"layer {n}"
-        for n in numbers
+        "before the layers" if n < 0 else LAST_PART if n == found.count else f"layer {n}" for n in numbers
     ]
 
 

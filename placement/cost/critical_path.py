@@ -47,17 +47,32 @@ def critical_path(plan: Plan, timing: Timing) -> list[Leg]:
     at = _latest(timing.end[number])
     legs: list[Leg] = []
     while True:
-        step = plan.steps[number]
-        begin, end = float(timing.start[number][at]), float(timing.end[number][at])
-        cause = max(_causes(plan, timing, number, at, sources[number]), default=None)
-        arrived, ready = cause[:2] if cause else (0.0, 0.0)
-        core = int(plan.regions[step.region].on(step.grid)[at])
-        y, x = divmod(core, plan.wafer.width)
-        after = cause[2] if cause else -1
-        legs.append(Leg(number, after, (x, y), end, arrived - ready, begin - arrived, end - begin))
-        if cause is None:
+        leg, before = _leg(plan, timing, number, at, sources[number])
+        legs.append(leg)
+        if before is None:
             return legs[::-1]
-        number, at = cause[2:]
+        number, at = before
+
+
+def last_legs(plan: Plan, timing: Timing) -> list[Leg]:
+    """By step: what the task took that ended last, on whichever core that was."""
+    return [
+        _leg(plan, timing, number, _latest(end), made)[0]
+        for number, (end, made) in enumerate(zip(timing.end, writers(plan), strict=True))
+    ]
+
+
+def _leg(
+    plan: Plan, timing: Timing, number: int, at: Place, made: dict[int, int]
+) -> tuple[Leg, tuple[int, Place] | None]:
+    """The leg of a step's task at `at`; also the step and place of the task that it heard last, or None."""
+    begin, end = float(timing.start[number][at]), float(timing.end[number][at])
+    cause = max(_causes(plan, timing, number, at, made), default=None)
+    arrived, ready = cause[:2] if cause else (0.0, 0.0)
+    step = plan.steps[number]
+    y, x = divmod(int(plan.regions[step.region].on(step.grid)[at]), plan.wafer.width)
+    leg = Leg(number, cause[2] if cause else -1, (x, y), end, arrived - ready, begin - arrived, end - begin)
+    return leg, cause[2:] if cause else None
 
 
 def writers(plan: Plan) -> list[dict[int, int]]:

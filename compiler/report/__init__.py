@@ -1,0 +1,1 @@
+"""A plan as one page to explore: its data, and the page that shows them."""

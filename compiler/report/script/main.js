@@ -1,0 +1,211 @@
+// Puts the page together: reads the data, makes the parts, and lets each of them follow the state.
+
+async function main() {
+  const { data, tables } = headOf(await unpacked(byId("head").textContent));
+  readTheme();
+  const page = {
+    wafer: data.wafer, tables, ready: false, notes: data.notes, provenance: data.provenance,
+    shades: shadesOf(data.colours), dead: new Set(tables.get(data.wafer.dead)),
+  };
+  if (!data.entries.length) return showEmpty(page);
+  entryNames = data.entries.map((e) => e.entry);
+  page.plans = data.entries.map((e, i) => new Plan(e, i, data.wafer, tables));
+  Object.assign(state, readFragment(location.hash, (s, entry) => exists(page.plans[entry], s)));
+  takeEntry(page);
+  const stage = (page.stage = new Stage(page));
+  stage.overlays = overlaysOf(page);
+  page.timeline = timeline(page);
+  modelList(page);
+  followPointer(page, stage);
+  followKeys(page, stage);
+  controls(page, stage);
+  shortcuts(page, stage);
+  subscribe((changed) => follow(page, stage, changed));
+  place(stage);
+  stage.repaint();
+  showControls(page);
+  inspect(page);
+  await new Promise((done) => { requestAnimationFrame(() => setTimeout(done)); }); // the first picture is there
+  tables.read(await unpacked(byId("tail").textContent), 0, 0);
+  page.ready = true;
+  document.body.dataset.ready = "true";
+  stage.repaint();
+  showControls(page);
+  inspect(page);
+  page.timeline.draw();
+  return null;
+}
+
+function takeEntry(page) {
+  page.plan = page.plans[state.entry];
+  page.kinds = pageKinds = kindsOf(page.plan);
+  state.at = Math.min(state.at, page.plan.cycles);
+}
+
+// After a change of the state.
+function follow(page, stage, changed) {
+  if (changed.has("entry")) {
+    takeEntry(page);
+    stage.cursor = null;
+    if (!exists(page.plan, state.selection)) state.selection = null;
+    place(stage);
+  }
+  if (changed.has("theme")) readTheme();
+  const repaint = ["entry", "layer", "theme"].some((k) => changed.has(k)) || (changed.has("at") && state.layer === "busy") || (changed.has("selection") && state.layer === "tensor");
+  if (repaint) stage.repaint();
+  else stage.draw();
+  showControls(page);
+  if (["selection", "entry"].some((k) => changed.has(k)) || (changed.has("at") && !document.activeElement?.matches("#play[aria-pressed=true]"))) inspect(page);
+  if (changed.has("selection")) say(nameOf(page.plan, state.selection));
+}
+
+function place(stage) {
+  if (state.view) stage.showView(state.view);
+  else stage.show(stage.page.plan.box);
+}
+
+// -- the inspector -----------------------------------------------------------------------------
+
+function inspect(page) {
+  const s = state.selection, body = byId("inspector-body"), scrolled = body.scrollTop, same = body.dataset.of === written(s);
+  byId("inspector-title").textContent = s ? nameOf(page.plan, s) : "Summary";
+  byId("clear").hidden = !s;
+  byId("to-selection").disabled = !s;
+  const parts = !page.ready && s ? [el("p", {}, "unpacking the data…")] : {
+    core: coreFacts, link: linkFacts, route: routeFacts, step: stepFacts, node: nodeFacts, tensor: tensorFacts, region: regionFacts, none: summaryFacts,
+  }[s?.kind ?? "none"](page, s);
+  body.replaceChildren(...parts.flat().filter(Boolean));
+  body.dataset.of = written(s);
+  body.scrollTop = same ? scrolled : 0;
+}
+
+// -- controls -------------------------------------------------------------------------------------
+
+function controls(page, stage) {
+  const layer = byId("layer"), entry = byId("entry");
+  layer.replaceChildren(...LAYERS.map(([value, text]) => el("option", { value }, text)));
+  layer.addEventListener("change", () => change({ layer: layer.value }));
+  entry.replaceChildren(...entryNames.map((n, i) => el("option", { value: i }, n)));
+  byId("entry-label").hidden = entryNames.length < 2;
+  entry.addEventListener("change", () => change({ entry: Number(entry.value), view: null }, { push: true }));
+  byId("path").addEventListener("click", () => change({ path: !state.path }));
+  byId("used").addEventListener("click", () => stage.showUsed());
+  byId("wafer").addEventListener("click", () => stage.showWafer());
+  byId("closer").addEventListener("click", () => stage.zoom(1.5));
+  byId("farther").addEventListener("click", () => stage.zoom(1 / 1.5));
+  byId("to-selection").addEventListener("click", () => zoomToSelection(page, stage));
+  byId("clear").addEventListener("click", () => select(null));
+  byId("copy").addEventListener("click", () => copyLink());
+  byId("help-button").addEventListener("click", () => byId("help").showModal());
+  for (const tab of document.querySelectorAll("[role=tab]")) tab.addEventListener("click", () => showTab(tab));
+  byId("tabs").addEventListener("keydown", (e) => {
+    const tabs = [...document.querySelectorAll("[role=tab]")], i = tabs.indexOf(document.activeElement), by = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
+    if (!by || i < 0) return;
+    const next = tabs[(i + by + tabs.length) % tabs.length];
+    next.focus();
+    showTab(next);
+  });
+  subscribe((changed) => { if (changed.has("selection") && state.selection) showTab(byId("tab-inspector")); });
+  window.addEventListener("hashchange", () => goTo(page));
+  window.addEventListener("popstate", () => goTo(page));
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readTheme(); stage.repaint(); page.timeline.draw(); });
+  new ResizeObserver(() => { if (state.view) stage.draw(); else place(stage); }).observe(stage.canvas);
+}
+
+// What the fragment asks for: a link that was followed, or a step back in the history.
+function goTo(page) {
+  if (location.hash === fragment()) return;
+  const next = readFragment(location.hash, (s, entry) => exists(page.plans[entry], s));
+  change(next);
+  place(page.stage);
+}
+
+function showTab(tab) {
+  for (const t of document.querySelectorAll("[role=tab]")) {
+    t.setAttribute("aria-selected", String(t === tab));
+    t.tabIndex = t === tab ? 0 : -1;
+  }
+  document.body.dataset.tab = tab.dataset.panel;
+}
+
+function zoomToSelection(page, stage) {
+  const box = page.ready && boxOfSelection(page.plan, state.selection);
+  if (!box) return;
+  stage.show(box, 48);
+  stage.tellView();
+}
+
+function copyLink() {
+  const url = location.href.replace(/#.*$/, "") + fragment();
+  const done = () => say("the link to this view is copied");
+  if (navigator.clipboard) navigator.clipboard.writeText(url).then(done, () => say(url));
+  else say(url);
+}
+
+function showControls(page) {
+  const { plan, stage } = page, { layer } = stage;
+  byId("layer").value = state.layer;
+  byId("entry").value = String(state.entry);
+  byId("path").setAttribute("aria-pressed", String(state.path));
+  const what = LAYERS.find(([n]) => n === state.layer)[1];
+  byId("grid").setAttribute("aria-label", `${plan.name} on ${plan.wafer.name}, ${plan.wafer.width} by ${plan.wafer.height} cores. ${what}. Selected: ${state.selection ? nameOf(plan, state.selection) : "nothing"}. Cycle ${whole(state.at)}. Arrow keys go from core to core.`);
+  legend(page, layer);
+}
+
+function legend(page, layer) {
+  const parts = [el("b", {}, layer.title)];
+  if (layer.scale) parts.push(scaleLegend(page, layer));
+  const swatch = (colour, text) => { const box = el("span", { className: "swatch" }); box.style.background = colour; return el("span", { className: "key" }, box, text); };
+  for (const [colour, text] of layer.swatches ?? []) parts.push(swatch(colour, text));
+  if (layer.scale?.bounded) {
+    const over = page.tables.get(page.plan.sram).reduce((n, v) => n + (v > layer.scale.high), 0);
+    parts.push(swatch(theme.over, over ? `over the budget: ${plural(over, "core")}` : "over the budget: none"));
+  }
+  if (page.dead.size) parts.push(swatch(theme.dead, `dead: ${plural(page.dead.size, "core")}`));
+  if (page.wafer.dead_links.length) parts.push(swatch(theme.over, `dead: ${plural(page.wafer.dead_links.length, "link")}, barred`));
+  if (layer.note) parts.push(el("span", {}, layer.note));
+  byId("legend").replaceChildren(...parts);
+}
+
+function scaleLegend(page, { scale, unit }) {
+  const W = 190, canvas = el("canvas", { width: W, height: 12, role: "img", "aria-label": `from ${whole(scale.low)} to ${whole(scale.high)} ${unit}` }), c = canvas.getContext("2d");
+  for (let i = 0; i < W; i++) { c.fillStyle = css(page.shades[Math.round((i / (W - 1)) * 255)]); c.fillRect(i, 0, 1, 12); }
+  const ends = el("span", { className: "ends" }, el("span", {}, whole(scale.low)), el("span", {}, `${whole(scale.high)} ${unit}${scale.bounded ? ", the budget" : ""}${scale.logarithmic ? ", logarithmic" : ""}`));
+  return el("span", { className: "ramp" }, canvas, ends);
+}
+
+// -- keys ------------------------------------------------------------------------------------------
+
+function shortcuts(page, stage) {
+  const keys = {
+    "/": () => { showTab(byId("tab-model")); byId("search").focus(); }, "?": () => byId("help").showModal(),
+    "[": () => change({ at: nextEvent(page.plan, state.at, -1) }), "]": () => change({ at: nextEvent(page.plan, state.at, 1) }),
+    ",": () => change({ at: Math.max(0, state.at - 1) }), ".": () => change({ at: Math.min(page.plan.cycles, state.at + 1) }),
+    " ": () => page.timeline.toggle(), "+": () => stage.zoom(1.5), "=": () => stage.zoom(1.5), "-": () => stage.zoom(1 / 1.5),
+    0: () => stage.showUsed(), w: () => stage.showWafer(), z: () => zoomToSelection(page, stage), p: () => change({ path: !state.path }),
+    c: () => copyLink(), g: () => stage.canvas.focus(), Escape: () => { if (state.selection) select(null); },
+    ...Object.fromEntries(LAYERS.map(([name], i) => [i + 1, () => change({ layer: name })])),
+  };
+  document.addEventListener("keydown", (e) => {
+    const on = document.activeElement;
+    if (e.ctrlKey || e.metaKey || e.altKey || byId("help").open || on?.matches("input:not([type=range]), select, textarea")) return;
+    if (e.key === " " && on?.matches("button, a, summary, input, canvas")) return;
+    const f = keys[e.key];
+    if (!f) return;
+    e.preventDefault();
+    f();
+  });
+}
+
+function showEmpty(page) {
+  document.body.dataset.empty = "true";
+  byId("inspector-title").textContent = "Summary";
+  byId("inspector-body").replaceChildren(...emptyFacts(page));
+  document.body.dataset.ready = "true";
+}
+
+main().catch((e) => {
+  byId("trouble").textContent = `The page could not be drawn: ${e.message}`;
+  byId("trouble").hidden = false;
+  throw e;
+});

@@ -1,0 +1,36 @@
+// The inspector where nothing is selected: totals, where the cycles go, limits of the machine, provenance.
+
+function summaryFacts(page) {
+  const { plan } = page, f = plan.fullest, link = plan.fullest_link, total = plan.path_parts[plan.path_parts.length - 1];
+  const running = state.layer === "busy" && page.ready ? page.stage.layer?.running ?? [] : [];
+  return [
+    page.notes.length ? factsOf(page.notes) : null,
+    factsOf(plan.summary.map(([k, v]) => [k, k === "fullest core" ? linkTo({ kind: "core", x: f.core[0], y: f.core[1] }, v) : k === "fullest link" && link.at ? linkTo({ kind: "link", x: link.at[0], y: link.at[1], direction: link.at[2] }, v) : v])),
+    running.length ? [el("h3", {}, `Computing at cycle ${whole(state.at)}`), tableOf(["step", "op", "cores"], running.map(([s, n]) => [stepLink(plan, s.number), s.op, n]))] : null,
+    el("h3", {}, "Where the cycles go"), partsBar(total),
+    tableOf(["part", "cycles", "fabric", "waiting", "compute"], plan.path_parts.map((p) => [p.part, p.cycles, p.fabric, p.waiting, p.compute]), { caption: "along the critical path; fabric: until the last operand is there; waiting: the core is busy" }),
+    el("h3", {}, "The critical path, leg by leg"),
+    tableOf(["leg", "step", "core", "end", "fabric", "waiting", "compute"], plan.path.map((l, i) => [i + 1, stepLink(plan, l.step, 26), coreLink(...l.core), cycleLink(l.end), l.fabric, l.waiting, l.compute]),
+      { current: (i) => i === plan.path.findIndex((l) => state.at < l.end) }),
+    el("h3", {}, "Against the machine's limits"),
+    el("div", { className: "limits" }, plan.limits.map((l) => el("div", {}, el("div", {}, el("b", {}, l.name), " ", percent(l.share)), meter(l), el("div", { className: "hint" }, l.text)))),
+    el("h3", {}, "Regions"), tableOf(["region", "cores", "place"], plan.regions.map((r, i) => [linkTo({ kind: "region", region: i }, `${i}: ${brief(r.name, 24)}`), r.columns * r.rows, `${r.columns} x ${r.rows} at ${r.box[0]}, ${r.box[1]}`])),
+    ...provenance(page),
+  ];
+}
+
+function meter(limit) {
+  const inner = el("span"), share = Math.min(1, limit.share);
+  inner.style.width = `${share * 100}%`;
+  return el("div", { className: `meter${limit.share > 1 ? " over" : ""}`, role: "img", "aria-label": `${limit.name}: ${percent(limit.share)}` }, inner);
+}
+
+function provenance(page) {
+  return [el("h3", {}, "Made"), factsOf(page.provenance),
+    el("details", {}, el("summary", {}, `Constants of the wafer ${page.wafer.name}`), factsOf(page.wafer.constants.map(([k, v, assumed]) => [k, assumed ? `${v} (assumed)` : v])))];
+}
+
+// The page of a model of which nothing is planned.
+function emptyFacts(page) {
+  return [factsOf(page.notes), ...provenance(page)];
+}
