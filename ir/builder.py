@@ -206,6 +206,10 @@ class KernelBuilder(Arithmetic, Protocol):
         """
         ...
 
+    def halves(self, pair: Value) -> tuple[Value, Value]:
+        """Both elements of pairs of bf16, as f32."""
+        ...
+
     def dot2(self, a: Value, b: Value, c: Value) -> Value:
         """c + a[0] * b[0] + a[1] * b[1] for pairs of bf16 and f32 `c`, rounded after each sum.
 

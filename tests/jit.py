@@ -13,7 +13,7 @@ from waferc.codegen.kernels.kernel import Kernel, kernel_for, make_module, strid
 from waferc.codegen.processor import Processor
 from waferc.ir.builder import FRESH
 from waferc.ir.op import Array, Op
-from waferc.runtime.engine import host, processor
+from waferc.runtime.engine import has_pairs, host, processor
 from waferc.runtime.reports import NOTHING
 
 
@@ -130,7 +130,7 @@ def run(
     starts = [*(a for _, a in ready), out.ctypes.data + at]
     steps = axis_strides(op, arrays)
     along = op.lane_axis(extents) if lane_axis is None else lane_axis
-    native = processor().dot2 if dot2 is None else dot2
+    native = has_pairs() if dot2 is None else dot2
     kinds = stride_kinds(op, steps, along)
     kernel = kernel_for(op, along, kinds, Processor(lanes or processor().lanes, native), guard, part)
     bounds = [np.lib.array_utils.byte_bounds(a) for a in arrays]

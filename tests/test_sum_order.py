@@ -114,7 +114,7 @@ def test_pairs_of_bf16_are_chains_of_single_products(
     wide = [x.astype(np.float32) for x in (a, b)]
     part = "k" if chunk else ""
     right = jit.run(gemm(m, n, k), wide, lanes=lanes, lane_axis="n", part=part, chunk=chunk)
-    native = [False, jit.processor().dot2 and lanes == jit.processor().lanes]
+    native = [False, jit.has_pairs() and lanes == jit.processor().lanes]
     for dot2 in dict.fromkeys(native):
         op = gemm(m, n, k, BF16, BF16)
         same(jit.run(op, [a, b], None, lanes, "n", part=part, chunk=chunk, dot2=dot2), right)

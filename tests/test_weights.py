@@ -19,8 +19,9 @@ from waferc.ir.evaluate import evaluate
 from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.conversion import Cast
 from waferc.placement.machine.wafer import mixed_products
+from waferc.runtime import engine
 from waferc.runtime import load as loading
-from waferc.runtime.engine import processor
+from waferc.runtime.engine import has_pairs, processor
 from waferc.runtime.load import load, prepare
 
 KINDS = {"f16": F16, "bf16": BF16}
@@ -128,11 +129,25 @@ def test_products_with_bf16_weights_round_the_other_factor(
     guarded = prepare(compiled.plan, guard=True).run(feed)["y"]
     compiled.save(tmp_path / "p.wafer")
     saved = [load(tmp_path / "p.wafer").run(feed)["y"]]
-    without = replace(processor(), dot2=False)
-    # A host without the instruction makes kernels of its own, which compute the same bits.
-    monkeypatch.setattr(loading, "processor", lambda: without)
+    other = replace(processor(), dot2=has_pairs() and not processor().dot2)
+    # A host that multiplies pairs otherwise makes kernels of its own, which compute the same bits.
+    monkeypatch.setattr(loading, "processor", lambda: other)
     saved += [load(tmp_path / "p.wafer").run(feed)["y"], prepare(compiled.plan).run(feed)["y"]]
     assert {ours.tobytes()} == {x.tobytes() for x in (guarded, *saved)}
+
+
+def test_how_a_host_multiplies_pairs_is_measured_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WAFERC_CACHE", str(tmp_path))
+    if not has_pairs():
+        assert not processor().dot2
+        pytest.skip("this host has no instruction for pairs of bf16")
+    first = engine.pairs_pay()
+    (kept,) = tmp_path.glob("*.pairs")
+    assert kept.read_bytes().endswith(b"1" if first else b"0")
+    monkeypatch.setattr(engine, "Code", None)  # what is known is not measured again
+    assert engine.pairs_pay() is first
 
 
 def test_one_cast_serves_all_products() -> None:

@@ -21,15 +21,15 @@ class Shared:
     entries: Mapping[str, Part]
 
 
-def share(plans: Mapping[str, Plan], lanes: int) -> Shared:
-    """The sweeps of a program's plans, by entry, for a host with `lanes` f32 lanes.
+def share(plans: Mapping[str, Plan], lanes: int, widens: bool = False) -> Shared:
+    """The sweeps of a program's plans, by entry, for a host with `lanes` f32 lanes. widens: see `sweeps_of`.
 
     A constant or state of one name is the same in all entries. It stands in memory as the entry wants it
     that computes least: there reading it is what takes the time.
     """
     stock = Stock(margins_of(read for plan in plans.values() for read in kept_padded_reads(plan)))
     least_first = sorted(plans, key=lambda name: work_of(plans[name]))
-    made = {name: sweeps_of(plans[name], lanes, stock) for name in least_first}
+    made = {name: sweeps_of(plans[name], lanes, stock, widens) for name in least_first}
     homes = [_lived(h, stock.count) for h in stock.homes.values()]
     # Constants that only stand in panels need no home in their own order.
     used = [h for h in homes if h.kind != "constant" or h.number in stock.touched]

@@ -34,7 +34,7 @@ def make_calls(
     plans: Mapping[str, Plan], processor: Processor
 ) -> tuple[Resident, dict[str, Calls], tuple[Kernel, ...]]:
     """What all entries share, their calls for a host with such processors, and the kernels called."""
-    shared = share(plans, processor.lanes)
+    shared = share(plans, processor.lanes, widens=not processor.dot2)
     homes = shared.homes
     far = sum(h.bytes for h in homes.values() if h.kind == "constant") > CACHED
     kernels: dict[Kernel, int] = {}

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from ...ir.dtypes import DType
 from ...placement.plan.plan import Plan, Step
 from .homes import Home, Kind, Lay, Margin, Stock, lay_out, margins_of, taken_over
 
@@ -105,12 +106,12 @@ class EntryHomes:
         """A tensor is made where another one lies."""
         self._of[tensor] = self._of[other]
 
-    def alike(self, home: Home, margin: Margin | None) -> Home:
-        """A new home for as many elements, the same dimension running fastest."""
+    def alike(self, home: Home, margin: Margin | None, dtype: DType | None = None) -> Home:
+        """A new home for as many elements, the same dimension running fastest. dtype: by default the same."""
         inner = next((d for d, p in enumerate(home.pitches) if p == 1 and home.shape[d] > 1), None)
         laid_out = lay_out(home.shape, inner, margin)
         return self._added(
-            self.stock.add(home.tensor, "result", home.dtype, home.shape, laid_out, _fill(margin))
+            self.stock.add(home.tensor, "result", dtype or home.dtype, home.shape, laid_out, _fill(margin))
         )
 
     def row(self, tensor: str, elements: int) -> Home:

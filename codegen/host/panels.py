@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from ...ir.affine import Affine
+from ...ir.dtypes import BF16
 from ...ir.graph import Graph
 from ...ir.op import Op
 from ...ir.ops.rearrange import plain_copy
@@ -171,7 +172,8 @@ class PanelHomes:
     def factor(self, op: Op, tensor: str, view: View, lane: str, evenly: bool) -> Factor:
         """A factor of a product whose vectors run along `lane`; constants stand in pairs where these start
         `evenly`."""
-        pairs = evenly and tensor in self.graph.constants and bool(view.strides.get(op.paired))
+        halves = tensor in self.graph.constants and self.graph.tensors[tensor].dtype == BF16
+        pairs = evenly and halves and bool(view.strides.get(op.paired))
         return Factor(op, tensor, view, lane, pairs)
 
     def width(self, factors: Sequence[Factor], lanes: int) -> int:

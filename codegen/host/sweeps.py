@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 from ...ir.affine import axis
 from ...ir.builder import FRESH
+from ...ir.dtypes import BF16, F32
 from ...ir.op import Op
+from ...ir.ops.conversion import Cast
 from ...ir.ops.elementwise import join_of
 from ...ir.ops.rearrange import plain_copy
 from ...placement.plan.plan import Plan
@@ -57,8 +59,12 @@ class Part:
     first: int
 
 
-def sweeps_of(plan: Plan, lanes: int, stock: Stock) -> Part:
-    """The sweeps of one plan, for a host with `lanes` f32 lanes; their homes go into the stock."""
+def sweeps_of(plan: Plan, lanes: int, stock: Stock, widens: bool) -> Part:
+    """The sweeps of one plan, for a host with `lanes` f32 lanes; their homes go into the stock.
+
+    widens: whether what is multiplied with bf16 weights is made f32 before, once for all products: for a host
+    that multiplies pairs of bf16 no faster. A product of two bf16 numbers is exact in f32: the same bits.
+    """
     tasks, graph = tasks_of(plan), plan.graph
     homes = EntryHomes(plan, tasks, stock)
     becomes = {past: present for present, past in graph.in_place.items()}
@@ -70,7 +76,7 @@ def sweeps_of(plan: Plan, lanes: int, stock: Stock) -> Part:
             inner = fastest_of_cache(graph, becomes.get(s.tensor)) if kept else None
             home = homes.state(s.tensor, inner) if kept else homes.new(s.tensor, "input", None)
             inputs.append(whole(home))
-    walk = _Walk(plan, lanes, homes, frozenset(becomes))
+    walk = _Walk(plan, lanes, homes, frozenset(becomes), widens)
     for t in tasks:
         walk.task(t)
     for past, present in graph.update_order():
@@ -93,11 +99,15 @@ class _Computation:
 class _Walk:
     """Goes through the tasks of a plan and makes their sweeps. caches: states that change where they lie."""
 
-    def __init__(self, plan: Plan, lanes: int, homes: EntryHomes, caches: frozenset[str]) -> None:
+    def __init__(
+        self, plan: Plan, lanes: int, homes: EntryHomes, caches: frozenset[str], widens: bool
+    ) -> None:
         self.plan, self.graph, self.lanes, self.homes, self.caches = plan, plan.graph, lanes, homes, caches
+        self.widens = widens
         self.sweeps: list[Sweep] = []
         self.panels = PanelHomes(plan.graph, homes)
         self.padded: dict[tuple[str, Margin], Home] = {}
+        self.widened: dict[tuple[str, Margin | None], Home] = {}
 
     @property
     def number(self) -> int:
@@ -107,7 +117,9 @@ class _Walk:
     def task(self, t: Task) -> None:
         """The sweeps of a step with its join."""
         op = t.step.op
-        operands = [self._operand(t, j) for j in range(len(op.reads))]
+        narrow = self._narrow(t)
+        operands = [self._wider(t, j) if j in narrow else self._operand(t, j) for j in range(len(op.reads))]
+        op = replace(op, in_types=tuple(F32 if j in narrow else d for j, d in enumerate(op.in_types)))
         if op.updates is not None:
             self.homes.lies_in(t.tensor, t.step.operands[op.updates].tensor)
         elif self.homes.find(t.tensor) is None:
@@ -121,10 +133,13 @@ class _Walk:
             self._joined(t, replace(whole, order=order))
 
     def copy(self, name: str, old: Home, new: Home) -> None:
-        """A sweep that copies a whole tensor from home to home."""
+        """A sweep that copies a whole tensor from home to home, as the type of the new one."""
         names = [f"d{i}" for i in range(len(old.shape))]
         access = tuple(axis(a) for a in names)
-        op = plain_copy(tuple(zip(names, old.shape, strict=True)), access, old.dtype)
+        axes = tuple(zip(names, old.shape, strict=True))
+        op: Op = plain_copy(axes, access, old.dtype)
+        if new.dtype != old.dtype:
+            op = Cast(axes=axes, reads=(access,), write=access, in_types=(old.dtype,), out_type=new.dtype)
         self._free(_Computation(name, op, (view(old, access, names), view(new, access, names))))
 
     # -- operands -----------------------------------------------------------------------------
@@ -143,6 +158,25 @@ class _Walk:
             self.padded[tensor, margin] = new = self.homes.alike(old, margin)
             self.copy(f"{tensor} padded", old, new)
         return self.padded[tensor, margin]
+
+    def _narrow(self, t: Task) -> list[int]:
+        """Operands in bf16 that are multiplied with constants in bf16, where these are widened."""
+        op, constants = t.step.op, self.graph.constants
+        both = {*op.in_types} == {BF16}
+        if not (self.widens and both and op.paired and op.collapsible) or across(t.step):
+            return []
+        held = [o.tensor in constants for o in t.step.operands]
+        return [j for j in op.panels if not held[j] and any(held)]
+
+    def _wider(self, t: Task, j: int) -> View:
+        """An operand in f32."""
+        tensor, op = t.step.operands[j].tensor, t.step.op
+        margin = dict(padded_reads(self.plan, t)).get(tensor)
+        if (tensor, margin) not in self.widened:
+            old = self.homes.of(tensor)
+            self.widened[tensor, margin] = new = self.homes.alike(old, margin, F32)
+            self.copy(f"{tensor} in f32", old, new)
+        return view(self.widened[tensor, margin], op.reads[j], [a for a, _ in op.axes])
 
     # -- sums ---------------------------------------------------------------------------------
     def _joined(self, t: Task, c: _Computation) -> None:

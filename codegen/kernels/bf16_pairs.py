@@ -78,11 +78,16 @@ def _halves_exchanged(b: LLVMArithmetic) -> ir.Value:
         return b.builder.load(order, typ=type, align=64)
 
 
+def halves(b: LLVMArithmetic, pair: Value) -> tuple[Value, Value]:
+    """Both elements, the first first, as f32."""
+    return _upper(b, pair), _lower(b, pair)
+
+
 def dot2(b: LLVMArithmetic, x: Value, y: Value, total: Value, native: bool) -> Value:
     """See `KernelBuilder.dot2`. native: by the instruction."""
     if not native:
-        for part in (_upper, _lower):
-            total = b.fma(part(b, x), part(b, y), total)
+        for u, v in zip(halves(b, x), halves(b, y), strict=True):
+            total = b.fma(u, v, total)
         return total
     sums = cast(LLVMValue, total)
     pairs = ir.VectorType(BFloat(), 2 * sums.lanes)

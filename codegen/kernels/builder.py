@@ -24,7 +24,7 @@ from ...ir.dtypes import I64
 from ..words import REPORT
 from .addresses import Addresses, add_index
 from .arithmetic import I32_TYPE, LLVMArithmetic, LLVMValue
-from .bf16_pairs import dot2
+from .bf16_pairs import dot2, halves
 from .emit import reporter
 from .guard import Guard
 from .loops import Body, Chunk, Lanes, Loops, constant_word
@@ -148,6 +148,9 @@ class LLVMBuilder(LLVMArithmetic):
         self, operand: int, index: Mapping[str, Value], axis: str, lanes: bool, alone: float | None = None
     ) -> Value:
         return self._memory.load_pair(self._operand(operand), index, axis, lanes, alone)
+
+    def halves(self, pair: Value) -> tuple[Value, Value]:
+        return halves(self, pair)
 
     def dot2(self, a: Value, b: Value, c: Value) -> Value:
         return dot2(self, a, b, c, self.signature.dot2)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from llvmlite import ir
 
 from ...ir.builder import StrideKind
+from ...ir.dtypes import BF16
 from ...ir.op import Op
 from ..processor import Processor
 from .builder import LLVMBuilder
@@ -96,7 +97,7 @@ def kernel_for(
             f"{op.name}: stride kinds for {len(op.reads) + 1} tensors, {len(op.axes)} axes needed"
         )
     axes = tuple(a for a, _ in op.axes)
-    native = processor.dot2 and bool(op.paired)
+    native = processor.dot2 and bool(op.paired) and {*op.in_types} == {BF16}
     ahead = processor.ahead and op.prefetches
     signature = Signature(
         axes,

@@ -71,9 +71,9 @@ class Contract(Op):
 
     @property
     def paired(self) -> str:
-        """The last reduced axis, for bf16 by bf16 in chains: their order is kept, see `products`."""
-        both = self.in_types == (BF16, BF16) and self.out_type == F32
-        return self.reduced[-1] if both and self.reduced else ""
+        """The last reduced axis, for bf16 by bf16 or f32 in chains: their order is kept, see `products`."""
+        halves = BF16 in self.in_types and {*self.in_types} <= {BF16, F32} and self.out_type == F32
+        return self.reduced[-1] if halves and self.reduced else ""
 
     # -- meaning ------------------------------------------------------------------
     def reference(self, *operands: Array) -> Array:
@@ -123,7 +123,8 @@ class Contract(Op):
     def body(self, k: KernelBuilder) -> None:
         axes = tuple(a for a, _ in self.axes)
         kept = tuple(access_axes(self.write))
-        Products(axes, kept, self.reduced, self.accumulate, self.out_type, self.paired).emit(k)
+        mixed = F32 in self.in_types
+        Products(axes, kept, self.reduced, self.accumulate, self.out_type, self.paired, mixed=mixed).emit(k)
 
 
 # -- building ---------------------------------------------------------------------

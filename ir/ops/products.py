@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..builder import JOIN, RESULT, RESUME, Carried, KernelBuilder, Value
-from ..dtypes import DType
+from ..dtypes import F32, DType
 from .loops import Index, at_lane, blocks, deposit, each, fold, fold_pairs, lane_starts, offsets, untouched
 
 TEMPORARY = 4096  # bytes that a way to carry out a product on a core may keep besides operands and result
@@ -45,6 +45,7 @@ _PLAIN = {
 # In chunks, there is a total for each accumulator: fewer rows, so that both stay in registers.
 _CHUNKS = {
     32: Shapes((7, 6, 4, 2, 1), (2,), (8, 6, 4, 2), ()),
+    31: Shapes((6, 4, 2, 1), (2,), (8, 6, 4, 2), ()),
     16: Shapes((3, 2, 1), (2,), (6, 4, 2), ()),
     8: Shapes((1,), (2,), (2,), ()),
 }
@@ -54,6 +55,8 @@ _SMALL = Shapes((1,), (), (), (1,))
 def shapes(lanes: int, accumulate: DType, chunks: bool) -> Shapes:
     """The tiles of a host with `lanes` f32 lanes, whose vectors of wider types take several registers."""
     room = REGISTERS.get(lanes, 16) // max(1, accumulate.bytes // 4)
+    if chunks and lanes == 4 and room == 32:
+        room = 31  # NEON has no operand in memory that is the same for all lanes
     return (_CHUNKS if chunks else _PLAIN)[room]
 
 
@@ -61,6 +64,7 @@ def shapes(lanes: int, accumulate: DType, chunks: bool) -> Shapes:
 class Products:
     """What the kernel's code depends on. kept: the result's axes in its order; paired: see `Op.paired`.
 
+    mixed: of paired products, whether a factor is f32: its elements are not in pairs, the other's may be.
     turns: at how many of the first reduced axes `address` adds to an index what only a run knows of it.
     """
 
@@ -72,6 +76,7 @@ class Products:
     paired: str = ""
     turns: int = 0
     address: Callable[[Index], Index] | None = None
+    mixed: bool = False
 
     def emit(self, k: KernelBuilder, at: Index | None = None) -> None:
         """at: where on axes besides."""
@@ -182,6 +187,8 @@ class Products:
         def pair(inner: Index, carried: Carried, alone: bool) -> Carried:
             at = [{**p, **inner} for p in places]
             self._prefetch(k, at)
+            if self.mixed:
+                return self._multiply_mixed(k, at, carried, alone)
             return self._multiply_pairs(k, at, carried, alone)
 
         def turn(outer: Index, carried: Carried) -> Carried:
@@ -190,7 +197,7 @@ class Products:
             own = {a: i for a, i in found.items() if a not in places[0]}
             return fold(k, self.reduced[self.turns :], own, carried, step, within)
 
-        if self.paired:
+        if self.paired and (not self.mixed or self._stood(k) is not None):
             return fold_pairs(k, self.reduced, sums, pair, within)
         if self.turns:
             return fold(k, self.reduced[: self.turns], {}, sums, turn, within)
@@ -267,6 +274,42 @@ class Products:
 
         factors = self._factors(k, at, load)
         return [k.dot2(a, b, s) for (a, b), s in zip(factors, sums, strict=True)]
+
+    def _stood(self, k: KernelBuilder) -> int | None:
+        """The factor that stands in pairs."""
+        return next((j for j in (0, 1) if k.stride_kind(j, k.lane_axis) == "pairs"), None)
+
+    def _multiply_mixed(
+        self, k: KernelBuilder, at: Sequence[Index], sums: Carried, alone: bool
+    ) -> Sequence[Value]:
+        """As `_multiply_pairs`, of pairs of bf16 that are widened once for all positions, and f32."""
+        stood, halves = self._stood(k), dict[int, tuple[Value, Value]]()
+
+        def first(operand: int, index: Index, lanes: bool) -> Value:
+            if operand == stood:
+                return k.load_pair(operand, index, self.paired, lanes)
+            return k.load_lanes(operand, index) if lanes else k.load(operand, index)
+
+        def half(pair: Value, number: int) -> Value:
+            if id(pair) not in halves:
+                halves[id(pair)] = k.halves(pair)
+            return halves[id(pair)][number]
+
+        factors = self._factors(k, at, first)
+        # All positions have the same place along the axis: what it leads to is loaded once.
+        further = k.add_index(at[0][self.paired], 1)
+
+        def second(operand: int, index: Index, lanes: bool) -> Value:
+            if operand == stood:
+                return k.const(0, F32)  # it came with the first
+            return k.load_lanes(operand, index) if lanes else k.load(operand, index)
+
+        own = 0 if stood == 0 else 1
+        out = [k.fma(half(f[own], 0), f[1 - own], s) for f, s in zip(factors, sums, strict=True)]
+        if alone:
+            return out
+        others = self._factors(k, [{**index, self.paired: further} for index in at], second)
+        return [k.fma(half(f[own], 1), g[1 - own], s) for f, g, s in zip(factors, others, out, strict=True)]
 
     def _factors(
         self, k: KernelBuilder, at: Sequence[Index], load: Callable[[int, Index, bool], Value]
