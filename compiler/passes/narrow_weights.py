@@ -88,7 +88,7 @@ def _takes(node: Node, operand: int) -> bool:
 
 
 def _stored(name: str, value: Array, dtype: DType) -> Array:
-    if lacking([value]):
+    if lacking([value]) is not None:
         return value.astype(dtype.numpy)
     stored = stored_as(value, dtype)
     if dtype == F16 and not np.array_equal(np.isinf(stored), np.isinf(value)):

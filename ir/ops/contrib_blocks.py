@@ -45,7 +45,7 @@ def bits_apart(packed: Array, bits: int) -> Array:
 def remade(w: Writer, name: str, shape: Sequence[int], dtype: DType, make: Callable[[Array], Array]) -> str:
     """A constant made of another one's values; absent where that is."""
     value = w.g.known(name, "what is packed")
-    if lack := lacking([value]):
+    if (lack := lacking([value])) is not None:
         return w.g.constant(folded(lack, name, shape, dtype.numpy), name)
     return w.g.constant(make(value).astype(dtype.numpy).reshape(tuple(shape)), name)
 
