@@ -73,8 +73,16 @@ class Absent:
     def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
         self.item()
 
-    def __getitem__(self, at: Any) -> NoReturn:
+    def _asked(self, *_: Any) -> NoReturn:
         self.item()
+
+    # Python looks these up in the class; without them a truth would be true, and a number a TypeError.
+    __getitem__ = __len__ = __iter__ = __contains__ = _asked
+    __bool__ = __int__ = __float__ = __complex__ = __index__ = __round__ = _asked
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _asked
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = _asked
+    __neg__ = __abs__ = __invert__ = __and__ = __or__ = __xor__ = _asked
+    __lt__ = __le__ = __gt__ = __ge__ = _asked
 
 
 def absent(name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:

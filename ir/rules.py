@@ -85,7 +85,7 @@ class GraphBuilder:
 
     def constant(self, value: Array, hint: str = "const") -> str:
         """A new constant tensor."""
-        value = np.ascontiguousarray(value) if value.ndim and not lacking([value]) else value
+        value = np.ascontiguousarray(value) if value.ndim and lacking([value]) is None else value
         name = self.tensor(hint, value.shape, dtypes.of_numpy(value.dtype))
         self.constants[name] = value
         return name
@@ -156,7 +156,7 @@ class GraphBuilder:
     def judge_bound(self, name: str, read: Access, axes: Sequence[tuple[str, int]], bound: Bound) -> None:
         """Raises InvalidModel for a constant with an element, of those read along `axes`, outside a bound."""
         value = self.constants.get(name)
-        if value is None or lacking([value]):
+        if value is None or lacking([value]) is not None:
             return
         along = access_axes(read)
         seen = gather(value, read, [x for x in axes if x[0] in along], 0)
@@ -185,7 +185,7 @@ class GraphBuilder:
             _nothing(self.tensors[t]) if empty and t not in self.constants else self.constants[t]
             for t in inputs
         ]
-        if lack := lacking(operands):
+        if (lack := lacking(operands)) is not None:
             name = self.fresh(hint)
             return self.constant(folded(lack, name, shape, op.out_type.numpy), name)
         return self.constant(result_of(op, operands, shape), hint)
@@ -230,7 +230,7 @@ class GraphBuilder:
             return ""
         if not self.take_parts(names, shape, dtype):
             return ""
-        if lack := lacking([self.constants[t] for _, inputs in parts for t in inputs]):
+        if (lack := lacking([self.constants[t] for _, inputs in parts for t in inputs])) is not None:
             name = self.fresh(hint)
             return self.constant(folded(lack, name, shape, dtype.numpy), name)
         return self.constant(result_of_parts(parts, shape, dtype, self.constants), hint)

@@ -265,13 +265,12 @@ without a conversion (`ir/packing.py`); where the scale is an f16 and the zero p
 subtracting and scaling are one fused operation, with the same result.
 
 Where scales are the same along the sum (per tensor, per column) and what the product reads besides is
-bounded (dequantised, a norm, a softmax), so that no sum of products with stored numbers leaves f32's range,
-numbers of 8 bits are not packed: the product is of them, its result is scaled.
-
-What cannot be cut in words is dequantised when compiling: a sum whose length is no multiple of a word's
-numbers (8 of 4 bits, 4 of 8), scales that are infinite or NaN, zero points that are no integers,
-`g_idx`, a table that anything else reads. Where a block ends in the middle of what an axis covers, all
-blocks are cut finer and their scales repeated (576 in blocks of 128: 64).
+bounded (dequantised, a norm, a softmax), so that no sum of products with stored numbers leaves f32's
+range, numbers of 8 bits are not packed: the product is of them, its result is scaled. What cannot be
+cut in words is dequantised when compiling: a sum whose length is no multiple of a word's numbers (8 of
+4 bits, 4 of 8), scales that are infinite or NaN, zero points that are no integers, `g_idx`, a table
+that anything else reads. Where a block ends in the middle of what an axis covers, all blocks are cut
+finer and their scales repeated (576 in blocks of 128: 64).
 
 `--weights int8` and `--weights int4` make such weights of f32 constants that a product reads: blocks of 32
 along the sum, symmetric, with scales in f16; of two scales for each block (its farthest element is the

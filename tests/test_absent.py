@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from operator import index
 from pathlib import Path
+from typing import Any
 
 import click.testing
 import numpy as np
@@ -15,7 +18,7 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from waferc import compile_model
 from waferc.codegen.artifact.artifact import read
 from waferc.compiler.cli.main import main
-from waferc.compiler.errors import UnsupportedModel, UsageError
+from waferc.compiler.errors import UnsupportedModel, UnsupportedOperator, UsageError
 from waferc.ir.absent import Absent, ValuesNeeded, absent
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
@@ -153,6 +156,34 @@ def test_whatever_asks_an_absent_array_for_values_is_told(asked: str) -> None:
     assert lack.reshape(-1).shape == (6,)
     with pytest.raises(ValuesNeeded, match="'w' are needed"):
         getattr(lack, asked)
+
+
+@pytest.mark.parametrize(
+    "use", [bool, int, float, len, list, round, index, lambda a: 2 in a, lambda a: a + 1, lambda a: a > 0]
+)
+def test_python_s_own_questions_are_answered_so_too(use: Callable[[Any], object]) -> None:
+    with pytest.raises(ValuesNeeded, match="'w' are needed"):
+        use(absent("w", (), np.dtype(np.int64)))
+
+
+@pytest.mark.parametrize("name", ["trips", "on"])
+def test_a_loop_by_a_constant_without_values_is_refused(tmp_path: Path, name: str) -> None:
+    """The number of its iterations, and whether it begins."""
+    kind = TensorProto.INT64 if name == "trips" else TensorProto.BOOL
+    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("a", "b", "x", "y")]
+    ends = [helper.make_tensor_value_info(n, TensorProto.BOOL, []) for n in ("go", "gone")]
+    count = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+    steps = [helper.make_node("Neg", ["a"], ["b"]), helper.make_node("Identity", ["go"], ["gone"])]
+    body = helper.make_graph(steps, "body", [count, ends[0], value[0]], [ends[1], value[1]])
+    loop = helper.make_node("Loop", ["trips", "on", "x"], ["y"], body=body)
+    held = [numpy_helper.from_array(np.array(v), n) for n, v in (("trips", 3), ("on", True)) if n != name]
+    held.append(TensorProto(name=name, data_type=kind, data_location=TensorProto.EXTERNAL))
+    held[-1].external_data.add(key="location", value="none.bin")
+    graph = helper.make_graph([loop], "g", [value[2]], [value[3]], held)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(UnsupportedOperator, match=f"the values of '{name}' are needed"):
+        compile_model(tmp_path / "m.onnx", wafer="4x4", no_weights=True, until="plan")
 
 
 @pytest.mark.thorough

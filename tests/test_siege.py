@@ -8,14 +8,14 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from siege import artifacts, inputs, models, trial
+from siege import artifacts, folders, inputs, models, trial
 from siege.findings import smaller, tried
 from siege.items import CORPUS, Item, loads, stored
 from siege.trial import Finding
 from waferc.compiler import pipeline
 from waferc.compiler.errors import InvalidInput
 
-HARNESSES = {"import": models, "artifact": artifacts, "input": inputs}
+HARNESSES = {"import": models, "artifact": artifacts, "input": inputs, "folder": folders}
 ITEM = Item("import", (("compile", "m.onnx", "-o", "p.wafer", "--wafer", "4x4"),), {"m.onnx": b""})
 
 

@@ -105,7 +105,7 @@ class Artifact:
         first = self._first_plan()
         made = {self.entries[0]: first, **{name: self._later_plan(name, first) for name in self.entries[1:]}}
         for name, plan in made.items():
-            if lacking(list(plan.graph.constants.values())):
+            if lacking(list(plan.graph.constants.values())) is not None:
                 raise InvalidArtifact("weights.json is missing, and a run needs the constants")
             try:
                 judge(plan)

@@ -282,16 +282,26 @@ def _language(tokenizer: str | None, template: str | None) -> dict[str, bytes]:
 def _judged_words(console: Console, compiled: Compiled, given: dict[str, bytes]) -> dict[str, bytes]:
     """What the program keeps besides: what was given, else what lay in the model's folder.
 
-    A template there that cannot be used is left out, with a note.
+    What lay there is left out with a note where the model is no language model, and a template that cannot
+    be used. Raises InvalidInput for a tokenizer that cannot.
     """
     from ..language.tokens import TEMPLATE, TOKENIZER, ChatTemplate, UnusableText
 
     if given:
-        _judge_vocabulary(console, compiled, given)
+        try:
+            _judge_vocabulary(console, compiled, given)
+        except ArtifactError as e:
+            raise InvalidInput(f"--tokenizer: {e}") from None
         return {**compiled.words, **given}
     words = dict(compiled.words)
     if TOKENIZER in words:
-        _judge_vocabulary(console, compiled, words)
+        try:
+            _judge_vocabulary(console, compiled, words)
+        except ArtifactError as e:
+            console.note(f"the folder's tokenizer is left out: {e}")
+            return {}
+        except UnusableText as e:
+            raise InvalidInput(f"the folder's {TOKENIZER}: {e}") from None
     if TEMPLATE in words:
         try:
             ChatTemplate(words[TEMPLATE])
@@ -302,15 +312,12 @@ def _judged_words(console: Console, compiled: Compiled, given: dict[str, bytes])
 
 
 def _judge_vocabulary(console: Console, compiled: Compiled, words: dict[str, bytes]) -> None:
-    """InvalidInput where the model is no language model; a note where the tokenizer has more tokens."""
+    """ArtifactError where the model is no language model; a note where the tokenizer has more tokens."""
     from ...runtime.ports import ports_of
     from ..language.generate import language_entries
     from ..language.tokens import TOKENIZER, Tokenizer
 
-    try:
-        entries = language_entries({name: ports_of(plan.graph) for name, plan in compiled.plans.items()})
-    except ArtifactError as e:
-        raise InvalidInput(f"--tokenizer: {e}") from None
+    entries = language_entries({name: ports_of(plan.graph) for name, plan in compiled.plans.items()})
     size, known = Tokenizer(words[TOKENIZER]).size, entries[0].vocabulary
     if size > known:
         console.note(f"the tokenizer has {size:,} tokens, of which the model knows the first {known:,}")

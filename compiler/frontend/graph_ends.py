@@ -61,7 +61,7 @@ def _name_outputs(scope: Scope, outputs: Sequence[str]) -> None:
 def _copied(g: GraphBuilder, tensor: str, hint: str) -> str:
     """A result of its own: an output that is an input of another name, a constant or another output."""
     if (value := g.value(tensor)) is not None:
-        return g.constant(value if lacking([value]) else np.array(value), hint)
+        return g.constant(value if lacking([value]) is not None else np.array(value), hint)
     shape = g.shape(tensor)
     axes = tuple((f"d{i}", n) for i, n in enumerate(shape))
     access = identity([a for a, _ in axes])

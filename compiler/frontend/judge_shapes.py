@@ -38,7 +38,7 @@ def judge_shapes(scope: Scope, node: ModelNode, opset: int) -> None:
             operands.append(None)
             continue
         of, value = graph.tensors[t], graph.value(t)
-        seen = value is not None and value.size <= MOST_SEEN and not lacking([value])
+        seen = value is not None and value.size <= MOST_SEEN and lacking([value]) is None
         more = more or seen
         operands.append((of.dtype.name, of.shape, value.tobytes() if value is not None and seen else None))
     if more:

@@ -136,7 +136,10 @@ class LengthBuilder(GraphBuilder):
     def fold(self, op: Op, inputs: Sequence[str], shape: Sequence[int], hint: str) -> str:
         if 0 in op.size.values() or self._slopes.keys().isdisjoint(inputs):
             return super().fold(op, inputs, shape, hint)
-        if not all(t in self.constants for t in inputs) or lacking([self.constants[t] for t in inputs]):
+        if (
+            not all(t in self.constants for t in inputs)
+            or lacking([self.constants[t] for t in inputs]) is not None
+        ):
             return ""
         first, last = ([self._held(t, n) for t in inputs] for n in (0, self.most))
         if not op.steps_evenly(first, last, self.most) or not self.take(op, inputs, shape):
@@ -151,7 +154,9 @@ class LengthBuilder(GraphBuilder):
             return super().fold_parts(parts, shape, dtype, hint)
         if not all(t in self.constants for t in names) or not all(op.affine for op, _ in parts):
             return ""
-        if lacking([self.constants[t] for t in names]) or not self.take_parts(names, shape, dtype):
+        if lacking([self.constants[t] for t in names]) is not None or not self.take_parts(
+            names, shape, dtype
+        ):
             return ""
         first, last = (
             result_of_parts(parts, shape, dtype, {t: self._held(t, n) for t in names}) for n in (0, self.most)

@@ -150,7 +150,7 @@ def judge_parameters(g: GraphBuilder, op_type: str, inputs: Sequence[str], signa
         ):
             raise InvalidModel(f"{formal.name} has shape {list(shape)}, the operator wants {form.shape}")
         value = g.value(name)
-        if value is None or lacking([value]):
+        if value is None or lacking([value]) is not None:
             continue
         if (bad := form.wrong(value)).size:
             raise InvalidModel(f"{formal.name}: {shown(str(bad[0]), 60)} is not {form.says}")

@@ -291,7 +291,7 @@ def _known_branch(scope: Scope, node: ModelNode) -> onnx.GraphProto | None:
     if node.key != ("", "If"):
         return None
     condition = scope.value(node.proto.input[0])
-    if condition is None or lacking([condition]) or condition.size != 1:
+    if condition is None or lacking([condition]) is not None or condition.size != 1:
         return None
     wanted = "then_branch" if unroll.only(condition, "condition") else "else_branch"
     return next(a.g for a in node.proto.attribute if a.name == wanted)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...codegen.artifact.strict_json import dumps, parsed
 from ...codegen.artifact.typed import decode, encode
-from ..errors import UsageError, shown
+from ..errors import InvalidInput, UsageError, shown
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -38,7 +38,7 @@ INCOMPLETE = 3  # bytes at most of a character that is not complete in UTF-8
 REPLACEMENT = "\ufffd"  # what stands for bytes that are no UTF-8
 
 
-class UnusableText(ValueError):
+class UnusableText(InvalidInput):
     """A tokenizer or template that cannot be read or fails."""
 
 

@@ -40,7 +40,7 @@ def merge_equal(graph: Graph) -> Graph:
 
 def _sample(value: Array) -> tuple[object, ...]:
     """What equal constants have in common; a model's weights are too many to look at each byte."""
-    if lack := lacking([value]):
+    if (lack := lacking([value])) is not None:
         return (lack,)
     some = value.reshape(-1)[:: max(1, value.size // 256)]
     return value.dtype, value.shape, some.tobytes()

@@ -70,7 +70,7 @@ def _round_factors(graph: Graph) -> Graph:
 
 
 def _stored(name: str, value: Array, dtype: DType) -> Array:
-    if lacking([value]):
+    if lacking([value]) is not None:
         return value.astype(dtype.numpy)
     stored = stored_as(value, dtype)
     if dtype == F16 and not np.array_equal(np.isinf(stored), np.isinf(value)):

@@ -143,7 +143,7 @@ def _constants(r: Rewriter, stored: Stored, how: Words) -> tuple[str, ...]:
     """The words, scales and zero points."""
     name, dim, bits = stored.tensor, how.dim, stored.kind.bits
     numbers = stored.numbers()
-    if lack := lacking([numbers]):
+    if (lack := lacking([numbers])) is not None:
         shape = tuple(n // count(bits) if d == dim else n for d, n in enumerate(stored.shape))
         words = folded(lack, f"{name}_words", shape, WORD.numpy)
     else:
@@ -161,7 +161,7 @@ def _finer(name: str, values: Array, stored: Stored, how: Words) -> Array:
     if values.shape[how.dim] == blocks:
         return values
     shape = tuple(blocks if d == how.dim else n for d, n in enumerate(values.shape))
-    if lack := lacking([values]):
+    if (lack := lacking([values])) is not None:
         return folded(lack, name, shape, values.dtype)
     longer = np.repeat(values, stored.blocks[how.dim] // how.block, axis=how.dim)
     return np.ascontiguousarray(longer.take(range(blocks), axis=how.dim))
@@ -183,15 +183,15 @@ def _stored(graph: Graph, node: Node) -> Stored | None:
     kept = tuple(n > 0 for n in blocks)
     scales = _by_dimension(node, 1, scale, kept)
     point, zeros = half, None
-    if zero and zero[0].size == 1 and not lacking(zero):
+    if zero and zero[0].size == 1 and lacking(zero) is None:
         point = half + int(zero[0].astype(np.int32).reshape(()))
     elif zero:
         zeros = _by_dimension(node, 2, _unsigned(zero[0], half), kept)
-        if not lacking([zeros]):
+        if lacking([zeros]) is None:
             zeros = np.ascontiguousarray(np.broadcast_to(zeros, scales.shape))
 
     def numbers() -> Array:
-        if lack := lacking([number]):
+        if (lack := lacking([number])) is not None:
             return folded(lack, node.output, graph.tensors[node.output].shape, np.dtype(np.uint8))
         seen = gather(_unsigned(number, half), op.reads[0], op.axes, 0)
         return assemble(np.broadcast_to(seen, [n for _, n in op.axes]), op.write, op.axes)
@@ -203,7 +203,7 @@ def _stored(graph: Graph, node: Node) -> Stored | None:
 
 def _unsigned(numbers: Array, half: int) -> Array:
     """uint8: numbers of a signed type, `half` more, or of an unsigned one."""
-    if lack := lacking([numbers]):
+    if (lack := lacking([numbers])) is not None:
         return folded(lack, "unsigned", numbers.shape, np.dtype(np.uint8))
     return numbers.astype(np.int8 if half else np.uint8).view(np.uint8) + np.uint8(half)
 
@@ -233,7 +233,7 @@ def _by_dimension(node: Node, operand: int, values: Array, kept: Sequence[bool])
     """Scales or zero points with one dimension for each of the result's."""
     op = node.op
     read = op.reads[operand]
-    if lack := lacking([values]):
+    if (lack := lacking([values])) is not None:
         shape = [_extent(node, read, d) if wide else 1 for d, wide in enumerate(kept)]
         return folded(lack, f"{node.output}_{operand}", shape, values.dtype)
     seen = gather(values, read, op.axes, 0)
@@ -255,7 +255,7 @@ def _rounded(name: str, value: Array, how: Words) -> tuple[Array, Callable[[], A
     """The scales (f16) of f32 weights, and what makes the numbers."""
     dim, half = how.dim, 1 << (how.kind.bits - 1)
     blocks = value.shape[dim] // how.block
-    if lack := lacking([value]):
+    if (lack := lacking([value])) is not None:
         shape = tuple(blocks if d == dim else n for d, n in enumerate(value.shape))
         scales = folded(lack, f"{name}_scales", shape, F16.numpy)
         return scales, lambda: folded(lack, f"{name}_numbers", value.shape, np.dtype(np.uint8))

@@ -54,7 +54,7 @@ def is_weight(graph: Graph, node: Node) -> bool:
 
 
 def _value(node: Node, operands: list[Array]) -> Array:
-    if lack := lacking(operands):
+    if (lack := lacking(operands)) is not None:
         box = node.op.hold({a: (0, n) for a, n in node.op.axes})
         return folded(lack, node.output, [end for _, end in box], node.op.out_type.numpy)
     return np.asarray(node.op.reference(*operands))
@@ -67,7 +67,7 @@ def can_wait(graph: Graph, weight: Node, reader: Node, operand: int) -> bool:
         return False
     if reader.inputs[0] == reader.inputs[1] or len(graph.writers[reader.output]) > 1:
         return False
-    if len(weight.inputs) > 2 and lacking([graph.constants[t] for t in weight.inputs]):
+    if len(weight.inputs) > 2 and lacking([graph.constants[t] for t in weight.inputs]) is not None:
         return False
     places = _places(weight, op.reads[operand])
     if places is None or set(access_axes(_seen(weight.op.reads[1], places))) & set(op.reduced):

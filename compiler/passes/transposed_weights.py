@@ -35,14 +35,14 @@ def read_transposed(graph: Graph) -> Graph:
 
 def _first_row(value: Array) -> tuple[object, ...]:
     """What equal matrices have in common, and hardly any others."""
-    if lack := lacking([value]):
+    if (lack := lacking([value])) is not None:
         return (lack,)
     return value.dtype, value.shape, value[0].tobytes()
 
 
 def _same_matrix(a: Array, b: Array) -> bool:
     """Whether all elements are equal."""
-    if lacking([a, b]):
+    if lacking([a, b]) is not None:
         return lacking([a]) == lacking([b])
     return (a.dtype, a.shape) == (b.dtype, b.shape) and np.array_equal(a, b)
 

@@ -261,7 +261,7 @@ def _counted(graph: Graph, followed: Followed, end: int, choice: _Choice, dim: i
 
 def _zeros(graph: Graph, tensor: str) -> bool:
     value = graph.constants.get(tensor)
-    return value is not None and not lacking([value]) and not value.any()
+    return value is not None and lacking([value]) is None and not value.any()
 
 
 def _added(graph: Graph, followed: Followed, passes: Sequence[Sequence[int]]) -> dict[str, str] | None:
@@ -342,7 +342,7 @@ class OnePass:
         if names not in self._stacks:
             values = [self.graph.constants[t] for t in names]
             shape = (len(names), *values[0].shape)
-            if lack := lacking(values):
+            if (lack := lacking(values)) is not None:
                 name = g.fresh(names[0])
                 stack = g.constant(folded(lack, name, shape, values[0].dtype), name)
             else:

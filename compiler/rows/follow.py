@@ -126,7 +126,7 @@ class _Walk:
         if row not in access_axes(read) and t not in self.rows.sizes:
             return True
         value = self.graph.constants.get(t)
-        return value is not None and not lacking([value]) and bool((value == value.reshape(-1)[:1]).all())
+        return value is not None and lacking([value]) is None and bool((value == value.reshape(-1)[:1]).all())
 
     def _result(self, node: Node, row: str, owner: int) -> None:
         op, t = node.op, node.output
@@ -136,7 +136,7 @@ class _Walk:
         if mark is None or not plain or self.marks.setdefault(t, mark) != mark:
             raise _refused(node)
         values = [self.known.get(x, self.graph.constants.get(x)) for x in node.inputs]
-        if len(self.graph.writers[t]) == 1 and not lacking([v for v in values if v is not None]):
+        if len(self.graph.writers[t]) == 1 and lacking([v for v in values if v is not None]) is None:
             whole = [v for v in values if v is not None]
             if len(whole) == len(values):
                 self.known[t] = result_of(op, whole, self.graph.tensors[t].shape)

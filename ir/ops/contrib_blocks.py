@@ -45,7 +45,7 @@ def bits_apart(packed: Array, bits: int) -> Array:
 def remade(w: Writer, name: str, shape: Sequence[int], dtype: DType, make: Callable[[Array], Array]) -> str:
     """A constant made of another one's values, once for all graphs of the model; absent where that is."""
     value = w.g.known(name, "what is packed")
-    if lack := lacking([value]):
+    if (lack := lacking([value])) is not None:
         return w.g.constant(folded(lack, name, shape, dtype.numpy), name)
     # By its place in memory, where it stays: it is kept with what is made of it.
     key = (value.__array_interface__["data"][0], value.shape, tuple(shape), dtype, make.__code__)

@@ -191,7 +191,7 @@ def _finer(
         value = g.constants[s]
         if g.shape(s):
             shape = tuple(length // each if d == at else n for d, n in enumerate(value.shape))
-            if lack := lacking([value]):
+            if (lack := lacking([value])) is not None:
                 value = folded(lack, f"{s} in blocks of {each}", shape, value.dtype)
             else:
                 value = np.repeat(value, size // each, axis=at).take(range(shape[at]), axis=at)
@@ -239,7 +239,7 @@ def _dequantize(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 def _not_zero(g: GraphBuilder, zero: str) -> bool:
     """Whether a zero point may differ from 0."""
     value = g.value(zero)
-    return value is None or lacking([value]) is not None or bool(value.astype(np.float32).any())
+    return value is None or lacking([value]) is not None is not None or bool(value.astype(np.float32).any())
 
 
 def _centred(g: GraphBuilder, x: str, zero: str, shape: Sequence[int] | None, hint: str) -> str:
@@ -248,7 +248,7 @@ def _centred(g: GraphBuilder, x: str, zero: str, shape: Sequence[int] | None, hi
         return x
     out = apply(g, Centred, [x, reshape(g, zero, tuple(shape), hint) if shape is not None else zero], hint)
     value = g.value(out)
-    return out if value is None or lacking([value]) else g.constant(in_least_bytes(value), hint)
+    return out if value is None or lacking([value]) is not None else g.constant(in_least_bytes(value), hint)
 
 
 def in_least_bytes(centred: Array) -> Array:

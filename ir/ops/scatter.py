@@ -272,7 +272,7 @@ def _scatter_nd(g: GraphBuilder, spec: Spec) -> Sequence[str]:
 
 def _everywhere(indices: Array | None, shape: Sequence[int]) -> bool:
     """Whether indices are known and each is its own place: assignments to a whole tensor are exported so."""
-    if indices is None or lacking([indices]) or indices.shape != (*shape, len(shape)):
+    if indices is None or lacking([indices]) is not None or indices.shape != (*shape, len(shape)):
         return False
     return all(
         (indices[..., d] == np.arange(n).reshape(-1, *[1] * (len(shape) - d - 1))).all()

@@ -158,7 +158,7 @@ def forge(path: Path, base: str, edits: Sequence[Edit]) -> None:
         if name == "manifest.json" and kind == "json":
             put(manifest, *what)
         elif name in files:
-            _edit(files, name, kind, what)
+            change(files, name, kind, what)
     digests = {n: hashlib.sha256(b).hexdigest() for n, b in files.items()}
     if isinstance(manifest, dict) and not any(
         n == "manifest.json" and w[0][:1] == ["sha256"] for n, k, w in edits if k == "json"
@@ -176,7 +176,8 @@ def forge(path: Path, base: str, edits: Sequence[Edit]) -> None:
         path.write_bytes(content)
 
 
-def _edit(files: dict[str, bytes], name: str, kind: str, what: Any) -> None:
+def change(files: dict[str, bytes], name: str, kind: str, what: Any) -> None:
+    """One edit of a file that is there, but "raw" and "junk"."""
     content = files[name]
     if kind == "drop":
         del files[name]

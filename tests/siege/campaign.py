@@ -12,7 +12,7 @@ import math
 import os
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -22,13 +22,13 @@ from random import Random
 from supervised import Died
 from supervised import Worker as Process
 
-from siege import artifacts, inputs, models, seeds
+from siege import artifacts, folders, inputs, models, seeds
 from siege.findings import Findings
 from siege.items import BUILD, CORPUS, Item, store, stored
 from siege.reached import Line, share
-from siege.trial import GROWN, WAITING, Outcome, Worker
+from siege.trial import GROWN, Outcome, Worker, patience
 
-HARNESSES = {"import": models, "artifact": artifacts, "input": inputs}
+HARNESSES = {"import": models, "artifact": artifacts, "input": inputs, "folder": folders}
 MOST_KEPT = 300_000  # bytes of the committed corpus
 
 
@@ -46,6 +46,11 @@ class Harness:
     executions: int = 0
     seconds: float = 0.0
     codes: Counter[int] = field(default_factory=Counter[int])
+
+    @property
+    def cost(self) -> int:
+        """How many items of other harnesses one takes as long as: folders are planned, mostly."""
+        return 8 if self.name == "folder" else 1
 
     def next(self, random: Random) -> Item:
         if not self.corpus or random.random() < 0.35:
@@ -71,52 +76,77 @@ def items_of(harness: Harness, effort: Effort, random: Random) -> Iterator[Item]
     if effort.draws is None:
         replay += stored(BUILD / "corpus", harness.name)
     yield from {i.name: i for i in replay}.values()
-    for _ in itertools.count() if effort.draws is None else range(effort.draws):
+    for _ in itertools.count() if effort.draws is None else range(-(-effort.draws // harness.cost)):
         yield harness.next(random)
 
 
 def besiege(harness: Harness, effort: Effort, random: Random, findings: Findings, known: set[Line]) -> None:
-    """Tries items until the effort is made; lines that were reached are added to `known`."""
-    items, crew = items_of(harness, effort, random), effort.crew
+    """Tries items until the effort is made; lines that were reached are added to `known`.
+
+    What is learnt of an item, and so what is drawn after it, does not depend on which worker is done first:
+    before an item is drawn, all are learnt but the last ones, one fewer than there are workers.
+    """
+    items = items_of(harness, effort, random)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="siege-") as folder:
-        workers = [_worker(Path(folder) / str(i), known) for i in range(crew)]
-        tried = [0] * crew
+        crew = [_Place(Path(folder) / str(i), known) for i in range(effort.crew)]
+        tried: deque[_Place] = deque()  # in the order in which their items were drawn
         try:
-            while time.monotonic() - start < effort.seconds:
-                for i, w in enumerate(workers):
-                    if w.item is None and (new := next(items, None)) is not None:
-                        if tried[i] >= GROWN:
-                            w.stop()
-                            workers[i], tried[i] = _worker(Path(folder) / str(i), known), 0
-                        workers[i].give(new)
-                        tried[i] += 1
-                busy = [(i, w) for i, w in enumerate(workers) if w.item is not None]
-                if not busy:
+            while True:
+                late = time.monotonic() - start >= effort.seconds
+                idle = next((p for p in crew if p not in tried), None)
+                if idle is not None and not late and (new := next(items, None)) is not None:
+                    idle.give(new)
+                    tried.append(idle)
+                    continue
+                if not tried or late:
                     break
-                wait([w.pipe for _, w in busy if w.pipe is not None], timeout=0.5)
-                for i, w in busy:
-                    item = w.item
-                    assert item is not None
-                    if (result := w.taken(WAITING)) is None:
-                        continue
-                    harness.executions += 1
-                    if isinstance(result, Died):
-                        findings.died(item, result, Path(folder) / str(i) / "stacks")
-                        workers[i], tried[i] = _worker(Path(folder) / str(i), known), 0
-                    else:
-                        _learn(harness, item, result, findings, known)
+                for p in tried:
+                    p.take()
+                if tried[0].result is None:
+                    wait([p.process.pipe for p in tried if p.result is None and p.process.pipe], timeout=0.5)
+                    continue
+                place = tried.popleft()
+                harness.executions += 1
+                _learn(harness, place, findings, known)
         finally:
-            for w in workers:
-                w.stop()
+            for p in crew:
+                p.process.stop()
     harness.seconds += time.monotonic() - start
+
+
+class _Place:
+    """Where one item after the other is tried, in a process that is replaced now and then."""
+
+    def __init__(self, folder: Path, known: set[Line]) -> None:
+        self.folder, self._known, self._count = folder, known, 0
+        self.process = _worker(folder, known)
+        self.item: Item | None = None
+        self.result: Outcome | Died | None = None
+
+    def give(self, item: Item) -> None:
+        if self._count >= GROWN or isinstance(self.result, Died):
+            self.process.stop()
+            self.process, self._count = _worker(self.folder, self._known), 0
+        self.item, self.result = item, None
+        self._count += 1
+        self.process.give(item)
+
+    def take(self) -> None:
+        if self.result is None:
+            self.result = self.process.taken(patience())
 
 
 def _worker(folder: Path, known: set[Line]) -> Process[Item, Outcome]:
     return Process(Worker(folder, known))
 
 
-def _learn(harness: Harness, item: Item, result: Outcome, findings: Findings, known: set[Line]) -> None:
+def _learn(harness: Harness, place: _Place, findings: Findings, known: set[Line]) -> None:
+    item, result = place.item, place.result
+    assert item is not None and result is not None
+    if isinstance(result, Died):
+        findings.died(item, result, place.folder / "stacks")
+        return
     harness.codes[result.codes[-1] if result.codes else 0] += 1
     new = result.new - known
     if result.finding is not None:
@@ -147,7 +177,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="siege", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="in all (10)")
     parser.add_argument(
-        "--draws", type=int, help="so many items of each harness besides the corpus, however long they take"
+        "--draws",
+        type=int,
+        help="so many items of each harness besides the corpus; an eighth, of folders",
     )
     parser.add_argument("--only", choices=HARNESSES, help="one harness, for all the time")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")

@@ -12,6 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from onnx import TensorProto, helper, numpy_helper
 
+from siege.contributed import attributes_of
 from siege.seeds import COMMON, INTEGERS, KINDS, NEWEST, REALS, SMALL, STRINGS, a_value, seed
 
 M = "m.onnx"  # the model's file
@@ -83,11 +84,13 @@ def _scalar(random: Random, field: FieldDescriptor, old: Any) -> Any:
 
 def attribute(random: Random, model: onnx.ModelProto) -> None:
     """Another value of an attribute, or one that the node did not give."""
-    nodes = [n for n in model.graph.node if onnx.defs.has(n.op_type, n.domain)]
-    if not nodes:
+    if not model.graph.node:
         return
-    node = random.choice(nodes)
-    wanted = list(onnx.defs.get_schema(node.op_type, domain=node.domain).attributes.values())
+    node = random.choice(model.graph.node)
+    if onnx.defs.has(node.op_type, node.domain):
+        wanted = list(onnx.defs.get_schema(node.op_type, domain=node.domain).attributes.values())
+    else:
+        wanted = attributes_of(node)
     if wanted:
         made = a_value(random, random.choice(wanted))
         for a in [a for a in node.attribute if a.name == made.name]:

@@ -17,7 +17,7 @@ from supervised import Worker as Process
 
 from siege.items import Item
 from siege.models import M
-from siege.trial import WAITING, Finding, Outcome, Worker, shown_command, site_in, write_files
+from siege.trial import Finding, Outcome, Worker, patience, shown_command, site_in, write_files
 
 PATIENCE = 20.0  # seconds for making one finding smaller
 Key = tuple[str, str, str]
@@ -88,7 +88,7 @@ def tried(item: Item) -> Finding | None:
             while result is None:
                 assert process.pipe is not None
                 process.pipe.poll(0.2)
-                result = process.taken(WAITING)
+                result = process.taken(patience())
         finally:
             process.stop()
         if isinstance(result, Died):

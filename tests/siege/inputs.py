@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import json
 import re
+import tomllib
 import zipfile
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
+from waferc.placement.machine import presets
 
-from siege.artifacts import BASES, entries, hostile, json_edit, put
+from siege.artifacts import BASES, entries, json_edit, put
 from siege.items import Item
 
 M, P = "m.onnx", "p.wafer"
@@ -161,26 +164,36 @@ def npz(random: Random) -> bytes:
 # -- texts ------------------------------------------------------------------------------
 
 
+PRESET = Path(presets.__file__).parent / "presets" / "wse3.toml"
+
+
 @cache
 def _wafer() -> str:
-    """A wafer with every field that a file may say."""
-    described: dict[str, Any] = json.loads(entries("classifier")["wafer.json"])
-    return json.dumps(described)
+    """A wafer with every field that a file may say, as JSON."""
+    described = tomllib.loads(PRESET.read_text())
+    return json.dumps({**described, "dead_cores": [[1, 1], [2, 1]], "dead_links": [[3, 3, "east"]]})
 
 
 def toml(random: Random) -> bytes:
-    lines = list[str]()
-    for key, value in json.loads(_wafer()).items():
-        if random.random() < 0.05:
-            value = hostile(random, value)
-        if isinstance(value, dict) or value is None:
-            continue
-        lines.append(f"{key} = {json.dumps(value)}")
-    if random.random() < 0.3:
+    """A wafer of 8x8 cores, with some of what is said of it changed."""
+    described = {**json.loads(_wafer()), "width": 8, "height": 8, "fabric_width": 8, "fabric_height": 8}
+    for key in random.choice((("dead_cores", "dead_links"), ("dead_links",), ())):
+        del described[key]
+    for _ in range(random.choice((0, 1, 1, 2))):
+        put(described, *json_edit(random, described))
+    tables = {k: v for k, v in described.items() if isinstance(v, dict)}
+    lines = [_line(k, v) for k, v in described.items() if k not in tables and v is not None]
+    if random.random() < 0.2:
         values = ("1", "-1", "0", "1e400", "nan", "[[1,2]]", "[[99,99]]", "'8x8'", "10" * 50, "[" * 900)
         lines.append(f"{random.choice(WORDS)} = {random.choice(values)}")
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(_line(k, v) for k, v in table.items() if v is not None)]
     content = "\n".join(lines).encode()
-    return flipped(random, content) if random.random() < 0.15 else content
+    return flipped(random, content) if random.random() < 0.1 else content
+
+
+def _line(key: str, value: Any) -> str:
+    return f"{key} = {json.dumps(value)}"
 
 
 TOKENIZER: dict[str, Any] = {

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from siege.changes import MUTATIONS, M
+from siege.contributed import contributed
 from siege.items import Item
 from siege.seeds import SMALL, grown, seed
 
@@ -40,7 +41,8 @@ MOST_TRIPS = 1 << 16  # of a loop, in a model that is run
 
 
 def drawn(random: Random) -> Item:
-    model = grown(random) if random.random() < 0.35 else seed(random)
+    roll = random.random()
+    model = grown(random) if roll < 0.3 else contributed(random) if roll < 0.45 else seed(random)
     if random.random() < 0.9:
         _change(random, model)
     return item(random, model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import io
+import json
 import os
 import re
 import resource
@@ -21,21 +22,29 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import onnx
 from waferc.compiler.cli import command
 from waferc.compiler.cli.main import main
 from waferc.compiler.errors import WafercError
 
-from siege.artifacts import forge
+from siege import artifacts, folders
+from siege.changes import M
+from siege.contributed import ATOL, RTOL, is_contributed
 from siege.items import Item
 from siege.reached import OURS, Line, Reached
+from siege.undefined import is_undefined
 
 SECONDS = 10.0  # of the processor for an item's commands; more is a hang
-WAITING = 60.0  # seconds on the clock, of a machine that is busy, or commands that wait for nothing
+WAITING = 60.0  # seconds on the clock of a machine with nothing else to do: commands that wait for nothing
 MEMORY = 1 << 30  # bytes that a worker may take on top of what it starts with
 GROWN = 300  # executions, after which a worker is replaced: it keeps the machine code of all programs
+BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 CODES = {0, 2, 3, 4, 5, 6, 7, 8}  # documented ends of a command
-# No two runtimes draw the same numbers, or make the same integer of a power that none holds.
-OPEN = re.compile(rb"Random|Multinomial|Bernoulli|Dropout|Pow")
+
+
+def patience() -> float:
+    """WAITING, on a machine that is as busy as this one."""
+    return WAITING * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ class Worker:
         if not self._ready:
             self._limit()
         self._stack_file.truncate(0)
-        faulthandler.dump_traceback_later(0.9 * WAITING, file=self._stack_file)
+        faulthandler.dump_traceback_later(0.9 * patience(), file=self._stack_file)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         here = self.folder / "here"
         shutil.rmtree(here, ignore_errors=True)
@@ -106,7 +115,7 @@ def write_files(item: Item, here: Path) -> None:
     for name, content in item.files.items():
         (here / name).write_bytes(content)
     for name, (base, edits) in item.forged.items():
-        forge(here / name, base, edits)
+        (folders if base in folders.BASES else artifacts).forge(here / name, base, edits)
 
 
 # -- the commands -----------------------------------------------------------------------
@@ -125,13 +134,28 @@ def _all(item: Item, here: Path) -> tuple[tuple[int, ...], Finding | None]:
 
 
 def _wrong(item: Item, words: Sequence[str], here: Path, finding: Finding | None) -> Finding | None:
-    """Numbers are wrong where both goldens say so."""
-    if any(OPEN.search(content) for content in item.files.values()):
+    """Numbers are wrong where both goldens say so, or the one that knows the operators says so by far."""
+    if finding is not None or any(is_undefined(content) for n, content in item.files.items() if n == M):
         return finding
-    if finding is not None or _one((*words, "--golden", "reference"), here)[0] != 8:
-        return finding
+    if _one((*words, "--golden", "reference"), here)[0] not in (4, 8) or _is_near(words, here):
+        return None
     kinds = sorted(set(re.findall(rb"[A-Z][A-Za-z]{2,}", b" ".join(item.files.values()))))
     return Finding("wrong numbers", b" ".join(kinds[:6]).decode(), "", shown_command(words))
+
+
+def _is_near(words: Sequence[str], here: Path) -> bool:
+    """Whether a model of onnxruntime's operators differs by no more than these do from one another: bytes by
+    one step. False for a model without one."""
+    model = onnx.ModelProto.FromString((here / M).read_bytes())
+    if not any(map(is_contributed, model.graph.node)):
+        return False
+    told = here / "told.json"
+    code, _ = _one((*words, "--rtol", str(RTOL), "--atol", str(ATOL), "--json", str(told)), here)
+    if code != 8 or not told.exists():
+        return True
+    outputs = json.loads(told.read_text())["outputs"]
+    small = {v.name for v in model.graph.output if v.type.tensor_type.elem_type in BYTES}
+    return all(o["passed"] or (o["output"] in small and o["max_abs"] <= 1) for o in outputs)
 
 
 def shown_command(words: Sequence[str]) -> str:
