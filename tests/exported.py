@@ -219,6 +219,21 @@ def pair(heard: bool) -> dict[str, bytes]:
     }
 
 
+def genai_pair() -> dict[str, bytes]:
+    """As onnxruntime-genai's builder writes one: the encoder makes keys and values itself."""
+    model, alone = (onnx.load_from_string(m) for m in (encoder(False), decoder_alone()))
+    graph = model.graph
+    kept = {f"present.{e}" for e in CROSS}
+    behind = [n for n in alone.graph.node if "logits" not in n.output and "embedded" not in n.output]
+    for n in behind:
+        n.input[:] = ["last_hidden_state" if i == "encoder_hidden_states" else i for i in n.input]
+    graph.node.extend(behind)
+    graph.output.extend(o for o in alone.graph.output if o.name in kept)
+    known = {i for n in behind for i in n.input}
+    graph.initializer.extend(t for t in alone.graph.initializer if t.name in known)
+    return {"encoder.onnx": model.SerializeToString(), "decoder.onnx": decoder_behind(masked=True)}
+
+
 # -- what onnxruntime makes of them -------------------------------------------------------------------------
 
 

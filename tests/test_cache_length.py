@@ -21,6 +21,7 @@ from waferc.compiler.pipeline import compile_model
 from waferc.ir import dtypes
 from waferc.ir.evaluate import evaluate, steps
 from waferc.ir.op import Array
+from waferc.ir.ops import running
 from waferc.ir.ops.conversion import Cast, Where
 from waferc.ir.ops.elementwise import Add, Div, Elementwise, Max, Min, Mul, Neg, Sub, apply
 from waferc.ir.ops.logic import Equal, Greater, GreaterOrEqual, Less, LessOrEqual
@@ -143,14 +144,18 @@ def from_table() -> tuple[list[NodeProto], dict[str, Array]]:
     return nodes, {"table": weights(7, TABLE, WIDE)}
 
 
-def from_square() -> tuple[list[NodeProto], dict[str, Array]]:
-    """GPT-2's of old: rows past to total, columns 0 to total, of a square of bools."""
-    nodes = [
-        node("Slice", ["square", "past_1", "total_1", "at_zero"], ["some_rows"]),
-        node("Slice", ["some_rows", "at_zero", "total_1", "at_one"], ["seen"]),
-        *masked(),
-    ]
-    return nodes, {"square": np.tri(TABLE, dtype=np.bool_)}
+def from_square(rows: int) -> Build:
+    """GPT-Neo's: rows past to total, columns 0 to total, of a square of bools."""
+
+    def build() -> tuple[list[NodeProto], dict[str, Array]]:
+        nodes = [
+            node("Slice", ["square", "past_1", "total_1", "at_zero"], ["some_rows"]),
+            node("Slice", ["some_rows", "at_zero", "total_1", "at_one"], ["seen"]),
+            *masked(),
+        ]
+        return nodes, {"square": np.tri(rows, dtype=np.bool_)}
+
+    return build
 
 
 def from_end() -> tuple[list[NodeProto], dict[str, Array]]:
@@ -213,7 +218,7 @@ def by_distance() -> tuple[list[NodeProto], dict[str, Array]]:
     return nodes, {"steepness": np.array(0.05, np.float32)}
 
 
-def summed() -> tuple[list[NodeProto], dict[str, Array]]:
+def summed(reverse: int = 1) -> tuple[list[NodeProto], dict[str, Array]]:
     """Of all positions a number each, which those that hold nothing have as well."""
     nodes = [
         *causal(),
@@ -221,7 +226,7 @@ def summed() -> tuple[list[NodeProto], dict[str, Array]]:
         node("Cast", ["distances"], ["distances_f"], to=FLOAT),
         node("Exp", ["distances_f"], ["shrunk"]),
         node("ReduceSum", ["shrunk", "at_one"], ["all"]),
-        node("CumSum", ["shrunk", "one"], ["some"], reverse=1),
+        node("CumSum", ["shrunk", "one"], ["some"], reverse=reverse),
         node("Sub", ["all", "some"], ["sums"]),
         node("ReduceMax", ["distances_f"], ["farthest"], axes=[1]),
         node("Add", ["sums", "farthest"], ["bias"]),
@@ -322,7 +327,7 @@ KINDS: Mapping[str, Build] = {
     "a table": from_table,
     "distances": by_distance,
     "sizes of 32 bits": in_32_bits,
-    "rows of a square": from_square,
+    "rows of a square": from_square(TABLE),
     "the last rows": from_end,
     "a sum": summed,
     "a sink": sunk,
@@ -597,6 +602,22 @@ def test_a_mask_may_come_before_the_tokens() -> None:
 
 # -- models as exporters wrote them ------------------------------------------------------------------
 OPTIMUM = [f"optimum-{name}" for name in ("llama", "phi3", "qwen3", "gpt2", "gemma3", "falcon")]
+
+
+@pytest.mark.parametrize("reverse", [0, 1])
+def test_a_running_sum_of_more_than_a_row(reverse: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cut into parts, of which the last one is full at the capacity and at no other length."""
+    monkeypatch.setattr(running, "LONG_ROW", 4)
+    model = decoder(lambda: summed(reverse))
+    alike(by_reference(model, CHUNKS), peer(model, CHUNKS))
+
+
+def test_a_table_may_end_at_the_capacity() -> None:
+    """A slice up to its end is one, though of full caches it takes all; of longer ones there is none."""
+    model = decoder(from_square(16))
+    alike(by_reference(model, CHUNKS), peer(model, CHUNKS))
+    with pytest.raises(UnsupportedOperator, match="Slice's number of elements changes"):
+        import_entries(model, {"": Binding({"S": 1})}, capacity=17, host=False)
 
 
 @pytest.mark.models

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import waferc
 from onnx import TensorProto, helper
 from waferc.compiler.errors import InputOutput, InvalidInput, WafercError
 from waferc.compiler.frontend.load import digest, load_model
@@ -84,6 +86,62 @@ def test_tensors_of_two_gib_within_one(tmp_path: Path, words: list[str]) -> None
     command = [sys.executable, "-c", PEAK, words[0], str(huge), *words[1:]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def perceptron(folder: Path, layers: int) -> tuple[Path, int]:
+    """Layers of 1,024 to 65,536 and back, of random weights in one file: the model, and the file's bytes."""
+    shapes = [[1024, 1 << 16], [1 << 16, 1024]] * layers
+    random = np.random.default_rng(5)
+    with open(folder / "deep.bin", "wb") as f:
+        for _ in shapes:
+            for _ in range(16):
+                f.write((random.standard_normal(1 << 22, np.float32) / 64).tobytes())
+    nodes: list[onnx.NodeProto] = []
+    for i in range(len(shapes)):
+        nodes.append(helper.make_node("MatMul", [f"x{i}", f"w{i}"], [f"x{i + 1}"]))
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1024])
+        for name in ("x0", f"x{len(shapes)}")
+    ]
+    graph = helper.make_graph(nodes, "deep", ends[:1], ends[1:])
+    for i, dims in enumerate(shapes):
+        t = graph.initializer.add(name=f"w{i}", data_type=TensorProto.FLOAT, dims=dims)
+        t.data_location = TensorProto.EXTERNAL
+        for key, value in {"location": "deep.bin", "offset": f"{i << 28}", "length": f"{1 << 28}"}.items():
+            t.external_data.add(key=key, value=value)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (folder / "deep.onnx").write_bytes(proto.SerializeToString())
+    return folder / "deep.onnx", len(shapes) << 28
+
+
+def room(folder: Path) -> tuple[int, int]:
+    """Bytes of memory that are free, and of the disk."""
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) << 10, shutil.disk_usage(folder).free
+
+
+@pytest.mark.models
+def test_a_model_of_more_than_two_gib_is_compiled_in_less_than_twice_its_size(tmp_path: Path) -> None:
+    """Peak memory is the process's, with what it has mapped; the program gives NumPy's numbers."""
+    memory, disk = room(tmp_path)
+    if memory < 10 << 30 or disk < 8 << 30:
+        pytest.skip(f"needs 10 GiB of memory and 8 GiB on the disk, there are {memory:,} and {disk:,} bytes")
+    path, size = perceptron(tmp_path, 5)
+    assert size > 1 << 31
+    words = ["compile", str(path), "-o", str(tmp_path / "deep.wafer"), "--wafer", "wse3"]
+    with subprocess.Popen([sys.executable, "-m", "waferc", *words], stderr=subprocess.PIPE) as started:
+        _, status, used = os.wait4(started.pid, 0)
+        assert started.stderr is not None
+        assert os.waitstatus_to_exitcode(status) == 0, started.stderr.read()
+        started.returncode = 0
+    assert used.ru_maxrss << 10 < 2 * size, f"{used.ru_maxrss << 10:,} bytes for {size:,}"
+    x = np.random.default_rng(6).standard_normal((1, 1024)).astype(np.float32)
+    weights = np.memmap(tmp_path / "deep.bin", np.float32, "r").reshape(-1, 1 << 26)
+    wanted = x
+    for i, w in enumerate(weights):
+        wanted = wanted @ w.reshape(1024, -1) if i % 2 == 0 else wanted @ w.reshape(-1, 1024)
+    found = waferc.load(tmp_path / "deep.wafer").run({"x0": x})["x10"]
+    assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
 @pytest.mark.thorough

@@ -18,6 +18,7 @@ from exported import (
     FRAMES,
     PAD,
     ROOM,
+    genai_pair,
     merged,
     pair,
     step_by_step,
@@ -243,6 +244,28 @@ def test_an_encoder_and_its_decoder_are_one_program(tmp_path: Path, heard: bool)
         model.logits([1], wrong)
     guarded = LanguageModel(model.compiled, guard=True)
     assert (guarded.logits([3], sources[0][0]) == found_first(model, sources[0][0])).all()
+
+
+def test_an_encoder_that_makes_keys_and_values_is_taken_with_its_decoder(tmp_path: Path) -> None:
+    """It is another file's name for each, and onnxruntime's logits are those of three files."""
+    parts = {name: {"filename": f"{name}.onnx"} for name in ("encoder", "decoder")}
+    folder = write_folder(
+        tmp_path / "genai", genai_pair(), {"decoder_start_token_id": 3, "pad_token_id": PAD}
+    )
+    told = folder / "genai_config.json"
+    told.write_text(json.dumps({"model": {"context_length": 16, **parts}}), encoding="utf-8")
+    model = LanguageModel(folder, wafer="8x8")
+    assert model.has_encoder and model.room == 16
+    ids, source = [3, 1, 4, 1, 5], np.array([7, 8, 9, 10])
+    found = [model.logits([t], source if at == 0 else None) for at, t in enumerate(ids)]
+    three = write_folder(tmp_path / "three", pair(False))
+    given = {"input_ids": source[None], "attention_mask": np.ones((1, 4), np.int64)}
+    alike(found, step_by_step_behind(three, given, ids))
+    told.write_text(json.dumps({"model": {**parts, "encoder": {"filename": "none.onnx"}}}), encoding="utf-8")
+    with pytest.raises(
+        waferc.InvalidInput, match=r"names the model 'none\.onnx', which is not in the folder"
+    ):
+        LanguageModel(folder, wafer="8x8")
 
 
 def found_first(model: LanguageModel, source: Array) -> Array:

@@ -97,7 +97,7 @@ def _open_shapes(ends: Ends, source: int) -> Iterator[tuple[list[str], tuple[int
         shape = [d.dim_param for d in v.type.tensor_type.shape.dim]
         if len(shape) == 2:
             yield shape, (1, source)
-        elif len(shape) == 3 and ends.source:
+        elif len(shape) == 3:
             yield shape, (1, *ends.source)
     for v in ends.decoder.input:
         if v.name == cache_names.IDS:

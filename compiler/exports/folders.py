@@ -54,19 +54,21 @@ NONE = Manner()
 
 @dataclass(frozen=True)
 class Apart:
-    """The files of an encoder and its decoder. first: of the decoder without caches; a merged one is both.
+    """The files of an encoder and its decoder. first: of the decoder without caches, which makes keys and
+    values of the encoder's states; a merged one is both, and an encoder that makes them itself has None.
 
     source: what an input of the encoder that is no text measures, [bands, frames] of a sound; () for a text.
     """
 
     encoder: Path
-    first: Path
+    first: Path | None
     decoder: Path
     source: tuple[int, ...] = ()
 
     def digested(self, digest: Callable[[Path], str]) -> str:
         """One digest of all files, of each file's own."""
-        each = (digest(path) for path in (self.encoder, self.first, self.decoder))
+        files = (self.encoder, self.first, self.decoder)
+        each = (digest(path) for path in files if path is not None)
         return hashlib.sha256("".join(each).encode()).hexdigest()
 
 
@@ -128,13 +130,10 @@ def _model_in(folder: Path, configurations: Mapping[str, Mapping[str, Any]]) -> 
     by_name = {p.name: p for p in found}
     if ENCODER in by_name:
         return _apart(folder, by_name, configurations.get(CONFIG, {}))
-    told = _part(_part(configurations.get(GENAI, {}), "model"), "decoder").get("filename")
-    if isinstance(told, str):
-        if told not in by_name:
-            raise InvalidInput(
-                f"{quoted(str(folder / GENAI))} names the model {quoted(told)}, which is not in the folder"
-            )
-        return by_name[told]
+    told = _part(configurations.get(GENAI, {}), "model")
+    encoder, decoder = (_named(folder, by_name, told, part) for part in ("encoder", "decoder"))
+    if decoder is not None:
+        return decoder if encoder is None else Apart(encoder, None, decoder)
     wanted = next((by_name[name] for name in FAVOURITES if name in by_name), None)
     if wanted is None and len(found) > 1:
         some = ", ".join(shown(p.name) for p in found[:NAMED]) + (", ..." if len(found) > NAMED else "")
@@ -142,6 +141,18 @@ def _model_in(folder: Path, configurations: Mapping[str, Mapping[str, Any]]) -> 
             f"{quoted(str(folder))} holds {len(found)} models, none called model.onnx: {some}; name one"
         )
     return wanted or found[0]
+
+
+def _named(folder: Path, found: Mapping[str, Path], told: Mapping[str, Any], part: str) -> Path | None:
+    """The model that genai_config.json names for a part; None where it names none."""
+    name = _part(told, part).get("filename")
+    if not isinstance(name, str):
+        return None
+    if name not in found:
+        raise InvalidInput(
+            f"{quoted(str(folder / GENAI))} names the model {quoted(name)}, which is not in the folder"
+        )
+    return found[name]
 
 
 def _apart(folder: Path, found: Mapping[str, Path], config: Mapping[str, Any]) -> Apart:

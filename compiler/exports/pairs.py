@@ -30,17 +30,20 @@ STATES_OUT = "last_hidden_state"
 
 @dataclass(frozen=True)
 class AcceptedPair:
-    """first: the decoder without caches, which says how keys and values are made of the encoder's states."""
+    """first: the decoder without caches, which says how keys and values are made of the encoder's states;
+    None if the encoder makes them."""
 
     encoder: AcceptedModel
-    first: AcceptedModel
+    first: AcceptedModel | None
     decoder: AcceptedModel
 
 
 def accept_pair(apart: Apart, weights: bool) -> AcceptedPair:
     """Loads the models. Raises as `accept`."""
     decoder = accept(apart.decoder, weights)
-    first = decoder if apart.first == apart.decoder else accept(apart.first, weights)
+    first = decoder
+    if apart.first != apart.decoder:
+        first = None if apart.first is None else accept(apart.first, weights)
     return AcceptedPair(accept(apart.encoder, weights), first, decoder)
 
 
@@ -61,14 +64,17 @@ def import_pair(pair: AcceptedPair, asked: Request) -> Imported:
     states = STATES_OUT if STATES_OUT in encoder.outputs else encoder.outputs[0]
     hidden = encoder.tensors[states].shape
     shapes = {STATES_IN: hidden, MASK_IN: hidden[:2]}
-    first = plain(pair.first, shapes, {cache_names.BRANCH: [False]}, None).graphs[""]
+    first = encoder
+    if pair.first is not None:
+        first = plain(pair.first, shapes, {cache_names.BRANCH: [False]}, None).graphs[""]
     cross = _cross(pair.decoder.proto.graph, first)
     shapes |= {past: first.tensors[present].shape for past, present in cross}
     imported = plain(pair.decoder, shapes, {cache_names.BRANCH: [True]}, asked.capacity)
     (decoder,) = imported.graphs.values()
     if _read(decoder, STATES_IN):
         cross = [*cross, (STATES_IN, states)]
-    graphs = {DECODE: _decoding(decoder, cross), ENCODE: _encoding(encoder, first, states, cross)}
+    behind = None if first is encoder else first
+    graphs = {DECODE: _decoding(decoder, cross), ENCODE: _encoding(encoder, behind, states, cross)}
     return Imported(graphs, imported.values)
 
 
@@ -160,8 +166,11 @@ def _decoding(decoder: Graph, cross: Sequence[tuple[str, str]]) -> Graph:
     return eliminate_dead(made)
 
 
-def _encoding(encoder: Graph, first: Graph, states: str, cross: Sequence[tuple[str, str]]) -> Graph:
-    """The encoder, and behind it what of the decoder makes keys and values of its result."""
+def _encoding(encoder: Graph, first: Graph | None, states: str, cross: Sequence[tuple[str, str]]) -> Graph:
+    """The encoder, and behind it what of the decoder makes keys and values of its result. first: None where
+    the encoder does."""
+    if first is None:
+        return _filling(encoder, cross)
     wanted = [present for _, present in cross if present != states]
     behind = eliminate_dead(replace(first, outputs=tuple(wanted)))
     read = [t for t in behind.inputs if t not in (STATES_IN, MASK_IN) and _read(behind, t)]
@@ -185,13 +194,17 @@ def _encoding(encoder: Graph, first: Graph, states: str, cross: Sequence[tuple[s
     nodes = [
         replace(n, inputs=tuple(names[t] for t in n.inputs), output=names[n.output]) for n in behind.nodes
     ]
-    pasts = {past: replace(tensors[present], name=past) for past, present in cross}
+    joined = replace(encoder, tensors=tensors, nodes=(*encoder.nodes, *nodes), constants=constants)
+    return _filling(joined, cross)
+
+
+def _filling(graph: Graph, cross: Sequence[tuple[str, str]]) -> Graph:
+    """The graph with what it makes of a source as states alone, which nobody reads of it."""
+    pasts = {past: replace(graph.tensors[present], name=past) for past, present in cross}
     made = replace(
-        encoder,
-        tensors={**tensors, **pasts},
-        nodes=(*encoder.nodes, *nodes),
-        constants=constants,
-        inputs=(*encoder.inputs, *pasts),
+        graph,
+        tensors={**graph.tensors, **pasts},
+        inputs=(*graph.inputs, *pasts),
         outputs=(),
         states=tuple(cross),
     )

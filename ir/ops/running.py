@@ -154,7 +154,11 @@ def _cumulative(kind: type[Running]) -> Rule:
         named = g.known(spec.inputs[1], f"{spec.op_type}'s axis").reshape(-1)[0]
         dim = normal_axis(int(named), len(g.shape(x)))
         exclusive, reverse = (bool(spec.attribute(name, 0)) for name in ("exclusive", "reverse"))
-        return [running(g, Course(kind, exclusive, reverse), x, dim, spec.outputs[0])]
+        course = Course(kind, exclusive, reverse)
+        grows = g.measure(np.array(g.shape(x), np.int64))[dim] != 0
+        # From its end on, a row that grows begins with what holds nothing: in one piece that is seen.
+        made = _emit_running if reverse and grows else running
+        return [made(g, course, x, dim, spec.outputs[0])]
 
     return build
 
