@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -28,6 +27,7 @@ from .importer import Imported
 from .language.generate import language_entries
 from .request import Until
 from .show.figures import Figures, figures
+from .stopwatch import Report, Stopwatch, silent, tell
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,13 +136,22 @@ class Compiled:
         return written.write(self.plan if entry is None else self.plans[entry])
 
     def save(
-        self, path: str | Path, until: Until = "program", beside: Mapping[str, bytes] | None = None
+        self,
+        path: str | Path,
+        until: Until = "program",
+        beside: Mapping[str, bytes] | None = None,
+        report: Report = silent,
     ) -> None:
         """Writes the artifact: a program, or with `until="plan"` a plan without weights and kernels.
 
-        beside: more entries, which a run does not need; by default the `words`.
+        beside: more entries, which a run does not need; by default the `words`. report: see `compile_model`.
         """
-        start = time.perf_counter()
+        watch = Stopwatch(report)
+        watch.timed("codegen", lambda: self._write(path, until, beside))
+        self.seconds.update(watch.seconds)
+
+    def _write(self, path: str | Path, until: Until, beside: Mapping[str, bytes] | None) -> None:
+        tell("the plan", 0.0)
         described = artifact.describe(self.plans, self.phases, self.wafer)
         if beside is None:
             beside = self.words if until == "program" else {}
@@ -151,7 +160,11 @@ class Compiled:
             parts |= encode_play(play)
             parts |= {f"host/{i}.onnx": content for i, content in enumerate(self.imported.operators)}
         if until == "program":
-            parts |= artifact.weights(self.plans) | artifact.bound(self.values) | files(self.plans)
+            tell("weights", 0.1)
+            parts |= artifact.weights(self.plans) | artifact.bound(self.values)
+            tell("kernels", 0.2)
+            parts |= files(self.plans)
+        tell("totals", 0.7)
         totals = {name: asdict(self.figures_of(name)) for name in self.plans}
+        tell("writing", 0.8)
         artifact.write(path, {**self.manifest, "entries": list(self.plans), "figures": totals}, parts)
-        self.seconds["codegen"] = time.perf_counter() - start

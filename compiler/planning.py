@@ -32,7 +32,7 @@ from ..placement.search.second_entry import plan_beside
 from ..runtime.cache import read_entry, sources_in, write_entry
 from .errors import DoesNotFit, InvalidInput, UsageError, quoted
 from .request import Request
-from .stopwatch import Stopwatch
+from .stopwatch import Stopwatch, tell
 
 MOST_BYTES = 1 << 30  # of a placement file
 
@@ -86,7 +86,7 @@ def best_plans(graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, watch: 
     name = watch.timed("plan", lambda: name_of(graph, wafer, optimize, companions.graphs))
 
     def search() -> Plan:
-        return planner.plan(graph, wafer, optimize, companions, report=watch.report)
+        return planner.plan(graph, wafer, optimize, companions, report=tell)
 
     plan = _kept_or(name, lambda: kept_plan(name, graph, wafer, companions), search, watch)
     plans, after = {first: plan}, Companions(first=plan)
@@ -109,7 +109,7 @@ def _kept_or(
     known = watch.timed("plan", kept)
     if known is not None:
         try:
-            watch.timed("check", lambda: judge(known))
+            watch.timed("check", lambda: judge(known, tell))
             return known
         except IllegalPlan:
             pass  # as good as none
@@ -117,7 +117,7 @@ def _kept_or(
         made = watch.timed("plan", search)
     except (planner.DoesNotFit, Unroutable) as e:
         raise _refusal(e) from None
-    watch.timed("check", lambda: judge(made))
+    watch.timed("check", lambda: judge(made, tell))
     keep_plan(name, made)
     return made
 
