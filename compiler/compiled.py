@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..codegen.artifact import artifact
 from ..ir.graph import Graph
@@ -27,7 +28,13 @@ from .importer import Imported
 from .language.generate import language_entries
 from .request import Until
 from .show.figures import Figures, figures
+from .show.sheet import Asked, Sheet, sheet_of
 from .stopwatch import Report, Stopwatch, silent, tell
+
+if TYPE_CHECKING:
+    from .show.plot import Figure
+
+NOTEBOOK = 900  # pixels
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,6 +64,36 @@ class Compiled:
         return (
             f"Compiled({model}{what}, entries {list(self.graphs)}, {self.wafer.name}, runs on {self.runs_on})"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the totals, and how full the cores are."""
+        from .show.drawing import svg
+        from .show.heatmap import Style, compose
+        from .show.rows import summary
+
+        if not self.plans:
+            return f"<pre>{escape(repr(self))}</pre>"
+        left = "style='text-align:left'"
+        rows = "".join(
+            f"<tr><th {left}>{escape(name)}</th><td {left}>{escape(text)}</td></tr>"
+            for name, text in summary(self.plan, self.figures)
+        )
+        return f"<table>{rows}</table>{svg(compose(self.sheet(), Style(NOTEBOOK)))}"
+
+    def sheet(self, *metrics: str, entry: str | None = None, **asked: Any) -> Sheet:
+        """The numbers that `waferc heatmap` draws, of the metrics called so, by default "sram".
+
+        asked: fields of `show.sheet.Asked`: nodes, step, tensor, layers, at, film, crop. Raises UsageError.
+        """
+        plan = self.plan if entry is None else self.plans[entry]
+        timing = self.timing if entry is None else simulate(plan)
+        return sheet_of(plan, timing, Asked(metrics or ("sram",), **asked))
+
+    def plot(self, *metrics: str, entry: str | None = None, **asked: Any) -> Figure:
+        """The same as a figure of matplotlib, which `pip install 'waferc[plot]'` brings."""
+        from .show.plot import plot_sheet
+
+        return plot_sheet(self.sheet(*metrics, entry=entry, **asked))
 
     @property
     def values(self) -> Mapping[str, Array]:

@@ -49,6 +49,7 @@ APART = "artifact"  # and no room of its package imports this one
 LATE: Mapping[str, str] = {
     "compiler/cli/": "a verb starts in a moment, with what it needs itself",
     "compiler/__init__.py": "names that users ask for are loaded when they do",
+    "compiler/compiled.py": "drawing is for those who look at it",
     "compiler/language_model.py": "onnx is for models that are compiled",
     "compiler/loading.py": "onnx is for programs with operators on the host",
     "compiler/request.py": "the command line knows its options before any wafer",
