@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..codegen.artifact import artifact
 from ..ir.graph import Graph
@@ -27,6 +27,13 @@ from .importer import Imported
 from .language.generate import language_entries
 from .request import Until
 from .show.figures import Figures, figures
+from .show.sheet import Asked, Sheet, sheet_of
+from .stopwatch import Report, Stopwatch, silent, tell
+
+if TYPE_CHECKING:
+    from .show.plot import Figure
+
+NOTEBOOK = 900  # pixels
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,6 +63,36 @@ class Compiled:
         return (
             f"Compiled({model}{what}, entries {list(self.graphs)}, {self.wafer.name}, runs on {self.runs_on})"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the totals, and how full the cores are."""
+        from .show.drawing import svg
+        from .show.heatmap import Style, compose
+        from .show.rows import summary
+
+        if not self.plans:
+            return f"<pre>{escape(repr(self))}</pre>"
+        left = "style='text-align:left'"
+        rows = "".join(
+            f"<tr><th {left}>{escape(name)}</th><td {left}>{escape(text)}</td></tr>"
+            for name, text in summary(self.plan, self.figures)
+        )
+        return f"<table>{rows}</table>{svg(compose(self.sheet(), Style(NOTEBOOK)))}"
+
+    def sheet(self, *metrics: str, entry: str | None = None, **asked: Any) -> Sheet:
+        """The numbers that `waferc heatmap` draws, of the metrics called so, by default "sram".
+
+        asked: fields of `show.sheet.Asked`: nodes, step, tensor, layers, at, film, crop. Raises UsageError.
+        """
+        plan = self.plan if entry is None else self.plans[entry]
+        timing = self.timing if entry is None else simulate(plan)
+        return sheet_of(plan, timing, Asked(metrics or ("sram",), **asked))
+
+    def plot(self, *metrics: str, entry: str | None = None, **asked: Any) -> Figure:
+        """The same as a figure of matplotlib, which `pip install 'waferc[plot]'` brings."""
+        from .show.plot import plot_sheet
+
+        return plot_sheet(self.sheet(*metrics, entry=entry, **asked))
 
     @property
     def values(self) -> Mapping[str, Array]:
@@ -137,13 +174,22 @@ class Compiled:
         return written.write(self.plan if entry is None else self.plans[entry])
 
     def save(
-        self, path: str | Path, until: Until = "program", beside: Mapping[str, bytes] | None = None
+        self,
+        path: str | Path,
+        until: Until = "program",
+        beside: Mapping[str, bytes] | None = None,
+        report: Report = silent,
     ) -> None:
         """Writes the artifact: a program, or with `until="plan"` a plan without weights and kernels.
 
-        beside: more entries, which a run does not need; by default the `words`.
+        beside: more entries, which a run does not need; by default the `words`. report: see `compile_model`.
         """
-        start = time.perf_counter()
+        watch = Stopwatch(report)
+        watch.timed("codegen", lambda: self._write(path, until, beside))
+        self.seconds.update(watch.seconds)
+
+    def _write(self, path: str | Path, until: Until, beside: Mapping[str, bytes] | None) -> None:
+        tell("the plan", 0.0)
         described = artifact.describe(self.plans, self.phases, self.wafer)
         if beside is None:
             beside = self.words if until == "program" else {}
@@ -152,7 +198,11 @@ class Compiled:
             parts |= encode_play(play)
             parts |= {f"host/{i}.onnx": content for i, content in enumerate(self.imported.operators)}
         if until == "program":
-            parts |= artifact.weights(self.plans) | artifact.bound(self.values) | files(self.plans)
+            tell("weights", 0.1)
+            parts |= artifact.weights(self.plans) | artifact.bound(self.values)
+            tell("kernels", 0.2)
+            parts |= files(self.plans)
+        tell("totals", 0.7)
         totals = {name: asdict(self.figures_of(name)) for name in self.plans}
+        tell("writing", 0.8)
         artifact.write(path, {**self.manifest, "entries": list(self.plans), "figures": totals}, parts)
-        self.seconds["codegen"] = time.perf_counter() - start

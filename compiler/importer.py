@@ -45,6 +45,7 @@ from .host.so_far import StagesSoFar
 from .host.where_it_runs import unknown_operators
 from .passes import caches
 from .rows.close import close_rows
+from .stopwatch import tell
 
 assert ops.__all__  # importing the package is what registers the rules
 
@@ -145,11 +146,14 @@ def accept(model: str | Path | bytes | onnx.ModelProto, weights: bool = True) ->
 
     Raises InputOutput, InvalidInput, UnsupportedModel, DoesNotFit.
     """
+    tell("reading", 0.0)
     known = in_known_opset(load_model(model, weights, mapped=True))
     unknown = unknown_operators(known)
     try:
         if not unknown:
+            tell("checking", 0.1)
             check_model(known.proto)
+        tell("judging nodes", 0.2)
         contradictions = judge_nodes(known)
         return AcceptedModel(known.proto, converted(known), unknown, contradictions)
     except (InvalidInput, UnsupportedModel):

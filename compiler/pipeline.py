@@ -39,7 +39,7 @@ def compile_model(
     model: a file, its bytes, or a folder as exporters write one. request: what is asked for; what it leaves
     open of a decoder with caches is taken from the model (`compiler.exports.defaults`), as
     `Compiled.chosen` says. options: fields of a `Request`, in its place or to change some of it. report: is
-    told which phase is on.
+    told which phase is on, what is being done in it, and how much of it is done.
 
     Raises the errors of `compiler.errors`, and OSError.
     """

@@ -34,7 +34,7 @@ from ..placement.search.second_entry import plan_beside
 from ..runtime.cache import read_entry, sources_in, write_entry
 from .errors import DoesNotFit, InvalidInput, UsageError, quoted
 from .request import Request
-from .stopwatch import Stopwatch
+from .stopwatch import Stopwatch, tell
 
 MOST_BYTES = 1 << 30  # of a placement file
 
@@ -106,7 +106,7 @@ def best_plans(graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, watch: 
     name = watch.timed("plan", lambda: name_of(graph, wafer, optimize, companions.graphs))
 
     def search() -> Plan:
-        return planner.plan(graph, wafer, optimize, companions, report=watch.report)
+        return planner.plan(graph, wafer, optimize, companions, report=tell)
 
     plan = _kept_or(name, lambda data: written.read(data, graph, wafer, companions), search, watch)
     plans, after = {first: plan}, Companions(first=plan)
@@ -127,7 +127,7 @@ def _kept_or(name: str, build: Build, search: Callable[[], Plan], watch: Stopwat
     known = watch.timed("plan", lambda: kept_plan(name, build))
     if known is not None:
         try:
-            watch.timed("check", lambda: judge(known))
+            watch.timed("check", lambda: judge(known, tell))
             return known
         except IllegalPlan:
             pass  # as good as none
@@ -137,7 +137,7 @@ def _kept_or(name: str, build: Build, search: Callable[[], Plan], watch: Stopwat
         error = _refusal(e)
         _keep(name, {REFUSED: str(error), NEAREST: error.plan and written.write(error.plan)})
         raise error from None
-    watch.timed("check", lambda: judge(made))
+    watch.timed("check", lambda: judge(made, tell))
     keep_plan(name, made)
     return made
 

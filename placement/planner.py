@@ -37,7 +37,7 @@ def plan(
     objective: str = "latency",
     companions: Companions = ALONE,
     policy: Policy = POLICY,
-    report: Report = lambda phase, share: None,
+    report: Report = lambda what, share: None,
 ) -> Plan:
     """The best plan found for `graph` on `wafer`: of least latency, or of most calls per second.
 
@@ -60,10 +60,9 @@ def run(search: Search) -> None:
     cores = _cores_alive(wafer)
     if (found := least(graph)).bytes > cores * wafer.sram_bytes:
         raise too_much(found, wafer, cores)
-    search.report("plan", 0.0)
-    for way in WAYS:
+    for number, way in enumerate(WAYS):
         if way.when(search):
-            search.way = way.name
+            search.begin(way.name, number / len(WAYS), 1 / len(WAYS))
             way.run(search)
 
 
@@ -130,8 +129,7 @@ def _stack(search: Search) -> None:
         return
     most = search.policy.stacks
     stacks = stacked(search.graph, found, search.wafer, search.side, search.policy)
-    for attempt, (region_of, sizes) in enumerate(islice(stacks, most)):
-        search.report("plan", attempt / most)
+    for region_of, sizes in islice(stacks, most):
         a = Assignment(region_of, sizes)
         search.build(a, pinned=search.along(a, found))
         if search.best is not None:
@@ -151,8 +149,7 @@ def _tighten(search: Search) -> None:
     (code,) = search.companions.code_bytes({0: [n.op for n in graph.nodes]}, wafer)
     room, least, more = float(wafer.sram_bytes - code), wafer.sram_bytes, policy.more
     limits: dict[int, Limits] = {}
-    for attempt in range(policy.attempts):
-        search.report("plan", attempt / policy.attempts)
+    for _ in range(policy.attempts):
         limits, before = shared.limits(room), limits
         if limits == before or search.build(together, limits=limits) < float("inf"):
             return

@@ -674,7 +674,23 @@ def test_a_bar_appears_on_a_terminal_after_a_while(monkeypatch: pytest.MonkeyPat
     shared = console.Console(1)
     shared.progress("plan", 0.5)
     shared.progress("plan", 0.6)
+    shared.progress("plan: on one region, 8x8", 0.7)
     assert re.fullmatch(r" +0\.0\d s  plan\n", sys.stderr.getvalue())
+
+
+def test_progress_moves_inside_every_phase_and_says_what_is_tried(here: Path) -> None:
+    told: list[tuple[str, float]] = []
+    made = compile_model(
+        "tiny.onnx", dims={"batch": 3}, wafer="8x8", report=lambda phase, share: told.append((phase, share))
+    )
+    made.save(here / "o.wafer", report=lambda phase, share: told.append((phase, share)))
+    for name in ("import", "simplify", "plan", "check", "codegen"):
+        own = [share for phase, share in told if phase.partition(": ")[0] == name]
+        assert len({*own}) > 3 and min(own) >= 0 and max(own) <= 1, name
+    plan = [share for phase, share in told if phase.startswith("plan: ")]
+    assert plan == sorted(plan)
+    what = {phase.partition(": ")[2] for phase, _ in told if phase.startswith("plan: ")}
+    assert any(w.startswith("all on one region, 8x8") for w in what)
 
 
 def test_colours_only_when_asked_for(program: str) -> None:

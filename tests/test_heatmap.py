@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from plans import damaged, planned
+from waferc import compile_model
 from waferc.compiler.errors import UsageError
 from waferc.compiler.show.colours import (
     CATEGORIES,
@@ -39,11 +41,13 @@ from waferc.compiler.show.metrics import (
     held_bytes,
     metric_of,
 )
+from waferc.compiler.show.plot import plot_sheet
 from waferc.compiler.show.sheet import Asked, Outline, Panel, Sheet, csv_lines, numbers, sheet_of
 from waferc.placement.cost.critical_path import critical_path
 from waferc.placement.cost.timing import held, simulate
 
 SVG = "{http://www.w3.org/2000/svg}"
+ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = "</title><script>alert(1)</script>&\n"
 
 
@@ -383,3 +387,25 @@ def test_arrows_stand_on_the_links_that_carry() -> None:
     timing = simulate(plan)
     drawn = compose(sheet_of(plan, timing, Asked(("links",))))
     assert sum(isinstance(s, Line) for s in drawn.shapes) >= 3 * int((timing.links > 0).sum())
+
+
+def test_a_notebook_sees_numbers_pictures_and_figures() -> None:
+    made = compile_model(ROOT / "examples/digits/digits.onnx", wafer="8x8", dims={"batch": 2}, until="plan")
+    shown = made._repr_html_()
+    assert "fullest core" in shown and shown.count("<svg") == 1 and "<script" not in shown
+    sheet = made.sheet("cycles", "layers", at=[50.0])
+    assert [p.metric.values.shape for p in sheet.panels] == [(8, 8), (8, 8)]
+    pytest.importorskip("matplotlib")
+    figure = made.plot("sram", "layers", "path")
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    assert out.getvalue().startswith(b"\x89PNG")
+    axes = [a for a in figure.axes if a.images]
+    assert len(axes) == 3 and axes[0].images[0].get_array().shape == (8, 8, 3)
+
+
+def test_without_matplotlib_a_figure_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UsageError, match=r"pip install 'waferc\[plot\]'"):
+        plot_sheet(SMALL)

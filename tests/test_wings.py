@@ -49,7 +49,7 @@ APART = "artifact"  # and no room of its package imports this one
 LATE: Mapping[str, str] = {
     "compiler/cli/": "a verb starts in a moment, with what it needs itself",
     "compiler/__init__.py": "names that users ask for are loaded when they do",
-    "compiler/compiled.py": "onnx's reference is for programs with operators on the host",
+    "compiler/compiled.py": "drawing is for those who look at it, onnx's reference for operators on the host",
     "compiler/host/": "onnx's reference is for models with operators on the host",
     "compiler/language_model.py": "onnx is for models that are compiled",
     "compiler/loading.py": "onnx is for programs with operators on the host",

@@ -233,8 +233,7 @@ def compile_verb(
         from ..show.rows import summary
 
         words = _judged_words(console, compiled, words) if request.until == "program" else {}
-        console.progress("codegen", 0.5)
-        compiled.save(output, request.until, words)
+        compiled.save(output, request.until, words, console.progress)
         for name, plan in compiled.plans.items():
             if len(compiled.plans) > 1:
                 console.say(f"entry {name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
 import threading
 import time
@@ -93,9 +94,14 @@ class Console:
         write_text(self.json_path, text)
 
     def progress(self, phase: str, share: float) -> None:
-        """How far the work is: a bar on a terminal once it takes over a second; with -v, each phase."""
+        """How far the work is: a bar on a terminal once it takes over a second; with -v, each phase,
+        and twice, all that is done in it.
+
+        phase: its name, and after ": " what is being done in it.
+        """
         if phase != self._at[0]:
-            self.note(f"{time.monotonic() - self._started:7.2f} s  {phase}", level=1)
+            same = phase.partition(": ")[0] == self._at[0].partition(": ")[0]
+            self.note(f"{time.monotonic() - self._started:7.2f} s  {phase}", level=2 if same else 1)
         self._at = phase, share
         if self._ticker is None and self.verbosity >= 0 and sys.stderr.isatty():
             self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -110,7 +116,9 @@ class Console:
                 phase, share = self._at
                 full = round(BAR * min(1.0, max(0.0, share)))
                 seconds = time.monotonic() - self._started
-                bar = f"{phase:10} [{'#' * full}{'-' * (BAR - full)}] {share:4.0%} {seconds:6.0f} s"
+                name, _, what = phase.partition(": ")
+                bar = f"{name:10} [{'#' * full}{'-' * (BAR - full)}] {share:4.0%} {seconds:6.0f} s  {what}"
+                bar = bar[: shutil.get_terminal_size((80, 24)).columns - 1].rstrip()
                 _tell(f"\r\x1b[K{bar}")
                 self._drawn = True
 

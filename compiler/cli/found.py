@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError, shown
-from ..show.text import facts, table
+from ..show.text import facts, folded, table
 from .console import Console
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def inspect_node(console: Console, saved: Saved, name: str) -> dict[str, Any]:
 
     steps = of_node(saved.plan, saved.timing, name)
     _table(console, STEPS, steps)
-    console.say("start, end: cycles. bytes: what the step reads, holds and writes on one core.")
+    note(console, "start, end: cycles. bytes: what the step reads, holds and writes on one core.")
     return {"program": saved.path, "entry": saved.entry, "node": name, "steps": steps}
 
 
@@ -37,7 +37,7 @@ def inspect_step(console: Console, saved: Saved, position: int) -> dict[str, Any
     if step["operands"]:
         console.say()
         _table(console, ("from", "route", "received", "bytes", "address", "tensor"), step["operands"])
-        console.say("from: the step that made it. received: bytes of all cores together.")
+        note(console, "from: the step that made it. received: bytes of all cores together.")
     return {"program": saved.path, "entry": saved.entry, **step}
 
 
@@ -58,7 +58,7 @@ def inspect_tensor(console: Console, saved: Saved, name: str) -> dict[str, Any]:
         if rows:
             _table(console, titles, rows)
         console.say()
-    console.say("bytes: on one core. live: first to last step. start, end: cycles.")
+    note(console, "bytes: on one core. live: first to last step. start, end: cycles.")
     return {"program": saved.path, "entry": saved.entry, "tensor": name, **found}
 
 
@@ -69,16 +69,19 @@ def inspect_link(console: Console, saved: Saved, link: tuple[int, int, str]) -> 
     _judge_core(saved, f"--link {x},{y},{direction}", x, y)
     found = of_link(saved.plan, saved.timing, x, y, direction)
     share = found["full"] / saved.timing.cycles if saved.timing.cycles else 0.0
-    console.say(
+    note(
+        console,
         f"link ({x}, {y}) {direction}: {found['bytes']:,} bytes per call, full for {found['full']:,} cycles "
-        f"({share:.1%} of the call)"
+        f"({share:.1%} of the call)",
     )
     if (x, y, direction) in saved.plan.wafer.dead_links:
         console.say("this link is dead")
     if found["moves"]:
         console.say()
         _table(console, ("from", "to", "route", "bytes", "begin", "end", "tensor"), found["moves"])
-        console.say("from, to: steps. bytes: on this link. begin, end: cycles between which it is under way.")
+        note(
+            console, "from, to: steps. bytes: on this link. begin, end: cycles between which it is under way."
+        )
     return {"program": saved.path, "entry": saved.entry, "link": list(link), **found}
 
 
@@ -99,7 +102,7 @@ def inspect_cycle(console: Console, saved: Saved, at: float) -> dict[str, Any]:
         if rows:
             _table(console, titles, rows)
     if found["steps"]:
-        console.say("now: cores that compute the step at this cycle, of all its cores.")
+        note(console, "now: cores that compute the step at this cycle, of all its cores.")
     return {"program": saved.path, "entry": saved.entry, **found}
 
 
@@ -111,6 +114,12 @@ def _judge_core(saved: Saved, told: str, x: int, y: int) -> None:
             f"{told}: wafer {shown(wafer.name)} has columns 0 to {wafer.width - 1} "
             f"and rows 0 to {wafer.height - 1}"
         )
+
+
+def note(console: Console, text: str) -> None:
+    """A line that folds at the terminal's width."""
+    for line in folded(text):
+        console.say(line)
 
 
 def _table(console: Console, titles: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
@@ -127,8 +136,9 @@ def inspect_core(console: Console, saved: Saved, x: int, y: int) -> dict[str, An
     buffers, running = at_core(plan, x, y)
     rows = buffer_rows(plan, buffers)
     code = code_at(plan, y * wafer.width + x)
-    console.say(
-        f"core ({x}, {y}): {share(used, wafer.sram_bytes)} bytes, {code:,} of them code from address 0"
+    note(
+        console,
+        f"core ({x}, {y}): {share(used, wafer.sram_bytes)} bytes, {code:,} of them code from address 0",
     )
     if (x, y) in wafer.dead_cores:
         console.say("this core is dead")

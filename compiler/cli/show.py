@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError, shown
-from ..show.text import facts, folded, table
+from ..show.text import facts, table
 from .command import Verb
 from .console import Console
-from .found import inspect_core, inspect_cycle, inspect_link, inspect_node, inspect_step, inspect_tensor
+from .found import inspect_core, inspect_cycle, inspect_link, inspect_node, inspect_step, inspect_tensor, note
 from .named_files import PAGE, Format, Reads, Writes
 from .options import Core, Link, entry, gathered
 
@@ -143,20 +143,19 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
     titles = ["step", "rides", "op", "node", "start", "end", "bytes", "grid", "tiles", "split"]
     for line in table(titles, [[s[t] for t in titles] for s in steps], wrap=["split"]):
         console.say(line)
-    console.say("rides: on the step whose task, and wavefront, it is part of. start, end: cycles.")
-    console.say("bytes: what the step reads, holds and writes on one core.")
+    note(console, "rides: on the step whose task, and wavefront, it is part of. start, end: cycles.")
+    note(console, "bytes: what the step reads, holds and writes on one core.")
     console.say()
     console.say("Critical path, in cycles:")
     path = path_rows(saved.plan, saved.timing)
     titles = ["part", "steps", "cycles", "fabric", "waiting", "compute"]
     for line in table(titles, [[p[t] for t in titles] for p in path]):
         console.say(line)
-    console.say("fabric: until the last operand is there. waiting: the core is busy.")
+    note(console, "fabric: until the last operand is there. waiting: the core is busy.")
     console.say()
     advice = guidance(saved.plan, saved.timing, saved.dims)
     for line in guidance_lines(advice):
-        for part in folded(line):
-            console.say(part)
+        note(console, line)
     return {
         "program": saved.path,
         "entries": list(saved.entries),

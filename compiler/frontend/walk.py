@@ -20,6 +20,7 @@ from ...ir.op import Array
 from ...ir.ops.conversion import cast
 from ...ir.rules import PREPARED, REGISTRY, GraphBuilder, Spec
 from ..errors import DoesNotFit, InvalidInput, Refusal, quoted, shown
+from ..stopwatch import tell
 from . import unroll
 from .inputs import Binding, add_inputs
 from .judge_nodes import contradicts, leaves_open, shape_text
@@ -36,6 +37,8 @@ from .signatures import signature_of
 from .standard import DEPTH_LIMIT, body_of, result_types, states_types, why_unknown, with_attributes
 from .types import why_held
 
+TOLD = 16  # nodes after which it is told how many are done
+FIRST = 0.4  # share of an import before nodes are entered
 NUMPY_LIMITS = ("array is too big", "Maximum allowed")  # how its errors begin: ValueErrors, no MemoryErrors
 # Of operators without a rule; as `Registered.limits`.
 LIMITS = {
@@ -88,9 +91,11 @@ class Walk:
     standard: bool = False
     rows: OpenRows = field(default_factory=OpenRows)
 
-    def nodes(self, scope: Scope, protos: Sequence[onnx.NodeProto]) -> None:
-        """Enters a graph's nodes."""
-        for node in nodes_of(protos):
+    def nodes(self, scope: Scope, protos: Sequence[onnx.NodeProto], told: bool = False) -> None:
+        """Enters a graph's nodes. told: those of the whole model, of which it is told how many are done."""
+        for i, node in enumerate(nodes_of(protos)):
+            if told and i % TOLD == 0:
+                tell("entering nodes", FIRST + (1 - FIRST) * i / len(protos))
             scope.graph.source = (node.name,)
             self._enter(scope, node, protos)
 
@@ -361,7 +366,7 @@ def walk_model(
     scope.add_initializers(graph, stored)
     inputs = add_inputs(scope, graph, given, held=elsewhere is not None)
     values = {name: scope.graph.constants[scope.names[name]] for name in given.values}
-    walk.nodes(scope, graph.node)
+    walk.nodes(scope, graph.node, told=True)
     outputs = tuple(o.name for o in graph.output)
     missing = next((o for o in outputs if not scope.knows(o)), None)
     if missing is not None and (elsewhere or not walk.refusals):

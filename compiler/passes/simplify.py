@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...ir.graph import Graph
+from ..stopwatch import tell
 from .absorb_copies import absorb_into_readers, absorb_into_writers
 from .blocked_softmax import softmax_in_blocks
 from .dead_nodes import eliminate_dead
@@ -98,11 +99,12 @@ def simplify(graph: Graph, stages: Sequence[Stage] = PASSES, record: Record | No
 
     Raises ValuesNeeded where a constant's values are not at hand.
     """
-    for stage in stages:
+    for number, stage in enumerate(stages):
         done = False
         while not done:
             before = graph
-            for name, change in stage.passes:
+            for i, (name, change) in enumerate(stage.passes):
+                tell(name, (number + i / len(stage.passes)) / len(stages))
                 made = change(graph)
                 if made.nodes == graph.nodes and made.tensors.keys() == graph.tensors.keys():
                     continue  # with the graph that knows its readers already

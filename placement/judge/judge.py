@@ -7,6 +7,8 @@ used. Region descriptors and per-dimension tables are judged, not cores one by o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..plan.plan import Plan
 from .delivery import judge_delivery
 from .graph import judge_graph
@@ -20,7 +22,11 @@ from .verdict import IllegalPlan, index_of
 __all__ = ["IllegalPlan", "judge"]
 
 
-def judge(plan: Plan) -> None:
+Report = Callable[[str, float], None]
+"""(what is judged, share done)"""
+
+
+def judge(plan: Plan, report: Report = lambda what, share: None) -> None:
     """Raises IllegalPlan, one line, for the first thing that is wrong with `plan`."""
     judge_regions(plan)
     index = index_of(plan)
@@ -29,9 +35,14 @@ def judge(plan: Plan) -> None:
         judge_split(step)
     judge_graph(plan, index)
     judge_dead_cores(plan)
+    report("partitions", 0.1)
     for tensor, steps in index.writers.items():
         judge_partition(plan, tensor, steps)
+    report("order", 0.2)
     judge_order(plan, index)
+    report("memory", 0.3)
     judge_memory(plan, index)
+    report("deliveries", 0.4)
     judge_delivery(plan, index)
+    report("routes", 0.7)
     judge_routes(plan, index)

@@ -28,8 +28,10 @@ from .placers import Size, arrangements
 from .region_sizes import likely_side, shapes
 from .shared_constants import shared_splits
 
+CHOOSING, TIMING = 0.6, 0.8  # shares of a plan after which splits are chosen, and routes found
+
 Report = Callable[[str, float], None]
-"""(phase, share done)"""
+"""(what is being tried, share of the search that is done)"""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Search:
     objective: str = "latency"
     companions: Companions = ALONE
     policy: Policy = POLICY
-    report: Report = lambda phase, share: None
+    report: Report = lambda what, share: None
     way: str = ""  # in which plans are being made
     tight: bool = False  # memory is what binds: plans are made within budgets
     attempts: list[Attempt] = field(default_factory=lambda: [])
@@ -88,6 +90,8 @@ class Search:
     cycles: float = math.inf  # of the best
     excess: int = 0  # bytes by which the last plan built is over budget
     _least_excess: int = 0
+    _done: float = 0.0  # share of the search before this way
+    _left: float = 0.0  # share of it that this way's plans to come have
     _cores: int = 0
 
     def __post_init__(self) -> None:
@@ -120,6 +124,19 @@ class Search:
     @property
     def few(self) -> bool:
         return len(self.graph.nodes) <= self.policy.few_nodes
+
+    def begin(self, way: str, done: float, share: float) -> None:
+        """Plans are made in this way from now on. done: share of the search before; share: the way's."""
+        self.way, self._done, self._left = way, done, share
+        self.tell("", 0.0)
+
+    def tell(self, what: str, done: float) -> None:
+        """Says what is being tried. How many plans a way makes nobody knows: each has half of what is left of
+        its share. done: share of the plan that is being made."""
+        self.report(f"{self.way}, {what}" if what else self.way, self._done + self._left / 2 * done)
+
+    def _tried(self) -> None:
+        self._done, self._left = self._done + self._left / 2, self._left / 2
 
     def on_one(self, columns: int, rows: int) -> Assignment:
         """All nodes together."""
@@ -168,7 +185,10 @@ class Search:
         for r in range(len(a.sizes) if limits is None else 0):
             given |= self.estimator.limits([i for i, k in enumerate(a.region_of) if k == r])
 
+        count, name = len(self.graph.nodes), f"{a}"
+
         def choose_split(i: int, sources: tuple[Source | None, ...], site: Site) -> Choice:
+            self.tell(name, CHOOSING * i / count)
             if i in fixed:
                 return fixed[i]
             near = self.site(site.columns, site.rows)  # where in the wafer it lies makes no difference
@@ -178,8 +198,10 @@ class Search:
         least, region_of = math.inf, dict(enumerate(a.region_of))
         for how, regions in self._arranged(a).items():
             ground = Ground(self.wafer, regions, region_of, self.policy)
+            name = f"{a}{how}"
             built = assemble(self.graph, ground, choose_split, self.objective, self.companions)
-            least = min(least, self._judged(built, f"{a}{how}", a.cores))
+            least = min(least, self._judged(built, name, a.cores))
+            self._tried()
         return least
 
     def _arranged(self, a: Assignment) -> dict[str, tuple[Region, ...]]:
@@ -202,7 +224,9 @@ class Search:
                 self.nearest, self._least_excess = built, self.excess
             self.attempts.append(Attempt(self.way, what, math.inf, self.excess, False))
             return math.inf
+        self.tell(f"{what}: routes", CHOOSING)
         built = routed(built)
+        self.tell(f"{what}: timing", TIMING)
         timing = simulate(built, links=self.objective != "latency")
         cycles = timing.cycles if self.objective == "latency" else timing.interval(self.wafer)
         gain = self.policy.gain
