@@ -211,9 +211,11 @@ class Stage {
     if (px < MARGIN.left || py < MARGIN.top || px > w - MARGIN.right || py > h - MARGIN.bottom) this.move(this.left + w / 2 - px, this.top + h / 2 - py);
   }
 
+  // What is in sight, to the digits that the address has: who opens that sees the same.
   tellView() {
-    const [w, h] = this.size;
-    change({ view: [(w / 2 - this.left) / this.scale, (h / 2 - this.top) / this.scale, w / this.scale] });
+    const [w, h] = this.size, view = [(w / 2 - this.left) / this.scale, (h / 2 - this.top) / this.scale, w / this.scale].map((v) => +v.toFixed(4));
+    this.showView(view);
+    change({ view });
   }
 }
 
