@@ -74,7 +74,8 @@ class Report:
         return self.settled()
 
     def settled(self) -> Report:
-        """Once what was asked for is drawn, and stands in the address."""
+        """Once what was asked for is drawn, and the inspector tells of it."""
+        self.tab.wait_for_function("soon === 0")
         self.tab.wait_for_function(
             "new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(() => r(true))))"
         )
@@ -103,7 +104,7 @@ class Report:
         pairs = self.tab.eval_on_selector_all(
             "#inspector-body dt", "all => all.map(t => [t.textContent, t.nextElementSibling.innerText])"
         )
-        return {k: v for k, v in reversed(pairs)}  # the first of equal ones
+        return dict(reversed(pairs))  # the first of equal ones
 
     def table(self, *titles: str) -> list[list[str]]:
         """The rows of the inspector's first table with these titles."""
@@ -111,7 +112,8 @@ class Report:
             """(titles) => {
               const table = [...document.querySelectorAll("#inspector-body table")].find((t) =>
                 [...t.querySelectorAll("th")].map((h) => h.textContent).join() === titles.join());
-              return table && [...table.querySelectorAll("tbody tr")].map((r) => [...r.cells].map((c) => c.innerText));
+              const rows = table && [...table.querySelectorAll("tbody tr")];
+              return rows && rows.map((r) => [...r.cells].map((c) => c.innerText));
             }""",
             list(titles),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -572,8 +573,6 @@ def test_two_entries_are_both_there(browser: Any, tmp_path: Path, plan: Plan) ->
 
 
 def test_what_does_not_fit_is_red_and_says_why(browser: Any, tmp_path: Path, plan: Plan) -> None:
-    from dataclasses import replace
-
     tight = replace(plan, wafer=replace(plan.wafer, sram_bytes=int(plan.sram().max()) - 1))
     report = opened(browser, tmp_path, page_of(tight, notes=(("does not fit", "19,712 of 19,711 bytes"),)))
     over = tight.sram() > tight.wafer.sram_bytes
@@ -617,6 +616,20 @@ def test_nothing_of_it_shuts_anybody_out(
     report.close()
 
 
+PINCH = """() => {
+  const c = look.stage.canvas, r = c.getBoundingClientRect();
+  const at = (type, pointerId, x) => c.dispatchEvent(
+    new PointerEvent(type, { pointerId, clientX: r.left + x, clientY: r.top + 90, bubbles: true }));
+  c.setPointerCapture = () => {};
+  at("pointerdown", 1, 100);
+  at("pointerdown", 2, 140);
+  at("pointermove", 2, 180);
+  at("pointermove", 2, 240);
+  at("pointerup", 1, 100);
+  at("pointerup", 2, 240);
+}"""
+
+
 def test_it_is_of_use_on_a_phone(browser: Any, path: Path) -> None:
     report = Report(browser, path, PHONE, touch=True).open()
     assert report.tab.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
@@ -631,20 +644,12 @@ def test_it_is_of_use_on_a_phone(browser: Any, path: Path) -> None:
         report.open(fragment)
         assert report.tab.evaluate("document.documentElement.scrollWidth") <= PHONE[0], fragment
     before = report.tab.evaluate("look.stage.scale")
-    report.tab.evaluate(
-        """() => { const c = look.stage.canvas, r = c.getBoundingClientRect(), y = r.top + 90;
-          const at = (type, pointerId, x) => c.dispatchEvent(new PointerEvent(type, { pointerId, clientX: r.left + x, clientY: y, bubbles: true }));
-          c.setPointerCapture = () => {};
-          at("pointerdown", 1, 100); at("pointerdown", 2, 140); at("pointermove", 2, 180); at("pointermove", 2, 240);
-          at("pointerup", 1, 100); at("pointerup", 2, 240); }"""
-    )
+    report.tab.evaluate(PINCH)
     assert report.tab.evaluate("look.stage.scale") > 1.5 * before
     report.close()
 
 
 def test_no_name_runs_as_a_script_or_leaves_its_place(browser: Any, tmp_path: Path, plan: Plan) -> None:
-    from dataclasses import replace
-
     steps = tuple(
         replace(s, name=HOSTILE + str(s.position), source=(HOSTILE, "W" * 3000), tensor=HOSTILE)
         for s in plan.steps

@@ -58,7 +58,8 @@ function follow(page, stage, changed) {
   if (repaint) stage.repaint();
   else stage.draw();
   showControls(page);
-  if (["selection", "entry", "layer"].some((k) => changed.has(k)) || (changed.has("at") && !document.activeElement?.matches("#play[aria-pressed=true]"))) inspect(page);
+  if (["selection", "entry", "layer"].some((k) => changed.has(k))) inspect(page);
+  else if (changed.has("at")) inspectSoon(page);
   if (changed.has("selection")) say(nameOf(page.plan, state.selection));
 }
 
@@ -69,7 +70,17 @@ function place(stage) {
 
 // -- the inspector -----------------------------------------------------------------------------
 
+let soon = 0;
+
+// The inspector follows the clock once that rests.
+function inspectSoon(page) {
+  clearTimeout(soon);
+  soon = setTimeout(() => inspect(page), 250);
+}
+
 function inspect(page) {
+  clearTimeout(soon);
+  soon = 0;
   const s = state.selection, body = byId("inspector-body"), scrolled = body.scrollTop, same = body.dataset.of === written(s);
   byId("inspector-title").textContent = s ? nameOf(page.plan, s) : "Summary";
   byId("clear").hidden = !s;

@@ -55,7 +55,9 @@ class Stage {
     c.lineWidth = 1;
     c.strokeRect(left - 0.5, top - 0.5, wafer.width * scale + 1, wafer.height * scale + 1);
     c.imageSmoothingEnabled = scale < 1;
+    c.globalAlpha = state.layer === "links" && scale >= LINK_SCALE ? 0.2 : 1; // arrows say it then
     c.drawImage(this.layer.canvas, left + x * scale, top + y * scale, w * scale, h * scale);
+    c.globalAlpha = 1;
     if (scale >= 7) this.drawLines(c);
     this.drawDead(c);
   }
