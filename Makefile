@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 # Children see the same environment as without make.
 unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES PYTHON ARGS PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test thorough siege conformance operators models smollm2 test-models lint bench clean
+.PHONY: help setup demo test thorough browser siege conformance operators models smollm2 test-models lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-19s %s\n' "$$t" "$$d"; done
@@ -33,10 +33,16 @@ demo: $(STAMP) ## compile the bundled model for wse3, run it on real images, ver
 	$(BIN)/python examples/01_demo.py
 
 test: $(STAMP) ## the tests that need no download, but those that take long
-	$(BIN)/python -m pytest -n auto -m "not models and not thorough" $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "not models and not thorough and not browser" $(ARGS)
 
 thorough: $(STAMP) ## those that take long: golden plans, each number of the policy, each type of each operator
 	$(BIN)/python -m pytest -n auto -m thorough $(ARGS)
+
+browser: $(STAMP) ## the report in headless Chromium, which apt-get installs where it is missing and may
+	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || \
+		{ command -v apt-get >/dev/null && sh -c 'S=$$(test "$$(id -u)" = 0 || echo "sudo -n"); $$S apt-get update -qq && $$S apt-get install -y -qq --no-install-recommends chromium >/dev/null'; } || \
+		echo "no Chromium, and none can be installed: the tests will be skipped" >&2
+	$(BIN)/python -m pytest -n auto -m browser -rs $(ARGS)
 
 siege: $(STAMP) ## hostile models, programs and inputs for some minutes: ARGS="--minutes 10", "--only import"
 	PYTHONPATH=tests $(BIN)/python -m siege $(ARGS)

@@ -157,7 +157,8 @@ def _under_way(plan: Plan, timing: Timing, tables: Tables) -> list[int]:
 
 def _step(m: _Making, s: Step, row: Json) -> Json:
     """A step. base and start: cycles, a number for all cores and a table of what is more; long: a table of
-    the cycles that it takes; mask: which cores have a tile, -1 for all."""
+    the cycles that it takes; mask: which cores have a tile, -1 for all. first, last, done: when the first
+    task starts, the last one ends, and the first one ends."""
     key = (s.op, s.split)
     if key not in m.masks:
         m.masks[key] = held(s)
@@ -183,6 +184,7 @@ def _step(m: _Making, s: Step, row: Json) -> Json:
         "bytes": row["bytes"],
         "first": row["start"],
         "last": row["end"],
+        "done": int(end[mask].min()) if mask.any() else 0,
         "cores": int(mask.sum()),
         "base": base,
         "start": m.tables.add(start - base),

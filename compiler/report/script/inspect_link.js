@@ -92,7 +92,7 @@ function targetFacts(plan, move, source) {
   });
   const away = targets.filter((t) => t.core !== from);
   return [
-    factsOf([["from core", coreLink(...source)], ["to", `${plural(targets.length, "core")}${targets.length >= MOST_TARGETS ? " or more" : ""}, ${whole(away.reduce((n, t) => n + t.bytes, 0))} bytes over links`],
+    factsOf([["from core", coreLink(...source)], ["goes to", `${plural(targets.length, "core")}${targets.length >= MOST_TARGETS ? " or more" : ""}, ${whole(away.reduce((n, t) => n + t.bytes, 0))} bytes over links`],
       ["all sources", moveLink(plan, move, "show the whole move")]]),
     el("h3", {}, "Goes to"), tableOf(["core", "bytes", "hops", "turns", "relays"], rows, { caption: targets.length > 60 ? `the first 60 of ${whole(targets.length)}` : "" }),
   ];

@@ -16,6 +16,17 @@ function blank(plan) {
   return { canvas, pixels: new Uint32Array(image.data.buffer), put: () => context.putImageData(image, 0, 0) };
 }
 
+// The image of what the clock changes, kept from cycle to cycle, and all that is at rest.
+function clockImage(page) {
+  const { plan } = page, colour = theme.unused;
+  if (page.clockImage?.plan !== plan || page.clockImage.colour !== colour) {
+    const idle = packed(rgb(colour)), rest = Uint32Array.from(page.tables.get(plan.sram), (v) => (v ? idle : 0));
+    page.clockImage = { ...blank(plan), plan, colour, idle, rest };
+  }
+  page.clockImage.pixels.set(page.clockImage.rest);
+  return page.clockImage;
+}
+
 const packed = ([r, g, b], a = 255) => ((a << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
 // Bytes or cycles on the scale of amounts.
@@ -58,22 +69,17 @@ function fullestLinks(page) {
 
 // What runs, receives and rests at the clock's cycle.
 function paintBusy(page, plan) {
-  const { canvas, pixels, put } = blank(plan), [x0, y0, width] = plan.box, wide = plan.wafer.width;
-  const held = page.tables.get(plan.sram), idle = packed(rgb(theme.unused)), waits = packed(rgb(theme.producer));
-  for (let i = 0; i < held.length; i++) if (held[i]) pixels[i] = idle;
-  const at = state.at, pixel = (core) => (Math.floor(core / wide) - y0) * width + (core % wide) - x0;
+  const { canvas, pixels, put, idle } = clockImage(page), waits = packed(rgb(theme.producer)), at = state.at;
   let computing = 0, receiving = 0;
   const running = [];
   for (const step of plan.steps) {
     if (step.kind === "input" || !(receivesFrom(plan, step) <= at && at < step.last)) continue;
-    const colour = packed(rgb(page.kinds.get(step.op))), from = receivesFrom(plan, step);
+    const colour = packed(rgb(page.kinds.get(step.op))), hears = step.received.length > 0;
     let here = 0;
-    plan.eachTask(step, (core, start, end) => {
-      if (start <= at && at < end) { pixels[pixel(core)] = colour; here++; }
-      else if (at < start && from <= at && step.received.length) {
-        const i = pixel(core);
-        if (pixels[i] === idle) { pixels[i] = waits; receiving++; }
-      }
+    plan.eachPixel(step, (i, start, end) => {
+      if (start > at) {
+        if (hears && pixels[i] === idle) { pixels[i] = waits; receiving++; }
+      } else if (at < end) { pixels[i] = colour; here++; }
     });
     computing += here;
     if (here) running.push([step, here]);
@@ -87,22 +93,13 @@ function paintBusy(page, plan) {
   };
 }
 
-// The cycle from which a step's data may be on its way: the end of the first task that sends it some.
+// The cycle from which all of a step's data may be on its way: when each step that sends some has ended a task.
 function receivesFrom(plan, step) {
   if (step.from === undefined) {
-    const ends = step.received.filter((m) => m.route !== "local" && m.writer >= 0).map((m) => firstEnd(plan, plan.steps[m.writer]));
-    step.from = Math.min(step.first, ...ends);
+    const sent = step.received.filter((m) => m.route !== "local" && m.writer >= 0).map((m) => plan.steps[m.writer].done);
+    step.from = sent.length ? Math.min(step.first, Math.max(...sent)) : step.first;
   }
   return step.from;
-}
-
-function firstEnd(plan, step) {
-  if (step.done === undefined) {
-    let first = Infinity;
-    plan.eachTask(step, (_, start, end) => { first = Math.min(first, end); });
-    step.done = first === Infinity ? 0 : first;
-  }
-  return step.done;
 }
 
 function taskAt(plan, x, y) {
@@ -112,7 +109,7 @@ function taskAt(plan, x, y) {
 
 // The kind of operation on which each core spends most cycles.
 function paintOps(page, plan) {
-  const { canvas, pixels, put } = blank(plan), [x0, y0, width] = plan.box, wide = plan.wafer.width;
+  const { canvas, pixels, put } = blank(plan), [x0, y0, width] = plan.box;
   page.dominant ??= new Map();
   if (!page.dominant.has(plan)) page.dominant.set(plan, dominantOps(page, plan));
   const { kinds, of } = page.dominant.get(plan), colours = kinds.map((k) => packed(rgb(page.kinds.get(k)))), code = packed(rgb(theme.unused));
@@ -126,20 +123,20 @@ function paintOps(page, plan) {
     canvas, title: "Operation that takes most cycles", swatches: [...swatches, [theme.unused, "holds, runs nothing"]],
     value: (x, y) => {
       const [bx, by] = [x - x0, y - y0], n = bx < 0 || by < 0 || bx >= width || by * width + bx >= of.length ? -1 : of[by * width + bx];
-      return n >= 0 ? `mostly ${kinds[n]}` : `runs nothing (core ${x + wide * 0}, ${y})`;
+      return n >= 0 ? `mostly ${kinds[n]}` : "runs nothing";
     },
   };
 }
 
 function dominantOps(page, plan) {
-  const kinds = [...page.kinds.keys()], [x0, y0, width, height] = plan.box, wide = plan.wafer.width;
+  const kinds = [...page.kinds.keys()], [, , width, height] = plan.box;
   const sums = kinds.map(() => null), of = new Int8Array(width * height).fill(-1), most = new Float64Array(width * height);
   for (const step of plan.steps) {
     if (step.kind === "input") continue;
     const k = kinds.indexOf(step.op);
     sums[k] ??= new Float64Array(width * height);
-    plan.eachTask(step, (core, start, end) => {
-      const i = (Math.floor(core / wide) - y0) * width + (core % wide) - x0, v = (sums[k][i] += end - start || 0.01);
+    plan.eachPixel(step, (i, start, end) => {
+      const v = (sums[k][i] += end - start || 0.01);
       if (v > most[i]) { most[i] = v; of[i] = k; }
     });
   }

@@ -1,5 +1,7 @@
 // Puts the page together: reads the data, makes the parts, and lets each of them follow the state.
 
+let look = null; // the page that is shown, for the tests and for who opens the console
+
 async function main() {
   const { data, tables } = headOf(await unpacked(byId("head").textContent));
   readTheme();
@@ -12,6 +14,8 @@ async function main() {
   page.plans = data.entries.map((e, i) => new Plan(e, i, data.wafer, tables));
   Object.assign(state, readFragment(location.hash, (s, entry) => exists(page.plans[entry], s)));
   takeEntry(page);
+  subscribe((changed) => { if (changed.has("entry")) takeEntry(page); }); // before all others hear of it
+  look = page;
   const stage = (page.stage = new Stage(page));
   stage.overlays = overlaysOf(page);
   page.timeline = timeline(page);
@@ -40,14 +44,13 @@ function takeEntry(page) {
   page.plan = page.plans[state.entry];
   page.kinds = pageKinds = kindsOf(page.plan);
   state.at = Math.min(state.at, page.plan.cycles);
+  if (!exists(page.plan, state.selection)) state.selection = null;
 }
 
 // After a change of the state.
 function follow(page, stage, changed) {
   if (changed.has("entry")) {
-    takeEntry(page);
     stage.cursor = null;
-    if (!exists(page.plan, state.selection)) state.selection = null;
     place(stage);
   }
   if (changed.has("theme")) readTheme();
@@ -55,7 +58,8 @@ function follow(page, stage, changed) {
   if (repaint) stage.repaint();
   else stage.draw();
   showControls(page);
-  if (["selection", "entry"].some((k) => changed.has(k)) || (changed.has("at") && !document.activeElement?.matches("#play[aria-pressed=true]"))) inspect(page);
+  if (["selection", "entry", "layer"].some((k) => changed.has(k))) inspect(page);
+  else if (changed.has("at")) inspectSoon(page);
   if (changed.has("selection")) say(nameOf(page.plan, state.selection));
 }
 
@@ -66,7 +70,17 @@ function place(stage) {
 
 // -- the inspector -----------------------------------------------------------------------------
 
+let soon = 0;
+
+// The inspector follows the clock once that rests.
+function inspectSoon(page) {
+  clearTimeout(soon);
+  soon = setTimeout(() => inspect(page), 250);
+}
+
 function inspect(page) {
+  clearTimeout(soon);
+  soon = 0;
   const s = state.selection, body = byId("inspector-body"), scrolled = body.scrollTop, same = body.dataset.of === written(s);
   byId("inspector-title").textContent = s ? nameOf(page.plan, s) : "Summary";
   byId("clear").hidden = !s;

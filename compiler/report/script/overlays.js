@@ -140,8 +140,8 @@ function drawTint(c, stage, page, step, colour, alpha) {
   const key = `${plan.number} ${step.number} ${colour}`;
   if (!page.tints.has(key)) {
     if (page.tints.size > 24) page.tints.clear();
-    const { canvas, pixels, put } = blank(plan), [x0, y0, width] = plan.box, wide = plan.wafer.width, value = packed(rgb(colour));
-    plan.eachTask(step, (core) => { pixels[(Math.floor(core / wide) - y0) * width + (core % wide) - x0] = value; });
+    const { canvas, pixels, put } = blank(plan), value = packed(rgb(colour));
+    plan.eachPixel(step, (i) => { pixels[i] = value; });
     put();
     page.tints.set(key, canvas);
   }

@@ -131,17 +131,21 @@ class Plan {
     return out;
   }
 
-  // Calls f(core number, start, end, column, row) for each core of a step that has a tile.
-  eachTask(step, f) {
-    const [columns, rows] = step.grid, start = this.tables.get(step.start), long = this.tables.get(step.long);
-    const mask = step.mask < 0 ? null : this.tables.get(step.mask), r = this.regions[step.region];
-    const [, , x, y, dx, dy] = step.grid, { width } = this.wafer, own = r.cores < 0 ? null : this.tables.get(r.cores);
+  // Calls f(pixel, start, end) for each core of a step that has a tile; the pixel is its number in the plan's box.
+  eachPixel(step, f) {
+    const [columns, rows, x, y, dx, dy] = step.grid, start = this.tables.get(step.start), long = this.tables.get(step.long);
+    const mask = step.mask < 0 ? null : this.tables.get(step.mask), r = this.regions[step.region], [x0, y0, width] = this.box;
+    const own = r.cores < 0 ? null : this.tables.get(r.cores), wide = this.wafer.width, { base } = step;
     for (let j = 0, i = 0; j < rows; j++) {
-      let core = (r.box[1] + y + j * dy) * width + r.box[0] + x;
-      for (let c = 0; c < columns; c++, i++, core += dx) {
-        if (mask && !mask[i]) continue;
-        const from = step.base + start[i];
-        f(own ? own[(y + j * dy) * r.columns + x + c * dx] : core, from, from + long[i], c, j);
+      let pixel = (r.box[1] + y + j * dy - y0) * width + r.box[0] + x - x0;
+      for (let c = 0; c < columns; c++, i++, pixel += dx) {
+        if (mask !== null && mask[i] === 0) continue;
+        const from = base + start[i];
+        if (own === null) f(pixel, from, from + long[i]);
+        else {
+          const core = own[(y + j * dy) * r.columns + x + c * dx];
+          f((Math.floor(core / wide) - y0) * width + (core % wide) - x0, from, from + long[i]);
+        }
       }
     }
   }

@@ -55,7 +55,9 @@ class Stage {
     c.lineWidth = 1;
     c.strokeRect(left - 0.5, top - 0.5, wafer.width * scale + 1, wafer.height * scale + 1);
     c.imageSmoothingEnabled = scale < 1;
+    c.globalAlpha = state.layer === "links" && scale >= LINK_SCALE ? 0.2 : 1; // arrows say it then
     c.drawImage(this.layer.canvas, left + x * scale, top + y * scale, w * scale, h * scale);
+    c.globalAlpha = 1;
     if (scale >= 7) this.drawLines(c);
     this.drawDead(c);
   }
@@ -211,9 +213,11 @@ class Stage {
     if (px < MARGIN.left || py < MARGIN.top || px > w - MARGIN.right || py > h - MARGIN.bottom) this.move(this.left + w / 2 - px, this.top + h / 2 - py);
   }
 
+  // What is in sight, to the digits that the address has: who opens that sees the same.
   tellView() {
-    const [w, h] = this.size;
-    change({ view: [(w / 2 - this.left) / this.scale, (h / 2 - this.top) / this.scale, w / this.scale] });
+    const [w, h] = this.size, view = [(w / 2 - this.left) / this.scale, (h / 2 - this.top) / this.scale, w / this.scale].map((v) => +v.toFixed(4));
+    this.showView(view);
+    change({ view });
   }
 }
 

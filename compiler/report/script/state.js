@@ -73,7 +73,7 @@ function fragment(selection = state.selection) {
   const parts = [written(selection), state.at ? `at=${state.at}` : "", `layer=${state.layer}`];
   if (entryNames.length > 1) parts.push(`entry=${encodeURIComponent(entryNames[state.entry])}`);
   if (state.path) parts.push("path=1");
-  if (state.view) parts.push(`view=${state.view.map((v) => +v.toFixed(2)).join(",")}`);
+  if (state.view) parts.push(`view=${state.view.join(",")}`);
   return "#" + parts.filter(Boolean).join("&");
 }
 

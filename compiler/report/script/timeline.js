@@ -6,24 +6,39 @@ const LANE = 9; // pixels of a bar's lane
 function timeline(page) {
   const canvas = byId("time"), slider = byId("clock"), play = byId("play"), speed = byId("speed"), number = byId("cycle");
   const view = { from: 0, until: 1 }; // the cycles in sight
+  const still = { canvas: el("canvas"), of: "" }; // what the clock does not change
   let lanes = [], asked = null, playing = 0;
 
   const fit = () => { view.from = 0; view.until = Math.max(1, page.plan.cycles); };
   const px = (cycle) => ((cycle - view.from) / (view.until - view.from)) * canvas.clientWidth;
   const cycleAt = (x) => Math.max(0, Math.min(page.plan.cycles, Math.round(view.from + (x / canvas.clientWidth) * (view.until - view.from))));
+  const laneHeight = () => Math.max(2, Math.min(LANE, (canvas.clientHeight - 60) / Math.max(1, lanes.count)));
   const draw = () => { asked ??= requestAnimationFrame(() => { asked = null; drawNow(); }); };
 
   function drawNow() {
     const ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
     if (!width) return;
-    canvas.width = width * ratio;
-    canvas.height = height * ratio;
+    const of = [width, height, ratio, view.from, view.until, page.plan.number, page.ready, theme.stage, written(state.selection)].join();
+    if (still.of !== of) {
+      for (const each of [canvas, still.canvas]) { each.width = width * ratio; each.height = height * ratio; }
+      still.of = of;
+      drawStill(still.canvas.getContext("2d"), ratio, width, height);
+    }
     const c = canvas.getContext("2d");
+    c.setTransform(1, 0, 0, 1, 0, 0);
+    c.drawImage(still.canvas, 0, 0);
+    c.scale(ratio, ratio);
+    c.fillStyle = theme.mark;
+    c.fillRect(px(state.at) - 1, 0, 2, height - 16);
+  }
+
+  // All but the clock.
+  function drawStill(c, ratio, width, height) {
     c.scale(ratio, ratio);
     c.fillStyle = theme.stage;
     c.fillRect(0, 0, width, height);
     drawTicks(c, width, height);
-    const below = height - 16, most = Math.max(1, Math.floor((below - 44) / LANE)), high = Math.max(2, Math.min(LANE, (below - 44) / Math.max(1, lanes.count)));
+    const below = height - 16, high = laneHeight();
     const chosen = chosenSteps(page);
     for (const { step, lane } of lanes) {
       const x = px(step.first), w = Math.max(1, px(step.last) - x);
@@ -31,19 +46,9 @@ function timeline(page) {
       c.fillStyle = page.kinds.get(step.op) ?? theme.soft;
       c.globalAlpha = chosen && !chosen.has(step.number) ? 0.3 : 1;
       c.fillRect(x, 4 + lane * high, w, high - 1);
-      if (w > 46 && high >= 9) {
-        c.globalAlpha = 1;
-        c.save();
-        c.beginPath();
-        c.rect(x, 4 + lane * high, w, high);
-        c.clip();
-        c.restore();
-      }
     }
     c.globalAlpha = 1;
-    if (page.ready) drawCurve(c, width, below, most);
-    c.fillStyle = theme.mark;
-    c.fillRect(px(state.at) - 1, 0, 2, below);
+    if (page.ready) drawCurve(c, width, below);
   }
 
   function drawTicks(c, width, height) {
@@ -128,7 +133,7 @@ function timeline(page) {
   }
 
   const stepUnder = (e) => {
-    const r = canvas.getBoundingClientRect(), y = e.clientY - r.top, x = e.clientX - r.left, high = Math.max(2, Math.min(LANE, (canvas.clientHeight - 60) / Math.max(1, lanes.count)));
+    const r = canvas.getBoundingClientRect(), y = e.clientY - r.top, x = e.clientX - r.left, high = laneHeight();
     const hit = lanes.filter(({ step, lane }) => Math.floor((y - 4) / high) === lane && px(step.first) - 2 <= x && x <= Math.max(px(step.last), px(step.first) + 2) + 1);
     return { step: hit[0]?.step, cycle: cycleAt(x) };
   };
