@@ -1,4 +1,4 @@
-"""How many bytes each link carries in a call."""
+"""How many bytes each link carries in a call: of a reduction merged ones, of all else each copy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from ..machine.wafer import Wafer
 from ..plan.layout import Ints
+from ..plan.move import Move
 from ..plan.plan import Plan
 from .fabric import Floats, Traffic, traffic_of
 from .reach import NOWHERE, Ends
@@ -19,9 +20,55 @@ def link_bytes(plan: Plan) -> Floats:
     links = np.zeros((4, plan.wafer.height, plan.wafer.width))
     for step in plan.steps:
         for m in step.received:
-            if m.route != "local":
-                _add(plan.wafer, links, traffic_of(plan, step, by_result[m.source], m))
+            if m.route == "local":
+                continue
+            traffic = traffic_of(plan, step, by_result[m.source], m)
+            if m.route == "join":
+                _add_join(links, traffic, merged_bytes(plan, m, traffic))
+            else:
+                _add(plan.wafer, links, traffic)
     return links
+
+
+def merged_bytes(plan: Plan, move: Move, traffic: Traffic) -> float:
+    """What a link of a reduction carries for one root: its results, once for all partial ones behind it."""
+    parts = max(1, int(move.dims[0].start[-1]))
+    return float(np.max(traffic.inbound, initial=0)) / parts * plan.wafer.wavelet_bytes
+
+
+def _add_join(links: Floats, move: Traffic, nbytes: float) -> None:
+    """Adds a fabric reduction: down each column to the roots' rows, then along these, merged on the way.
+
+    So partial results add up at each router and a link carries a root's results once, however many cores
+    lie behind it. A root hears its own line, or over both sides a whole block: lines first, then their roots.
+    """
+    heard = np.bincount(move.x.source, minlength=len(move.x.at))  # roots that each column has a part of
+    _along(links[2:], _reach(move.y, links.shape[1]), move.x.at, heard * nbytes)
+    roots = np.bincount(move.y.target, minlength=len(move.y.to)) > 0
+    _along(links[:2].transpose(0, 2, 1), _reach(move.x, links.shape[2]), move.y.to[roots], nbytes)
+
+
+def _along(links: Floats, covered: tuple[Floats, Floats], across: Ints, nbytes: Any) -> None:
+    """Adds to links, [2, places, lines], on lines `across`: a root's bytes for each that a link leads to."""
+    for own, count in zip(links, covered, strict=True):
+        if count.any():
+            lo, hi = np.flatnonzero(count)[[0, -1]]
+            own[lo : hi + 1][:, across] += count[lo : hi + 1, None] * nbytes
+
+
+def _reach(e: Ends, size: int) -> tuple[Floats, Floats]:
+    """How many roots each outgoing link leads to, upward and downward in the coordinate."""
+    up, down = np.zeros(size + 1), np.zeros(size + 1)
+    if len(e.target):
+        first = np.flatnonzero(np.diff(e.target, prepend=-1))
+        at, to = e.at[e.source], e.to[e.target[first]]
+        lo = np.minimum(np.minimum.reduceat(at, first), to)
+        hi = np.maximum(np.maximum.reduceat(at, first), to)
+        np.add.at(up, lo, 1.0)
+        np.subtract.at(up, to, 1.0)
+        np.add.at(down, to + 1, 1.0)
+        np.subtract.at(down, hi + 1, 1.0)
+    return np.cumsum(up)[:size], np.cumsum(down)[:size]
 
 
 def _add(wafer: Wafer, links: Floats, move: Traffic) -> None:
