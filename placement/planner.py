@@ -14,9 +14,10 @@ from ..ir.graph import Graph
 from .build.assemble import Chooser
 from .build.companions import ALONE, Companions
 from .build.regions import logical_width
-from .build.routes import LANES, routed
+from .build.routes import routed
 from .cost.critical_path import critical_path
 from .machine.wafer import Wafer
+from .plan.colours import HOST, LANES, LEAST
 from .plan.plan import Plan
 from .search.budget import budget
 from .search.choices import Estimator
@@ -53,9 +54,10 @@ def run(search: Search) -> None:
     """All ways to plan whose time comes. Raises DoesNotFit where none can help."""
     graph, wafer = search.graph, search.wafer
     wafer.check()
-    if wafer.colours < LANES:
+    if wafer.colours < LEAST:
         raise DoesNotFit(
-            f"wafer {wafer.name} has {wafer.colours} colours, the shared lanes alone take {LANES}"
+            f"wafer {wafer.name} has {wafer.colours} colours; the shared lanes take {LANES}, reductions "
+            f"{LEAST - LANES - HOST} and the host {HOST}"
         )
     cores = _cores_alive(wafer)
     if (found := least(graph)).bytes > cores * wafer.sram_bytes:

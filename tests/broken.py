@@ -243,6 +243,16 @@ def high_colour(p: Plan) -> Plan:
     return change_move(p, is_tree, recolour)
 
 
+def kept_colour(p: Plan) -> Plan:
+    """A tree on the host's colour."""
+
+    def recolour(m: Move) -> Move:
+        assert m.colour_x is not None and m.colour_y is not None
+        return replace(m, colour_x=m.colour_x * 0 + p.wafer.colours - 1, colour_y=m.colour_y * 0)
+
+    return change_move(p, is_tree, recolour)
+
+
 def lane_colour(p: Plan) -> Plan:
     def recolour(m: Move) -> Move:
         assert m.colour_x is not None

@@ -61,7 +61,12 @@ BAD = [
     ("mlp", broken.wrong_number, r"\(step 3\): position 2, but it is the one at 2"),
     ("mlp", broken.high_colour, r"tree from .*: colour 24, a router has 24"),
     ("mlp", broken.lane_colour, r"tree from .*: colour \d+, the lanes have those below 16"),
-    ("mlp", broken.few_colours, r"(relay|join) from .*: lanes take 16 colours, a router has 8"),
+    ("mlp", broken.kept_colour, r"tree from .*: colour 23, reductions and the host have those from \d+ on"),
+    (
+        "mlp",
+        broken.few_colours,
+        r"(relay|join) from .*: lanes take 16 colours(, reductions \d)? and the host 2, a router has 8",
+    ),
     ("mlp", broken.one_colour_twice, r"two trees of the step have colour 20 at core \(\d+, \d+\) at once"),
     ("attention", broken.two_meanings, r"colour \d+ at core \(\d+, \d+\) is \w+ -> .*, but \w+ -> .* for "),
     ("mlp", broken.false_local, r"local from .*: leaves core \(\d+, \d+\) for core \(\d+, \d+\)"),

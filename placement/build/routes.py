@@ -3,8 +3,9 @@
 Every core pair can talk over the shared lanes: static routes of one hop and of `express` hops in
 each of four directions, in two colours each so that neighbours alternate; a task relays at every
 stop (lanes pass straight through a dead core's router). They take colours 0 to 15 of every router
-once and for all. The other colours go to multicast trees that need no relay, where few colours serve
-all sources of a move; the moves that gain most choose first.
+once and for all, reductions and the host the last ones (`plan/colours.py`). The other colours go to multicast
+trees that need no relay, where few colours serve all sources of a move; the moves that gain most choose
+first.
 """
 
 from __future__ import annotations
@@ -16,14 +17,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..cost.reach import NOWHERE, Ends, depth, ends_of
-from ..machine.wafer import Wafer
+from ..plan.colours import for_trees
 from ..plan.layout import Ints
 from ..plan.move import HOST, Move
 from ..plan.plan import Plan, Step
 from .detours import DeadLinks
-
-LANES = 16  # colours of the shared lanes: 4 directions x 2 lengths x 2 alternating
-
 
 Key = tuple[int, int, int]  # of a move: step position, operand (-1: the step's own), number
 
@@ -60,6 +58,7 @@ def routed(plan: Plan) -> Plan:
     by_result = {s.result: s for s in plan.steps if s.kind != "update"}
     dead = DeadLinks(plan.wafer) if plan.wafer.dead_links else None
     irregular = bool(plan.wafer.dead_cores)
+    free = for_trees(plan.wafer, plan.steps)
     trees: list[_Tree] = []
     new: dict[Key, Move] = {}
     for s in plan.steps:
@@ -74,9 +73,9 @@ def routed(plan: Plan) -> Plan:
                 if m.route != "join" and x.still and y.still:
                     m = replace(m, route="local")
                 elif m.route != "join" and not m.detours:
-                    trees += _tree(plan, _Way(key, s, producer, m), x, y)
+                    trees += _tree(plan, _Way(key, s, producer, m), x, y, len(free))
             new[key] = m
-    for key, (x, y) in _assign(plan.wafer, trees).items():
+    for key, (x, y) in _assign(free, trees).items():
         new[key] = replace(new[key], route="tree", colour_x=x, colour_y=y)
     return replace(plan, steps=tuple(_with(s, new) for s in plan.steps))
 
@@ -98,9 +97,9 @@ def _with(step: Step, new: dict[Key, Move]) -> Step:
     )
 
 
-def _tree(plan: Plan, way: _Way, ex: Ends, ey: Ends) -> list[_Tree]:
-    """The move as trees, if it needs no more colours than there are besides the lanes'."""
-    if depth(*ex.spans()) * depth(*ey.spans()) > plan.wafer.colours - LANES:
+def _tree(plan: Plan, way: _Way, ex: Ends, ey: Ends, most: int) -> list[_Tree]:
+    """The move as trees, if it needs no more colours than there are for trees."""
+    if depth(*ex.spans()) * depth(*ey.spans()) > most:
         return []
     x, y = (colour_intervals(*e.spans()) for e in (ex, ey))
     ways_y = int(y.max(initial=0)) + 1
@@ -120,7 +119,7 @@ def _tree(plan: Plan, way: _Way, ex: Ends, ey: Ends) -> list[_Tree]:
     return [_Tree(way.key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, gain, urgent)]
 
 
-def _assign(wafer: Wafer, trees: Sequence[_Tree]) -> dict[Key, tuple[Ints, Ints]]:
+def _assign(free: range, trees: Sequence[_Tree]) -> dict[Key, tuple[Ints, Ints]]:
     """Colours for as many moves as they last, those first that gain most: for the call, then for all cores.
 
     Two moves share a colour if their boxes are apart, or if they are the same trees (the same
@@ -134,7 +133,7 @@ def _assign(wafer: Wafer, trees: Sequence[_Tree]) -> dict[Key, tuple[Ints, Ints]
     for t in sorted(trees, key=lambda t: (-urgent[t.shape] / t.colours, -t.gain, t.colours, t.key)):
         if t.gain <= 0 and t.colours > 1:
             continue
-        for first in range(LANES, wafer.colours - t.colours + 1):
+        for first in range(free.start, free.stop - t.colours + 1):
             if all(_compatible(t, first, other, at) for other, at in taken):
                 taken.append((t, first))
                 out[t.key] = (t.colour_x + first, t.colour_y)

@@ -1,4 +1,4 @@
-"""How many bytes each link carries in a call."""
+"""How many bytes each link carries in a call: of a reduction merged ones, of all else each copy."""
 
 from __future__ import annotations
 
@@ -23,8 +23,13 @@ def link_bytes(plan: Plan, moves: Iterable[tuple[Step, Move]] | None = None) -> 
     by_result = {s.result: s for s in plan.steps if s.kind != "update"}
     links = np.zeros((4, plan.wafer.height, plan.wafer.width))
     for step, m in moves if moves is not None else ((s, m) for s in plan.steps for m in s.received):
-        if m.route != "local":
-            _add(plan.wafer, links, traffic_of(plan, step, by_result[m.source], m))
+        if m.route == "local":
+            continue
+        traffic = traffic_of(plan, step, by_result[m.source], m)
+        if m.route == "join":
+            _add_join(links, traffic, merged_bytes(plan, m, traffic))
+        else:
+            _add(plan.wafer, links, traffic)
     return links
 
 
@@ -34,10 +39,15 @@ def over_link(plan: Plan, x: int, y: int, direction: int) -> Iterator[tuple[Step
     by_result = {s.result: s for s in plan.steps if s.kind != "update"}
     for step in plan.steps:
         for m in step.received:
-            if m.route != "local":
-                t = traffic_of(plan, step, by_result[m.source], m)
-                if nbytes := _at(plan.wafer, t, x, y, direction):
-                    yield step, m, nbytes
+            if m.route == "local":
+                continue
+            t = traffic_of(plan, step, by_result[m.source], m)
+            if m.route == "join":
+                nbytes = _join_at(plan.wafer, t, (x, y, direction)) * merged_bytes(plan, m, t)
+            else:
+                nbytes = _at(plan.wafer, t, x, y, direction)
+            if nbytes:
+                yield step, m, nbytes
 
 
 def _at(wafer: Wafer, move: Traffic, x: int, y: int, direction: int) -> float:
@@ -49,6 +59,57 @@ def _at(wafer: Wafer, move: Traffic, x: int, y: int, direction: int) -> float:
     count = np.bincount(move.x.to[move.x.target], minlength=wafer.width)[x]
     into = _coverage(move.y, wafer.height)[direction - 2][y] * count * nbytes
     return float(min(into, move.through * wafer.wavelet_bytes))
+
+
+def _join_at(wafer: Wafer, move: Traffic, link: tuple[int, int, int]) -> float:
+    """Roots whose results a reduction carries over one link, as `_add_join` adds them."""
+    x, y, direction = link
+    if direction < 2:
+        roots = np.bincount(move.y.target, minlength=len(move.y.to)) > 0
+        return float(_reach(move.x, wafer.width)[direction][x] * (move.y.to[roots] == y).any())
+    heard = np.bincount(move.x.source, minlength=len(move.x.at))
+    return float(_reach(move.y, wafer.height)[direction - 2][y] * heard[move.x.at == x].sum())
+
+
+def merged_bytes(plan: Plan, move: Move, traffic: Traffic) -> float:
+    """What a link of a reduction carries for one root: its results, once for all partial ones behind it."""
+    parts = max(1, int(move.dims[0].start[-1]))
+    return float(np.max(traffic.inbound, initial=0)) / parts * plan.wafer.wavelet_bytes
+
+
+def _add_join(links: Floats, move: Traffic, nbytes: float) -> None:
+    """Adds a fabric reduction: down each column to the roots' rows, then along these, merged on the way.
+
+    So partial results add up at each router and a link carries a root's results once, however many cores
+    lie behind it. A root hears its own line, or over both sides a whole block: lines first, then their roots.
+    """
+    heard = np.bincount(move.x.source, minlength=len(move.x.at))  # roots that each column has a part of
+    _along(links[2:], _reach(move.y, links.shape[1]), move.x.at, heard * nbytes)
+    roots = np.bincount(move.y.target, minlength=len(move.y.to)) > 0
+    _along(links[:2].transpose(0, 2, 1), _reach(move.x, links.shape[2]), move.y.to[roots], nbytes)
+
+
+def _along(links: Floats, covered: tuple[Floats, Floats], across: Ints, nbytes: Any) -> None:
+    """Adds to links, [2, places, lines], on lines `across`: a root's bytes for each that a link leads to."""
+    for own, count in zip(links, covered, strict=True):
+        if count.any():
+            lo, hi = np.flatnonzero(count)[[0, -1]]
+            own[lo : hi + 1][:, across] += count[lo : hi + 1, None] * nbytes
+
+
+def _reach(e: Ends, size: int) -> tuple[Floats, Floats]:
+    """How many roots each outgoing link leads to, upward and downward in the coordinate."""
+    up, down = np.zeros(size + 1), np.zeros(size + 1)
+    if len(e.target):
+        first = np.flatnonzero(np.diff(e.target, prepend=-1))
+        at, to = e.at[e.source], e.to[e.target[first]]
+        lo = np.minimum(np.minimum.reduceat(at, first), to)
+        hi = np.maximum(np.maximum.reduceat(at, first), to)
+        np.add.at(up, lo, 1.0)
+        np.subtract.at(up, to, 1.0)
+        np.add.at(down, to + 1, 1.0)
+        np.subtract.at(down, hi + 1, 1.0)
+    return np.cumsum(up)[:size], np.cumsum(down)[:size]
 
 
 def _add(wafer: Wafer, links: Floats, move: Traffic) -> None:

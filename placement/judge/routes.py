@@ -26,6 +26,8 @@ def judge_routes(plan: Plan, index: Index) -> None:
                 raise IllegalPlan(f"{where}: joins nothing")
             if m.route in ("relay", "join"):
                 colours.reserve_lanes(where)
+            if m.route == "join":
+                colours.reserve_join(where, producer)
             if m.route in ("relay", "join") and not (links.any or m.detours):
                 continue
             pairs = pairs_of(plan, s, producer, m)
@@ -37,7 +39,7 @@ def judge_routes(plan: Plan, index: Index) -> None:
                 judge_paths(plan, where, m, pairs, links)
         if trees:
             colours.take(s, trees, links)
-    colours.judge_lanes()
+    colours.judge_kinds()
 
 
 def _judge_local(plan: Plan, where: str, pairs: Pairs) -> None:

@@ -16,6 +16,8 @@ from .pairs import Pairs
 from .verdict import IllegalPlan, core_name, step_name
 
 LANE_COLOURS = 16  # of every router, once a move relays or joins
+HOST_COLOURS = 2  # the last ones: what comes in, and what goes out
+JOIN_COLOURS = 2  # for each side that some step's partial results are joined along, before the host's
 RAMP = 1  # the output of a router to its own core
 EAST, WEST, SOUTH, NORTH = (OUTPUT[d] for d in ("east", "west", "south", "north"))
 FROM = {"ramp": 1 << 5, "west": 2 << 5, "east": 3 << 5, "north": 4 << 5, "south": 5 << 5}  # its one input
@@ -144,19 +146,37 @@ class Colours:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.lanes = ""  # the first move that takes the shared lanes
+        self.joins: dict[str, str] = {}  # side -> the first move that joins along it
         self.least: tuple[int, str] | None = None  # the least colour of a tree
+        self.most: tuple[int, str] | None = None  # and the greatest
         self.meaning: dict[int, tuple[Any, Any]] = {}  # colour -> configuration and step by core
 
     def reserve_lanes(self, where: str) -> None:
         self.lanes = self.lanes or where
 
-    def judge_lanes(self) -> None:
-        """Trees keep off the colours of the shared lanes."""
+    def reserve_join(self, where: str, producer: Step) -> None:
+        """A reduction of the producer's partial results takes colours along the sides that cut them."""
+        for cut in producer.split.cuts:
+            if cut.axis == producer.part and cut.side != "t":
+                self.joins.setdefault(cut.side, where)
+
+    def judge_kinds(self) -> None:
+        """Trees keep off the colours of the shared lanes, of reductions and of the host."""
         colours = self.plan.wafer.colours
+        kept = HOST_COLOURS + JOIN_COLOURS * len(self.joins)
+        if self.lanes and colours < LANE_COLOURS + kept:
+            joined = f", reductions {kept - HOST_COLOURS}" if self.joins else ""
+            raise IllegalPlan(
+                f"{self.lanes}: lanes take {LANE_COLOURS} colours{joined} and the host {HOST_COLOURS}, "
+                f"a router has {colours}"
+            )
+        if self.most is not None and self.most[0] >= colours - kept:
+            raise IllegalPlan(
+                f"{self.most[1]}: colour {self.most[0]}, reductions and the host have those from "
+                f"{colours - kept} on"
+            )
         if not self.lanes:
             return
-        if colours < LANE_COLOURS:
-            raise IllegalPlan(f"{self.lanes}: lanes take {LANE_COLOURS} colours, a router has {colours}")
         if self.least is not None and self.least[0] < LANE_COLOURS:
             raise IllegalPlan(
                 f"{self.least[1]}: colour {self.least[0]}, the lanes have those below {LANE_COLOURS}"
@@ -174,6 +194,8 @@ class Colours:
                 raise IllegalPlan(f"{v.where}: colour {worst}, a router has {limit}")
             if self.least is None or int(v.colour.min()) < self.least[0]:
                 self.least = int(v.colour.min()), v.where
+            if self.most is None or int(v.colour.max()) > self.most[0]:
+                self.most = int(v.colour.max()), v.where
             broken = np.flatnonzero(links.outputs[v.core] & v.configuration)
             if links.any and len(broken):
                 core = core_name(self.plan, int(v.core[broken[0]]))
