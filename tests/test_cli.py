@@ -350,8 +350,11 @@ def test_phases_are_dumped_and_a_placement_can_be_fed_back(program: str, here: P
         "1-import.txt",
         "2-simplify.txt",
         "3-plan.txt",
+        "model-explorer-cycles.json",
+        "model-explorer.json",
         "placement.json",
         "simplify",
+        "steps.onnx",
     ]
     good("compile", *TINY, "--constraints", "phases/placement.json", "-o", "fed.wafer")
     with zipfile.ZipFile(program) as a, zipfile.ZipFile("fed.wafer") as b:
@@ -608,6 +611,29 @@ def test_every_verb_writes_json_and_fits_80_columns(words: tuple[str, ...], prog
     assert done.exit_code == 0 and json.loads(Path("result.json").read_text())["schema"] == 1
     assert max(map(len, done.stdout.splitlines()), default=0) <= 80
     assert waferc(*words, "-q").output == ""
+
+
+def completed(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
+    """What bash offers for the last of these words."""
+    monkeypatch.setenv("COMP_WORDS", " ".join(("waferc", *words)))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    done = subprocess.run(
+        [WAFERC],
+        env={**os.environ, "_WAFERC_COMPLETE": "bash_complete"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
+def test_the_shell_completes_values(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert completed(monkeypatch, "compile", "tiny.onnx", "--wafer", "ws") == ["wse2", "wse3"]
+    assert completed(monkeypatch, "inspect", "tiny.wafer", "--node", "f") == ["first"]
+    assert "h" in completed(monkeypatch, "heatmap", "tiny.wafer", "--tensor", "h")
+    assert completed(monkeypatch, "inspect", "tiny.wafer", "--entry", "m") == ["main"]
+    assert completed(monkeypatch, "inspect", "missing.wafer", "--node", "f") == []
+    assert completed(monkeypatch, "diff", "ti") == ["ti"]  # bash goes on with names of files
 
 
 def test_bench_compares_in_pairs(here: Path) -> None:

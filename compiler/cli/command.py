@@ -41,9 +41,15 @@ class Waferc(click.Group):
                 console.end()
             if heard.number is not None:  # raised where Python lets nothing through
                 raise Ended(heard.number)
-        except (Unread, SystemExit):  # the latter is click's answer to a broken pipe
-            let_go(sys.stdout)
+        except (
+            Unread,
+            SystemExit,
+        ) as e:  # the latter is click's answer to a broken pipe, or a completion's end
             code = 6
+            if isinstance(e, SystemExit) and f"_{(prog_name or 'waferc').upper()}_COMPLETE" in os.environ:
+                code = 0
+            else:
+                let_go(sys.stdout)
         except BaseException as e:
             code, text = verdict(e)
             if console.verbosity >= 2:

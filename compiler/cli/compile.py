@@ -339,6 +339,24 @@ def _dump(folder: str, compiled: Compiled) -> None:
             _dump_passes(own / "simplify", compiled.imported.graphs[entry])
         if entry in compiled.plans:
             write_text(own / "placement.json", json.dumps(compiled.placement(entry), indent=1) + "\n")
+            _dump_for_viewers(own, compiled, entry)
+
+
+def _dump_for_viewers(folder: Path, compiled: Compiled, entry: str) -> None:
+    """The steps as ONNX for Netron, and as a graph with cycles for Model Explorer."""
+    import json
+
+    from ...ir.disk import replacing
+    from ...placement.cost.timing import simulate
+    from ..files import write_text
+    from ..show.exports import annotated_onnx, model_explorer, node_data
+
+    plan = compiled.plans[entry]
+    timing = simulate(plan, links=False)
+    with replacing(str(folder / "steps.onnx")) as part:
+        part.write_bytes(annotated_onnx(plan, timing))
+    write_text(folder / "model-explorer.json", json.dumps(model_explorer(plan, timing)) + "\n")
+    write_text(folder / "model-explorer-cycles.json", json.dumps(node_data(plan, timing)) + "\n")
 
 
 def _dump_passes(folder: Path, graph: Graph) -> None:

@@ -13,7 +13,7 @@ from ..errors import UsageError, quoted, shown
 from .command import Verb
 from .console import Console
 from .named_files import Format, Reads, Writes
-from .options import entry, gathered
+from .options import NameIn, entry, gathered
 
 if TYPE_CHECKING:
     from ..show.sheet import Sheet
@@ -114,9 +114,16 @@ class Drawn:
     metavar="METRIC",
     help="What is shown, sram by default; repeated: side by side.",
 )
-@click.option("--node", "nodes", multiple=True, metavar="NAME", help="Of this ONNX node; may be repeated.")
+@click.option(
+    "--node",
+    "nodes",
+    type=NameIn("node"),
+    multiple=True,
+    metavar="NAME",
+    help="Of this ONNX node; may be repeated.",
+)
 @click.option("--step", type=click.IntRange(min=0), metavar="N", help="Of this step.")
-@click.option("--tensor", metavar="NAME", help="Of this tensor.")
+@click.option("--tensor", type=NameIn("tensor"), metavar="NAME", help="Of this tensor.")
 @click.option(
     "--layers", type=click.IntRange(0, 64), default=0, metavar="N", help="Of the N layers with most cycles."
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..errors import UsageError, quoted
 
@@ -19,7 +20,9 @@ Identity = tuple[Any, ...]
 """Equal for two names of one regular file, there or to be made."""
 
 HERE = "waferc.files"  # where click's context keeps them
-DUMPED = re.compile(r"placement\.json|\d+-.*\.txt", re.DOTALL)  # names of files that --dump-phases-to writes
+DUMPED = re.compile(
+    r"placement\.json|steps\.onnx|model-explorer(?:-cycles)?\.json|\d+-.*\.txt", re.DOTALL
+)  # names of files that --dump-phases-to writes
 # What says nothing of a format: "model.new", "resnet-1.5".
 VAGUE = re.compile(r"\.(?:tmp|new|old|bak|orig|part|out|v?\d+(?:[-_].*)?)", re.IGNORECASE | re.DOTALL)
 # Where the shell may have let our texts go, and from where it may have given us one.
@@ -150,6 +153,11 @@ class Reads(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
                 named_files(ctx).models.append(value)
         return value
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
 
 class Writes(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
     """A file that is written in a format, or in one that other options choose."""
@@ -166,6 +174,11 @@ class Writes(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
             files.written.append(named)
             files.formats.append((named, (lambda _: form) if isinstance(form, Format) else form))
         return value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
 
 
 class Folder(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]

@@ -10,8 +10,9 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 import click
+from click.shell_completion import CompletionItem
 
-from ..errors import UsageError, quoted, shown
+from ..errors import UsageError, WafercError, quoted, shown
 from ..request import Activations, Objective, Request, Until, Weights
 from .named_files import Reads, reads
 
@@ -161,6 +162,43 @@ class WaferName(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
         if ctx is not None and param is not None and not is_preset(value):
             reads(ctx, param, value)
         return value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from ...placement.machine.presets import presets
+
+        known = [CompletionItem(name) for name in presets() if name.startswith(incomplete)]
+        return known or [CompletionItem(incomplete, type="file")]
+
+
+class NameIn(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
+    """The name of something in the program that the command reads: "node", "tensor" or "entry"."""
+
+    name = "name"
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Nothing where there is no program yet, or none that can be read."""
+        from .saved import Saved
+
+        # Behind an option that lacks its value click leaves the arguments aside.
+        path = ctx.params.get("program") or next(iter(ctx.args), None)
+        try:
+            saved = Saved(path or "")
+            if self._what == "entry":
+                names = set(saved.entries)
+            elif self._what == "node":
+                names = {n for s in saved.plan.steps for n in (s.name, *s.source)}
+            else:
+                names = {b.name for b in saved.plan.buffers}
+        except (OSError, WafercError):
+            return []
+        return [CompletionItem(n) for n in sorted(names) if n.startswith(incomplete) and n.isprintable()]
 
 
 def unique(flag: str, pairs: tuple[tuple[str, T], ...]) -> dict[str, T]:
@@ -393,7 +431,10 @@ def feeding(function: Function) -> Function:
 
 
 entry = click.option(
-    "--entry", metavar="NAME", help="Of a program with several entries; by default the first."
+    "--entry",
+    type=NameIn("entry"),
+    metavar="NAME",
+    help="Of a program with several entries; by default the first.",
 )
 
 threads = click.option(

@@ -13,7 +13,7 @@ from .command import Verb
 from .console import Console
 from .found import inspect_core, inspect_cycle, inspect_link, inspect_node, inspect_step, inspect_tensor, note
 from .named_files import PAGE, Format, Reads, Writes
-from .options import Core, Link, entry, gathered
+from .options import Core, Link, NameIn, entry, gathered
 
 if TYPE_CHECKING:
     from .saved import Saved
@@ -64,9 +64,13 @@ class Inspected:
 @click.argument("program", type=Reads())
 @click.option("--core", type=Core(), metavar="X,Y", help="What lies and runs on this core.")
 @click.option("--link", type=Link(), metavar="X,Y,DIRECTION", help="What this core's link that way carries.")
-@click.option("--node", metavar="NAME", help="The steps of this ONNX node, or of this name.")
+@click.option(
+    "--node", type=NameIn("node"), metavar="NAME", help="The steps of this ONNX node, or of this name."
+)
 @click.option("--step", type=click.IntRange(min=0), metavar="N", help="One step: operands, result, readers.")
-@click.option("--tensor", metavar="NAME", help="Who holds, writes and reads this tensor.")
+@click.option(
+    "--tensor", type=NameIn("tensor"), metavar="NAME", help="Who holds, writes and reads this tensor."
+)
 @click.option("--at", type=float, metavar="CYCLE", help="What computes and what is under way at this cycle.")
 @click.option(
     "--graph",
