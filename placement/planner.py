@@ -6,16 +6,15 @@ time has come; the one of least predicted cycles that fits is kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 from ..ir.graph import Graph
 from .build.assemble import Chooser
 from .build.companions import ALONE, Companions
 from .build.regions import logical_width
-from .build.routes import routed
-from .cost.critical_path import critical_path
 from .machine.wafer import Wafer
 from .plan.colours import HOST, LANES, LEAST
 from .plan.plan import Plan
@@ -25,9 +24,11 @@ from .search.explain import DoesNotFit, too_much
 from .search.layer_stacks import stacked
 from .search.layers import repeated
 from .search.least import least
+from .search.lines import line_plans, vectors
 from .search.placers import Size, arrangements
 from .search.region_sizes import climb
 from .search.search import Assignment, Report, Search
+from .search.urgent import hurried
 from .splits.choice import Choice, Limits, Question, Site, Source
 from .splits.policy import POLICY, Policy
 
@@ -68,6 +69,9 @@ def run(search: Search) -> None:
             way.run(search)
 
 
+ENOUGH = 0.9  # of a plan's cycles: one along lines that takes less ends the search on one region
+
+
 @dataclass(frozen=True)
 class Way:
     """A way to plan. when: whether its time has come, after those before it."""
@@ -94,12 +98,21 @@ def _cores_alive(wafer: Wafer) -> int:
 
 def _climb(search: Search) -> None:
     any_size = search.few or search.objective != "latency"
-    climb(search.sizes, search.side, any_size, lambda s: search.build(search.on_one(*s)), search.policy)
+    before = search.cycles
+
+    def cycles(size: tuple[int, int]) -> float:
+        if search.lined:
+            return math.inf
+        took = search.build(search.on_one(*size))
+        search.lined = before < ENOUGH * took < math.inf
+        return took
+
+    climb(search.sizes, search.side, any_size, cycles, search.policy)
 
 
 def _settled(search: Search) -> Assignment | None:
-    """All nodes on the one region that the best plan has, if memory is not what made it so."""
-    if search.best is None or len(search.best.regions) != 1 or search.tight:
+    """All nodes on the one region that the best plan has, if neither memory nor lines made it so."""
+    if search.best is None or len(search.best.regions) != 1 or search.tight or search.lined:
         return None
     region = search.best.regions[0]
     return search.on_one(region.columns, region.rows)
@@ -119,6 +132,12 @@ def _weighed(search: Search) -> None:
 
 def _is_one_layer(search: Search) -> bool:
     return search.graph.length is not None and len(search.graph.nodes) <= search.policy.one_layer
+
+
+def _in_lines(search: Search) -> bool:
+    """A vector at a time through few ops. Another entry would be split alike, and not for the better."""
+    few = len(search.graph.nodes) <= search.policy.one_layer and not search.companions.graphs
+    return few and search.objective == "latency" and _roomy(search) and vectors(search.graph)
 
 
 # -- where memory binds ----------------------------------------------------------------------------------
@@ -200,19 +219,12 @@ def _apart(search: Search) -> None:
 def _hurry(search: Search) -> None:
     """Trees first for the moves that a call waits for."""
     assert search.best is not None and search.timing is not None
-    producer = {s.number: s for s in search.best.steps}
-    urgent = {
-        (s.node, j)
-        for leg in critical_path(search.best, search.timing)
-        for s in (producer[leg.step],)
-        if leg.after >= 0
-        for j, o in enumerate(s.operands)
-        if any(m.source == producer[leg.after].result for m in o.moves)
-    }
-    search.reroute(routed(replace(search.best, urgent=frozenset(urgent))))
+    if not search.best.urgent:
+        search.reroute(hurried(search.best, search.timing))
 
 
 WAYS = (
+    Way("along lines", _in_lines, line_plans),
     Way("all on one region", _roomy, _climb),
     Way("layers in stacks", lambda s: s.best is None, _stack),
     Way("within budgets", lambda s: s.best is None, _tighten),

@@ -32,6 +32,8 @@ TURNS: Mapping[str, tuple[Any, str]] = {
     "shortlist": (5, "attention"),
     "costed": (6, "attention"),
     "tree_colours": (4, "mlp"),
+    "line_colours": (0, "lines"),
+    "line_sides": ((16,), "lines"),
     "few_elements": (4, "long line"),
     "long_line": (96, "line"),
     "most_links": (0, "tower"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,15 @@ def sums(rows: int) -> Graph:
     return m.graph("sums", [x, past], [y, present], [(past, present)])
 
 
+def products(*sizes: int) -> Graph:
+    """A vector through matrices of these sizes."""
+    m = plans.Model()
+    x = h = m.tensor("x", (1, sizes[0]), dtypes.F32)
+    for i, (depth, width) in enumerate(pairwise(sizes)):
+        h = m.op("Relu", m.op("MatMul", h, m.normal(i, depth, width)))
+    return m.graph("products", [x], [h])
+
+
 def decode() -> Graph:
     """One layer of a decoder, a token at a time."""
     shape = Shape(layers=1, width=16, hidden=32, heads=2, kv_heads=1, head=8, vocabulary=64, positions=16)
@@ -157,5 +167,6 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     "wide entries": lambda: Workload(
         tuple(agreed({"one": wide(1), "many": wide(16)}).values()), small(4, 4, 28_800)
     ),
+    "lines": lambda: Workload((products(768, 3072, 768),), preset("64x64")),
     "decode": lambda: Workload((decode(),), preset("8x8")),
 }

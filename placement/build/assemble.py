@@ -11,7 +11,7 @@ from ..plan.move import identical
 from ..plan.plan import Buffer, Plan, Step
 from ..splits.choice import Choice, Site, Source
 from .addresses import allocate
-from .assembly import Assembly, Tiling
+from .assembly import Assembly, Lies, Tiling
 from .companions import ALONE, Companions
 from .inputs import fill_cache, lay_cache, lay_input, spot
 from .regions import Ground
@@ -20,16 +20,26 @@ from .steps import task, update
 
 Chooser = Callable[[int, tuple[Source | None, ...], Site], Choice]
 """(node, where its operands lie, where it runs) -> its split."""
+ANYWHERE: Mapping[str, Lies] = {}
+"""Of inputs that are laid where there is room."""
 
 
 def assemble(
-    graph: Graph, ground: Ground, choose: Chooser, objective: str, companions: Companions = ALONE
+    graph: Graph,
+    ground: Ground,
+    choose: Chooser,
+    objective: str,
+    companions: Companions = ALONE,
+    lies: Mapping[str, Lies] = ANYWHERE,
 ) -> Plan:
-    """The plan of `graph` on `ground`, each node split as `choose` says. It may be over budget."""
+    """The plan of `graph` on `ground`, each node split as `choose` says. It may be over budget.
+
+    lies: where inputs lie; the others are spread over the region of their first reader.
+    """
     constants = sum(graph.tensors[t].bytes for t in graph.constants)
     policy, room = ground.policy, ground.wafer.sram_bytes * sum(r.core.size for r in ground.regions)
     pile = 0.0 if constants > policy.crowded * room else policy.pile_share
-    a = Assembly(graph, ground.wafer, ground.regions, policy, pile, companions.residents(graph))
+    a = Assembly(graph, ground.wafer, ground.regions, policy, pile, companions.residents(graph), lies)
     a.tensors.update(graph.tensors)
     pasts = {p for p, _ in graph.states}
     caches: dict[str, int] = {}  # present -> node, until its first reader says where it lies
@@ -67,7 +77,7 @@ def _run(a: Assembly, number: int, region: int, c: Choice, caches: dict[str, int
     """The step of node `number`, and the caches that it is the first to read."""
     node = a.graph.nodes[number]
     grid = c.grid if c.fixed else spot(a, region, c.grid, c.resident)
-    on = Tiling.of(node.op, region, grid, c.split, c.part)
+    on = Tiling.of(node.op, region, grid, c.split, c.part, c.roots)
     for j, t in enumerate(node.inputs):
         if t in caches:
             lay_cache(a, caches.pop(t), on, j)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class Tiling:
     """An op in tiles on the cores of a grid.
 
     part: the reduced axis cut in space, "" for none. lane: the axis that its vectors run along, "" for none.
+    roots: of a line that joins partial results, as `Choice` has them.
     """
 
     op: Op
@@ -36,15 +37,24 @@ class Tiling:
     split: Split
     part: str = ""
     lane: str = ""
+    roots: int = 0
 
     @staticmethod
-    def of(op: Op, region: int, grid: Grid, split: Split, part: str = "") -> Tiling:
+    def of(op: Op, region: int, grid: Grid, split: Split, part: str = "", roots: int = 0) -> Tiling:
         """The tiling with the lane that suits its tiles."""
-        return Tiling(op, region, grid, split, part, op.lane_axis(split.extents(op.axes)))
+        return Tiling(op, region, grid, split, part, op.lane_axis(split.extents(op.axes)), roots)
 
     def layout(self, access: Access, merge_time: bool = False) -> Layout:
         """What each core has of a tensor seen through `access`, its partial results left aside."""
         return layout(access, self.op.axes, self.split, merge_time=merge_time)
+
+
+class Lies(NamedTuple):
+    """Where an input lies: its region's number, how it is cut, by `tensor_axes`' names, and its cores."""
+
+    region: int
+    split: Split
+    grid: Grid
 
 
 @dataclass
@@ -75,6 +85,7 @@ class Assembly:
     policy: Policy
     pile: float  # of SRAM: up to there, what is small may lie where it likes
     residents: Residents  # what another entry of the program keeps on the cores
+    lies: Mapping[str, Lies]  # where inputs are to lie
     tensors: dict[str, Tensor] = field(default_factory=lambda: {})
     steps: list[_Draft] = field(default_factory=lambda: [])
     writers: dict[str, list[int]] = field(default_factory=lambda: {})

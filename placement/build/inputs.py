@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ...ir.affine import axis
@@ -26,11 +27,18 @@ def lay_input(a: Assembly, name: str, region: int, role: Role) -> None:
         a.add(replace(step, number=-1, result=buffer, position=0))
         return
     tensor = a.graph.tensors[name]
-    axes = tuple((f"d{i}", n) for i, n in enumerate(tensor.shape))
-    split, rest = _spread(axes, tensor.bytes, a.regions[region], a.policy.most_ways)
-    columns, rows, _ = split.grid
-    grid = spot(a, region, Grid(columns, rows), rest)
-    _lay(a, name, role, Tiling(_whole_copy(axes, tensor.dtype), region, grid, split), None)
+    if name in a.lies:
+        region, split, grid = a.lies[name]
+    else:
+        split, rest = _spread(tensor_axes(tensor.shape), tensor.bytes, a.regions[region], a.policy.most_ways)
+        columns, rows, _ = split.grid
+        grid = spot(a, region, Grid(columns, rows), rest)
+    _lay(a, name, role, Tiling(whole_copy(tensor.shape, tensor.dtype), region, grid, split), None)
+
+
+def tensor_axes(shape: Sequence[int]) -> tuple[tuple[str, int], ...]:
+    """The names by which an input's dimensions are cut, and their sizes."""
+    return tuple((f"d{i}", n) for i, n in enumerate(shape))
 
 
 def _spread(
@@ -70,8 +78,9 @@ def _lay(a: Assembly, name: str, role: Role, on: Tiling, innermost: int | None) 
     )
 
 
-def _whole_copy(axes: tuple[tuple[str, int], ...], dtype: DType) -> Copy:
-    """What the host does to lay a tensor."""
+def whole_copy(shape: Sequence[int], dtype: DType, names: Sequence[str] = ()) -> Copy:
+    """What the host does to lay a tensor. names: of its axes, where they are not those of `tensor_axes`."""
+    axes = tuple(zip(names, shape, strict=True)) if names else tensor_axes(shape)
     access = tuple(axis(a) for a, _ in axes)
     return Copy(axes=axes, reads=(access,), write=access, in_types=(dtype,), out_type=dtype)
 
@@ -96,7 +105,7 @@ def lay_cache(a: Assembly, number: int, reader: Tiling, operand: int) -> None:
     own = Split(tuple(cuts))
     if own.grid[:2] == (reader.grid.columns, reader.grid.rows):
         tensor = a.graph.tensors[past]
-        op = _whole_copy(tuple(zip(names, tensor.shape, strict=True)), tensor.dtype)
+        op = whole_copy(tensor.shape, tensor.dtype, names)
         on = Tiling(op, reader.region, reader.grid, own)
         _lay(a, past, "state", on, along_side(access, reader.lane))
     else:

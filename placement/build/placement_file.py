@@ -14,12 +14,15 @@ from ...ir.graph import Graph
 from ...ir.op import Op
 from ..machine.wafer import Wafer
 from ..plan.layout import Cut, Grid, Region, Split
-from ..plan.plan import Plan
+from ..plan.plan import Plan, Step
 from ..splits.candidates import part_axis
 from ..splits.choice import Choice, Site, Source
+from ..splits.join import join_split
 from ..splits.policy import POLICY
 from .assemble import Chooser, assemble
+from .assembly import Lies
 from .companions import ALONE, Companions
+from .inputs import whole_copy
 from .regions import Ground, make_region
 
 SCHEMA = 1
@@ -33,17 +36,18 @@ class PlacementError(ValueError):
 def write(plan: Plan) -> dict[str, Any]:
     """The placement of `plan` as plain data, in the order of its nodes."""
     hurry = {i for i, _ in plan.urgent}
+    joins = {s.node: s for s in plan.steps if s.kind == "join"}
+    caches = {*plan.graph.in_place.values()}
     ops: list[dict[str, Any]] = []
     for s in sorted((s for s in plan.steps if s.kind == "task"), key=lambda s: s.node):
-        g = s.grid
         ops.append(
             {
                 "node": s.node,
                 "op": s.op.name,
                 "onnx": list(s.source),
                 "region": s.region,
-                "split": [[c.axis, c.side, c.ways] for c in s.split.cuts],
-                "grid": [g.columns, g.rows, g.x, g.y, g.dx, g.dy],
+                **_lies(s),
+                **({"roots": roots} if (roots := _roots(s, joins.get(s.node))) else {}),
                 **({"urgent": sorted(j for i, j in plan.urgent if i == s.node)} if s.node in hurry else {}),
             }
         )
@@ -54,8 +58,33 @@ def write(plan: Plan) -> dict[str, Any]:
         "regions": [
             {"name": r.name, "x": r.x, "y": r.y, "columns": r.columns, "rows": r.rows} for r in plan.regions
         ],
+        "inputs": [
+            {"name": s.tensor, "region": s.region, **_lies(s)}
+            for s in plan.steps
+            if s.kind == "input" and s.tensor not in caches
+        ],
         "ops": ops,
     }
+
+
+def _lies(s: Step) -> dict[str, Any]:
+    """How a step is cut, and its cores."""
+    g = s.grid
+    return {
+        "split": [[c.axis, c.side, c.ways] for c in s.split.cuts],
+        "grid": [g.columns, g.rows, g.x, g.y, g.dx, g.dy],
+    }
+
+
+def _roots(made: Step, join: Step | None) -> int:
+    """Of a line that joins the step's partial results; 0 for none, or as many as nobody has to say."""
+    if join is None:
+        return 0
+    at = join.split, join.grid
+    for roots in (0, *sorted({1, *(c.ways for c in join.split.cuts)})):
+        if join_split(made.op, made.split, made.part, made.grid, POLICY, roots) == at:
+            return roots
+    return 0
 
 
 def undecided(node: int, sources: Sequence[Source | None], site: Site) -> Choice:
@@ -82,6 +111,7 @@ def read(
     listed = _list(_field(top, "regions", "the placement"), "regions")
     regions = tuple(_region(i, r, wafer) for i, r in enumerate(listed))
     entries = _entries(_list(_field(top, "ops", "the placement"), "ops"), graph)
+    lies = _inputs(_list(top.get("inputs", []), "inputs"), graph, regions)
     region_of: dict[int, int] = {}
     chosen: dict[int, Choice] = {}
     urgent: set[tuple[int, int]] = set()
@@ -98,7 +128,27 @@ def read(
         return chosen[i] if i in chosen else choose(i, sources, site)
 
     ground = Ground(wafer, regions, region_of, POLICY)
-    return replace(assemble(graph, ground, choice, objective, companions), urgent=frozenset(urgent))
+    made = assemble(graph, ground, choice, objective, companions, lies)
+    return replace(made, urgent=frozenset(urgent))
+
+
+def _inputs(listed: Sequence[Any], graph: Graph, regions: Sequence[Region]) -> dict[str, Lies]:
+    """Where inputs lie. Those not listed lie where their first reader is, caches where they are read."""
+    caches = {*graph.in_place.values()}
+    out: dict[str, Lies] = {}
+    for i, entry in enumerate(listed):
+        e = _mapping(entry, f"entry {i} of inputs")
+        name = _field(e, "name", f"entry {i} of inputs")
+        if name not in graph.inputs or name in caches:
+            raise PlacementError(f"entry {i} of inputs: {_text(name)} is no input that can be placed")
+        what = f"input {_text(name)}"
+        number = _number(_field(e, "region", what), f"{what}: region")
+        if not 0 <= number < len(regions):
+            raise PlacementError(f"{what} is on region {number}; there are {len(regions)}")
+        tensor = graph.tensors[name]
+        split, grid = _placed(what, e, whole_copy(tensor.shape, tensor.dtype), regions[number])
+        out[name] = Lies(number, split, grid)
+    return out
 
 
 def _region(number: int, data: Any, wafer: Wafer) -> Region:
@@ -136,17 +186,28 @@ def _entries(listed: Sequence[Any], graph: Graph) -> list[Mapping[str, Any]]:
 
 def _choice(node: int, entry: Mapping[str, Any], op: Op, region: Region) -> Choice:
     """The split that an entry says, on the grid that it says or in the region's corner."""
-    what = f"node {node}: split"
-    split = Split(tuple(_cut(c, what) for c in _list(entry["split"], what)))
+    what = f"node {node}"
+    split, grid = _placed(what, entry, op, region)
+    roots = _number(entry.get("roots", 0), f"{what}: roots")
+    if roots < 0:
+        raise PlacementError(f"{what}: {roots} roots of a line; 1 or more, or 0 for as many as there are")
+    return Choice.given(split, grid, part_axis(op, split), roots)
+
+
+def _placed(what: str, entry: Mapping[str, Any], op: Op, region: Region) -> tuple[Split, Grid]:
+    """The split and the grid that an entry says."""
+    split = Split(
+        tuple(_cut(c, f"{what}: split") for c in _list(_field(entry, "split", what), f"{what}: split"))
+    )
     columns, rows, _ = split.grid
     grid = Grid(columns, rows)
     if "grid" in entry:
-        numbers = _numbers(entry["grid"], f"node {node}: grid")
+        numbers = _numbers(entry["grid"], f"{what}: grid")
         if not 2 <= len(numbers) <= 6:
-            raise PlacementError(f"node {node}: grid is columns, rows, x, y, dx, dy, not {numbers}")
+            raise PlacementError(f"{what}: grid is columns, rows, x, y, dx, dy, not {numbers}")
         grid = Grid(*numbers)
-    _fits(node, op, split, grid, region)
-    return Choice.given(split, grid, part_axis(op, split))
+    _fits(what, op, split, grid, region)
+    return split, grid
 
 
 def _cut(data: Any, what: str) -> Cut:
@@ -192,28 +253,22 @@ def _numbers(data: Any, what: str) -> list[int]:
     return [_number(v, what) for v in _list(data, what)]
 
 
-def _fits(node: int, op: Op, split: Split, grid: Grid, region: Region) -> None:
+def _fits(what: str, op: Op, split: Split, grid: Grid, region: Region) -> None:
     for c in split.cuts:
         if c.axis not in op.size or c.ways < 1:
-            raise PlacementError(f"node {node}: cut {c.axis}/{c.ways}; axes are {', '.join(op.size)}")
+            raise PlacementError(f"{what}: cut {c.axis}/{c.ways}; axes are {', '.join(op.size)}")
         parted = c.axis in op.reduced and c.side != "t" and op.combine is None
         if parted or (c.axis in op.whole and c.ways > 1):
-            raise PlacementError(f"node {node}: cut {c.axis}/{c.ways}; {op.name} keeps that axis whole")
+            raise PlacementError(f"{what}: cut {c.axis}/{c.ways}; {op.name} keeps that axis whole")
     for i, c in enumerate(split.cuts):
         if c.side == "t" and any(o.axis == c.axis and o.side != "t" for o in split.cuts[i + 1 :]):
-            raise PlacementError(
-                f"node {node}: {c.axis} is cut along time before space; put the time cut last"
-            )
+            raise PlacementError(f"{what}: {c.axis} is cut along time before space; put the time cut last")
     gw, gh, _ = split.grid
     if (gw, gh) != (grid.columns, grid.rows):
-        raise PlacementError(
-            f"node {node}: the split has {gw}x{gh} cores, its grid {grid.columns}x{grid.rows}"
-        )
+        raise PlacementError(f"{what}: the split has {gw}x{gh} cores, its grid {grid.columns}x{grid.rows}")
     x0, y0, x1, y1 = grid.box
     if min(x0, y0) < 0 or min(grid.dx, grid.dy) < 1 or x1 > region.columns or y1 > region.rows:
-        raise PlacementError(
-            f"node {node}: its grid ({grid}) passes the region ({region.columns}x{region.rows})"
-        )
+        raise PlacementError(f"{what}: its grid ({grid}) passes the region ({region.columns}x{region.rows})")
 
 
 def _text(value: Any) -> str:

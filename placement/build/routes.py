@@ -107,16 +107,39 @@ def _tree(plan: Plan, way: _Way, ex: Ends, ey: Ends, most: int) -> list[_Tree]:
     (x0, x1), (y0, y1) = (
         (int(min(e.at.min(), e.to.min())), int(max(e.at.max(), e.to.max()))) for e in (ex, ey)
     )
-    # Equal ends and equal tables of who sends to whom: the same trees.
-    tables = [a for d in way.move.dims for a in (d.x, d.y, d.t, d.start, d.core)]
-    step, producer = way.step, way.producer
-    where = repr((step.region, step.grid, producer.region, producer.grid, [len(a) for a in tables]))
-    shape = hashlib.sha256(where.encode() + b"".join(a.tobytes() for a in tables)).hexdigest()
+    step = way.step
+    shape = _configuration(way, ex, ey)
     hops = float(ex.distance.max(initial=0) + ey.distance.max(initial=0))
     relays = float(plan.wafer.relayed(hops))
     urgent = relays if (step.node, way.key[1]) in plan.urgent else 0.0
     gain = relays * step.grid.cores
     return [_Tree(way.key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, gain, urgent)]
+
+
+def _configuration(way: _Way, ex: Ends, ey: Ends) -> str:
+    """The same for two moves only if their trees, coloured alike, configure every router alike.
+
+    Where each side of the grid decides by itself who hears whom along it, the wafer coordinates of those
+    pairs say all; else equal ends and equal tables do.
+    """
+    if _apart(way.move, way.producer.grid.columns):
+        tables = [np.unique(np.stack([e.at[e.source], e.to[e.target]]), axis=1) for e in (ex, ey)]
+        where = repr([a.shape for a in tables])
+    else:
+        tables = [a for d in way.move.dims for a in (d.x, d.y, d.t, d.start, d.core)]
+        step, producer = way.step, way.producer
+        where = repr((step.region, step.grid, producer.region, producer.grid, [len(a) for a in tables]))
+    return hashlib.sha256(where.encode() + b"".join(a.tobytes() for a in tables)).hexdigest()
+
+
+def _apart(move: Move, columns: int) -> bool:
+    """Whether columns alone decide which columns hear one another, and rows which rows do."""
+    for d in move.dims:
+        if d.x.any() and (d.core // columns).any():
+            return False
+        if d.y.any() and (d.core % columns).any():
+            return False
+    return True
 
 
 def _assign(free: range, trees: Sequence[_Tree]) -> dict[Key, tuple[Ints, Ints]]:

@@ -54,7 +54,7 @@ def task(a: Assembly, number: int, on: Tiling) -> None:
     )
     a.add(step, temporary)
     if on.part:
-        _join(a, node, a.steps[-1].step)
+        _join(a, node, a.steps[-1].step, on.roots)
 
 
 def _partial(a: Assembly, node: Node, on: Tiling) -> tuple[str, Access]:
@@ -114,11 +114,11 @@ def _leader(a: Assembly, operands: Sequence[Operand], on: Tiling) -> int:
     return s.number if rides else -1
 
 
-def _join(a: Assembly, node: Node, made: Step) -> None:
-    """The fabric reduction of the partial results of step `made`."""
+def _join(a: Assembly, node: Node, made: Step, roots: int) -> None:
+    """The fabric reduction of the partial results of step `made`, with at most so many roots a line."""
     op, write = made.op, made.op.write
     assert op.combine is not None
-    split, grid = join_split(op, made.split, made.part, made.grid, a.policy)
+    split, grid = join_split(op, made.split, made.part, made.grid, a.policy, roots)
     axes = ((PART, a.tensors[made.tensor].shape[0]), *((x, op.size[x]) for x in access_axes(write)))
     joined = REDUCTIONS[op.combine](
         axes=axes,

@@ -107,7 +107,7 @@ class Beam:
             compute = float(site.wafer.task(op, split.extents(op.axes))[0]) * split.grid[2]
             end = begin + o.alone
             if o.choice.part:
-                split, grid = join_split(op, split, o.choice.part, grid, policy)
+                split, grid = join_split(op, split, o.choice.part, grid, policy, o.choice.roots)
             source = Source(grid, split, op.write, op.axes, 0, 0.0, self.graph.tensors[node.output].shape)
             if (other := way.tensors.get(node.output)) is not None:
                 end = max(end, other.ready)  # of a tensor with several parts the last one stands for all

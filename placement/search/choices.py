@@ -13,7 +13,7 @@ from ..plan.layout import Grid
 from ..splits.candidates import uncut
 from ..splits.choice import Choice, Limits, Question, Site, Source
 from ..splits.choose import choose, estimated
-from ..splits.join import join_split
+from ..splits.join import left
 from ..splits.next_product import NOTHING, Later
 from ..splits.policy import Policy
 from .groups import Group
@@ -89,11 +89,7 @@ class Estimator:
             )
             total += c.cycles
             fits = fits and c.resident <= own.resident * slack and c.working <= own.working * slack
-            split, grid = c.split, c.grid
-            if c.part:
-                split, grid = join_split(n.op, split, c.part, grid, self.policy)
-            shape = self.graph.tensors[n.output].shape
-            sources[n.output] = Source(grid, split, n.op.write, n.op.axes, 0, 0.0, shape)
+            sources[n.output] = left(n.op, c, self.policy, self.graph.tensors[n.output].shape)
         return total, fits
 
     def _source(self, tensor: str, sources: Mapping[str, Source]) -> Source | None:

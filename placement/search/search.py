@@ -82,6 +82,7 @@ class Search:
     policy: Policy = POLICY
     report: Report = lambda what, share: None
     way: str = ""  # in which plans are being made
+    lined: bool = False  # plans along lines are much better than others
     tight: bool = False  # memory is what binds: plans are made within budgets
     attempts: list[Attempt] = field(default_factory=lambda: [])
     best: Plan | None = None
@@ -200,7 +201,7 @@ class Search:
             ground = Ground(self.wafer, regions, region_of, self.policy)
             name = f"{a}{how}"
             built = assemble(self.graph, ground, choose_split, self.objective, self.companions)
-            least = min(least, self._judged(built, name, a.cores))
+            least = min(least, self._built(built, name, a.cores))
             self._tried()
         return least
 
@@ -216,18 +217,23 @@ class Search:
             self.attempts.append(Attempt(self.way, str(a), math.inf, 0, False))
         return found
 
-    def _judged(self, built: Plan, what: str, cores: int) -> float:
-        """The cycles of a plan, infinite where it does not fit; kept if it is the best so far."""
-        self.excess = self._over(built)
-        if self.excess > 0:
+    def _built(self, built: Plan, what: str, cores: int) -> float:
+        """The cycles of a plan that has no routes yet, infinite where it does not fit."""
+        if self.over(built) > 0:
+            return self.judged(built, None, what, cores)
+        self.tell(f"{what}: routes", CHOOSING)
+        built = routed(built)
+        self.tell(f"{what}: timing", TIMING)
+        return self.judged(built, simulate(built, links=self.objective != "latency"), what, cores)
+
+    def judged(self, built: Plan, timing: Timing | None, what: str, cores: int) -> float:
+        """The cycles of a timed plan, infinite where it does not fit; kept if it is the best so far."""
+        self.excess = self.over(built)
+        if self.excess > 0 or timing is None:
             if self.nearest is None or self.excess < self._least_excess:
                 self.nearest, self._least_excess = built, self.excess
             self.attempts.append(Attempt(self.way, what, math.inf, self.excess, False))
             return math.inf
-        self.tell(f"{what}: routes", CHOOSING)
-        built = routed(built)
-        self.tell(f"{what}: timing", TIMING)
-        timing = simulate(built, links=self.objective != "latency")
         cycles = timing.cycles if self.objective == "latency" else timing.interval(self.wafer)
         gain = self.policy.gain
         worth = gain if cores > self._cores else 1 / gain if cores < self._cores else 1.0
@@ -247,7 +253,7 @@ class Search:
         if better:
             self.best, self.timing = made, timing
 
-    def _over(self, built: Plan) -> int:
+    def over(self, built: Plan) -> int:
         """Bytes by which a plan is over budget, or leaves too few for entries that come later."""
         over = int(built.sram().max(initial=0)) - self.wafer.sram_bytes
         if (room := self._room) is not None:

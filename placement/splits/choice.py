@@ -117,7 +117,8 @@ class Question:
 class Choice:
     """A split with its grid and its estimate: cycles, bytes that stay, bytes while it runs.
 
-    fixed: the grid's place matters (it follows a producer, or a placement says so).
+    fixed: the grid's place matters (it follows a producer, or a placement says so). roots: of a line that
+    joins partial results, 0 for as many as `join_split` likes.
     """
 
     split: Split
@@ -127,11 +128,12 @@ class Choice:
     resident: float
     working: float
     fixed: bool = False
+    roots: int = 0
 
     @classmethod
-    def given(cls, split: Split, grid: Grid, part: str) -> Choice:
+    def given(cls, split: Split, grid: Grid, part: str, roots: int = 0) -> Choice:
         """One that nobody weighs any more."""
-        return cls(split, grid, part, 0.0, 0.0, 0.0, fixed=True)
+        return cls(split, grid, part, 0.0, 0.0, 0.0, fixed=True, roots=roots)
 
 
 def tile_elements(access: Access, extents: Mapping[str, Any]) -> Any:

@@ -37,10 +37,10 @@ def choose(q: Question, later: Later = NOTHING) -> Choice:
         # No arrival can make up for what is behind already.
         if best is None or (excess, alone + more) <= least[:2]:
             slack = least[1] - alone - more if best is not None and excess == least[0] else np.inf
-            latest = _latest(q, c, slack) if np.isfinite(alone) else 0.0
-            total = excess, alone + more + latest, cores
+            late = latest(q, c, slack, q.site.policy.tree_colours) if np.isfinite(alone) else 0.0
+            total = excess, alone + more + late, cores
             if best is None or total < least:
-                best, least = replace(c, cycles=alone + latest), total
+                best, least = replace(c, cycles=alone + late), total
     assert best is not None
     return best
 
@@ -89,12 +89,12 @@ def _found(q: Question, most: int) -> list[Choice]:
     found = shortlist(q, most)
     for j, source in enumerate(q.sources):
         if source is not None and q.near(source) and source.known:
-            followed = _followed(q, j, source)
-            if followed is not None and not any(
-                c.axis in q.limits.uncut and c.side != "t" for c in followed.split.cuts
+            own = followed(q, j, source)
+            if own is not None and not any(
+                c.axis in q.limits.uncut and c.side != "t" for c in own.split.cuts
             ):
-                held = followed.split.extents(q.op.axes)  # none is cut along time
-                found.append(replace(followed, working=float(q.limits.in_use(q.op, held, followed.working))))
+                held = own.split.extents(q.op.axes)  # none is cut along time
+                found.append(replace(own, working=float(q.limits.in_use(q.op, held, own.working))))
     return found
 
 
@@ -115,7 +115,7 @@ def _likely(
     return kept
 
 
-def _followed(q: Question, operand: int, source: Source) -> Choice | None:
+def followed(q: Question, operand: int, source: Source) -> Choice | None:
     """The way to run where `operand` lies."""
     op, wafer = q.op, q.site.wafer
     found = follow(op, operand, source)
@@ -185,10 +185,19 @@ def without_arrival(q: Question, c: Choice) -> float:
     return float(cycles)
 
 
-def _latest(q: Question, c: Choice, enough: float) -> float:
+def latest(q: Question, c: Choice, enough: float, trees: int) -> float:
     """Cycles until the choice's last operand is there; any number past `enough` where it is later."""
-    latest = 0.0
+    late = 0.0
     for j, s in enumerate(q.sources):
-        if s is not None and latest <= enough:
-            latest = max(latest, delivery(q, j, c.split, c.grid, q.site.policy.tree_colours))
-    return latest
+        if s is not None and late <= enough:
+            late = max(late, delivery(q, j, c.split, c.grid, trees))
+    return late
+
+
+def weighed(q: Question, split: Split, grid: Grid) -> Choice:
+    """A split on a grid that is its place, its cycles those with every operand in place."""
+    part, op, wafer = part_axis(q.op, split), q.op, q.site.wafer
+    received = {j: 0.0 for j, s in enumerate(q.sources) if s is not None}
+    joined = _joined(split, part, grid, wafer)
+    figures = estimate(op, Share.of(op, split), q.kept, received, joined, wafer)
+    return Choice(split, grid, part, *(float(f) for f in figures), fixed=True)

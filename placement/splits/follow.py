@@ -23,7 +23,7 @@ def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
     Producer cuts that the op cannot take (its axis must stay whole, or is absent) are dropped when
     they are the outermost or innermost digits of their side: the op then runs on a part of the grid.
     """
-    taken = _taken(op, operand, source)
+    taken = digits_taken(op, operand, source)
     if taken is None:
         return None
     x, dx, columns = _part_of_side([t for t in taken if t.side == "x"], source.grid.x, source.grid.dx)
@@ -32,10 +32,10 @@ def follow(op: Op, operand: int, source: Source) -> tuple[Split, Grid] | None:
         return None
     split = Split(tuple(Cut(t.axis, t.side, t.ways) for t in taken if t.axis))
     tiles = {t.axis: t.tile for t in taken if t.axis}
-    return (split, Grid(columns, rows, x, y, dx, dy)) if _can(op, split, tiles) else None
+    return (split, Grid(columns, rows, x, y, dx, dy)) if feasible(op, split, tiles) else None
 
 
-class _Taken(NamedTuple):
+class Taken(NamedTuple):
     """A producer's digit as a cut of our `axis` into tiles of `tile`; axis "": dropped."""
 
     side: Side
@@ -44,11 +44,11 @@ class _Taken(NamedTuple):
     tile: int
 
 
-def _taken(op: Op, operand: int, source: Source) -> list[_Taken] | None:
+def digits_taken(op: Op, operand: int, source: Source) -> list[Taken] | None:
     """The producer's digits in space as cuts of our axes; None where one is of no dimension of the tensor."""
     held, size, whole = dict(source.axes), op.size, set(op.whole)
     dim_of = {a: d for d, e in enumerate(source.write) for a in e.axes}
-    taken: list[_Taken] = []
+    taken: list[Taken] = []
     for at, c in enumerate(source.split.cuts):
         if c.side == "t":
             continue
@@ -64,18 +64,18 @@ def _taken(op: Op, operand: int, source: Source) -> list[_Taken] | None:
         inner = math.prod(o.ways for o in source.split.cuts[at + 1 :] if o.axis == c.axis and o.side != "t")
         digits = _digits(terms, size, tile * inner, c.ways) if whole.isdisjoint(a for a, _ in terms) else None
         if digits is not None:
-            taken += [_Taken(c.side, ways, a, own) for a, ways, own in digits]
+            taken += [Taken(c.side, ways, a, own) for a, ways, own in digits]
         else:
             one = (
                 (a, tile // k)
                 for a, k in terms
                 if a not in whole and k > 0 and tile % k == 0 and tile // k <= size[a]
             )
-            taken.append(_Taken(c.side, c.ways, *next(one, ("", 0))))
+            taken.append(Taken(c.side, c.ways, *next(one, ("", 0))))
     return taken
 
 
-def _can(op: Op, split: Split, tiles: Mapping[str, int]) -> bool:
+def feasible(op: Op, split: Split, tiles: Mapping[str, int]) -> bool:
     """Whether the op can be split so. tiles: what its cut axes' tiles must be."""
     size, reduced, cuts = op.size, set(op.reduced), split.cuts
     if any(runs_backwards(op, a) and sum(c.axis == a for c in cuts) > 1 for a in size):
@@ -114,7 +114,7 @@ def _digits(
     return out if done and len(terms) > 1 else None
 
 
-def _part_of_side(cuts: Sequence[_Taken], start: int, pitch: int) -> tuple[int, int, int]:
+def _part_of_side(cuts: Sequence[Taken], start: int, pitch: int) -> tuple[int, int, int]:
     """(start, pitch, length) of the kept digits; length 0 where a dropped one lies between kept ones."""
     kept = [bool(c.axis) for c in cuts]
     ways = [c.ways for c in cuts]

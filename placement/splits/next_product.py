@@ -25,6 +25,8 @@ from .follow import follow
 from .join import join_split
 from .policy import Policy
 
+MOST_FOLLOWED = 24  # tensors that a result is followed through by all of its ways
+
 
 @dataclass(frozen=True)
 class Ahead:
@@ -59,6 +61,28 @@ def ahead_of(graph: Graph, node: int, policy: Policy) -> Ahead | None:
         chain.append((graph.nodes[found[0]].op, found[1]))
         tensor = graph.nodes[found[0]].output
     return None
+
+
+def nearest_product(graph: Graph, node: int, policy: Policy) -> Ahead | None:
+    """As `ahead_of`, by any of the ways that a result goes on, the shortest; dimensions of 1 do not count."""
+    ways: list[tuple[str, tuple[tuple[Op, int], ...]]] = [(graph.nodes[node].output, ())]
+    for tensor, chain in ways:
+        every = graph.readers.get(tensor, ())
+        # Where an op reads a tensor twice, it runs where the elements lie that it reads in their order.
+        once = {i: j for i, j in every if not _turned(graph, i, j)}
+        for i, j in once.items():
+            n, op = graph.nodes[i], graph.nodes[i].op
+            if op.reduced and len(set(n.inputs)) > 1:
+                return Ahead(i, chain, op, j, tuple(t in graph.resident for t in n.inputs))
+            same = math.prod(graph.tensors[n.output].shape) == math.prod(graph.tensors[tensor].shape)
+            if not op.reduced and same and len(chain) < policy.most_links and len(ways) < MOST_FOLLOWED:
+                ways.append((n.output, (*chain, (op, j))))
+    return None
+
+
+def _turned(graph: Graph, node: int, operand: int) -> bool:
+    """Whether a node reads another order of an operand's elements: no op runs where they lie."""
+    return any(k < 0 for e in graph.nodes[node].op.reads[operand] for _, k in e.terms)
 
 
 def _same_shape(graph: Graph, node: int, tensor: str) -> bool:
@@ -160,7 +184,7 @@ def cycles_ahead(ahead: Ahead, op: Op, choice: Choice, p: Prospects, site: Site)
     """Estimated cycles of the op ahead, arrival included, once `op` has run as `choice` says."""
     split, grid = choice.split, choice.grid
     if choice.part:
-        split, grid = join_split(op, split, choice.part, grid, site.policy)
+        split, grid = join_split(op, split, choice.part, grid, site.policy, choice.roots)
     source = Source(grid, split, op.write, op.axes, 0, 0.0)
     for link, operand in ahead.chain:
         followed = follow(link, operand, source)

@@ -38,6 +38,10 @@ class Policy:
     """Choices, with those that follow an operand, whose moves are derived. Bound."""
     tree_colours: int = 2
     """A move that needs no more colours is taken to get trees. Of eight colours in all: a guess."""
+    line_colours: int = 2
+    """The same where splits follow one another along lines: a few trees serve all, as they are alike."""
+    line_sides: tuple[int, ...] = (8, 16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768)
+    """Sides of regions there."""
     few_elements: int = 16
     """Elements that a long line joins at one root. Found on decode layers of 8B: who hears them hears one
     core then, not one for each. A placement is read back with this and `long_line` as they stand here."""
