@@ -38,7 +38,7 @@ test: $(STAMP) ## the tests that need no download, but those that take long
 thorough: $(STAMP) ## those that take long: golden plans, each number of the policy, each type of each operator
 	$(BIN)/python -m pytest -n auto -m thorough $(ARGS)
 
-siege: $(STAMP) ## hostile models, programs and inputs for some minutes: ARGS="--minutes 10", "--only import"
+siege: $(STAMP) ## hostile models, programs, inputs and folders for some minutes: ARGS="--minutes 10", "--only import"
 	PYTHONPATH=tests $(BIN)/python -m siege $(ARGS)
 
 conformance: $(STAMP) ## ONNX's own backend tests, all of them, into build/conformance.json, and onnxruntime's operators
