@@ -44,7 +44,7 @@ browser: $(STAMP) ## the report in headless Chromium, which apt-get installs whe
 		echo "no Chromium, and none can be installed: the tests will be skipped" >&2
 	$(BIN)/python -m pytest -n auto -m browser -rs $(ARGS)
 
-siege: $(STAMP) ## hostile models, programs and inputs for some minutes: ARGS="--minutes 10", "--only import"
+siege: $(STAMP) ## hostile models, programs, inputs and folders for some minutes: ARGS="--minutes 10", "--only import"
 	PYTHONPATH=tests $(BIN)/python -m siege $(ARGS)
 
 conformance: $(STAMP) ## ONNX's own backend tests, all of them, into build/conformance.json, and onnxruntime's operators

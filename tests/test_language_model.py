@@ -30,7 +30,7 @@ from language import byte_tokenizer
 from onnx import external_data_helper
 from test_cache_length import compared
 from test_cache_length import decoder as one_layer
-from test_cli import good, same_as_golden
+from test_cli import good, perceptron, same_as_golden
 from test_cli import waferc as command
 from waferc import InputError, LanguageModel, Request, UsageError
 from waferc.compiler.errors import ArtifactError
@@ -314,6 +314,22 @@ def test_a_folder_that_is_none_is_told_in_one_line(tmp_path: Path, monkeypatch: 
         assert done.exit_code == code, done.stderr
     same_as_golden("folder_errors.txt", "\n".join(lines))
     assert not Path("out.wafer").exists()
+
+
+@pytest.mark.thorough
+def test_a_folder_s_tokenizer_is_judged_where_it_is_kept(here: Path) -> None:
+    """One that is damaged is named, by whoever reads it; that of a model without texts is left out."""
+    write_folder(Path("bad"), {"model.onnx": one_layer(compared)})
+    Path("bad/tokenizer.json").write_text('{"model": 3}', encoding="utf-8")
+    for words in (("compile", "bad", "-o", "out.wafer"), ("generate", "bad", "a")):
+        done = command(*words, "--wafer", "8x8", "--capacity", "16")
+        assert done.exit_code in (3, 7) and "no tokenizer that 'tokenizers' can read" in done.stderr
+    assert not Path("out.wafer").exists()
+    with pytest.raises(InputError, match="no tokenizer"):
+        _ = LanguageModel("bad", wafer="8x8", capacity=16).tokenizer
+    write_folder(Path("classes"), {"model.onnx": perceptron(here).read_bytes()})
+    done = command("compile", "classes", "--dim", "batch=1", "--wafer", "4x4", "-o", "out.wafer")
+    assert done.exit_code == 0 and "the folder's tokenizer is left out" in done.stderr, done.stderr
 
 
 # -- models as exporters wrote them ----------------------------------------------------------------
