@@ -75,11 +75,17 @@ class Report:
 
     def settled(self) -> Report:
         """Once what was asked for is drawn, and the inspector tells of it."""
-        self.tab.wait_for_function("soon === 0")
-        self.tab.wait_for_function(
-            "new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(() => r(true))))"
-        )
+        self.until("soon === 0")
+        self.tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         return self
+
+    def until(self, what: str) -> None:
+        """Waits for an expression to hold. (Playwright's own wait evaluates text, which the page forbids.)"""
+        for _ in range(1500):
+            if self.tab.evaluate(what):
+                return
+            self.tab.wait_for_timeout(20)
+        raise AssertionError(f"never: {what}")
 
     def close(self) -> None:
         assert self.complaints == []
@@ -125,7 +131,8 @@ class Report:
         return tuple(
             self.tab.evaluate(
                 """([x, y]) => { const s = look.stage, r = devicePixelRatio, [px, py] = s.middle(x, y);
-                  return [...s.canvas.getContext("2d").getImageData(px * r, py * r, 1, 1).data].slice(0, 3); }""",
+                  const image = s.canvas.getContext("2d").getImageData(px * r, py * r, 1, 1);
+                  return [...image.data].slice(0, 3); }""",
                 [float(x), float(y)],
             )
         )

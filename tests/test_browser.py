@@ -1,5 +1,5 @@
-"""The questions that developers ask of a placement, each answered on the page: by clicks, typing, the clock, the
-address and keys; what the page says is what the plan says."""
+"""The questions that developers ask of a placement, each answered on the page: by clicks, typing, the clock,
+the address and keys; what the page says is what the plan says."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_what_happens_at_a_cycle(report: Report, plan: Plan, timing: Timing) -> 
         first, last = np.rint(timing.start[s.position]), np.rint(timing.end[s.position])
         on = held(s) & (first <= at) & (at < last) & (s.kind != "input")
         busy[plan.regions[s.region].on(s.grid)[on]] = True
-    assert 0 < busy.sum() and f"{busy.sum():,} cores compute" in report.legend
+    assert busy.sum() > 0 and f"{busy.sum():,} cores compute" in report.legend
     rows = report.table("step", "op", "cores")
     assert sum(number(r[2]) for r in rows) == busy.sum()
     y, x = divmod(int(np.flatnonzero(busy)[0]), plan.wafer.width)
@@ -198,7 +198,7 @@ def test_the_slider_and_play_move_the_clock(report: Report, timing: Timing) -> N
     report.press("Home")
     report.tab.select_option("#speed", "4")
     report.tab.click("#play")
-    report.tab.wait_for_function("state.at > 2000")
+    report.until("state.at > 2000")
     assert report.drawn() != before
     report.tab.click("#play")
     stopped = report.tab.evaluate("state.at")
