@@ -1,16 +1,18 @@
-"""What `inspect --json`, `heatmap --json` and the trace say of one plan agrees to the cycle and the byte."""
+"""What `inspect`, `heatmap`, `diff`, trace and page say of one plan agrees to the cycle and the byte."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click.testing
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from report_pages import read
 from waferc import compile_model
 from waferc.compiler.cli.main import main
 from waferc.placement.machine.wafer import LINKS
@@ -135,6 +137,27 @@ def test_bytes_at_each_moment(program: str, trace: Said) -> None:
         (busy,) = grid(program, "--metric", "busy", "--at", str(at))
         assert (busy.sum() > 0) == bool(said["steps"])
         assert max((s["now"] for s in said["steps"]), default=0) <= busy.sum()
+
+
+def test_the_page_says_the_same(program: str, tmp_path: Path) -> None:
+    page = tmp_path / "p.html"
+    assert click.testing.CliRunner().invoke(main, ["report", program, "-o", str(page)]).exit_code == 0
+    found = read(page.read_text(encoding="utf-8"))
+    (entry,) = found.data["entries"]
+    whole = waferc("inspect", program)
+    assert entry["cycles"] == round(whole["figures"]["cycles"])
+    assert [(s["first"], s["last"]) for s in entry["steps"]] == [
+        (s["start"], s["end"]) for s in whole["steps"]
+    ]
+    assert [leg["end"] for leg in entry["path"]] == [leg["end"] for leg in whole["critical_path"]["legs"]]
+    x, y, width, height = entry["box"]
+    part = (slice(y, y + height), slice(x, x + width))
+    words = ("--metric", "sram", "--metric", "cycles", *(w for d in LINKS for w in ("--metric", d)))
+    sram, cycles, *links = (values[part] for values in grid(program, *words))
+    assert (found.tables[entry["sram"]] == sram).all()
+    assert (found.tables[entry["busy"]] == np.rint(cycles)).all()
+    for table, plane in zip(entry["links"], links, strict=True):
+        assert (found.tables[table] == np.rint(plane)).all()
 
 
 def test_bytes_of_each_link(program: str) -> None:

@@ -50,12 +50,6 @@ def leg_rows(plan: Plan, timing: Timing) -> list[dict[str, Any]]:
     ]
 
 
-def path_line(row: dict[str, Any]) -> str:
-    """A row in words."""
-    kinds = ", ".join(f"{k} {row[k]:,}" for k in KINDS)
-    return f"{row['cycles']:,} cycles: {kinds}"
-
-
 def _row(name: str, legs: Sequence[Leg]) -> dict[str, Any]:
     sums = {k: sum(getattr(leg, k) for leg in legs) for k in KINDS}
     return {
