@@ -29,7 +29,9 @@ table of the same columns.
 {level_a}
 
 Read with care: wse3's vector rates, hops, wavelets and turns were taken from the very notes whose rows stand
-here, so that those classes say that the model has the right form, not that it predicts. {joins}
+here, so that those classes say that the model has the right form, not that it predicts.
+
+{joins}
 
 ## Compiled (b)
 
@@ -70,6 +72,9 @@ Of the mappings on level a this is assumed:
 Of a model's experiment, level b:
 
 {reasons}
+
+A reduction's level b begins with its operand where waferc lays an input, 512 bytes a core, not with a part on
+each core; so does a phase's, whose operands the phase before would have left in place.
 
 On level a: noise (a median of many runs is predicted as their minimum), the alignment of operands to banks of
 memory, thermal no-ops, and whatever a mapping's authors did not write down.
