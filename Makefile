@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 # Children see the same environment as without make.
 unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES PYTHON ARGS PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test thorough browser siege conformance operators models smollm2 test-models lint bench clean
+.PHONY: help setup demo test thorough browser siege conformance operators accuracy models smollm2 test-models lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-19s %s\n' "$$t" "$$d"; done
@@ -53,6 +53,9 @@ conformance: $(STAMP) ## ONNX's own backend tests, all of them, into build/confo
 
 operators: $(STAMP) ## write docs/operators.md anew
 	$(BIN)/python tests/operators.py
+
+accuracy: $(STAMP) ## predicted cycles beside published measurements, into docs/accuracy.md (some minutes); ARGS="--rows FILE.csv"
+	$(BIN)/python benchmarks/accuracy.py $(if $(ARGS),$(ARGS),-o docs/accuracy.md)
 
 models: $(STAMP) ## fetch the larger models into build/models
 	$(BIN)/python examples/fetch_models.py

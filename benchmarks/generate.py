@@ -163,7 +163,7 @@ LLAMA_2_13B = Decoder("LLaMA-2-13B", 40, 5120, 13_824, 40, 40, 32_000)
 QWEN2_72B = Decoder("Qwen2-72B", 80, 8192, 29_568, 64, 8, 152_064, theta=1e6, epsilon=1e-6, biased=True)
 
 
-def _norm(m: Model, d: Decoder, x: str) -> str:
+def norm(m: Model, d: Decoder, x: str) -> str:
     """RMSNorm as exporters write it."""
     mean = m.ReduceMean(m.Pow(x, 2.0), axes=[-1])
     return m.Mul(
@@ -171,7 +171,7 @@ def _norm(m: Model, d: Decoder, x: str) -> str:
     )
 
 
-def _linear(m: Model, x: str, depth: int, width: int) -> str:
+def linear(m: Model, x: str, depth: int, width: int) -> str:
     return m.MatMul(x, m.weight(depth, width, scale=depth**-0.5))
 
 
@@ -188,7 +188,7 @@ def _rotary(m: Model, d: Decoder, positions: Array) -> tuple[str, str]:
     return m.constant(cosines), m.constant(sines)
 
 
-def _rotated(m: Model, d: Decoder, x: str, rotary: tuple[str, str]) -> str:
+def rotated(m: Model, d: Decoder, x: str, rotary: tuple[str, str]) -> str:
     """x with each pair (i, i + head / 2) turned by its angle."""
     low = m.Slice(x, [0], [d.head // 2], [-1])
     high = m.Slice(x, [d.head // 2], [d.head], [-1])
@@ -198,13 +198,13 @@ def _rotated(m: Model, d: Decoder, x: str, rotary: tuple[str, str]) -> str:
 
 def _heads(m: Model, d: Decoder, x: str, tokens: int, heads: int) -> str:
     """x by `heads` matrices: [1, heads, tokens, head]."""
-    y = _linear(m, x, d.width, heads * d.head)
+    y = linear(m, x, d.width, heads * d.head)
     if d.biased:
         y = m.Add(y, m.weight(heads * d.head, scale=0.1))
     return m.Transpose(m.Reshape(y, [1, tokens, heads, d.head]), perm=[0, 2, 1, 3])
 
 
-def _shared(m: Model, d: Decoder, x: str, length: int) -> str:
+def shared(m: Model, d: Decoder, x: str, length: int) -> str:
     """Each key or value head for the query heads that share it: [1, heads, length, head]."""
     if d.heads == d.kv_heads:
         return x
@@ -225,9 +225,9 @@ def layer(
 
     cached: how long the past is, 0 where that is open (for one token only).
     """
-    n = _norm(m, d, x)
-    q = _rotated(m, d, _heads(m, d, n, tokens, d.heads), rotary)
-    k = _rotated(m, d, _heads(m, d, n, tokens, d.kv_heads), rotary)
+    n = norm(m, d, x)
+    q = rotated(m, d, _heads(m, d, n, tokens, d.heads), rotary)
+    k = rotated(m, d, _heads(m, d, n, tokens, d.kv_heads), rotary)
     v = _heads(m, d, n, tokens, d.kv_heads)
     if past is not None:
         k, v = m.Concat(past[0], k, axis=2), m.Concat(past[1], v, axis=2)
@@ -238,8 +238,8 @@ def layer(
         turned = m.Transpose(m.Unsqueeze(k, [2]), perm=[0, 1, 2, 4, 3])
         values = m.Unsqueeze(v, [2])
     else:
-        turned = m.Transpose(_shared(m, d, k, length), perm=[0, 1, 3, 2])
-        values = _shared(m, d, v, length)
+        turned = m.Transpose(shared(m, d, k, length), perm=[0, 1, 3, 2])
+        values = shared(m, d, v, length)
     scores = m.Mul(m.MatMul(q, turned), d.head**-0.5)
     if tokens > 1:
         later = np.triu(np.ones((tokens, length), bool), 1 + cached)
@@ -247,10 +247,10 @@ def layer(
     mixed = m.MatMul(m.Softmax(scores, axis=-1), values)
     mixed = m.Reshape(mixed, [1, d.heads, tokens, d.head])
     joined = m.Reshape(m.Transpose(mixed, perm=[0, 2, 1, 3]), [1, tokens, d.heads * d.head])
-    x = m.Add(x, _linear(m, joined, d.heads * d.head, d.width))
-    n = _norm(m, d, x)
-    gate, up = _linear(m, n, d.width, d.hidden), _linear(m, n, d.width, d.hidden)
-    x = m.Add(x, _linear(m, m.Mul(m.Mul(gate, m.Sigmoid(gate)), up), d.hidden, d.width))
+    x = m.Add(x, linear(m, joined, d.heads * d.head, d.width))
+    n = norm(m, d, x)
+    gate, up = linear(m, n, d.width, d.hidden), linear(m, n, d.width, d.hidden)
+    x = m.Add(x, linear(m, m.Mul(m.Mul(gate, m.Sigmoid(gate)), up), d.hidden, d.width))
     return x, k, v
 
 
@@ -291,7 +291,7 @@ def decode(
     token = m.input("input_ids", [1, 1], TensorProto.INT64)
     table = m.weight(d.vocabulary, d.width, scale=d.width**-0.5)
     x = _cached_layers(m, d, m.Gather(table, token), layers or d.layers, cached)
-    row = m.Reshape(_norm(m, d, x), [1, d.width])
+    row = m.Reshape(norm(m, d, x), [1, d.width])
     last = table if d.tied else m.weight(d.vocabulary, d.width, scale=d.width**-0.5)
     m.output("logits", m.Gemm(row, last, transB=1), [1, d.vocabulary])
     return m.proto()

@@ -23,7 +23,13 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("search",),
         ("planner",),
     ),
-    "codegen": (("processor", "words", "artifact"), ("kernels",), ("pool",), ("host",), ("literal",)),
+    "codegen": (
+        ("processor", "words", "artifact"),
+        ("kernels",),
+        ("pool",),
+        ("host", "fabric"),
+        ("literal",),
+    ),
     "compiler": (
         ("errors", "files", "stopwatch"),
         ("request", "frontend", "show", "passes"),

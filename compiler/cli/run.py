@@ -16,10 +16,13 @@ from .outputs import described, lines_of, write_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from ...ir.op import Array
     from ...runtime.program import Program
+    from ...runtime.wavelets import Replay
     from ..verify.call_inputs import Feed, Feeding
+    from .saved import Saved
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Running:
     threads: int | None
     guard: bool
     no_host: bool
+    wavelets: bool
     trace_path: str | None
     entry: str | None
 
@@ -46,6 +50,11 @@ class Running:
 )
 @threads
 @click.option("--guard", is_flag=True, help="Check every load and store; nothing is shared between cores.")
+@click.option(
+    "--wavelets",
+    is_flag=True,
+    help="Also carry each wavelet over the fabric, and say how far the predicted cycles are off.",
+)
 @click.option("--no-host", is_flag=True, help="Refuse a program with operators that run on the host.")
 @click.option(
     "--trace",
@@ -72,6 +81,7 @@ def run(
     import json
 
     from ..files import need_writable, write_text
+    from ..show import replayed
     from ..show.chrome_trace import chrome_trace
     from ..show.figures import clock, host_line, totals
     from .saved import Saved
@@ -86,6 +96,10 @@ def run(
     staged = loaded.staged if how.entry is None else None
     if staged is not None and how.trace_path is not None:
         raise UsageError("--trace is of one stage on the wafer; name it with --entry, see 'waferc inspect'")
+    if staged is not None and how.wavelets:
+        raise UsageError(
+            "--wavelets is of one stage on the wafer; name it with --entry, see 'waferc inspect'"
+        )
     called = None if staged is not None else saved.entry
     others = loaded.others if staged is not None else ()
     feeds = feeding.calls(loaded.entry_ports(called).inputs, loaded.state_inputs, loaded.values, others)
@@ -95,6 +109,7 @@ def run(
     f = saved.figures if staged is None else totals(saved.figures_of, staged.ran)
     wafer = saved.wafer
     trace = None if how.trace_path is None else chrome_trace(saved.plan, saved.timing)
+    replay = _replayed(saved) if how.wavelets else None
     if how.output is not None:
         write_outputs(how.output, results, feeding.steps is not None)
     for line in lines_of(results[-1]):
@@ -105,6 +120,8 @@ def run(
     used = how.threads or loaded.threads
     console.say(f"this machine  {median:,.3f} ms, {calls}, {used} threads{', guarded' if how.guard else ''}")
     console.say(f"wafer         {f.cycles:,.0f} cycles = {f.microseconds:,.2f} us at {clock(wafer)}")
+    for line in () if replay is None else replayed.lines(saved.plan, replay):
+        console.say(line)
     console.say(f"host link     {host_line(f, wafer)}")
     if staged is not None:
         console.say(f"host          {_counts(staged.hosted) or 'decisions only'}")
@@ -128,11 +145,39 @@ def run(
             "bytes_in": f.bytes_in,
             "bytes_out": f.bytes_out,
             "host_cycles": f.host_cycles,
+            **({} if replay is None else _as_json(saved, replay)),
             "stages": {} if staged is None else dict(staged.ran),
             "host": {} if staged is None else dict(staged.hosted),
             "outputs": [{"name": n, **described(a)} for n, a in results[-1].items()],
         }
     )
+
+
+def _replayed(saved: Saved) -> Replay:
+    """The plan's call, wavelet by wavelet."""
+    from ...codegen.fabric.tables import NotSimulated
+    from ...runtime.wavelets import FabricError, replay
+    from ..errors import ArtifactError, DoesNotFit
+
+    try:
+        return replay(saved.plan)
+    except NotSimulated as e:
+        raise DoesNotFit(str(e)) from None
+    except FabricError as e:
+        raise ArtifactError(str(e)) from None
+
+
+def _as_json(saved: Saved, replay: Replay) -> dict[str, Any]:
+    from ..show.replayed import rows
+
+    return {
+        "wavelets": {
+            "cycles": replay.cycles,
+            "closed": replay.closed,
+            "hops": replay.hops,
+            "steps": rows(saved.plan, replay),
+        }
+    }
 
 
 def _counts(operators: Mapping[str, int]) -> str:

@@ -135,21 +135,23 @@ class Records:
     """A chunk of a move, multiplied out. Arrays of one length.
 
     target: consumer core number (row * columns + column) ; step: its time step; source:
-    producer core number; elements: how many go.
+    producer core number; elements: how many go; box: the same for the same elements of a source, where asked
+    for.
     """
 
     target: Ints
     step: Ints
     source: Ints
     elements: Ints
+    box: Ints | None = None
 
 
-def records(move: Move, consumer: Grid, chunk: int = 1 << 20) -> Iterator[Records]:
-    """The records of a move in bounded chunks, consumer by consumer."""
+def records(move: Move, consumer: Grid, chunk: int = 1 << 20, boxes: bool = False) -> Iterator[Records]:
+    """The records of a move in bounded chunks, consumer by consumer. boxes: with their boxes' numbers."""
     if not move.dims:
         # A single element, from the one core that has it to every core.
         zero = np.zeros(consumer.cores, np.int64)
-        yield Records(np.arange(consumer.cores), zero, zero, zero + 1)
+        yield Records(np.arange(consumer.cores), zero, zero, zero + 1, zero if boxes else None)
         return
     steps = len(move.dims[0].t)
     total = steps * consumer.cores
@@ -165,6 +167,7 @@ def records(move: Move, consumer: Grid, chunk: int = 1 << 20) -> Iterator[Record
         y, x = core // consumer.columns, core % consumer.columns
         source = np.zeros(len(at), np.int64)
         elements = np.ones(len(at), np.int64)
+        box = np.zeros(len(at), np.int64) if boxes else None
         for d in move.dims:
             piece = d.x[x] + d.y[y] + d.t[t]
             first, count = d.start[piece], d.start[piece + 1] - d.start[piece]
@@ -174,8 +177,9 @@ def records(move: Move, consumer: Grid, chunk: int = 1 << 20) -> Iterator[Record
             x, y, t, core = x[keep], y[keep], t[keep], core[keep]
             source = source[keep] + d.core[entry]
             elements = elements[keep] * d.length[entry]
+            box = None if box is None else box[keep] * len(d.length) + entry
         if len(core):
-            yield Records(core, t, source, elements)
+            yield Records(core, t, source, elements, box)
 
 
 def identical(
