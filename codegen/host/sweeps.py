@@ -13,7 +13,7 @@ from ...ir.affine import axis
 from ...ir.builder import FRESH
 from ...ir.dtypes import BF16, F32
 from ...ir.op import Op
-from ...ir.ops.conversion import Cast
+from ...ir.ops.conversion import plain_cast
 from ...ir.ops.elementwise import join_of
 from ...ir.ops.rearrange import plain_copy
 from ...placement.plan.plan import Plan
@@ -139,7 +139,7 @@ class _Walk:
         axes = tuple(zip(names, old.shape, strict=True))
         op: Op = plain_copy(axes, access, old.dtype)
         if new.dtype != old.dtype:
-            op = Cast(axes=axes, reads=(access,), write=access, in_types=(old.dtype,), out_type=new.dtype)
+            op = plain_cast(axes, access, old.dtype, new.dtype)
         self._free(_Computation(name, op, (view(old, access, names), view(new, access, names))))
 
     # -- operands -----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..affine import Access
 from ..builder import Arithmetic, Value
 from ..dtypes import BOOL, F8E8M0, F32, F64, I8, MINIFLOATS, SUB_BYTE, DType, by_onnx, stored_as
 from ..graph import InvalidModel, Unsupported
@@ -134,6 +135,11 @@ class NearWhole(Elementwise):
 
 
 # -- rules that are more than one op ----------------------------------------------------
+
+
+def plain_cast(axes: tuple[tuple[str, int], ...], access: Access, given: DType, made: DType) -> Cast:
+    """A conversion of an element for each iteration, written where it is read."""
+    return Cast(axes=axes, reads=(access,), write=access, in_types=(given,), out_type=made)
 
 
 def cast(g: GraphBuilder, tensor: str, dtype: DType, hint: str = "cast", **own: Any) -> str:
