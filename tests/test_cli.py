@@ -557,6 +557,7 @@ def test_two_programs_are_compared(program: str, here: Path) -> None:
     good("compile", *TINY, "--weights", "f16", "-o", "f16.wafer")
     assert good("diff", program, program).splitlines()[-1] == "Nothing changed."
     text = good("diff", program, "f16.wafer", "--html", "diff.html")
+    assert max(map(len, text.splitlines())) <= 80
     assert "weights  f32  f16" in text and re.search(r"^5\. ", text, re.M)
     data = json.loads(good("diff", program, "f16.wafer", "--json", "-"))
     cycles = {r["figure"]: r for r in data["totals"]}["cycles"]

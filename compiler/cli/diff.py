@@ -11,6 +11,7 @@ from ..errors import shown
 from ..show.text import table
 from .command import Verb
 from .console import Console
+from .found import note
 from .named_files import Format, Reads, Writes
 from .options import entry as of_entry
 
@@ -61,7 +62,7 @@ def _side(path: str, entry: str | None) -> Side:
 
 
 def _say(console: Console, found: Difference) -> None:
-    console.say(f"{found.compared}.")
+    note(console, f"{found.compared}.")
     if found.nothing:
         console.say("Nothing changed.")
         return
@@ -71,9 +72,10 @@ def _say(console: Console, found: Difference) -> None:
         console.say()
         console.say("Largest differences:")
         for i, row in enumerate(found.largest, 1):
-            console.say(
+            note(
+                console,
                 f"{i}. {row['node']}: {row['kind']} {row['a']:,} -> {row['b']:,} ({row['change']:+,}), "
-                f"{row['share']:.1%} of all"
+                f"{row['share']:.1%} of all",
             )
     totals = [r for r in found.totals if "change" in r]
     _table(console, "Options", found.options, ("option", "a", "b"))
