@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nodes import Case, case, normal, same_as_onnxruntime
+from nodes import Case, case, computed, normal, same_as_onnxruntime
 from single import close
-from waferc.compiler.errors import UnsupportedOperator
+from waferc.compiler.errors import InvalidInput
 from waferc.compiler.importer import import_model
 from waferc.ir.evaluate import evaluate
 from waferc.ir.op import Array
@@ -107,6 +107,23 @@ def test_batch_first_is_the_same_layer(op_type: str) -> None:
         close(mine.transpose(1, 0, 2), theirs)
 
 
-def test_an_unknown_activation_is_refused() -> None:
-    with pytest.raises(UnsupportedOperator, match="activation nothing"):
-        import_model(recurrent("RNN", activations=["Nothing"]).proto())
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_a_sequence_of_no_steps_gives_nothing_and_its_first_state(
+    kind: str, gates: int, direction: str, layout: int
+) -> None:
+    n = 1 + (direction == "bidirectional")
+    x = np.zeros((2, 0, 3) if layout else (0, 2, 3), np.float32)
+    w, r = np.ones((n, 2 * gates, 3), np.float32), np.ones((n, 2 * gates, 2), np.float32)
+    more = {"activations": ["Tanh"] * n} if kind == "RNN" else {}
+    made = computed(case(kind, x, w, r, hidden_size=2, layout=layout, direction=direction, outputs=2, **more))
+    assert made[0].shape == ((2, 0, n, 2) if layout else (0, n, 2, 2))
+    assert made[1].shape == ((2, n, 2) if layout else (n, 2, 2)) and not made[1].any()
+
+
+@pytest.mark.parametrize("named", [["A", "B", "C"], ["Nothing"], ["Tanh"], ["Tanh"] * 4, ["\x1b"] * 3])
+def test_activations_that_the_standard_does_not_have_are_invalid(named: list[str]) -> None:
+    x, w, r = (np.ones(s, np.float32) for s in ((1, 1, 3), (1, 8, 3), (1, 8, 2)))
+    with pytest.raises(InvalidInput, match="activation"):
+        import_model(case("LSTM", x, w, r, hidden_size=2, activations=named).proto())

@@ -291,3 +291,14 @@ def test_mel_weights_are_triangles() -> None:
 def test_refuses(one: Case, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         import_model(one.proto())
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_resize_of_nothing_is_nothing(mode: str) -> None:
+    x = np.zeros((0, 1, 2, 2), np.float32)
+    by_scale = case("Resize", x, None, floats(1, 1, 2, 2), constants=[2], opset=19, mode=mode)
+    by_size = case("Resize", x, None, None, ints(0, 1, 4, 4), constants=[3], opset=19, mode=mode)
+    for one in (by_scale, by_size):
+        assert computed(one)[0].shape == (0, 1, 4, 4)
+    with pytest.raises(InvalidInput, match="no elements"):
+        import_model(case("Resize", x, None, None, ints(2, 1, 4, 4), constants=[3], opset=19).proto())

@@ -15,7 +15,7 @@ import numpy as np
 from .. import math
 from ..builder import Arithmetic, Value
 from ..dtypes import DType
-from ..graph import Unsupported
+from ..graph import InvalidModel
 from ..op import Array
 from ..rules import GraphBuilder, Spec
 from .activation import Elu, HardSigmoid, LeakyRelu, Relu, Sigmoid, Softplus, Softsign, Tanh, ThresholdedRelu
@@ -153,7 +153,12 @@ def functions_of(spec: Spec, directions: int) -> list[tuple[Function, ...]]:
     default = DEFAULTS[spec.op_type]
     named = [str(a).lower() for a in spec.attribute("activations") or default * directions]
     if unknown := [a for a in named if a not in FUNCTIONS]:
-        raise Unsupported(f"{spec.op_type} with activation {unknown[0]}")
+        raise InvalidModel(f"{spec.op_type} with activation {unknown[0]!r}, which the standard does not have")
+    if len(named) != len(default) * directions:
+        raise InvalidModel(
+            f"{spec.op_type} with {len(named)} activations; {directions} directions "
+            f"have {len(default) * directions}"
+        )
     given = {name: list(spec.attribute(f"activation_{name}") or ()) for name in ("alpha", "beta")}
     made: list[Function] = []
     for a in named:

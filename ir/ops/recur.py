@@ -116,6 +116,11 @@ def layer(g: GraphBuilder, spec: Spec, step: Step, make: MakeDirection = directi
         if not name:
             continue
         if s == 0:
+            if not length:
+                shape = (batch, 0) if batch_first else (0, len(directions), batch)
+                shape = (*shape, len(directions), hidden) if batch_first else (*shape, hidden)
+                results[0] = g.constant(np.zeros(shape, wide.numpy), name)
+                continue
             steps_of = [[reshape(g, h, (1, 1, batch, hidden), name) for h in row] for row in outputs]
             both = [concat(g, column, 1, name) for column in zip(*steps_of, strict=True)]
             whole = concat(g, both, 0, name)

@@ -253,19 +253,21 @@ def _lines(g: GraphBuilder, spec: Spec, dims: Sequence[int], shape: Sequence[int
     at = 1 if spec.opset < 11 else 2
     if scales is None and spec.has(at):
         scales = g.known(spec.inputs[at], f"{spec.op_type}'s scales").tolist()
-    if 0 in (shape[d] for d in dims):
-        raise InvalidModel(f"{spec.op_type} of {g.tensors[spec.inputs[0]]}, which has no elements")
     if scales:
         if not all(0 < s < float("inf") for s in scales):
             raise InvalidModel(f"{spec.op_type} with scales {list(scales)}, which must be above 0 and finite")
         # Counts are those of the scale as it is given, in f32.
         counts = [int(np.floor(shape[d] * s)) for d, s in zip(dims, scales, strict=True)]
-        return [
-            Line(shape[d], n, _meant(s, n, shape[d])) for d, n, s in zip(dims, counts, scales, strict=True)
-        ]
+        sizes_of = [(shape[d], n) for d, n in zip(dims, counts, strict=True)]
+        return [Line(m, n, _meant(s, n, max(1, m))) for (m, n), s in zip(sizes_of, scales, strict=True)]
     if not spec.has(3):
         raise InvalidModel(f"{spec.op_type} with neither scales nor sizes")
     sizes = [int(n) for n in g.known(spec.inputs[3], "Resize's sizes")]
+    if any(n and not shape[d] for d, n in zip(dims, sizes, strict=True)):
+        given = g.tensors[spec.inputs[0]]
+        raise InvalidModel(f"{spec.op_type} of {given}, which has no elements, to {sizes}")
+    if 0 in shape:
+        return [Line(shape[d], n, Fraction(1)) for d, n in zip(dims, sizes, strict=True)]
     each = [Fraction(n, shape[d]) for d, n in zip(dims, sizes, strict=True)]
     policy = spec.attribute("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
@@ -307,6 +309,9 @@ def _resize(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     lines = _lines(g, spec, dims, shape)
     if mode == "tf_crop_and_resize":
         lines = _cropped(g, spec, lines)
+    if 0 in shape:
+        made = {d: line.count for d, line in zip(dims, lines, strict=True)}
+        return [g.constant(np.zeros([made.get(d, n) for d, n in enumerate(shape)], given.numpy), hint)]
     for line in lines:
         g.folding.need(64 * max(0, line.count), f"{spec.op_type} to {line.count:,} places")
     antialias = bool(spec.attribute("antialias", 0))
