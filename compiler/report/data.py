@@ -24,6 +24,7 @@ from ...placement.plan.plan import Buffer, Plan, Step
 from ..errors import shown
 from ..show.critical_parts import LAST_PART, parts_of, rows_of_path
 from ..show.figures import Figures, running_cores
+from ..show.guidance import Guidance
 from ..show.rows import step_rows, summary
 from ..show.trace_counters import under_way
 from .tables import Tables
@@ -150,6 +151,15 @@ def _under_way(plan: Plan, timing: Timing, tables: Tables) -> list[int]:
     """Bytes under way on links: tables of the cycles from which, and of the bytes."""
     counter = under_way(plan, timing)
     return [tables.add(np.rint(counter.times)), tables.add(counter.bytes)]
+
+
+def advice_data(advice: Guidance | None) -> Json | None:
+    """What bounds the plan, and what to ask for instead."""
+    if advice is None:
+        return None
+    bounds = [{**vars(b), "part": name(b.part), "node": name(b.node)} for b in advice.bounds]
+    remedies = [{**vars(r), "ask": name(r.ask), "why": name(r.why)} for r in advice.remedies]
+    return {"bounds": bounds, "remedies": remedies}
 
 
 # -- steps and moves ------------------------------------------------------------------------
