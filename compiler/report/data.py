@@ -15,6 +15,7 @@ import numpy as np
 
 from ...placement.cost.critical_path import Leg, critical_path, last_legs, writers
 from ...placement.cost.fabric import traffic_of
+from ...placement.cost.links import merged_bytes
 from ...placement.cost.reach import Ends, coordinates
 from ...placement.cost.timing import Timing, held
 from ...placement.machine.wafer import Wafer, mixed_products
@@ -219,7 +220,8 @@ def _step(m: _Making, s: Step, row: Json) -> Json:
 
 def _move(m: _Making, s: Step, move: Move) -> Json:
     """A move. by: the step whose cores send; writer: the one that they wait for. sent: bytes that leave one
-    of them; through: the most that the consumers of one column need. reach_x, reach_y: tables [consumer
+    of them; through: the most that the consumers of one column need; merged: what a link of a reduction
+    carries for one root. reach_x, reach_y: tables [consumer
     columns or rows, producer's] of who hears whom. dims: the tables of `DimensionMoves`."""
     producer = m.by_result[move.source]
     t = traffic_of(m.plan, s, producer, move)
@@ -233,6 +235,7 @@ def _move(m: _Making, s: Step, move: Move) -> Json:
         "received": m.plan.received(s, move),
         "sent": int(t.sent * nbytes),
         "through": int(t.through * nbytes),
+        "merged": merged_bytes(m.plan, move, t) if move.route == "join" else 0,
         "combine": str(move.combine) if move.combine is not None else "",
         "dims": [_dimension(m.tables, d) for d in move.dims],
         "reach_x": _reach(m, t.x),
