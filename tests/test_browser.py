@@ -25,6 +25,7 @@ from waferc.placement.cost.timing import Timing, held, simulate
 from waferc.placement.judge.pairs import pairs_of
 from waferc.placement.judge.trees import visits
 from waferc.placement.machine.wafer import LINKS
+from waferc.placement.plan.colours import HOST, LANES, reductions
 from waferc.placement.plan.move import Move, records
 from waferc.placement.plan.plan import Plan, Step
 from waferc.placement.planner import plan as plan_of
@@ -273,7 +274,7 @@ def test_the_colours_in_use_at_a_router(report: Report, plan: Plan) -> None:
     report.click_core(x, y)
     facts = report.facts()
     assert {number(k) for k in facts if k.startswith("colour ")} == colours
-    assert number(facts["colours"]) == len(colours) + 16
+    assert number(facts["colours"]) == len(colours) + LANES + reductions(plan.steps) + HOST
 
 
 def test_what_a_route_carries_from_where_to_where(report: Report, plan: Plan) -> None:

@@ -202,15 +202,13 @@ function along(corners, hops) {
   return corners[corners.length - 1];
 }
 
-const LANE_COLOURS = 16; // of every router, once a move relays or joins
-
-// The colours in use at a router: {lanes, trees: [{colour, moves}]}.
+// The colours in use at a router: {kept: what every router keeps, in words, count, trees: [{colour, moves}]}.
 function coloursAt(plan, x, y) {
   const trees = new Map();
   let lanes = false;
   for (const step of plan.steps) {
     for (const move of step.received) {
-      if (move.route === "relay" || move.route === "join") lanes = true;
+      if (move.route === "relay") lanes = true;
       if (move.route !== "tree") continue;
       const { x: sx, y: sy } = sidesOf(plan, move), cx = plan.tables.get(move.colour_x), cy = plan.tables.get(move.colour_y);
       const own = new Set();
@@ -226,5 +224,7 @@ function coloursAt(plan, x, y) {
       for (const colour of own) trees.set(colour, [...(trees.get(colour) ?? []), move]);
     }
   }
-  return { lanes, trees: [...trees].sort((a, b) => a[0] - b[0]).map(([colour, moves]) => ({ colour, moves })) };
+  const { kept } = plan, n = (lanes ? kept.lanes : 0) + kept.reductions + kept.host;
+  const words = [lanes ? `${kept.lanes} for the shared lanes` : "", kept.reductions ? `${kept.reductions} for reductions` : "", `${kept.host} for the host`];
+  return { count: n + trees.size, kept: words.filter(Boolean).join(", "), trees: [...trees].sort((a, b) => a[0] - b[0]).map(([colour, moves]) => ({ colour, moves })) };
 }
