@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 def page_of_saved(saved: Saved, ends: list[Fact]) -> Page:
     """All entries of a program or plan, the chosen one first. ends: what is told where there is none."""
+    from ..show.guidance import guidance
+
     entries: list[Entry] = []
     for name in sorted(saved.entries, key=lambda name: name != saved.entry):
         own = saved.of(name)
-        entries.append(Entry(name, own.plan, own.timing, own.figures))
+        advice = guidance(own.plan, own.timing, own.dims)
+        entries.append(Entry(name, own.plan, own.timing, own.figures, advice))
     notes = [("on the host", saved.host_line)] if saved.hosts else []
     title = entries[0].plan.graph.name if entries else Path(saved.path).name
     return _page(title, saved, entries, notes if entries else [*ends, *notes], saved.manifest)

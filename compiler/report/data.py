@@ -15,15 +15,18 @@ import numpy as np
 
 from ...placement.cost.critical_path import Leg, critical_path, last_legs, writers
 from ...placement.cost.fabric import traffic_of
+from ...placement.cost.links import merged_bytes
 from ...placement.cost.reach import Ends, coordinates
 from ...placement.cost.timing import Timing, held
 from ...placement.machine.wafer import Wafer, mixed_products
+from ...placement.plan.colours import HOST, LANES, reductions
 from ...placement.plan.layout import Layout
 from ...placement.plan.move import Detour, DimensionMoves, Move
 from ...placement.plan.plan import Buffer, Plan, Step
 from ..errors import shown
 from ..show.critical_parts import LAST_PART, parts_of, rows_of_path
 from ..show.figures import Figures, running_cores
+from ..show.guidance import Guidance
 from ..show.rows import step_rows, summary
 from ..show.trace_counters import under_way
 from .tables import Tables
@@ -76,6 +79,7 @@ def plan_data(plan: Plan, timing: Timing, f: Figures, tables: Tables) -> Json:
         "summary": [[k, name(v)] for k, v in summary(plan, f)],
         "fullest": {"core": f.fullest_core, "bytes": f.fullest_core_bytes},
         "fullest_link": {"at": f.fullest_link, "bytes": f.fullest_link_bytes},
+        "kept": {"lanes": LANES, "reductions": reductions(plan.steps), "host": HOST},
         "limits": limits(plan, timing, f),
         "path": [_leg(leg) for leg in path],
         "path_parts": rows_of_path(plan, path),
@@ -152,6 +156,15 @@ def _under_way(plan: Plan, timing: Timing, tables: Tables) -> list[int]:
     return [tables.add(np.rint(counter.times)), tables.add(counter.bytes)]
 
 
+def advice_data(advice: Guidance | None) -> Json | None:
+    """What bounds the plan, and what to ask for instead."""
+    if advice is None:
+        return None
+    bounds = [{**vars(b), "part": name(b.part), "node": name(b.node)} for b in advice.bounds]
+    remedies = [{**vars(r), "ask": name(r.ask), "why": name(r.why)} for r in advice.remedies]
+    return {"bounds": bounds, "remedies": remedies}
+
+
 # -- steps and moves ------------------------------------------------------------------------
 
 
@@ -209,7 +222,8 @@ def _step(m: _Making, s: Step, row: Json) -> Json:
 
 def _move(m: _Making, s: Step, move: Move) -> Json:
     """A move. by: the step whose cores send; writer: the one that they wait for. sent: bytes that leave one
-    of them; through: the most that the consumers of one column need. reach_x, reach_y: tables [consumer
+    of them; through: the most that the consumers of one column need; merged: what a link of a reduction
+    carries for one root. reach_x, reach_y: tables [consumer
     columns or rows, producer's] of who hears whom. dims: the tables of `DimensionMoves`."""
     producer = m.by_result[move.source]
     t = traffic_of(m.plan, s, producer, move)
@@ -223,6 +237,7 @@ def _move(m: _Making, s: Step, move: Move) -> Json:
         "received": m.plan.received(s, move),
         "sent": int(t.sent * nbytes),
         "through": int(t.through * nbytes),
+        "merged": merged_bytes(m.plan, move, t) if move.route == "join" else 0,
         "combine": str(move.combine) if move.combine is not None else "",
         "dims": [_dimension(m.tables, d) for d in move.dims],
         "reach_x": _reach(m, t.x),

@@ -17,7 +17,8 @@ from ...placement.machine.wafer import Wafer
 from ...placement.plan.plan import Plan
 from ..show.colours import VIRIDIS
 from ..show.figures import Figures
-from .data import name, plan_data, wafer_data
+from ..show.guidance import Guidance
+from .data import advice_data, name, plan_data, wafer_data
 from .tables import Tables
 
 HERE = Path(__file__).parent
@@ -31,12 +32,13 @@ Fact = tuple[str, str]
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of a program: its plan, the predicted call and the totals."""
+    """An entry of a program: its plan, the predicted call, the totals, and what to try, where known."""
 
     name: str
     plan: Plan
     timing: Timing
     figures: Figures
+    advice: Guidance | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,12 @@ def packed(page: Page) -> tuple[bytes, bytes]:
         "notes": [[name(k), name(v)] for k, v in page.notes],
         "provenance": [[name(k), name(v)] for k, v in page.provenance],
         "entries": [
-            {"entry": name(e.name), **plan_data(e.plan, e.timing, e.figures, tables)} for e in page.entries
+            {
+                "entry": name(e.name),
+                **plan_data(e.plan, e.timing, e.figures, tables),
+                "advice": advice_data(e.advice),
+            }
+            for e in page.entries
         ],
     }
     return tables.packed(data)

@@ -47,11 +47,11 @@ function arrivalFacts(plan, running, x, y) {
 
 function routerFacts(plan, x, y) {
   const links = DIRECTIONS.map((d, i) => [d, plan.at(plan.links[i], x, y)]);
-  const { lanes, trees } = coloursAt(plan, x, y);
+  const { count, kept, trees } = coloursAt(plan, x, y);
   return el("section", {}, el("h3", {}, "Router"),
     tableOf(["link", "bytes a call"], links.map(([d, bytes]) => [linkTo({ kind: "link", x, y, direction: d }, d), bytes])),
     factsOf([
-      ["colours", `${(lanes ? LANE_COLOURS : 0) + trees.length} of ${plan.wafer.colours}: ${lanes ? `0 to ${LANE_COLOURS - 1} are the shared lanes'` : "no lanes"}`],
+      ["colours", `${count} of ${plan.wafer.colours}: ${kept}${trees.length ? `, ${trees.length} for trees` : ""}`],
       ...trees.map(({ colour, moves }) => [`colour ${colour}`, moves.slice(0, 6).flatMap((m, i) => [i ? ", " : "", moveLink(plan, m, `tree to step ${m.step}`)]).concat(moves.length > 6 ? ` and ${moves.length - 6} more` : "")]),
     ]));
 }

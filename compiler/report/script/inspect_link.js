@@ -23,8 +23,8 @@ function linkFacts(page, { x, y, direction }) {
 }
 
 function coloursLine(plan, x, y) {
-  const { lanes, trees } = coloursAt(plan, x, y);
-  return factsOf([["router's colours", `${(lanes ? LANE_COLOURS : 0) + trees.length} of ${plan.wafer.colours} in use`]]);
+  const { count, kept, trees } = coloursAt(plan, x, y);
+  return factsOf([["router's colours", `${count} of ${plan.wafer.colours} in use: ${kept}${trees.length ? `, ${trees.length} for trees` : ""}`]]);
 }
 
 function busyShare(plan, bytes, from, until) {
@@ -50,7 +50,7 @@ function loadChart(page, moves) {
 function routeFacts(page, { step, move: k, source }) {
   const { plan } = page, move = plan.steps[step].received[k], by = plan.steps[move.by], buffer = plan.buffers[move.source];
   const { x, y } = sidesOf(plan, move), senders = x.lo.filter((v, i) => v <= x.hi[i]).length * y.lo.filter((v, i) => v <= y.hi[i]).length;
-  const kinds = { tree: "multicast trees: along the row, then along the columns, copied by the routers", relay: "on the shared lanes: tasks relay at the stops", join: "a reduction in the fabric, on the lanes", local: "within each core, over no link" };
+  const kinds = { tree: "multicast trees: along the row, then along the columns, copied by the routers", relay: "on the shared lanes: tasks relay at the stops", join: "a reduction in the fabric, merged on the way", local: "within each core, over no link" };
   const facts = factsOf([
     ["tensor", tensorLink(move.tensor)],
     ["from", move.writer >= 0 ? stepLink(plan, move.writer) : stepLink(plan, move.by)],
@@ -60,7 +60,7 @@ function routeFacts(page, { step, move: k, source }) {
     ["sent", `${whole(move.sent)} bytes from each of ${plural(senders, "core")}`],
     ["received", `${whole(move.received)} bytes by all cores of the step together`],
     ["type", buffer.type],
-    ["colours", move.route === "tree" ? treeColours(plan, move) : move.route === "local" ? "none" : `the lanes', 0 to ${LANE_COLOURS - 1}`],
+    ["colours", move.route === "tree" ? treeColours(plan, move) : move.route === "local" ? "none" : move.route === "join" ? "a reduction's" : `the lanes', 0 to ${plan.kept.lanes - 1}`],
     ["detours", move.detours.length ? plural(move.detours.length, "record") + " around dead links" : ""],
   ]);
   return [facts, ...(source ? targetFacts(plan, move, source) : sourceFacts(plan, move, by, senders))];

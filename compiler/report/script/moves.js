@@ -35,6 +35,7 @@ function sideOf(plan, by, step, side, table) {
 // Bytes that a move puts on the outgoing link of (x, y) in a direction.
 function bytesOn(plan, move, x, y, direction) {
   if (move.route === "local") return 0;
+  if (move.route === "join") return mergedOn(plan, move, x, y, direction);
   const own = sidesOf(plan, move), along = direction === "east" || direction === "west" ? "x" : "y";
   const { at, lo, hi } = own[along], c = along === "x" ? x : y;
   let covered = 0;
@@ -52,25 +53,47 @@ function bytesOn(plan, move, x, y, direction) {
   return count ? Math.min(covered * count * move.sent, move.through) : 0;
 }
 
+// The same of a reduction: down each column to the roots' rows, then along these; a link carries what lies behind
+// it once for each root that it leads to.
+function mergedOn(plan, move, x, y, direction) {
+  const own = sidesOf(plan, move), level = direction === "east" || direction === "west", { at, to, heard, hears } = level ? own.x : own.y;
+  const c = level ? x : y, up = direction === "east" || direction === "south";
+  let roots = 0;
+  for (let i = 0; i < to.length; i++) {
+    if (!heard[i]) continue;
+    let lo = to[i], hi = to[i];
+    for (let j = 0; j < at.length; j++) if (hears(i, j)) { lo = Math.min(lo, at[j]); hi = Math.max(hi, at[j]); }
+    if (up ? lo <= c && c < to[i] : to[i] < c && c <= hi) roots++;
+  }
+  if (!roots) return 0;
+  if (level) return own.y.to.some((row, r) => row === y && own.y.heard[r]) ? roots * move.merged : 0;
+  let lines = 0;
+  own.x.at.forEach((column, j) => { if (column === x) for (let i = 0; i < own.x.to.length; i++) lines += own.x.hears(i, j) ? 1 : 0; });
+  return roots * lines * move.merged;
+}
+
 // [from, until] cycles in which a move's bytes may be on a link: from the end of the first of its producers that
 // sends over it until the start of the last consumer that waits for them.
 function windowOn(plan, move, x, y, direction) {
-  const own = sidesOf(plan, move), by = plan.steps[move.by], step = plan.steps[move.step];
+  const own = sidesOf(plan, move), by = plan.steps[move.by], step = plan.steps[move.step], joins = move.route === "join";
   const sender = move.writer >= 0 && sameGrid(plan.steps[move.writer], by) ? plan.steps[move.writer] : by;
-  const along = direction === "east" || direction === "west";
+  const along = direction === "east" || direction === "west", past = (s, j, c) => s.lo[j] <= c && c <= s.hi[j];
+  // Which rows and columns of senders, and which of consumers, the link is on the way of.
+  const sends = (i, j) => (joins ? along || own.x.at[i] === x : along ? own.y.at[j] === y && past(own.x, i, x) : past(own.y, j, y));
+  const waits = (c, r) => (joins ? !along || own.y.to[r] === y : along || own.x.to[c] === x);
   let from = Infinity, until = 0;
   for (let j = 0; j < own.y.at.length; j++) {
-    if (own.y.lo[j] > own.y.hi[j] || (along ? own.y.at[j] !== y : own.y.lo[j] > y || own.y.hi[j] < y)) continue;
+    if (own.y.lo[j] > own.y.hi[j]) continue;
+    let some = false;
     for (let i = 0; i < own.x.at.length; i++) {
-      if (own.x.lo[i] > own.x.hi[i] || (along && (own.x.lo[i] > x || own.x.hi[i] < x)) || !plan.hasTile(sender, i, j)) continue;
+      if (own.x.lo[i] > own.x.hi[i] || !sends(i, j) || !plan.hasTile(sender, i, j)) continue;
       from = Math.min(from, plan.endAt(sender, i, j));
+      some = true;
     }
+    if (!some) continue;
     for (let r = 0; r < own.y.to.length; r++) {
       if (!own.y.hears(r, j)) continue;
-      for (let c = 0; c < own.x.to.length; c++) {
-        if ((!along && own.x.to[c] !== x) || !plan.hasTile(step, c, r)) continue;
-        until = Math.max(until, plan.startAt(step, c, r));
-      }
+      for (let c = 0; c < own.x.to.length; c++) if (waits(c, r) && plan.hasTile(step, c, r)) until = Math.max(until, plan.startAt(step, c, r));
     }
   }
   return from === Infinity ? [0, 0] : [from, Math.max(from, until)];
@@ -141,12 +164,14 @@ function targetsOf(plan, move, source) {
   return out;
 }
 
-// The corners of the way from one core to another: along the row, then along the column, or a detour.
+// The corners of the way from one core to another: along the row, then along the column (a reduction the other way
+// round), or a detour.
 function pathOf(plan, move, source, target) {
   const a = plan.xy(source), b = plan.xy(target);
   const detour = move.detours.find((d) => same(d[0], a) && same(d[d.length - 1], b));
   if (detour) return detour;
-  return a[0] === b[0] || a[1] === b[1] ? [a, b] : [a, [b[0], a[1]], b];
+  if (a[0] === b[0] || a[1] === b[1]) return [a, b];
+  return move.route === "join" ? [a, [a[0], b[1]], b] : [a, [b[0], a[1]], b];
 }
 
 function same(a, b) {
@@ -177,15 +202,13 @@ function along(corners, hops) {
   return corners[corners.length - 1];
 }
 
-const LANE_COLOURS = 16; // of every router, once a move relays or joins
-
-// The colours in use at a router: {lanes, trees: [{colour, moves}]}.
+// The colours in use at a router: {kept: what every router keeps, in words, count, trees: [{colour, moves}]}.
 function coloursAt(plan, x, y) {
   const trees = new Map();
   let lanes = false;
   for (const step of plan.steps) {
     for (const move of step.received) {
-      if (move.route === "relay" || move.route === "join") lanes = true;
+      if (move.route === "relay") lanes = true;
       if (move.route !== "tree") continue;
       const { x: sx, y: sy } = sidesOf(plan, move), cx = plan.tables.get(move.colour_x), cy = plan.tables.get(move.colour_y);
       const own = new Set();
@@ -201,5 +224,7 @@ function coloursAt(plan, x, y) {
       for (const colour of own) trees.set(colour, [...(trees.get(colour) ?? []), move]);
     }
   }
-  return { lanes, trees: [...trees].sort((a, b) => a[0] - b[0]).map(([colour, moves]) => ({ colour, moves })) };
+  const { kept } = plan, n = (lanes ? kept.lanes : 0) + kept.reductions + kept.host;
+  const words = [lanes ? `${kept.lanes} for the shared lanes` : "", kept.reductions ? `${kept.reductions} for reductions` : "", `${kept.host} for the host`];
+  return { count: n + trees.size, kept: words.filter(Boolean).join(", "), trees: [...trees].sort((a, b) => a[0] - b[0]).map(([colour, moves]) => ({ colour, moves })) };
 }

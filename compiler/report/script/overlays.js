@@ -174,8 +174,9 @@ function drawMove(c, stage, plan, move, alpha = 0.5) {
   c.globalAlpha = alpha;
   c.lineWidth = Math.max(1, Math.min(4, stage.scale * 0.12));
   c.beginPath();
-  y.at.forEach((row, j) => { if (y.lo[j] <= y.hi[j] && x1 > x0) { c.moveTo(...stage.middle(x0, row)); c.lineTo(...stage.middle(x1, row)); } });
-  x.to.forEach((column, i) => { if (x.heard[i] && y1 > y0) { c.moveTo(...stage.middle(column, y0)); c.lineTo(...stage.middle(column, y1)); } });
+  const joins = move.route === "join", used = (s) => s.at.filter((_, j) => s.lo[j] <= s.hi[j]), heard = (s) => s.to.filter((_, i) => s.heard[i]);
+  if (x1 > x0) for (const row of joins ? heard(y) : used(y)) { c.moveTo(...stage.middle(x0, row)); c.lineTo(...stage.middle(x1, row)); }
+  if (y1 > y0) for (const column of joins ? used(x) : heard(x)) { c.moveTo(...stage.middle(column, y0)); c.lineTo(...stage.middle(column, y1)); }
   c.stroke();
   c.globalAlpha = 1;
 }

@@ -9,6 +9,7 @@ function summaryFacts(page) {
     running.length ? [el("h3", {}, `Computing at cycle ${whole(state.at)}`), tableOf(["step", "op", "cores"], running.map(([s, n]) => [stepLink(plan, s.number), s.op, n]))] : null,
     el("h3", {}, "Where the cycles go"), partsBar(total),
     tableOf(["part", "cycles", "fabric", "waiting", "compute"], plan.path_parts.map((p) => [p.part, p.cycles, p.fabric, p.waiting, p.compute]), { caption: "along the critical path; fabric: until the last operand is there; waiting: the core is busy" }),
+    ...adviceFacts(plan),
     el("h3", {}, "The critical path, leg by leg"),
     tableOf(["leg", "step", "core", "end", "fabric", "waiting", "compute"], plan.path.map((l, i) => [i + 1, stepLink(plan, l.step, 26), coreLink(...l.core), cycleLink(l.end), l.fabric, l.waiting, l.compute]),
       { current: (i) => i === plan.path.findIndex((l) => state.at < l.end) }),
@@ -16,6 +17,16 @@ function summaryFacts(page) {
     el("div", { className: "limits" }, plan.limits.map((l) => el("div", {}, el("div", {}, el("b", {}, l.name), " ", percent(l.share)), meter(l), el("div", { className: "hint" }, l.text)))),
     el("h3", {}, "Regions"), tableOf(["region", "cores", "place"], plan.regions.map((r, i) => [linkTo({ kind: "region", region: i }, `${i}: ${brief(r.name, 24)}`), r.columns * r.rows, `${r.columns} x ${r.rows} at ${r.box[0]}, ${r.box[1]}`])),
     ...provenance(page),
+  ];
+}
+
+// What bounds the plan, and what to ask for instead; nothing where nothing helps.
+function adviceFacts(plan) {
+  if (!plan.advice) return [];
+  const { bounds, remedies } = plan.advice;
+  return [
+    bounds.length ? [el("h3", {}, "Bound by"), tableOf(["part", "kind", "cycles", "share", "most in step"], bounds.map((b) => [b.part, b.kind, b.cycles, percent(b.share), stepLink(plan, b.step, 24)]))] : null,
+    remedies.length ? [el("h3", {}, "To try"), factsOf(remedies.map((r) => [r.ask, `${r.why}: ${r.how_sure} ${r.unit === "cycles" ? `${whole(r.gain)} cycles less (${percent(r.share)})` : `${whole(r.gain)} more ${r.unit}`}`]))] : null,
   ];
 }
 
