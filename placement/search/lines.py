@@ -28,7 +28,7 @@ from ..splits.choice import Choice, Limits, Question, Site, Source
 from ..splits.next_product import NOTHING, Ahead, nearest_product
 from ..splits.policy import Policy
 from .region_sizes import climb
-from .search import Search
+from .search import CHOOSING, TIMING, Search
 from .urgent import hurried
 
 
@@ -40,17 +40,22 @@ def line_plans(search: Search) -> None:
 
     def cycles(size: tuple[int, int]) -> float:
         """Of a plan on a region of this size; infinite where it does not fit."""
+        name = "x".join(map(str, size))
+        search.tell(name, 0.0)
         built = _built(search, size, limits, ahead)
         if built is None:
             return math.inf
         timing = None
         if search.over(built) <= 0:
+            search.tell(f"{name}: routes", CHOOSING)
             built = routed(built)
+            search.tell(f"{name}: timing", TIMING)
             timing = simulate(built, links=False)
             other = hurried(built, timing)
             if (quicker := simulate(other, links=False)).cycles < timing.cycles:
                 built, timing = other, quicker
-        return search.judged(built, timing, "x".join(map(str, size)), size[0] * size[1])
+        search.tried()
+        return search.judged(built, timing, name, size[0] * size[1])
 
     climb(line_shapes(search.wafer, search.side, search.policy), search.side, False, cycles, search.policy)
 

@@ -136,7 +136,8 @@ class Search:
         its share. done: share of the plan that is being made."""
         self.report(f"{self.way}, {what}" if what else self.way, self._done + self._left / 2 * done)
 
-    def _tried(self) -> None:
+    def tried(self) -> None:
+        """A plan was made."""
         self._done, self._left = self._done + self._left / 2, self._left / 2
 
     def on_one(self, columns: int, rows: int) -> Assignment:
@@ -202,7 +203,7 @@ class Search:
             name = f"{a}{how}"
             built = assemble(self.graph, ground, choose_split, self.objective, self.companions)
             least = min(least, self._built(built, name, a.cores))
-            self._tried()
+            self.tried()
         return least
 
     def _arranged(self, a: Assignment) -> dict[str, tuple[Region, ...]]:
