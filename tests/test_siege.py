@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from onnx import TensorProto, defs, helper
+from onnx import TensorProto, helper
 from siege import artifacts, campaign, folders, inputs, models, trial
 from siege.contributed import attributes_of, contributed, is_contributed
 from siege.findings import smaller, tried
