@@ -40,7 +40,9 @@ from waferc.placement.plan.layout import Cut, Split
 from waferc.placement.plan.plan import Plan
 from waferc.placement.planner import plan
 from waferc.placement.splits.candidates import dense
+from waferc.runtime import load as loading
 from waferc.runtime import program as running
+from waferc.runtime.engine import has_pairs, processor
 from waferc.runtime.load import prepare
 from waferc.runtime.reports import InvalidIndex
 
@@ -125,6 +127,17 @@ def agree(
 @pytest.mark.parametrize("name", GRAPHS)
 def test_the_same_bits_on_every_wafer_and_by_every_number_of_threads(name: str, wafer: str) -> None:
     agree(planned(name, wafer), (1, 2, 3))
+
+
+@pytest.mark.parametrize("dot2", [False, True])
+@pytest.mark.parametrize("name", ["mlp", "convolution", "riders"])
+def test_bf16_however_a_host_multiplies_it(name: str, dot2: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Factors that are widened first, and pairs as they are."""
+    if dot2 and not has_pairs():
+        pytest.skip("this host has no instruction for pairs of bf16")
+    monkeypatch.setattr(loading, "processor", lambda: replace(processor(), dot2=dot2))
+    graph = narrow_weights(GRAPHS[name](), "bf16", "bf16")
+    agree(plan(graph, preset("8x8")))
 
 
 # -- plans with splits of any kind -----------------------------------------------------------------
@@ -565,7 +578,7 @@ def test_a_plan_that_lost_a_move_is_refused_before_there_is_a_program() -> None:
 def test_every_compile_is_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The pipeline makes no program of a plan that its judge refuses."""
 
-    def refuse(plan: Plan) -> None:
+    def refuse(plan: Plan, tell: object) -> None:
         raise IllegalPlan("planted")
 
     monkeypatch.setattr(planning, "judge", refuse)

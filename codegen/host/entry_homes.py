@@ -114,10 +114,10 @@ class EntryHomes:
             self.stock.add(home.tensor, "result", dtype or home.dtype, home.shape, laid_out, _fill(margin))
         )
 
-    def row(self, tensor: str, elements: int) -> Home:
+    def row(self, tensor: str, elements: int, dtype: DType) -> Home:
         """A new home of so many elements in a row, for a tensor in an order of its own."""
         kind: Kind = "constant" if tensor in self._graph.constants else "result"
-        dtype, shape = self._graph.tensors[tensor].dtype, (elements,)
+        shape = (elements,)
         return self._added(self.stock.add(tensor, kind, dtype, shape, lay_out(shape, None, None)))
 
     def _added(self, home: Home) -> Home:

@@ -200,7 +200,7 @@ class PanelHomes:
         if key in known and known[key].width == width:
             return Stood(f.standing(known[key].home, width)[0])
         view, elements = f.standing(len(stock.homes), width)
-        home = self.homes.row(f.tensor, elements)
+        home = self.homes.row(f.tensor, elements, stock.homes[f.view.home].dtype)
         known[key] = Standing(home.number, width)
         if constant:
             stock.constants += f.lays(view, width)

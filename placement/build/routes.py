@@ -135,6 +135,8 @@ def _configuration(way: _Way, ex: Ends, ey: Ends) -> str:
 def _apart(move: Move, columns: int) -> bool:
     """Whether columns alone decide which columns hear one another, and rows which rows do."""
     for d in move.dims:
+        if d.x.any() and d.y.any() and not np.diff(d.start).all():
+            return False  # a core past the end hears nothing, others of its column and its row do
         if d.x.any() and (d.core // columns).any():
             return False
         if d.y.any() and (d.core % columns).any():
