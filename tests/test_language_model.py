@@ -35,7 +35,7 @@ from test_cli import waferc as command
 from waferc import InputError, LanguageModel, Request, UsageError
 from waferc.compiler.errors import ArtifactError
 from waferc.compiler.exports.defaults import choices
-from waferc.compiler.language.tokens import Tokenizer
+from waferc.compiler.language.tokens import Tokenizer, UnusableText
 from waferc.ir.op import Array
 
 EXPORTS = Path("/work/shared/data/exports")
@@ -325,7 +325,7 @@ def test_a_folder_s_tokenizer_is_judged_where_it_is_kept(here: Path) -> None:
         done = command(*words, "--wafer", "8x8", "--capacity", "16")
         assert done.exit_code in (3, 7) and "no tokenizer that 'tokenizers' can read" in done.stderr
     assert not Path("out.wafer").exists()
-    with pytest.raises(InputError, match="no tokenizer"):
+    with pytest.raises(UnusableText, match="no tokenizer"):
         _ = LanguageModel("bad", wafer="8x8", capacity=16).tokenizer
     write_folder(Path("classes"), {"model.onnx": perceptron(here).read_bytes()})
     done = command("compile", "classes", "--dim", "batch=1", "--wafer", "4x4", "-o", "out.wafer")
