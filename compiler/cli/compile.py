@@ -296,11 +296,10 @@ def _judged_words(console: Console, compiled: Compiled, given: dict[str, bytes])
     if TOKENIZER in words:
         try:
             _judge_vocabulary(console, compiled, words)
-        except ArtifactError as e:
-            console.note(f"the folder's tokenizer is left out: {e}")
-            return {}
         except UnusableText as e:
             raise InvalidInput(f"the folder's {TOKENIZER}: {e}") from None
+    elif TOKENIZER in compiled.files.words:
+        console.note("the folder's tokenizer is left out: the model is no language model")
     if TEMPLATE in words:
         try:
             ChatTemplate(words[TEMPLATE])
