@@ -135,11 +135,11 @@ def products(*sizes: int) -> Graph:
     return m.graph("products", [x], [h])
 
 
-def decode() -> Graph:
-    """One layer of a decoder, a token at a time."""
+def decode(tokens: int = 1) -> Graph:
+    """One layer of a decoder, so many tokens at a time."""
     shape = Shape(layers=1, width=16, hidden=32, heads=2, kv_heads=1, head=8, vocabulary=64, positions=16)
     model = decoder(shape, random_weights(1)).SerializeToString()
-    return compile_model(model, dims={"S": 1}, wafer="8x8", capacity=16, until="graph").graph
+    return compile_model(model, dims={"S": tokens}, wafer="8x8", capacity=16, until="graph").graph
 
 
 WORKLOADS: Mapping[str, Callable[[], Workload]] = {
@@ -169,4 +169,5 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     ),
     "lines": lambda: Workload((products(768, 3072, 768),), preset("64x64")),
     "decode": lambda: Workload((decode(),), preset("8x8")),
+    "four tokens": lambda: Workload((decode(4),), preset("32x32")),
 }
