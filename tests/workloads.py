@@ -160,7 +160,6 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     "stacked blocks": lambda: Workload((blocks(6, 96, 256),), small(8, 104, 2408)),
     "line": lambda: Workload((vector(16384, 8),), small(256, 4, 1700)),
     "long line": lambda: Workload((vector(65536, 8),), replace(preset("8x8"), width=384, height=1)),
-    "short": lambda: Workload((vector(2048, 8),), replace(preset("8x8"), width=256, height=4)),
     "entries": lambda: Workload(
         tuple(agreed({"one": sums(1), "twenty": sums(20)}).values()), small(8, 8, 5200)
     ),
