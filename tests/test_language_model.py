@@ -176,6 +176,7 @@ def test_a_model_file_takes_the_context_beside_it(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.thorough
 def test_a_capacity_that_nobody_says_may_be_too_much_for_a_table(tmp_path: Path) -> None:
     """Of 40 rows, of which the first two are not read."""
     from test_cache_length import from_table
@@ -213,7 +214,9 @@ def test_a_merged_decoder_is_the_one_with_caches() -> None:
         assert ours.states == theirs.states
 
 
-@pytest.mark.parametrize("heard", [False, True], ids=["of tokens", "of sounds"])
+@pytest.mark.parametrize(
+    "heard", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["of tokens", "of sounds"]
+)
 def test_an_encoder_and_its_decoder_are_one_program(tmp_path: Path, heard: bool) -> None:
     config = {**CONFIG, "max_position_embeddings": 16, "decoder_start_token_id": 3, "pad_token_id": PAD}
     config |= {"num_mel_bins": BANDS, "max_source_positions": FRAMES // 2} if heard else {}
@@ -246,6 +249,7 @@ def test_an_encoder_and_its_decoder_are_one_program(tmp_path: Path, heard: bool)
     assert (guarded.logits([3], sources[0][0]) == found_first(model, sources[0][0])).all()
 
 
+@pytest.mark.thorough
 def test_an_encoder_that_makes_keys_and_values_is_taken_with_its_decoder(tmp_path: Path) -> None:
     """It is another file's name for each, and onnxruntime's logits are those of three files."""
     parts = {name: {"filename": f"{name}.onnx"} for name in ("encoder", "decoder")}
@@ -344,10 +348,9 @@ def exported(name: str) -> Path:
     return folder
 
 
-LONG = [pytest.param(n, w, marks=pytest.mark.thorough) for n in NAMES for w in ("16x16", "wse3")]
-
-
-@pytest.mark.parametrize("name, wafer", [("optimum-llama", "16x16"), *LONG])
+@pytest.mark.thorough
+@pytest.mark.parametrize("wafer", ["16x16", "wse3"])
+@pytest.mark.parametrize("name", NAMES)
 def test_an_export_needs_no_options(name: str, wafer: str) -> None:
     """As onnxruntime, after ten tokens and each of 14 more, and given one by one; no thread changes a bit."""
     folder = exported(name)
@@ -373,12 +376,9 @@ def test_an_export_with_activations_of_8_bits_takes_a_call_s_tokens_together() -
 
 
 @pytest.mark.parametrize(
-    "files",
-    [
-        "decoder_model.onnx decoder_with_past_model.onnx",
-        pytest.param("decoder_model_merged.onnx", marks=pytest.mark.thorough),
-    ],
+    "files", ["decoder_model.onnx decoder_with_past_model.onnx", "decoder_model_merged.onnx"]
 )
+@pytest.mark.thorough
 def test_bart_needs_no_options(tmp_path: Path, files: str) -> None:
     folder = exported("optimum-bart")
     for name in ("config.json", "encoder_model.onnx", *files.split()):
