@@ -30,7 +30,7 @@ from waferc.ir.rules import GraphBuilder
 HEADS, SIZE, WORDS, TABLE = 2, 8, 24, 40
 WIDE = HEADS * SIZE
 INT32 = TensorProto.INT32
-EXPORTS = Path("/work/shared/data/exports")
+EXPORTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "exports"  # beside the project, if at all
 
 node = helper.make_node
 Build = Callable[[], tuple[Sequence[NodeProto], Mapping[str, Array]]]

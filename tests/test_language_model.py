@@ -38,7 +38,7 @@ from waferc.compiler.exports.defaults import choices
 from waferc.compiler.language.tokens import Tokenizer, UnusableText
 from waferc.ir.op import Array
 
-EXPORTS = Path("/work/shared/data/exports")
+EXPORTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "exports"  # beside the project, if at all
 TOKENIZER = Tokenizer(byte_tokenizer())
 IDS = TOKENIZER.tokens("a few tokens")
 
