@@ -44,7 +44,7 @@ def load(
     if guard or not artifact.entries:
         return _judged(prepare(artifact.plans(), threads, guard, values, staged))
     image = decode(artifact)
-    if image.dot2 not in (None, processor().dot2):  # made on another kind of host
+    if image.dot2 is not None and image.dot2 != processor().dot2:  # made on another kind of host
         return _judged(prepare(artifact.plans(), threads, False, values, staged))
     constants = artifact.constants()
     judge_constants(image.resident, constants)

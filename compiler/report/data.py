@@ -20,7 +20,7 @@ from ...placement.cost.reach import Ends, coordinates
 from ...placement.cost.timing import Timing, held
 from ...placement.machine.wafer import Wafer, mixed_products
 from ...placement.plan.colours import HOST, LANES, reductions
-from ...placement.plan.layout import Layout
+from ...placement.plan.layout import Grid, Layout
 from ...placement.plan.move import Detour, DimensionMoves, Move
 from ...placement.plan.plan import Buffer, Plan, Step
 from ..errors import shown
@@ -301,12 +301,10 @@ def _region(m: _Making, number: int) -> Json:
 
 def _columns(plan: Plan, number: int) -> Any:
     """What the cost model takes to be the wafer's columns of a region's columns."""
-    from_grid = next((s.grid for s in plan.steps if s.region == number), None)
-    if from_grid is None:
-        return np.arange(plan.regions[number].columns) + plan.regions[number].x
     r = plan.regions[number]
-    grid = type(from_grid)(r.columns, r.rows)
-    return coordinates(r, grid, "x", plan.wafer)
+    if not any(s.region == number for s in plan.steps):
+        return np.arange(r.columns) + r.x
+    return coordinates(r, Grid(r.columns, r.rows), "x", plan.wafer)
 
 
 def _buffers(m: _Making) -> list[Json]:

@@ -284,6 +284,7 @@ class Products:
     ) -> Sequence[Value]:
         """As `_multiply_pairs`, of pairs of bf16 that are widened once for all positions, and f32."""
         stood, halves = self._stood(k), dict[int, tuple[Value, Value]]()
+        assert stood is not None
 
         def first(operand: int, index: Index, lanes: bool) -> Value:
             if operand == stood:
@@ -304,12 +305,13 @@ class Products:
                 return k.const(0, F32)  # it came with the first
             return k.load_lanes(operand, index) if lanes else k.load(operand, index)
 
-        own = 0 if stood == 0 else 1
-        out = [k.fma(half(f[own], 0), f[1 - own], s) for f, s in zip(factors, sums, strict=True)]
+        out = [k.fma(half(f[stood], 0), f[1 - stood], s) for f, s in zip(factors, sums, strict=True)]
         if alone:
             return out
         others = self._factors(k, [{**index, self.paired: further} for index in at], second)
-        return [k.fma(half(f[own], 1), g[1 - own], s) for f, g, s in zip(factors, others, out, strict=True)]
+        return [
+            k.fma(half(f[stood], 1), g[1 - stood], s) for f, g, s in zip(factors, others, out, strict=True)
+        ]
 
     def _factors(
         self, k: KernelBuilder, at: Sequence[Index], load: Callable[[int, Index, bool], Value]

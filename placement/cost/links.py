@@ -20,12 +20,8 @@ def link_bytes(plan: Plan, moves: Iterable[tuple[Step, Move]] | None = None) -> 
 
     moves: some that steps receive, instead of all.
     """
-    by_result = {s.result: s for s in plan.steps if s.kind != "update"}
     links = np.zeros((4, plan.wafer.height, plan.wafer.width))
-    for step, m in moves if moves is not None else ((s, m) for s in plan.steps for m in s.received):
-        if m.route == "local":
-            continue
-        traffic = traffic_of(plan, step, by_result[m.source], m)
+    for _, m, traffic in _over_links(plan, moves):
         if m.route == "join":
             _add_join(links, traffic, merged_bytes(plan, m, traffic))
         else:
@@ -36,18 +32,23 @@ def link_bytes(plan: Plan, moves: Iterable[tuple[Step, Move]] | None = None) -> 
 def over_link(plan: Plan, x: int, y: int, direction: int) -> Iterator[tuple[Step, Move, float]]:
     """The moves that use the outgoing link of core (x, y), by its number in wafer.LINKS; the step that
     receives each, and its bytes on the link. They sum up to what `link_bytes` has there."""
+    for step, m, t in _over_links(plan):
+        if m.route == "join":
+            nbytes = _join_at(plan.wafer, t, (x, y, direction)) * merged_bytes(plan, m, t)
+        else:
+            nbytes = _at(plan.wafer, t, x, y, direction)
+        if nbytes:
+            yield step, m, nbytes
+
+
+def _over_links(
+    plan: Plan, moves: Iterable[tuple[Step, Move]] | None = None
+) -> Iterator[tuple[Step, Move, Traffic]]:
+    """The moves that leave a core, of those that steps receive, with their traffic. moves: by default all."""
     by_result = {s.result: s for s in plan.steps if s.kind != "update"}
-    for step in plan.steps:
-        for m in step.received:
-            if m.route == "local":
-                continue
-            t = traffic_of(plan, step, by_result[m.source], m)
-            if m.route == "join":
-                nbytes = _join_at(plan.wafer, t, (x, y, direction)) * merged_bytes(plan, m, t)
-            else:
-                nbytes = _at(plan.wafer, t, x, y, direction)
-            if nbytes:
-                yield step, m, nbytes
+    for step, m in moves if moves is not None else ((s, m) for s in plan.steps for m in s.received):
+        if m.route != "local":
+            yield step, m, traffic_of(plan, step, by_result[m.source], m)
 
 
 def _at(wafer: Wafer, move: Traffic, x: int, y: int, direction: int) -> float:

@@ -17,8 +17,6 @@ from ..build.assemble import assemble
 from ..build.assembly import Lies
 from ..build.inputs import tensor_axes
 from ..build.regions import Ground, logical_width, make_region
-from ..build.routes import routed
-from ..cost.timing import simulate
 from ..machine.wafer import Wafer
 from ..plan.layout import Cut, Grid, Split
 from ..plan.plan import Plan
@@ -28,8 +26,7 @@ from ..splits.choice import Choice, Limits, Question, Site, Source
 from ..splits.next_product import NOTHING, Ahead, nearest_product
 from ..splits.policy import Policy
 from .region_sizes import climb
-from .search import CHOOSING, TIMING, Search
-from .urgent import hurried
+from .search import Search
 
 
 def line_plans(search: Search) -> None:
@@ -45,17 +42,9 @@ def line_plans(search: Search) -> None:
         built = _built(search, size, limits, ahead)
         if built is None:
             return math.inf
-        timing = None
-        if search.over(built) <= 0:
-            search.tell(f"{name}: routes", CHOOSING)
-            built = routed(built)
-            search.tell(f"{name}: timing", TIMING)
-            timing = simulate(built, links=False)
-            other = hurried(built, timing)
-            if (quicker := simulate(other, links=False)).cycles < timing.cycles:
-                built, timing = other, quicker
+        took = search.finished(built, name, size[0] * size[1], hurry=True)
         search.tried()
-        return search.judged(built, timing, name, size[0] * size[1])
+        return took
 
     climb(line_shapes(search.wafer, search.side, search.policy), search.side, False, cycles, search.policy)
 

@@ -27,6 +27,7 @@ from .layers import Layers
 from .placers import Size, arrangements
 from .region_sizes import likely_side, shapes
 from .shared_constants import shared_splits
+from .urgent import hurried
 
 CHOOSING, TIMING = 0.6, 0.8  # shares of a plan after which splits are chosen, and routes found
 
@@ -202,7 +203,7 @@ class Search:
             ground = Ground(self.wafer, regions, region_of, self.policy)
             name = f"{a}{how}"
             built = assemble(self.graph, ground, choose_split, self.objective, self.companions)
-            least = min(least, self._built(built, name, a.cores))
+            least = min(least, self.finished(built, name, a.cores))
             self.tried()
         return least
 
@@ -218,16 +219,25 @@ class Search:
             self.attempts.append(Attempt(self.way, str(a), math.inf, 0, False))
         return found
 
-    def _built(self, built: Plan, what: str, cores: int) -> float:
-        """The cycles of a plan that has no routes yet, infinite where it does not fit."""
+    def finished(self, built: Plan, what: str, cores: int, hurry: bool = False) -> float:
+        """The cycles of a plan that has no routes yet, infinite where it does not fit.
+
+        hurry: routes are tried a second time, trees first for what the call waits for.
+        """
         if self.over(built) > 0:
-            return self.judged(built, None, what, cores)
+            return self._judged(built, None, what, cores)
         self.tell(f"{what}: routes", CHOOSING)
         built = routed(built)
         self.tell(f"{what}: timing", TIMING)
-        return self.judged(built, simulate(built, links=self.objective != "latency"), what, cores)
+        timing = self._timed(built)
+        if hurry and (quicker := self._timed(other := hurried(built, timing))).cycles < timing.cycles:
+            built, timing = other, quicker
+        return self._judged(built, timing, what, cores)
 
-    def judged(self, built: Plan, timing: Timing | None, what: str, cores: int) -> float:
+    def _timed(self, made: Plan) -> Timing:
+        return simulate(made, links=self.objective != "latency")
+
+    def _judged(self, built: Plan, timing: Timing | None, what: str, cores: int) -> float:
         """The cycles of a timed plan, infinite where it does not fit; kept if it is the best so far."""
         self.excess = self.over(built)
         if self.excess > 0 or timing is None:
@@ -248,7 +258,7 @@ class Search:
     def reroute(self, made: Plan) -> None:
         """Keeps the best plan with other routes, if a call is quicker with them."""
         assert self.timing is not None
-        timing = simulate(made, links=self.objective != "latency")
+        timing = self._timed(made)
         better = timing.cycles < self.timing.cycles
         self.attempts.append(Attempt(self.way, "other routes, a call", timing.cycles, 0, better))
         if better:
