@@ -43,9 +43,9 @@ def test_a_hundredth_of_the_suite(tmp_path: Path) -> None:
     )
 
 
-def case(op_type: str, expected: Any, name: str = "test_planted", inputs: Any = None) -> TestCase:
-    """A node test of one input, X, and what it says the output is."""
-    proto = model(op_type, [X])
+def case(op_type: str, expected: Any, name: str = "test_planted", inputs: Any = None, **own: Any) -> TestCase:
+    """A node test of one input, X, and what it says the output is. own: the node's attributes."""
+    proto = model(op_type, [X], **own)
     data = [([X] if inputs is None else inputs, [expected])]
     return TestCase(name, name, None, None, proto, data, "node", 1e-3, 1e-7)
 
@@ -75,6 +75,13 @@ def test_a_wrong_answer_is_wrong(expected: Any, says: str) -> None:
     if says.startswith("Mismatched"):
         assert row.max_abs == pytest.approx(0.1, rel=1e-5)
         assert row.max_rel == pytest.approx(0.1 / 2.1, rel=1e-5)
+
+
+@pytest.mark.parametrize(("expected", "status"), [([1, 99], "pass"), ([2, 7], "wrong")])
+def test_a_float_that_its_integer_type_does_not_hold_may_be_any(expected: list[int], status: str) -> None:
+    given = np.array([1.5, 1000], np.float32)
+    planted = case("Cast", np.array(expected, np.int8), inputs=[given], to=TensorProto.INT8)
+    assert judge(planted).status == status
 
 
 def test_a_sequence_that_is_too_short_is_wrong() -> None:
