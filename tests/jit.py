@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -25,15 +25,21 @@ def target_machine(opt: int = 2) -> Any:
     )
 
 
-@lru_cache(maxsize=8)  # an engine takes some megabytes: those of earlier tests are not kept
-def compiled(kernel: Kernel) -> tuple[Any, Any]:
-    """The kernel as a ctypes function of (task, op), and the engine that must outlive its calls."""
+@cache
+def engine() -> Any:
+    """What keeps the machine code of every kernel that was asked for: many tests ask for the same ones."""
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
+
+
+@cache
+def compiled(kernel: Kernel) -> Any:
+    """The kernel as a ctypes function of (task, op)."""
     module = llvm.parse_assembly(make_module([kernel]), context=llvm.create_context())
     module.verify()
-    engine = llvm.create_mcjit_compiler(module, target_machine())
-    engine.finalize_object()
+    engine().add_object_file(llvm.ObjectFileRef.from_data(target_machine().emit_object(module)))
+    engine().finalize_object()
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
-    return kind(engine.get_function_address(kernel.symbol)), engine
+    return kind(engine().get_function_address(kernel.symbol))
 
 
 def element_strides(array: Array) -> list[int]:
@@ -80,8 +86,7 @@ def call(
     assert len(words) == kernel.signature.layout.words(kernel.signature.guard)
     task = np.array(words, np.int64)
     op = np.array([s.get(a, 0) for s in steps for a in axes] or [0], np.int64)
-    function, _ = compiled(kernel)
-    function(task.ctypes.data, op.ctypes.data)
+    compiled(kernel)(task.ctypes.data, op.ctypes.data)
     assert len(arrays) == len(starts)  # and are alive until here
     return record.tolist()
 

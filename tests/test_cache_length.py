@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import NodeProto, TensorProto, helper
+from sampled import sampled
 from test_caches import FLOAT, INT, model_of
 from waferc.compiler.compiled import Compiled
 from waferc.compiler.errors import UnsupportedModel, UnsupportedOperator, WafercError
@@ -397,7 +398,7 @@ def test_positions_and_masks_are_the_run_s(kind: str, chunks: Sequence[int]) -> 
     alike(by_reference(model, chunks), peer(model, chunks))
 
 
-@pytest.mark.parametrize("kind", ["a window of 3", "distances"])
+@pytest.mark.parametrize("kind", sampled(["a window of 3", "distances"], 2))
 def test_a_program_counts_its_positions(kind: str) -> None:
     model = decoder(KINDS[kind])
     made = compile_model(model, wafer="4x4", capacity=16, entries=entries_of(CHUNKS))

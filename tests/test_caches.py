@@ -177,6 +177,7 @@ def test_a_decoder_gives_the_same_bits_in_every_way(tokens: Compiled, tmp_path: 
     assert logits(load(tmp_path / "p.wafer", guard=True), ids).tobytes() == once.tobytes()
 
 
+@pytest.mark.thorough
 def test_only_what_a_cache_holds_is_read(tokens: Compiled) -> None:
     """Calls of products are cut to the positions that are filled, to the same bits as whole ones."""
     program = prepare(tokens.plans)

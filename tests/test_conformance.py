@@ -1,4 +1,4 @@
-"""A fixed hundredth of ONNX's own tests, and whether the count of all of them can be trusted."""
+"""A small fixed part of ONNX's own tests, and whether the count of all of them can be trusted."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from waferc.compiler.onnx_backend import WaferBackend
 X = np.array([-1.0, 2.0], np.float32)
 
 
-def test_a_hundredth_of_the_suite(tmp_path: Path) -> None:
+def test_a_small_part_of_the_suite(tmp_path: Path) -> None:
     """Nothing wrong, no crash, no pass of the committed list lost."""
-    script, output = Path(__file__).with_name("conformance.py"), tmp_path / "hundredth.json"
-    command = [sys.executable, script, "--shard", "0.01", "--workers", "1", "--output", output]
+    script, output = Path(__file__).with_name("conformance.py"), tmp_path / "part.json"
+    command = [sys.executable, script, "--shard", "0.008", "--workers", "1", "--output", output]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(output.read_text())["totals"]
-    assert 10 < counts["all"]["tests"] < 40
-    assert counts["all"]["pass"] >= 8
+    assert 8 < counts["all"]["tests"] < 30
+    assert counts["all"]["pass"] >= 6
     assert (
         sum(counts["all"][status] for status in ("pass", "refused", "not comparable"))
         == (counts["all"]["tests"])

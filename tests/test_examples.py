@@ -35,6 +35,7 @@ def test_bundled_model_reads_held_out_digits() -> None:
     assert (np.asarray(probabilities).argmax(1) == labels).mean() >= 0.97
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("[0-9]*.py")), ids=lambda p: p.name)
 def test_example_runs(path: Path) -> None:
     done = subprocess.run([sys.executable, path], capture_output=True, text=True, cwd=ROOT)

@@ -141,7 +141,7 @@ def test_what_is_not_forged_is_used(artifacts: dict[str, Path], use: Callable[[P
 
 
 @pytest.mark.parametrize(
-    "use, count", [(showing, 240), (running, 160), (guarded, 16)], ids=lambda x: getattr(x, "__name__", x)
+    "use, count", [(showing, 120), (running, 80), (guarded, 8)], ids=lambda x: getattr(x, "__name__", x)
 )
 def test_no_forgery_is_a_bug_of_ours(
     artifacts: dict[str, Path], use: Callable[[Path], None], count: int

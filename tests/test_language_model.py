@@ -214,9 +214,8 @@ def test_a_merged_decoder_is_the_one_with_caches() -> None:
         assert ours.states == theirs.states
 
 
-@pytest.mark.parametrize(
-    "heard", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["of tokens", "of sounds"]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("heard", [False, True], ids=["of tokens", "of sounds"])
 def test_an_encoder_and_its_decoder_are_one_program(tmp_path: Path, heard: bool) -> None:
     config = {**CONFIG, "max_position_embeddings": 16, "decoder_start_token_id": 3, "pad_token_id": PAD}
     config |= {"num_mel_bins": BANDS, "max_source_positions": FRAMES // 2} if heard else {}

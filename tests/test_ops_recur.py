@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nodes import Case, case, computed, normal, same_as_onnxruntime
+from sampled import sampled
 from single import close
 from waferc.compiler.errors import InvalidInput
 from waferc.compiler.importer import import_model
@@ -85,7 +86,7 @@ LONG = [
 
 
 @pytest.mark.parametrize(
-    "one", [*RECUR, *(pytest.param(one, marks=pytest.mark.thorough) for one in LONG)], ids=str
+    "one", [*sampled(RECUR, 3), *(pytest.param(one, marks=pytest.mark.thorough) for one in LONG)], ids=str
 )
 def test_against_onnxruntime(one: Case) -> None:
     same_as_onnxruntime(one, 2e-5)

@@ -94,6 +94,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.thorough
 def test_commands_write_what_they_are_given_and_start_nothing(here: Path) -> None:
     content = product(here / "m.onnx").read_bytes()
     (here / "damaged.onnx").write_bytes(content[:-20])

@@ -108,6 +108,7 @@ def test_a_long_line_has_one_root_for_a_few_elements(ways: int, size: int, roots
     assert grid.columns == roots and split.axis_ways("n") == roots
 
 
+@pytest.mark.thorough
 def test_a_large_model_is_stacked(made: Plan) -> None:
     assert len(made.regions) > 1 and made.sram().max() <= made.wafer.sram_bytes
     judge(made)

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from plans import GRAPHS, Model, all_shared, planned
+from sampled import sampled
 from waferc.codegen.host.arena import share
 from waferc.compiler import planning
 from waferc.compiler.passes.narrow_weights import narrow_weights
@@ -189,7 +190,7 @@ def placed(graph: Graph, wafer: Wafer, data: dict[str, Any]) -> Plan:
     return p
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", sampled(GRAPHS, 3))
 @settings(max_examples=12)
 @given(data=st.data())
 def test_the_same_bits_however_a_plan_cuts(name: str, data: st.DataObject) -> None:

@@ -47,6 +47,7 @@ def network(dtype: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
 
 
+@pytest.mark.thorough
 def test_a_network_in_bf16(tmp_path: Path) -> None:
     """Near to itself in f32; saved and loaded, guarded and not, the same bits."""
     x = normal(2, 3, 9, 9).astype(dtypes.BF16.numpy)
