@@ -138,6 +138,7 @@ def test_positions_that_hold_nothing_count_for_nothing(wafer: str, simplify: boo
     assert program.length == program.capacity == CAPACITY
 
 
+@pytest.mark.thorough
 def test_a_long_cache_is_attended_to_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of positions with maxima of their own: also those in which nothing is visible yet."""
     monkeypatch.setattr(blocked_softmax, "LAYERS", 1)

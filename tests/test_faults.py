@@ -226,7 +226,7 @@ def test_a_fault_of_the_cache_is_none_of_a_command(code: int, here: Path) -> Non
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("where", ["Python", "native code"])
+@pytest.mark.parametrize("where", sampled(["native code", "Python"], 2))
 def test_a_signal_ends_a_command_in_order(number: signal.Signals, code: int, where: str, here: Path) -> None:
     # A command that writes and is not done: in Python's own code, or where Python hears nothing.
     wait = "time.sleep(60)" if where == "Python" else "ctypes.CDLL(None).sleep(60); time.sleep(60)"
