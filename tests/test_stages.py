@@ -209,6 +209,59 @@ def test_a_loop_calls_its_body(n: int) -> None:
     assert made.program.staged.ran.total() == n
 
 
+ENDS = (helper.make_node("Slice", ["x", "from", "to"], ["row"]),)
+SOME = (helper.make_node("NonZero", ["x"], ["n"]), helper.make_node("Cast", ["n"], ["row"], to=F))
+FORM = (helper.make_node("Reshape", ["x", "to"], ["row"]),)
+
+
+@pytest.mark.parametrize(
+    ("trips", "on", "given"),
+    [(-1, None, "call"), (-(2**63), True, "model"), (5, False, "call"), (None, False, "model")],
+)
+@pytest.mark.parametrize(
+    ("row", "declared"),
+    [
+        (ENDS, [4, 6, 5]),
+        (ENDS, [2, "a", 5]),
+        (ENDS, [-1, 3, None]),
+        (ENDS, None),
+        (SOME, [3, 7]),
+        (SOME, [None, None]),
+        (FORM, [2, 60]),
+        ((helper.make_node("Relu", ["x"], ["row"]),), None),
+    ],
+)
+def test_what_a_loop_without_iterations_stacks(
+    row: Sequence[onnx.NodeProto], declared: Any, trips: int | None, on: bool | None, given: str
+) -> None:
+    """Sizes that only an iteration would tell are as the body declares them, else 0."""
+    limits = [("trips", trips, N, np.int64), ("on", on, B, np.bool_)]
+    names = [name if limit is not None else "" for name, limit, _, _ in limits]
+    ends = [value("i", N, []), value("go", B, [])], [value("next", B, []), value("row", F, declared)]
+    inner = body([helper.make_node("Identity", ["go"], ["next"]), *row], *ends)
+    outer = body(
+        [helper.make_node("Identity", ["go_on"], ["again"])], [], [value("again", B, []), value("y", F, None)]
+    )
+    outer.input.extend([value("j", N, []), value("go_on", B, [])])
+    outer.node.append(helper.make_node("Loop", names, ["y"], body=inner))
+    feed = {"x": np.ones((4, 6, 5), np.float32), "from": np.zeros(2, np.int64), "to": np.array([2, 60])}
+    kinds = [value("x", F, [4, 6, 5]), value("from", N, [2]), value("to", N, [2]), value("twice", N, [])]
+    proto = model([helper.make_node("Loop", names, ["y"], "loop", body=inner)], kinds, [value("y", F, None)])
+    twice = model([helper.make_node("Loop", ["twice", ""], ["y"], body=outer)], kinds, [value("y", F, None)])
+    for of in (proto, twice):
+        for name, limit, kind, numpy in limits:
+            if limit is None:
+                continue
+            if given == "model":
+                of.graph.initializer.append(numpy_helper.from_array(np.array(limit, numpy), name))
+            else:
+                of.graph.input.append(value(name, kind, []))
+                feed[name] = np.array(limit, numpy)
+    del proto.graph.input[3]
+    agrees(proto, compiled(proto), feed)
+    agrees(twice, compiled(twice), {**feed, "twice": np.array(2)})
+
+
 def test_a_short_loop_is_written_out_and_a_long_one_is_not() -> None:
     for proto, where in ((looping(6), "wafer"), (looping(65), "mixed")):
         made = compiled(proto)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from onnx import helper, shape_inference
@@ -62,11 +64,17 @@ def static(kind: onnx.TypeProto | None) -> tuple[int, ...] | None:
     return tuple(d.dim_value for d in tensor.shape.dim)
 
 
-def without_shape(kind: onnx.TypeProto) -> onnx.TypeProto:
-    """The type of a tensor of any shape."""
-    out = onnx.TypeProto()
-    out.tensor_type.elem_type = kind.tensor_type.elem_type
-    return out
+def known_sizes(kind: onnx.TypeProto) -> list[int | None] | None:
+    """A tensor's sizes, None for one that is not known or below 0; None where their number is not."""
+    tensor = kind.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return [d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in tensor.shape.dim]
+
+
+def _tensor(kind: onnx.TypeProto, sizes: Sequence[int | None] | None) -> onnx.TypeProto:
+    """The type of a tensor with elements as in another and these sizes, as in `known_sizes`."""
+    return helper.make_tensor_type_proto(kind.tensor_type.elem_type, sizes)
 
 
 def scalar(elem_type: int) -> onnx.TypeProto:
@@ -79,7 +87,10 @@ def either(a: onnx.TypeProto, b: onnx.TypeProto) -> onnx.TypeProto:
         return a
     if a.HasField("tensor_type") and b.HasField("tensor_type"):
         if a.tensor_type.elem_type == b.tensor_type.elem_type:
-            return without_shape(a)
+            one, other = known_sizes(a), known_sizes(b)
+            if one is None or other is None or len(one) != len(other):
+                return _tensor(a, None)
+            return _tensor(a, [n if n == m else None for n, m in zip(one, other, strict=True)])
     elif a.WhichOneof("value") == b.WhichOneof("value"):
         return a
     return onnx.TypeProto()
@@ -87,27 +98,33 @@ def either(a: onnx.TypeProto, b: onnx.TypeProto) -> onnx.TypeProto:
 
 def slice_of(kind: onnx.TypeProto, axis: int) -> onnx.TypeProto:
     """The type of a tensor's slices along an axis."""
-    shape = static(kind)
-    if shape is None:
-        return without_shape(kind)
-    kept = np.delete(np.array(shape, np.int64), axis).tolist()
-    return helper.make_tensor_type_proto(kind.tensor_type.elem_type, kept)
+    sizes = known_sizes(kind)
+    if sizes is None:
+        return _tensor(kind, None)
+    del sizes[axis]
+    return _tensor(kind, sizes)
 
 
 def stacked_of(kind: onnx.TypeProto, axis: int, count: int | None) -> onnx.TypeProto:
     """The type of `count` tensors (None: some) stacked along a new axis."""
-    shape = static(kind)
-    if shape is None or count is None:
-        return without_shape(kind)
-    at = axis if axis >= 0 else len(shape) + 1 + axis
-    return helper.make_tensor_type_proto(kind.tensor_type.elem_type, (*shape[:at], count, *shape[at:]))
+    sizes = known_sizes(kind)
+    if sizes is None:
+        return _tensor(kind, None)
+    sizes.insert(axis if axis >= 0 else len(sizes) + 1 + axis, count)
+    return _tensor(kind, sizes)
 
 
-def empty_of(kind: onnx.TypeProto) -> tuple[str, tuple[int, ...]]:
-    """NumPy's name of a tensor's type, and its shape with 0 for what is not known."""
-    tensor = kind.tensor_type
-    name = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type or onnx.TensorProto.FLOAT)).name
-    return name, tuple(d.dim_value for d in tensor.shape.dim)
+def empty_of(kind: onnx.TypeProto, declared: onnx.TypeProto) -> tuple[str, tuple[int, ...]]:
+    """NumPy's name of a tensor's type, and its shape where no run has made one: sizes that are not known are
+    as the model declares them, else 0."""
+    elem_type = kind.tensor_type.elem_type or onnx.TensorProto.FLOAT
+    name = np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)).name
+    sizes, said = known_sizes(kind), known_sizes(declared)
+    if sizes is None:
+        sizes = said or []
+    elif said is not None and len(said) == len(sizes):
+        sizes = [m if n is None else n for n, m in zip(sizes, said, strict=True)]
+    return name, tuple(n or 0 for n in sizes)
 
 
 def why_held(kind: onnx.TypeProto) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 
 import onnx
 from onnx import TensorProto
@@ -94,7 +95,7 @@ def _loop(around: Surroundings, node: onnx.NodeProto, body: onnx.GraphProto, at:
     rows = inside.kinds()[1 + len(carried) :]
     stacked = [stacked_of(row, 0, _iterations(around.scope, given, inside)) for row in rows]
     outputs = around.enter_results(node, [*kinds, *stacked])
-    empty = tuple(empty_of(row) for row in rows)
+    empty = _without_rows(rows, body)
     script = inside.finished(around.stages)
     reads = (*(k for k in (count, condition) if k is not None), *carried, *inside.outer)
 
@@ -106,6 +107,14 @@ def _loop(around: Surroundings, node: onnx.NodeProto, body: onnx.GraphProto, at:
     return HostStep(at, reads, outputs, stage)
 
 
+def _without_rows(
+    rows: Sequence[onnx.TypeProto], body: onnx.GraphProto
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Type and shape of each of a body's last outputs, for where no iteration makes one."""
+    declared = [v.type for v in body.output[len(body.output) - len(rows) :]]
+    return tuple(starmap(empty_of, zip(rows, declared, strict=True)))
+
+
 def _iterations(scope: Scope, given: Sequence[str], inside: Inside) -> int | None:
     """How often a loop runs, where that is known."""
     count, condition = (scope.value(t) if t else None for t in given[:2])
@@ -113,7 +122,7 @@ def _iterations(scope: Scope, given: Sequence[str], inside: Inside) -> int | Non
     if count is None or goes_on is None or not goes_on.all():
         return None
     starts = not given[1] or (condition is not None and condition.all())
-    return int(count.reshape(-1)[0]) if starts else None
+    return max(0, int(count.reshape(-1)[0])) if starts else None
 
 
 def _scan(
