@@ -55,7 +55,7 @@ operators: $(STAMP) ## write docs/operators.md anew
 	$(BIN)/python tests/operators.py
 
 accuracy: $(STAMP) ## predicted cycles beside published measurements, into docs/accuracy.md (some minutes); ARGS="--rows FILE.csv"
-	$(BIN)/python benchmarks/accuracy.py $(if $(ARGS),$(ARGS),-o docs/accuracy.md)
+	$(BIN)/python benchmarks/accuracy.py $(if $(ARGS),$(ARGS),-o docs/accuracy.md --errors compiler/show/expected_error.json)
 
 models: $(STAMP) ## fetch the larger models into build/models
 	$(BIN)/python examples/fetch_models.py

@@ -1,10 +1,12 @@
 """How far predicted cycles are from what was measured on wafers: `make accuracy`, docs/accuracy.md.
 
     python benchmarks/accuracy.py [--rows FILE.csv] [--level a|b] [--class NAME] [-o PAGE.md] [--json FILE]
+                                  [--errors FILE.json]
 
 Each row of the table is priced on two levels: (a) the cost model on the published mapping (`published.py`)
 and (b) an ONNX model of the experiment, compiled (`experiments.py`). b / a is our mapping beside the
-published one. Without -o the page goes to stdout; a line for each bad row to stderr, and the exit code is
+published one. --errors writes level a's errors by class, which `waferc inspect --step` and the report tell
+(`compiler/show/expected_error.py`). Without -o the page goes to stdout; a line for each bad row to stderr, and the exit code is
 then 3.
 """
 
@@ -134,6 +136,18 @@ def errors_table(found: Sequence[Result], level: Callable[[Result], Any]) -> str
     return "\n".join(lines)
 
 
+def errors_data(found: Sequence[Result]) -> dict[str, Any]:
+    """Level a's errors by class, of all its rows together."""
+    out: dict[str, Any] = {}
+    for label in labels(found):
+        own = [r for r in found if r.row.label == label]
+        e = Errors.of([r.a for r in own], [r.row.value for r in own])
+        fitted = all(r.role == "calibration" for r in own)
+        rounded = {"median": round(e.median, 4), "signed": round(e.signed, 4)}
+        out[label] = {"count": e.count, **rounded, "fitted": fitted}
+    return {"schema": 1, "classes": out}
+
+
 def mapping_table(found: Sequence[Result]) -> str:
     """Level b divided by level a, by class."""
     lines = ["| class | number | median | least | most |", "|---|---|---|---|---|"]
@@ -255,6 +269,7 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--level", choices=("a", "b"), default="b", help="a alone, or b as well")
     options.add_argument("--class", dest="group", choices=tuple(CLASSES), help="only rows of this class")
     options.add_argument("--json", type=Path, help="write the predictions there, too")
+    options.add_argument("--errors", type=Path, help="write level a's errors by class there")
     options.add_argument("-o", type=Path, help="write the page there")
     asked = options.parse_args(arguments)
     try:
@@ -274,6 +289,8 @@ def main(arguments: Sequence[str]) -> int:
         asked.o.write_text(text, encoding="utf-8")
     else:
         print(text, end="")
+    if asked.errors:
+        asked.errors.write_text(json.dumps(errors_data(found), indent=1) + "\n", encoding="utf-8")
     if asked.json:
         each = [
             {"id": r.row.id, "class": r.row.group, "value": r.row.value, "a": r.a, "b": r.b} for r in found

@@ -122,6 +122,10 @@ class Compiled:
             self._figures[entry] = figures(self.plans[entry], link_bytes(self.plans[entry]))
         return self._figures[entry]
 
+    def dims_of(self, entry: str) -> dict[str, int]:
+        """What symbolic dimensions are bound to, in an entry."""
+        return {**self.manifest.get("dims", {}), **self.manifest.get("entry_dims", {}).get(entry, {})}
+
     @cached_property
     def timing(self) -> Timing:
         return simulate(self.plan)

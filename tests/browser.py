@@ -1,4 +1,4 @@
-"""Reports in headless Chromium: what a reader sees, clicks and types."""
+"""Reports in headless browsers: what a reader sees, clicks and types."""
 
 from __future__ import annotations
 
@@ -13,29 +13,41 @@ from urllib.parse import quote
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ENGINES = ("chromium", "firefox")
+NAMES = {
+    "chromium": ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+    "firefox": ("firefox-esr", "firefox"),
+}
 DESK, PHONE = (1440, 900), (390, 844)
 
 
-def chromium() -> str:
-    """The browser's path; the test is skipped, with what is missing, where there is none."""
+def installed(engine: str) -> str:
+    """A browser's path; the test is skipped, with what is missing, where there is none."""
     pytest.importorskip("playwright", reason="playwright is missing: pip install -e '.[dev]'")
-    found = os.environ.get("WAFERC_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    variable = f"WAFERC_{engine.upper()}"
+    found = os.environ.get(variable) or next(filter(None, map(shutil.which, NAMES[engine])), None)
     if found is None:
-        pytest.skip("no Chromium here: apt-get install chromium, or WAFERC_CHROMIUM=PATH")
+        pytest.skip(f"no {engine} here: apt-get install {NAMES[engine][0]}, or {variable}=PATH")
     return found
 
 
 @contextmanager
-def browsing() -> Iterator[Any]:
-    """A running browser."""
-    path = chromium()
+def browsing(engine: str) -> Iterator[Any]:
+    """A running browser: any Chromium, or Firefox as distributions have it."""
+    path = installed(engine)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        if engine == "chromium":
+            browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        else:
+            browser = play.firefox.launch(executable_path=path, channel="moz-firefox")
         yield browser
         browser.close()
+
+
+def is_firefox(browser: Any) -> bool:
+    return browser.browser_type.name == "firefox"
 
 
 def number(text: str) -> int:
@@ -57,9 +69,10 @@ class Report:
         touch: bool = False,
     ) -> None:
         self.path = path
-        self.context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, has_touch=touch
-        )
+        viewport = {"width": size[0], "height": size[1]}
+        # Firefox has the reader's settings from its profile: light, and a mouse.
+        settings = {} if is_firefox(browser) else {"color_scheme": scheme, "has_touch": touch}
+        self.context = browser.new_context(viewport=viewport, **settings)
         self.tab = self.context.new_page()
         self.requests: list[str] = []
         self.complaints: list[str] = []

@@ -3,6 +3,7 @@ date."""
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from dataclasses import replace
@@ -18,6 +19,8 @@ import accuracy
 import experiments
 import published
 from measurements import CLASSES, KINDS, PHASES, BadRow, Blocks, Row, blocks_of, parsed, read, unused
+from plans import planned
+from waferc.compiler.show.expected_error import MEASURED, ROUTES, expected_errors, measured
 
 LAYER = "dim=64;ffn=96;heads=4;kv_heads=2;head_dim=16;weights=f16"
 HEAD = "id,class,machine,grid,parameters,value,unit,source,kind,role"
@@ -57,7 +60,24 @@ def test_the_page_has_what_the_model_says_today() -> None:
     found = list(accuracy.results(rows, level_b=False))
     text = accuracy.PAGE.read_text("utf-8")
     assert accuracy.errors_table(found, lambda r: r.a) in text, "docs/accuracy.md is old: make accuracy"
+    assert json.loads(MEASURED.read_text("utf-8")) == accuracy.errors_data(found)
     assert accuracy.joins_line(rows) in text and accuracy.sources_table(rows) in text
+
+
+def test_a_step_is_told_the_errors_of_its_kinds() -> None:
+    assert set(ROUTES.values()) <= set(measured())
+    plan, seen = planned("attention", "16x16"), dict[str, set[str]]()
+    for s in plan.steps:
+        found = expected_errors(plan, s)
+        routes = {m.route for m in s.received} & set(ROUTES)
+        assert {e.of for e in found} == routes | ({"compute"} if s.kind == "task" else set())
+        for e in found:
+            assert (e.count, e.median) == (measured()[e.label]["count"], measured()[e.label]["median"])
+            seen.setdefault(e.of, set()).add(e.label)
+        if s.kind == "task" and s.op.product:
+            assert found[0].label in ("gemm", "gemv")
+    assert seen["compute"] & {"gemm", "gemv"} and seen["compute"] & {"vector", "vector_loop"}
+    assert all(seen[route] == {ROUTES[route]} for route in seen if route != "compute")
 
 
 @pytest.mark.parametrize(("group", "grid", "parameters"), CASES)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import DESK, PHONE, Report, browsing, named, number
+from browser import DESK, ENGINES, PHONE, Report, browsing, is_firefox, named, number
 from plans import GRAPHS, damaged
 from report_pages import HOSTILE, entry_of, page_of
 from waferc import compile_model
@@ -34,9 +34,9 @@ pytestmark = pytest.mark.browser
 DIGITS = Path(__file__).resolve().parent.parent / "examples/digits/digits.onnx"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as running:
+@pytest.fixture(scope="module", params=ENGINES)
+def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
+    with browsing(request.param) as running:
         yield running
 
 
@@ -372,6 +372,8 @@ def test_which_steps_wait_and_for_whom(report: Report, plan: Plan, timing: Timin
         assert leg.after < 0 or number(facts["sent by"]) == leg.after
     row = of_step(plan, timing, 7)
     report.open("#step=7")
+    (first, *_) = row["expected_error"]
+    assert f"{first['median']:.0%}" in report.facts()["expected error"]
     assert [number(r[3]) for r in report.table("tensor", "from", "route", "received", "bytes")] == [
         o["received"] for o in row["operands"]
     ]

@@ -16,8 +16,9 @@ from plans import GRAPHS, damaged, planned
 from report_pages import HOSTILE, Markup, Read, entry_of, page_of, read
 from waferc.compiler.report.page import Page, html
 from waferc.compiler.report.tables import Tables
-from waferc.compiler.show.critical_parts import leg_rows, path_rows
+from waferc.compiler.show.critical_parts import FIRST_PART, leg_rows, path_rows, step_parts
 from waferc.compiler.show.rows import at_core, step_rows
+from waferc.placement.cost.critical_path import writers
 from waferc.placement.cost.timing import held, simulate
 from waferc.placement.machine.presets import preset
 from waferc.placement.plan.plan import Plan
@@ -82,6 +83,7 @@ def judge(plan: Plan) -> Read:
         moves = [m for o in told["operands"] for m in o["moves"]] + told["moves"]
         assert [m["received"] for m in moves] == [plan.received(s, m) for m in s.received]
     assert e["path_parts"] == path_rows(plan, timing)
+    assert [e["parts"][told["part"]] for told in e["steps"]] == step_parts(plan)
     legs = [{k: leg[k] for k in ("step", "core", "end", "fabric")} for leg in leg_rows(plan, timing)]
     assert [{k: leg[k] for k in ("step", "core", "end", "fabric")} for leg in e["path"]] == legs
     return r
@@ -89,6 +91,18 @@ def judge(plan: Plan) -> Read:
 
 def test_the_data_are_the_plans(plan: Plan) -> None:
     judge(plan)
+
+
+def test_the_update_of_a_state_belongs_to_the_layer_that_computes_it() -> None:
+    plan = planned("state", "8x8")
+    judge(plan)
+    parts = step_parts(plan)
+    updates = [s for s in plan.steps if s.kind == "update"]
+    assert updates
+    for s in updates:
+        (before,) = writers(plan)[s.position].values()
+        assert parts[s.position] == parts[before] != FIRST_PART
+    assert {parts[s.position] for s in plan.steps if s.kind == "input"} == {FIRST_PART}
 
 
 def test_the_data_are_those_of_a_plan_around_dead_cores() -> None:

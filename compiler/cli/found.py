@@ -25,6 +25,7 @@ def inspect_node(console: Console, saved: Saved, name: str) -> dict[str, Any]:
 
 
 def inspect_step(console: Console, saved: Saved, position: int) -> dict[str, Any]:
+    from ..show.expected_error import Expected, expected_line
     from ..show.found import of_step
 
     step = of_step(saved.plan, saved.timing, position)
@@ -32,6 +33,8 @@ def inspect_step(console: Console, saved: Saved, position: int) -> dict[str, Any
     result = step["result"]
     lines.append(("result", f"{result['name']}: {result['bytes']:,} bytes at {result['address']:,}"))
     lines.append(("read by steps", ", ".join(map(str, step["readers"])) or "none"))
+    errors = expected_line([Expected(**e) for e in step["expected_error"]])
+    lines += [("expected error", errors)] if errors else []
     for line in facts([("step", str(position)), *lines]):
         console.say(line)
     if step["operands"]:

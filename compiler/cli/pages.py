@@ -12,20 +12,22 @@ from ..errors import DoesNotFit, shown
 from ..report.page import Entry, Fact, Page, made_now
 
 if TYPE_CHECKING:
+    from ...placement.cost.timing import Timing
+    from ...placement.plan.plan import Plan
     from ..compiled import Compiled
     from ..request import Request
+    from ..show.figures import Figures
     from .saved import Saved
 
 
 def page_of_saved(saved: Saved, ends: list[Fact]) -> Page:
     """All entries of a program or plan, the chosen one first. ends: what is told where there is none."""
-    from ..show.guidance import guidance
-
-    entries: list[Entry] = []
-    for name in sorted(saved.entries, key=lambda name: name != saved.entry):
-        own = saved.of(name)
-        advice = guidance(own.plan, own.timing, own.dims)
-        entries.append(Entry(name, own.plan, own.timing, own.figures, advice))
+    names = sorted(saved.entries, key=lambda name: name != saved.entry)
+    entries = [
+        _entry(name, own.plan, own.timing, own.figures, own.dims)
+        for name in names
+        for own in (saved.of(name),)
+    ]
     notes = [("on the host", saved.host_line)] if saved.hosts else []
     title = entries[0].plan.graph.name if entries else Path(saved.path).name
     return _page(title, saved, entries, notes if entries else [*ends, *notes], saved.manifest)
@@ -35,12 +37,19 @@ def page_of_compiled(compiled: Compiled, model: str) -> Page:
     from ...placement.cost.timing import simulate
 
     entries = [
-        Entry(name, plan, simulate(plan), compiled.figures_of(name)) for name, plan in compiled.plans.items()
+        _entry(name, plan, simulate(plan), compiled.figures_of(name), compiled.dims_of(name))
+        for name, plan in compiled.plans.items()
     ]
     hosts = "; ".join(shown(str(r), 200) for r in compiled.hosts)
     notes = [("on the host", hosts)] if hosts else []
     title = entries[0].plan.graph.name if entries else Path(model).name
     return _page(title, compiled, entries, notes, compiled.manifest)
+
+
+def _entry(name: str, plan: Plan, timing: Timing, figures: Figures, dims: Mapping[str, int]) -> Entry:
+    from ..show.guidance import guidance
+
+    return Entry(name, plan, timing, figures, guidance(plan, timing, dims))
 
 
 def page_of_failure(request: Request, model: str, e: DoesNotFit) -> Page:

@@ -24,7 +24,8 @@ from ...placement.plan.layout import Grid, Layout
 from ...placement.plan.move import Detour, DimensionMoves, Move
 from ...placement.plan.plan import Buffer, Plan, Step
 from ..errors import shown
-from ..show.critical_parts import LAST_PART, parts_of, rows_of_path
+from ..show.critical_parts import LAST_PART, rows_of_path, step_parts
+from ..show.expected_error import expected_errors, expected_line
 from ..show.figures import Figures, running_cores
 from ..show.guidance import Guidance
 from ..show.rows import step_rows, summary
@@ -61,15 +62,12 @@ def plan_data(plan: Plan, timing: Timing, f: Figures, tables: Tables) -> Json:
     )
     path = critical_path(plan, timing)
     planes = _planes(plan, timing, tables)
-    part_of = parts_of(plan.graph)
     steps: list[Json] = []
     rows = step_rows(plan, timing)
     legs = last_legs(plan, timing)
-    where = ["inputs"]
-    for s in plan.steps:
-        where.append(part_of[s.node] if s.node >= 0 else where[-1])
-    parts = sorted(dict.fromkeys(where[1:]), key=lambda part: part == LAST_PART)
-    for s, row, leg, part in zip(plan.steps, rows, legs, where[1:], strict=True):
+    part_of = step_parts(plan)
+    parts = sorted(dict.fromkeys(part_of), key=lambda part: part == LAST_PART)
+    for s, row, leg, part in zip(plan.steps, rows, legs, part_of, strict=True):
         steps.append({**_step(m, s, row), "part": parts.index(part), "leg": _leg(leg)})
     return {
         "name": name(plan.graph.name),
@@ -207,6 +205,7 @@ def _step(m: _Making, s: Step, row: Json) -> Json:
         "scratch": s.scratch,
         "macs": macs,
         "rate": product_rate(m.plan.wafer, s) if macs else 0,
+        "expected": expected_line(expected_errors(m.plan, s)),
         "operands": [
             {
                 "tensor": name(o.tensor),

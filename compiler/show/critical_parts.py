@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...ir.graph import Graph
-from ...placement.cost.critical_path import Leg, critical_path
+from ...placement.cost.critical_path import Leg, critical_path, writers
 from ...placement.cost.timing import Timing
 from ...placement.plan.plan import Plan
 from ...placement.search.groups import layers
 from ...placement.search.layers import repeated
 
-LAST_PART = "after the layers"
+FIRST_PART, LAST_PART = "inputs", "after the layers"
 KINDS = ("fabric", "waiting", "compute")
 
 
@@ -26,13 +26,10 @@ def path_rows(plan: Plan, timing: Timing) -> list[dict[str, Any]]:
 
 def rows_of_path(plan: Plan, legs: Sequence[Leg]) -> list[dict[str, Any]]:
     """The same of legs that are known."""
-    part_of = parts_of(plan.graph)
+    part = step_parts(plan)
     rows: dict[str, list[Leg]] = {}
-    part = "inputs"
     for leg in legs:
-        node = plan.steps[leg.step].node
-        part = part_of[node] if node >= 0 else part
-        rows.setdefault(part, []).append(leg)
+        rows.setdefault(part[leg.step], []).append(leg)
     return [_row(name, of) for name, of in rows.items()] + [_row("total", legs)]
 
 
@@ -60,7 +57,7 @@ def _row(name: str, legs: Sequence[Leg]) -> dict[str, Any]:
     }
 
 
-def parts_of(graph: Graph) -> list[str]:
+def _parts_of(graph: Graph) -> list[str]:
     """By node: the layer that it belongs to, or where no layers are alike the group."""
     found = repeated(graph)
     if found is None:
@@ -73,6 +70,10 @@ def parts_of(graph: Graph) -> list[str]:
 
 
 def step_parts(plan: Plan) -> list[str]:
-    """By step: the part that it belongs to; inputs are laid before all of them."""
-    part_of = parts_of(plan.graph)
-    return [part_of[s.node] if s.node >= 0 else "inputs" for s in plan.steps]
+    """By step: the part that it belongs to. Inputs are laid before all of them; the update of a state belongs
+    to the part that computes the new value."""
+    part_of, out = _parts_of(plan.graph), list[str]()
+    for s, made in zip(plan.steps, writers(plan), strict=True):
+        before = max(made.values(), default=None)
+        out.append(part_of[s.node] if s.node >= 0 else FIRST_PART if before is None else out[before])
+    return out

@@ -40,6 +40,7 @@ function stepFacts(page, { step: number }) {
         ["waiting", `${whole(leg.waiting)} cycles for the core`],
         ["kept by", blocked ? stepLink(plan, blocked.number) : ""],
         ["compute", `${whole(leg.compute)} cycles`],
+        ["expected error", s.expected ? `${s.expected}; of the cost model's cycles, on wse3` : ""],
       ])),
     el("h3", {}, "Axes"), tableOf(["axis", "size", "of a tile"], s.axes.map(([a, n, t]) => [a, n, t])),
     ...operandFacts(plan, s),
