@@ -27,7 +27,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from waferc.codegen.artifact.artifact import read
-from waferc.compiler.language.generate import TokenModel
+from waferc.compiler.language.model import TokenModel
 from waferc.compiler.language.tokens import Tokenizer
 from waferc.compiler.verify.bench import Setting, measure
 from waferc.compiler.verify.peers import FIRST, LlamaCpp

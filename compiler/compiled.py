@@ -24,7 +24,7 @@ from ..runtime.saved_script import encode_play
 from .errors import ArtifactError, Refusal, UsageError, quoted
 from .exports.folders import ModelFiles
 from .importer import Imported
-from .language.generate import language_entries
+from .language.entries import language_entries
 from .request import Until
 from .show.figures import Figures, figures
 from .show.sheet import Asked, Sheet, sheet_of

@@ -14,7 +14,9 @@ from ..ir.op import Array
 from ..runtime import load as loader
 from ..runtime.program import Program
 from .errors import ArtifactError, UsageError, quoted, shown
-from .language.generate import Ending, Generated, Sampling, TokenModel, generate
+from .language.generate import Ending, Generated, Sampling, generate
+from .language.model import TokenModel
+from .language.texts import Texts
 from .language.tokens import MANNER, TEMPLATE, TOKENIZER, ChatTemplate, Manner, Tokenizer, UnusableText
 from .loading import operator
 from .request import Request
@@ -111,6 +113,10 @@ class LanguageModel(TokenModel):
         if name not in self._held.words:
             raise ArtifactError(f"{self._held.name} has no {what}; compile the model with {flag}")
         return self._held.words[name]
+
+    def texts(self, slots: int) -> Texts:
+        """Up to `slots` texts at once over this model, instead of its own one."""
+        return Texts(self, slots)
 
     def prompt_ids(self, prompt: str, chat: bool = False) -> list[int]:
         """A prompt's tokens. chat: as the question of a user, in the model's template.

@@ -14,6 +14,7 @@ from ..codegen.words import Base
 from ..ir.op import Array
 from .engine import Code
 from .image import Entry, Image
+from .ports import Part
 from .reports import Reports
 from .sram import NotEnoughMemory
 from .workers import Workers
@@ -51,6 +52,15 @@ class Homes:
         """Copies inputs (of the right shape and type) into their homes, or uses them where they are."""
         self._entries[entry].lay(given)
 
+    def read(self, entry: str, parts: Mapping[str, Part]) -> dict[str, Array]:
+        """Copies of parts of states."""
+        return {name: self._entries[entry].states[name][part].copy() for name, part in parts.items()}
+
+    def write(self, entry: str, parts: Mapping[str, tuple[Part, Array]]) -> None:
+        """Changes parts of states where they lie."""
+        for name, (part, value) in parts.items():
+            self._entries[entry].states[name][part] = value
+
     def call(self, entry: str, threads: int) -> dict[str, Array]:
         """Runs all groups of an entry; the outputs are the caller's own arrays. Raises InvalidIndex."""
         return self._entries[entry].call(threads)
@@ -66,6 +76,7 @@ class _Entry:
         self._words = _relocated(calls, kernels, arena, self._reports)
         self._inputs = {p.tensor: _home(memory, p) for p in calls.inputs if p.tensor not in calls.bound}
         self._outputs = {p.tensor: _home(memory, p) for p in calls.outputs if p.tensor not in calls.bound}
+        self.states = {past: self._inputs[past] for past, _ in entry.ports.states}
         self._bound = _bound(calls, self._words, arena)
         self._held: dict[str, Array] = {}  # the caller's arrays that the words point at
 

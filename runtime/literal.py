@@ -13,7 +13,7 @@ from ..ir.op import Array
 from ..placement.plan.plan import Plan
 from .engine import Code
 from .guard import steps_of, violation
-from .ports import Port, ports_of
+from .ports import Part, ports_of
 from .reports import Reports
 from .sram import Arena, arena, memory_of
 
@@ -34,6 +34,19 @@ class Literal:
     def lay(self, entry: str, given: Mapping[str, Array]) -> None:
         """Lays inputs into the SRAM of their owners; nothing of the entry's last call is left but states."""
         self._entries[entry].lay(given)
+
+    def read(self, entry: str, parts: Mapping[str, Part]) -> dict[str, Array]:
+        """Copies of parts of states, from the SRAM of their owners."""
+        own = self._entries[entry]
+        return {name: own.state(name)[part].copy() for name, part in parts.items()}
+
+    def write(self, entry: str, parts: Mapping[str, tuple[Part, Array]]) -> None:
+        """Changes parts of states."""
+        own, given = self._entries[entry], dict[str, Array]()
+        for name, (part, value) in parts.items():
+            given[name] = own.state(name)
+            given[name][part] = value
+        own.lay(given)
 
     def call(self, entry: str, threads: int) -> dict[str, Array]:
         """Runs all steps of an entry, on one thread, and reads the outputs.
@@ -62,7 +75,7 @@ class _Entry:
         self._cell = {buffer: i for i, buffer in enumerate(self._tables.host)}
         self.reports = Reports(lowered.tables.judged)
         self._words = self._relocated(lowered)
-        self._outputs: tuple[Port, ...] = ports_of(plan.graph).outputs
+        self._ports = ports_of(plan.graph)
 
     def poison(self) -> None:
         """Leaves what does not stay to nobody."""
@@ -82,8 +95,16 @@ class _Entry:
                 self._point(("input", name), given[name])
                 self._section((start + i * StepWords.SIZE, 1))
 
+    def state(self, name: str) -> Array:
+        port = self._ports.by_name[name]
+        out = np.zeros(port.shape, port.dtype)
+        self._point(("output", name), out)
+        start, _ = self._tables.kept
+        self._section((start + self._tables.states.index(name) * StepWords.SIZE, 1))
+        return out
+
     def call(self) -> dict[str, Array]:
-        out = {p.name: np.zeros(p.shape, p.dtype) for p in self._outputs}
+        out = {p.name: np.zeros(p.shape, p.dtype) for p in self._ports.outputs}
         for name, array in out.items():
             self._point(("output", name), array)
         self._section(self._tables.steps)

@@ -11,6 +11,8 @@ import numpy as np
 
 from ..ir.graph import Graph, Length
 
+Part = tuple[slice, ...]  # of a tensor: one slice for each dimension
+
 
 @dataclass(frozen=True)
 class Port:

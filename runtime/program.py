@@ -6,17 +6,18 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..ir.op import Array
 from .play import Operator, Player, plain
-from .ports import Port, Ports
+from .ports import Part, Port, Ports
 from .script import Play
 from .workers import MOST_THREADS, usable
 
-__all__ = ["InputError", "Port", "Program"]
+__all__ = ["InputError", "Kept", "Port", "Program"]
 
 
 class InputError(ValueError):
@@ -34,6 +35,14 @@ class Machine(Protocol):
         """Runs an entry on what was laid; the outputs by name."""
         ...
 
+    def read(self, entry: str, parts: Mapping[str, Part]) -> dict[str, Array]:
+        """Copies of parts of an entry's states, by name."""
+        ...
+
+    def write(self, entry: str, parts: Mapping[str, tuple[Part, Array]]) -> None:
+        """Changes parts of an entry's states, by name; between calls."""
+        ...
+
 
 class Idle:
     """The machine of a program whose every operator runs on the host."""
@@ -42,6 +51,12 @@ class Idle:
         raise AssertionError(entry)
 
     def call(self, entry: str, threads: int) -> dict[str, Array]:
+        raise AssertionError(entry)
+
+    def read(self, entry: str, parts: Mapping[str, Part]) -> dict[str, Array]:
+        raise AssertionError(entry)
+
+    def write(self, entry: str, parts: Mapping[str, tuple[Part, Array]]) -> None:
         raise AssertionError(entry)
 
 
@@ -55,6 +70,21 @@ class Staged:
     operators: Sequence[Operator]
     ran: Counter[str] = field(default_factory=Counter[str])
     hosted: Counter[str] = field(default_factory=Counter[str])
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a program's states held at a moment, see `Program.keep`. length: positions that the caches held.
+
+    values: of each state; of a cache the positions that were filled.
+    """
+
+    length: int
+    values: Mapping[str, Array]
+
+    @property
+    def bytes(self) -> int:
+        return sum(value.nbytes for value in self.values.values())
 
 
 class Program:
@@ -80,6 +110,8 @@ class Program:
         self.threads = _limited(threads or usable())
         self._lock = threading.Lock()
         self.length = 0  # positions that the caches hold
+        self.changes = 0  # how often states were changed
+        self._written = 0  # positions that are not 0: more than `length` after a call that failed
         self.reset()
 
     @property
@@ -129,6 +161,9 @@ class Program:
                         "reset them, or compile with a larger --capacity"
                     )
                 given[at.input] = np.asarray(self.length, np.int64)
+            self.changes += 1
+            self._forget(self.length)
+            self._written += at.added if at is not None else 0
             self._machine.lay(name, given)
             outputs = self._machine.call(name, _limited(threads) if threads else self.threads)
             self.length += at.added if at is not None else 0
@@ -156,13 +191,78 @@ class Program:
     def reset(self) -> None:
         """Sets all states to zero, and empties the caches."""
         with self._lock:
-            left = set(self.state_inputs)
-            for name, ports in self.entries.items():
-                own = [p for p in ports.inputs if p.name in left]
-                left -= {p.name for p in own}
-                if own:
-                    self._machine.lay(name, {p.name: np.zeros(p.shape, p.dtype) for p in own})
-            self.length = 0
+            self.changes += 1
+            for name, ports in self._owners().items():
+                self._machine.lay(name, {p.name: np.zeros(p.shape, p.dtype) for p in ports})
+            self.length = self._written = 0
+
+    def keep(self) -> Kept:
+        """A copy of the states, for `restore`; it belongs to this program."""
+        with self._lock:
+            values: dict[str, Array] = {}
+            for entry, ports in self._owners().items():
+                values |= self._machine.read(entry, {p.name: self._part(p, 0, self.length) for p in ports})
+            return Kept(self.length, values)
+
+    def restore(self, kept: Kept) -> None:
+        """Sets the states to what they were when `kept` was made."""
+        with self._lock:
+            self.changes += 1
+            self._forget(kept.length)
+            for entry, ports in self._owners().items():
+                parts = {p.name: (self._part(p, 0, kept.length), kept.values[p.name]) for p in ports}
+                self._machine.write(entry, parts)
+            self.length = self._written = kept.length
+
+    def rewind(self, length: int) -> None:
+        """Forgets the positions from `length` on: the next call continues as if they had never been given.
+
+        Raises InputError, with nothing changed, where there are fewer, or where calls change a state that is
+        no cache, of which what it was before is not known.
+        """
+        with self._lock:
+            if not 0 <= length <= self.length:
+                raise InputError(f"cannot go back to {length:,} positions: the caches hold {self.length:,}")
+            for ports in self.entries.values():
+                for past, present in ports.states:
+                    if past != present and past not in self._filled:
+                        raise InputError(f"cannot go back: state {past!r} is no cache")
+            self.changes += 1
+            self._forget(length)
+            self.length = length
+
+    def _forget(self, length: int) -> None:
+        """Makes the caches' positions from `length` on 0, as those are that no call has written."""
+        if length >= self._written:
+            return
+        for entry, ports in self._owners().items():
+            caches = [p for p in ports if p.name in self._filled]
+            zero = {p.name: np.zeros((), p.dtype) for p in caches}
+            parts = {p.name: (self._part(p, length, self._written), zero[p.name]) for p in caches}
+            self._machine.write(entry, parts)
+        self._written = length
+
+    @cached_property
+    def _filled(self) -> Mapping[str, int]:
+        """The dimension of positions of each cache."""
+        states = self.state_inputs
+        lengths = [p.length for p in self.entries.values() if p.length is not None]
+        return {name: dim for at in lengths for name, dim in at.dims if name in states}
+
+    def _part(self, port: Port, start: int, end: int) -> Part:
+        """The positions of a cache in a range; all of another state."""
+        dim = self._filled.get(port.name)
+        return tuple(slice(start, end) if d == dim else slice(None) for d in range(len(port.shape)))
+
+    def _owners(self) -> Mapping[str, list[Port]]:
+        """The states by the first entry that has them."""
+        left = set(self.state_inputs)
+        out: dict[str, list[Port]] = {}
+        for name, ports in self.entries.items():
+            if own := [p for p in ports.inputs if p.name in left]:
+                out[name] = own
+            left -= {p.name for p in own}
+        return out
 
     def _named(self, entry: str | None) -> str:
         if entry is None:

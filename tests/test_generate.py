@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from language import CHAT, byte_tokenizer, byte_tokens
 from waferc.compiler.errors import ArtifactError, UsageError, VerificationFailed
 from waferc.compiler.language import tokens as text_module
-from waferc.compiler.language.generate import Ending, Sampling, TokenModel, generate, language_entries
+from waferc.compiler.language.entries import language_entries
+from waferc.compiler.language.generate import Ending, Sampling, generate
+from waferc.compiler.language.model import TokenModel
 from waferc.compiler.language.tokens import ChatTemplate, Stream, Tokenizer, UnusableText
 from waferc.ir.op import Array
 from waferc.runtime.ports import Port, Ports

@@ -20,6 +20,7 @@ from test_smollm2 import Decoder
 from waferc import compile_model
 from waferc.compiler.cli import console
 from waferc.compiler.language import generate as generate_module
+from waferc.compiler.language.model import TokenModel
 from waferc.compiler.language.tokens import Tokenizer
 from waferc.ir.op import Array
 from waferc.ir.ops.contract import Contract
@@ -98,7 +99,7 @@ def test_chunks_and_single_tokens_give_the_same_logits(here: Path) -> None:
     ids = np.random.default_rng(2).integers(3, 262, 11).tolist()
     whole = Decoder(onnx.load("tiny.onnx"), SHAPE).logits(ids)[-1]
     for cuts in ((), (1,), (3, 7), (8, 9, 10)):
-        model = generate_module.TokenModel(load("tiny.wafer"))
+        model = TokenModel(load("tiny.wafer"))
         for a, b in zip((0, *cuts), (*cuts, 11), strict=True):
             logits = model.logits(ids[a:b])
         np.testing.assert_allclose(logits, whole, atol=1e-3)
@@ -147,7 +148,7 @@ def test_the_benchmark_measures_accuracy(here: Path) -> None:
     golden = smollm2.Golden(here / "tiny.onnx")
     texts = [smollm2.greedy(golden, TOKENIZER.tokens(prompt), 6) for prompt in ("the tea", "x")]
     assert list(texts[0].tokens)[:3] == as_onnxruntime(list(texts[0].prompt), 3)
-    programs = [generate_module.TokenModel(load("tiny.wafer"), threads) for threads in (1, 2)]
+    programs = [TokenModel(load("tiny.wafer"), threads) for threads in (1, 2)]
     same = smollm2.accuracy(programs, texts)
     assert same.equal == 1 and same.same_bits and same.farthest < 1e-4 and abs(same.divergence) < 1e-9
     (here / "other.onnx").write_bytes(decoder(SHAPE, random_weights(6)).SerializeToString())
@@ -222,7 +223,7 @@ def test_every_error_is_one_line_with_its_exit_code_and_leaves_nothing(here: Pat
 
 
 def test_after_an_interrupt_the_program_starts_anew(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = generate_module.TokenModel(load("tiny.wafer"))
+    model = TokenModel(load("tiny.wafer"))
     prompt = TOKENIZER.tokens("the tea")
     call, calls = Homes.call, itertools.count()
 
@@ -259,10 +260,10 @@ def test_a_terminal_obeys_nothing_that_a_model_says(monkeypatch: pytest.MonkeyPa
 
 
 def test_interrupted_is_130(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = generate_module.TokenModel
+    model = TokenModel
     run = model.logits
 
-    def interrupted(self: generate_module.TokenModel, ids: list[int]) -> object:
+    def interrupted(self: TokenModel, ids: list[int]) -> object:
         if len(ids) == 1:
             raise KeyboardInterrupt
         return run(self, ids)

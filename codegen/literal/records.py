@@ -151,8 +151,8 @@ class Tables:
     """The words and how to relocate them.
 
     laying: constants, once; poisoning: before a call's inputs; inputs: one record per
-    graph input, each call; steps; reading: the outputs. relocations: int64 [n, 3]: word, Base,
-    value. host: the host's buffers, numbered.
+    graph input, each call; steps; reading: the outputs; kept: one record per state, which reads it between
+    calls. relocations: int64 [n, 3]: word, Base, value. host: the host's buffers, numbered.
     """
 
     words: Ints
@@ -162,8 +162,10 @@ class Tables:
     inputs: Section
     steps: Section
     reading: Section
+    kept: Section
     host: tuple[HostBuffer, ...]
     laid: tuple[str, ...]  # the graph input of each record of `inputs`
+    states: tuple[str, ...]  # and the state of each of `kept`
     judged: tuple[Judged, ...]  # what each report is of
 
 

@@ -38,6 +38,8 @@ def _lowered(plan: Plan, processor: Processor, tagged: Tagged) -> Lowered:
     first = [s for s in plan.steps if s.kind == "input"]
     inputs = [input_of(draft, s) for s in first]
     running = _running(draft, steps)
+    owned = [s for s in first if s.tensor in dict(plan.graph.states)]
+    kept = [output(draft, s.tensor, [s]) for s in owned]
     reading = [output(draft, name, [plan.steps[i] for i in owners]) for name, owners in plan.outputs.items()]
     # What a call made of a state in place is the past of the next one, of whichever entry.
     changed = [plan.buffers[b.over] for b in plan.buffers if b.role == "state" and b.over >= 0]
@@ -48,10 +50,12 @@ def _lowered(plan: Plan, processor: Processor, tagged: Tagged) -> Lowered:
         inputs=draft.section(inputs),
         steps=draft.section(running),
         reading=draft.section(reading),
+        kept=draft.section(kept),
         words=pool.words(),
         relocations=pool.relocations(),
         host=tuple(draft.moves.host),
         laid=tuple(s.tensor for s in first),
+        states=tuple(s.tensor for s in owned),
         judged=tuple(steps.judged),
     )
     return Lowered(tables, tuple(steps.kernels), tuple(draft.moves.pulls))

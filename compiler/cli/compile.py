@@ -312,7 +312,7 @@ def _judged_words(console: Console, compiled: Compiled, given: dict[str, bytes])
 def _judge_vocabulary(console: Console, compiled: Compiled, words: dict[str, bytes]) -> None:
     """ArtifactError where the model is no language model; a note where the tokenizer has more tokens."""
     from ...runtime.ports import ports_of
-    from ..language.generate import language_entries
+    from ..language.entries import language_entries
     from ..language.tokens import TOKENIZER, Tokenizer
 
     entries = language_entries({name: ports_of(plan.graph) for name, plan in compiled.plans.items()})
