@@ -34,6 +34,7 @@ from waferc.placement.machine.presets import preset
 from waferc.placement.plan.plan import Plan
 from waferc.placement.planner import plan
 from waferc.placement.search.second_entry import plan_beside
+from waferc.placement.splits.policy import POLICY
 from waferc.runtime.guard import GuardViolation
 from waferc.runtime.load import files, load, prepare
 from waferc.runtime.program import InputError, Program
@@ -440,7 +441,7 @@ def heads(rows: int, apart: bool) -> Graph:
 def test_a_weight_that_another_entry_reads_with_other_axes_lies_once(wafer: str) -> None:
     one, ten = agreed({"one": heads(1, apart=False), "ten": heads(10, apart=True)}).values()
     first = plan(one, preset(wafer), companions=Companions((ten,)))
-    plans = {"one": first, "ten": plan_beside(ten, first)}
+    plans = {"one": first, "ten": plan_beside(ten, first, replace(POLICY, copied_share=0, loose_bytes=0))}
     judge_entries(plans)
     kept = [[b for b in p.buffers if b.role == "constant"] for p in plans.values()]
     assert len({(b.name, b.address, b.shape, b.grid) for both in kept for b in both}) == 1

@@ -116,6 +116,14 @@ def wide(rows: int) -> Graph:
     return m.graph("wide", [x], [m.op("MatMul", h, m.normal(1, 300, 96))])
 
 
+def gained(rows: int) -> Graph:
+    """Two products, and a gain for each column of the first one's result."""
+    m = plans.Model()
+    x = m.tensor("x", (rows, 96), dtypes.F32)
+    h = m.op("Mul", m.op("MatMul", x, m.normal(0, 96, 96)), m.normal(3, 96))
+    return m.graph("gained", [x], [m.op("Relu", m.op("MatMul", h, m.normal(1, 96, 96)))])
+
+
 def sums(rows: int) -> Graph:
     """A running sum over calls: present = past + the rows' sum; y = x @ w + past @ v."""
     m = plans.Model()
@@ -165,6 +173,12 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     ),
     "wide entries": lambda: Workload(
         tuple(agreed({"one": wide(1), "many": wide(16)}).values()), small(4, 4, 28_800)
+    ),
+    "tokens": lambda: Workload(
+        tuple(agreed({"one": decode(), "many": decode(8)}).values()), small(8, 8, 2600)
+    ),
+    "gains": lambda: Workload(
+        tuple(agreed({"one": gained(1), "many": gained(4)}).values()), small(8, 8, 2500)
     ),
     "lines": lambda: Workload((products(768, 3072, 768),), preset("64x64")),
     "decode": lambda: Workload((decode(),), preset("8x8")),

@@ -75,4 +75,6 @@ def _computed(step: Step) -> str:
 
 def _read_shapes(step: Step) -> list[tuple[int, ...]]:
     op = step.op
-    return [tuple(1 + sum(abs(c) * (op.size[a] - 1) for a, c in e.terms) for e in access) for access in op.reads]
+    return [
+        tuple(1 + sum(abs(c) * (op.size[a] - 1) for a, c in e.terms) for e in access) for access in op.reads
+    ]

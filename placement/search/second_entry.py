@@ -1,17 +1,24 @@
-"""Another entry of a program: split like the first one, whose weights and states it shares."""
+"""Another entry of a program: how it lies beside the first one, whose states and, mostly, weights it shares.
+
+What was split for one token a call suits a call of many badly. So plans are made that are bound to what the
+first entry keeps in several degrees, and the one of fewest cycles is kept.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from ...ir.affine import access_axes
-from ...ir.graph import Graph
+from ...ir.graph import Graph, Node
 from ...ir.op import Op
 from ..build.assemble import assemble
 from ..build.companions import Companions
 from ..build.regions import Ground
 from ..build.routes import routed
+from ..cost.timing import simulate
 from ..plan.layout import Cut, Grid, Split
 from ..plan.plan import Plan, Step
 from ..splits.candidates import part_axis
@@ -24,13 +31,29 @@ from .explain import DoesNotFit, explain
 Read = tuple[str, str, int]  # a tensor, the name of an op that reads it, and as which operand
 
 
+@dataclass(frozen=True)
+class Ties:
+    """What binds an op to where the first entry keeps what it reads.
+
+    loose: bytes below which a constant does not: it may lie a second time. caches: whether caches do, or are
+    moved to where their readers run. share, working: of the room beside what is kept, what the operands of a
+    bound op and what any other op may take while they run. copies: what second copies of constants may take.
+    """
+
+    share: float
+    working: float
+    loose: float = 0
+    caches: bool = True
+    copies: float = 0.0
+
+
 @dataclass
 class Alike:
     """Splits for the nodes of another entry that read what the first entry's plan keeps."""
 
     graph: Graph
     first: Plan
-    policy: Policy
+    ties: Ties
     _readers: dict[Read, list[Step]] = field(default_factory=lambda: {})
     room: float = 0.0
 
@@ -52,6 +75,8 @@ class Alike:
         share of the result would not fit: the cache is then moved to where the node runs.
         """
         n = self.graph.nodes[node]
+        if self._is_free(n):
+            return None
         found = next((f for j in self._largest_first(n.inputs) if (f := self._as_kept(node, j))), None)
         if found is None:
             return None
@@ -63,6 +88,21 @@ class Alike:
         if self._working(n.op, split, kept) + result > self.room and not self._weights(n.inputs):
             return None
         return Choice.given(split, grid, part_axis(n.op, split))
+
+    @property
+    def could_be_copied(self) -> bool:
+        """Whether the constants, each once more, leave any of the room."""
+        cores = sum(r.columns * r.rows for r in self.first.regions)
+        return sum(self.graph.tensors[t].bytes for t in self.graph.constants) < self.room * cores
+
+    def _is_free(self, n: Node) -> bool:
+        """Whether nothing that the node reads binds it. What a cache is filled with goes to where it is."""
+        tensors = [self.graph.tensors[t] for t in n.inputs if t in self.graph.resident]
+        bound = [
+            t.bytes >= self.ties.loose if t.name in self.graph.constants else self.ties.caches
+            for t in tensors
+        ]
+        return n.output not in self.graph.resident and not any(bound)
 
     def _largest_first(self, tensors: Sequence[str]) -> list[int]:
         return sorted(range(len(tensors)), key=lambda j: -self.graph.tensors[tensors[j]].bytes)
@@ -106,7 +146,7 @@ class Alike:
 
     def _in_time(self, op: Op, cuts: tuple[Cut, ...], more: Sequence[str], kept: Sequence[bool]) -> Split:
         """The cuts, and one along time of the longest axis that only this entry has, if it must be."""
-        split, most = Split(cuts), self.policy.share_of_rest * self.room
+        split, most = Split(cuts), self.ties.share * self.room
         for a in sorted(more, key=lambda a: -op.size[a])[:1]:
             ways = 1
             while ways < op.size[a] and self._working(op, split, kept) > most:
@@ -122,16 +162,51 @@ class Alike:
 
 
 def plan_beside(graph: Graph, first: Plan, policy: Policy = POLICY) -> Plan:
-    """The plan of another entry of the program whose first entry's plan is `first`.
+    """The plan of another entry of the program whose first entry's plan is `first`: of those tried, that of
+    fewest cycles.
 
-    What both keep on the cores lies where the first one has it; a constant that this one reads in other
-    pieces lies a second time. Raises DoesNotFit where too little room is left.
+    States lie where the first plan has them, and so do constants, but for second copies where there is room.
+    Raises DoesNotFit where too little is left.
     """
-    wafer = first.wafer
-    as_first, estimator = Alike(graph, first, policy), Estimator(graph, wafer, policy)
-    working = policy.working_share * as_first.room
+    estimator, budget = Estimator(graph, first.wafer, policy), first.wafer.sram_bytes
+    shares = policy.shares_of_rest
+    bound = [(loose, caches) for loose in (0, policy.loose_bytes) for caches in (True, False)]
+    copies = Alike(graph, first, Ties(0, policy.copied_working, np.inf, False, policy.copied_share))
+    made: list[Plan] = []
+    if policy.copied_share and copies.could_be_copied:
+        made = [p for p in [_beside(copies, estimator)] if _bytes(p) <= budget]
+    if made:
+        del bound[1:]  # there is room for what the others save
+    nearest = first
+    for loose, caches in bound:
+        for share in shares:
+            nearest = _beside(Alike(graph, first, Ties(share, policy.moved_share, loose, caches)), estimator)
+            if _bytes(nearest) <= budget:
+                made.append(nearest)
+                shares = (share,)  # fewer bytes at once are more cuts
+                break
+    if not made:
+        raise DoesNotFit(explain(nearest), nearest)
+    found = [routed(p) for p in made]
+    return min(found, key=lambda p: simulate(p).cycles) if len(found) > 1 else found[0]
+
+
+def _bytes(plan: Plan) -> int:
+    return int(plan.sram().max(initial=0))
+
+
+def _beside(as_first: Alike, estimator: Estimator) -> Plan:
+    """A plan without routes, which may be over budget."""
+    graph, first, ties, policy = as_first.graph, as_first.first, as_first.ties, estimator.policy
+    sizes = [sum(graph.tensors[t].bytes for t in n.inputs if t in graph.constants) for n in graph.nodes]
+    copies, total = ties.copies * as_first.room, max(1, sum(sizes))
     limits = {
-        i: replace(one, resident=policy.small_bytes, working=working, uncut=())
+        i: replace(
+            one,
+            resident=copies * sizes[i] / total if copies and sizes[i] else policy.small_bytes,
+            working=ties.working * as_first.room,
+            uncut=(),
+        )
         for i, one in estimator.limits(range(len(graph.nodes))).items()
     }
 
@@ -141,8 +216,5 @@ def plan_beside(graph: Graph, first: Plan, policy: Policy = POLICY) -> Plan:
             return known
         return estimator.choice(Question(graph.nodes[i].op, sources, site, limits[i]))
 
-    ground = Ground(wafer, first.regions, as_first.regions(), policy)
-    built = assemble(graph, ground, choose_split, first.objective, Companions(first=first))
-    if int(built.sram().max(initial=0)) > wafer.sram_bytes:
-        raise DoesNotFit(explain(built), built)
-    return routed(built)
+    ground = Ground(first.wafer, first.regions, as_first.regions(), policy)
+    return assemble(graph, ground, choose_split, first.objective, Companions(first=first))

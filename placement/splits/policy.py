@@ -78,8 +78,21 @@ class Policy:
     kept_share: float = 0.8
     """Where what lasts must end if other entries want room for what comes and goes. Found on SmolLM2 with
     prompts of 64 tokens."""
-    share_of_rest: float = 0.2
-    """Of the room beside what lasts: what one op of another entry may receive while it runs."""
+    shares_of_rest: tuple[float, ...] = (0.8, 0.5, 0.2)
+    """Of the room beside what lasts: what an op of another entry may receive while it runs where the first
+    one keeps its operands, in the order tried until all fits. Each cut of tokens along time is paid in
+    dispatches: 64 tokens of SmolLM2 take 3.98 million cycles on wse3 at 0.8 and 5.32 at 0.2; 128x128 has
+    room for 0.5."""
+    moved_share: float = 0.5
+    """The same of an op that lies where it wants. 128x128: 2.46 million cycles, 2.64 at 0.15."""
+    loose_bytes: int = 16384
+    """Constants below it need not bind another entry's op to where the first one reads them: the gains of
+    norms held 64 tokens on the cores of one (3.98 to 3.62 million cycles, SmolLM2 on wse3)."""
+    copied_share: float = 0.85
+    """Of that room: second copies of all constants. SmolLM2 on wse3: 1.15 million cycles, 1.50 at 0.6."""
+    copied_working: float = 0.15
+    """Beside second copies: what an op of another entry may use while it runs. 1.15 million cycles, 1.29 at
+    0.1, 1.36 at 0.3."""
 
     # -- budgets, where memory is tight -----------------------------------------------------------------
     working_shares: tuple[float, ...] = (0.015, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.6)
