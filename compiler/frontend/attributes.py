@@ -18,6 +18,8 @@ from .signatures import Signature
 
 Values = Callable[[Any], bool]
 
+MOST_DIMENSIONS = 64  # of any array
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -43,6 +45,7 @@ FINITE = Domain("a finite number", math.isfinite)
 NOT_BELOW_0 = Domain("a finite number of at least 0", lambda v: math.isfinite(v) and v >= 0)
 ABOVE_0 = Domain("a finite number above 0", lambda v: math.isfinite(v) and v > 0)
 PAIR = Domain("0 or 1", lambda v: v in (0, 1))
+AXIS = Domain("an axis", lambda v: -MOST_DIMENSIONS <= v < MOST_DIMENSIONS)  # inference cuts it to 32 bits
 AUTO_PAD = Domain(
     "one of NOTSET, SAME_UPPER, SAME_LOWER, VALID",
     lambda v: v in ("", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"),  # "" is written for NOTSET
@@ -105,6 +108,7 @@ GENERAL: Mapping[str, Domain] = {
     **dict.fromkeys(("epsilon", "softcap", "ratio"), NOT_BELOW_0),
     **dict.fromkeys(("spatial_scale", "height_scale", "width_scale", "scales", "clip"), ABOVE_0),
     **dict.fromkeys(("time_axis", "batch_axis"), PAIR),
+    **dict.fromkeys(("axis", "axes", "perm", "scan_input_axes", "scan_output_axes"), AXIS),
     "auto_pad": AUTO_PAD,
     "approximate": _one_of("none", "tanh"),
     "direction": _one_of("forward", "reverse", "bidirectional"),

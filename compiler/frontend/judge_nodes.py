@@ -172,6 +172,13 @@ class _Judge:
         """The types of outputs: what the signature says, else what onnx's inference finds."""
         out: list[str] = []
         found: Mapping[str, str] | None = None
+        if (
+            any(types.get(t, "").startswith("seq(") for t in node.proto.input)
+            and signature.schema is not None
+        ):
+            found = _inferred(
+                node, signature, types, self.vocabulary
+            )  # it compares elements, no parameter does
         for i, name in enumerate(node.proto.output):
             if not name:
                 out.append("")
