@@ -40,6 +40,10 @@ TYPE = Domain(
     "the number of an element type",
     lambda v: v != TensorProto.UNDEFINED and v in TensorProto.DataType.values(),
 )
+FLOAT_TYPE = Domain(
+    "the number of float, float16, bfloat16 or double",
+    lambda v: v in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE),
+)
 TYPE_OR_NONE = Domain("the number of an element type, or 0", lambda v: v in TensorProto.DataType.values())
 FINITE = Domain("a finite number", math.isfinite)
 NOT_BELOW_0 = Domain("a finite number of at least 0", lambda v: math.isfinite(v) and v >= 0)
@@ -102,7 +106,8 @@ GENERAL: Mapping[str, Domain] = {
     **dict.fromkeys(("output_height", "output_width", "sample_size", "p"), POSITIVE),
     **dict.fromkeys(("pads", "output_padding", "sampling_ratio", "batch_dims", "block_size"), NOT_NEGATIVE),
     **dict.fromkeys(("num_heads", "rotary_embedding_dim"), NOT_NEGATIVE),
-    **dict.fromkeys(("to", "dtype", "output_datatype", "stash_type"), TYPE),
+    **dict.fromkeys(("to", "dtype", "output_datatype"), TYPE),
+    "stash_type": FLOAT_TYPE,
     **dict.fromkeys(("output_dtype", "precision", "softmax_precision"), TYPE_OR_NONE),
     **dict.fromkeys(("momentum", "low", "high", "mean", "scale", "seed", "cubic_coeff_a"), FINITE),
     **dict.fromkeys(("epsilon", "softcap", "ratio"), NOT_BELOW_0),
