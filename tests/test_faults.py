@@ -286,6 +286,31 @@ def test_streams_that_are_closed_or_full(shell: str, code: int, here: Path) -> N
         assert np.load(here / "out.npz")["y"].shape == (2, 4)
 
 
+OTHERS = (
+    "check m.onnx --wafer 4x4",
+    "report p.wafer -o r.html",
+    "heatmap p.wafer",
+    "diff p.wafer p.wafer",
+    "inspect p.wafer",
+    "bench p.wafer --no-peers",
+    "ops",
+    "compile m.onnx --wafer 4x4 -o q.wafer",
+)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("verb", OTHERS)
+def test_streams_of_other_verbs(verb: str, here: Path) -> None:
+    """Full, closed, all closed, and with a reader that has seen enough."""
+    for streams in (">/dev/full", ">&-", "2>&-", ">&- 2>&- <&-", "| head -c 1"):
+        command = f"'{sys.executable}' -m waferc {verb} {streams}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode in ((0,) if "head" in streams or streams == "2>&-" else (0, 6)), done.stderr
+        assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+        assert done.stderr.count("\n") <= 1, (streams, done.stderr)
+        assert temporaries(here) == []
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("cache", ["none", "unwritable", "a file", "a device"])
 def test_without_a_home_or_a_cache(cache: str, here: Path) -> None:

@@ -12,12 +12,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from single import close
-from waferc.compiler.errors import InvalidInput, ModelWarning, UsageError
+from waferc.compiler.errors import DoesNotFit, InvalidInput, ModelWarning, UsageError
 from waferc.compiler.importer import import_model
 from waferc.compiler.pipeline import compile_model
 from waferc.ir.op import Array
 
-F, I64 = TensorProto.FLOAT, TensorProto.INT64
+F, D_, I64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
 node, value = helper.make_node, helper.make_tensor_value_info
 random = np.random.default_rng(13)
 
@@ -191,6 +191,10 @@ MEANINGLESS = [
     one("Split", X, np.int64([4, -1]), axis=1, constants=[1], outputs=2),
     one("TopK", X, np.int64([-1]), constants=[1], outputs=2),
     one("LayerNormalization", X, normal(3), epsilon=NAN),
+    one("LayerNormalization", X, normal(3), stash_type=TensorProto.UINT8),
+    one("RandomUniform", shape=[2, 3], dtype=I64),
+    one("RandomNormalLike", X, dtype=TensorProto.BOOL),
+    one("EyeLike", X, dtype=TensorProto.STRING),
     one("InstanceNormalization", IMAGE, normal(1, 2), normal(2)),
     one("Clip", X, normal(2), constants=[1]),
     one("CumSum", X, np.zeros((0,), np.int64), constants=[1]),
@@ -202,7 +206,29 @@ MEANINGLESS = [
     one("Pad", X, np.int64([0, 1, 0, 1]), constants=[1], mode="WHAT"),
     one("Einsum", X, X, equation="ij,jk->"),
     one("Einsum", X, equation="i->"),
+    one("Einsum", X, X[0], equation="...i,i->"),
+    one("Einsum", X, X[0], equation="..i,i->"),
+    one("Einsum", X, equation="i.j->ij"),
+    one("Einsum", X, equation="i....j->ij"),
+    one("Einsum", X, equation="ij->i->j"),
+    one("Einsum", X, X, equation="...,...->ij"),
+    one("Einsum", X, equation="ij->ijj"),
+    one("Einsum", X, equation="i1->i"),
     one("CenterCropPad", X, np.int64([2, 3]), constants=[1], axes=[1, 1]),
+    one("Compress", X, np.array([True]), axis=1 << 40),
+    one("SplitToSequence", X, axis=-(1 << 63)),
+    one("GRU", normal(3, 1, 3), normal(1, 6, 3), normal(1, 6, 2), hidden_size=3, outputs=2),
+    one("RNN", normal(3, 1, 3), normal(1, 2, 3), normal(1, 2, 2), hidden_size=1 << 40, outputs=2),
+    one("LSTM", normal(3, 1, 3), normal(1, 8, 3), normal(1, 8, 2), hidden_size=4, outputs=2),
+    one("RotaryEmbedding", normal(1, 2, 3, 8), normal(1, 3, 1), normal(1, 3, 1), opset=23),
+    one(
+        "RotaryEmbedding",
+        normal(1, 2, 3, 8),
+        normal(1, 3, 4),
+        normal(1, 3, 4),
+        opset=23,
+        rotary_embedding_dim=2,
+    ),
     one("MaxUnpool", IMAGE, np.zeros(IMAGE.shape, np.int64), kernel_shape=[2, 2], pads=[1]),
     one("SplitToSequence", X, axis=7),
     one("EyeLike", X[0]),
@@ -238,13 +264,45 @@ def test_attributes_and_parameters_that_mean_nothing_are_refused(proto: onnx.Mod
     assert "\n" not in str(e.value)
 
 
+def test_a_tensor_goes_into_a_sequence_of_its_kind_only() -> None:
+    """No type parameter says so: the standard's inference compares the elements."""
+    nodes = [
+        node("SequenceConstruct", ["x", "x"], ["s"]),
+        node("SequenceInsert", ["s", "n"], ["t"], "it"),
+        node("ConcatFromSequence", ["t"], ["y"], axis=0),
+    ]
+    for kind in (I64, D_, TensorProto.BOOL):
+        ends = [value("x", F, [2]), value("n", kind, [2])]
+        with pytest.raises(InvalidInput, match=r"node 'it' \(SequenceInsert\): .*same elem type"):
+            import_model(made(nodes, ends, [value("y", F, None)]))
+
+
+def test_what_the_host_makes_has_room_too() -> None:
+    for proto in (
+        one("ConvTranspose", normal(1, 1, 3), normal(1, 2, 3), strides=[1 << 40]),
+        one("ConvTranspose", normal(1, 1, 3, 3), normal(1, 2, 3, 3), strides=[1 << 21, 1 << 21]),
+    ):
+        with pytest.raises(DoesNotFit, match=r"node 'it' \(ConvTranspose\): .* bytes, .*try smaller sizes"):
+            compile_model(proto.SerializeToString(), wafer="8x8", until="graph")
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"scan_input_axes": [0, 0]}, {"scan_input_axes": [7]}, {"scan_output_axes": []}]
+    "wrong",
+    [
+        {"scan_input_axes": [0, 0]},
+        {"scan_input_axes": [7]},
+        {"scan_output_axes": [0, 0]},
+        {"scan_input_axes": []},
+        {"scan_output_axes": []},
+        {"scan_input_directions": []},
+        {"scan_output_directions": []},
+    ],
 )
 def test_axes_of_a_scan(wrong: Mapping[str, Sequence[int]]) -> None:
     body = helper.make_graph([node("Relu", ["a"], ["b"])], "body", [value("a", F, [3])], [value("b", F, [3])])
-    given = {name: v or [5] for name, v in wrong.items()}
-    scan = node("Scan", ["x"], ["y"], "it", body=body, num_scan_inputs=1, **given)
+    scan = node("Scan", ["x"], ["y"], "it", body=body, num_scan_inputs=1)
+    for name, ways in wrong.items():
+        scan.attribute.append(helper.make_attribute(name, ways, attr_type=onnx.AttributeProto.INTS))
     with pytest.raises(InvalidInput, match="node 'it'"):
         import_model(made([scan], [value("x", F, [2, 3])], [value("y", F, None)]))
 
@@ -368,6 +426,105 @@ def test_nodes_out_of_order_are_sorted_with_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         import_model(ends(RELU, "y"))
+
+
+def late(*inner: onnx.NodeProto) -> onnx.GraphProto:
+    """A branch whose nodes stand the wrong way round: -relu(x)."""
+    nodes = [node("Neg", ["a"], ["o"]), node("Relu", ["x"], ["a"]), *inner]
+    return helper.make_graph(nodes, "late", [], [value("o", F, None)])
+
+
+def late_bodies() -> dict[str, onnx.ModelProto]:
+    """Models of x and of a condition c that give -relu(x) or, of a loop, x + 3 relu(x)."""
+    ends = [value("x", F, [2, 3]), value("c", TensorProto.BOOL, [])]
+    y = [onnx.ValueInfoProto(name="y")]
+    plain = helper.make_graph([node("Abs", ["x"], ["p"])], "plain", [], [value("p", F, None)])
+    branch = node("If", ["c"], ["y"], "if", then_branch=late(), else_branch=plain)
+    inner = helper.make_graph(
+        [node("If", ["c"], ["q"], then_branch=late(), else_branch=plain)], "inner", [], [value("q", F, None)]
+    )
+    body = helper.make_graph(
+        [node("Add", ["v", "r"], ["w"]), node("Relu", ["x"], ["r"]), node("Identity", ["go"], ["on"])],
+        "body",
+        [value("i", I64, []), value("go", TensorProto.BOOL, []), value("v", F, [2, 3])],
+        [value("on", TensorProto.BOOL, []), value("w", F, [2, 3])],
+    )
+    function = helper.make_function(
+        "own", "Late", ["a"], ["b"], [node("Neg", ["t"], ["b"]), node("Relu", ["a"], ["t"])],
+        [helper.make_opsetid("", 21)],
+    )  # fmt: skip
+    call = node("Late", ["x"], ["y"], "call", domain="own")
+    loop = node("Loop", ["n", ""], ["y"], "loop", body=body)
+    loop.input.append("x")
+    return {
+        "a branch": made([branch], ends, y),
+        "a branch of a branch": made(
+            [node("If", ["c"], ["y"], then_branch=inner, else_branch=plain)], ends, y
+        ),
+        "a loop": made([loop], ends, y, {"n": np.array(3)}),
+        "a loop of the host": made([loop], [*ends, value("n", I64, [])], y),
+        "a function": made([call], ends, y, opsets=[("", 21), ("own", 1)], functions=[function]),
+    }
+
+
+@pytest.mark.parametrize("kind", late_bodies())
+def test_nodes_out_of_order_in_bodies(kind: str) -> None:
+    proto, x = late_bodies()[kind], normal(2, 3)
+    feeds = {"x": x, "c": np.array(True), "n": np.array(3)}
+    with pytest.warns(ModelWarning, match="put in order"):
+        compiled = compile_model(proto.SerializeToString(), wafer="8x8")
+    ours = compiled.run({v.name: feeds[v.name] for v in proto.graph.input})["y"]
+    relu = np.maximum(x, 0)
+    np.testing.assert_allclose(ours, x + 3 * relu if "loop" in kind else -relu, rtol=1e-6)
+
+
+@pytest.mark.parametrize("names", [("ai.onnx", ""), ("", "ai.onnx"), ("ai.onnx", "ai.onnx"), ("", "")])
+def test_the_long_name_in_functions_and_branches(names: tuple[str, str]) -> None:
+    function = helper.make_function(
+        "own", "Twice", ["a"], ["b"], [node("Add", ["a", "a"], ["b"], domain=names[1])],
+        [helper.make_opsetid(names[0], 21)],
+    )  # fmt: skip
+    branches = {
+        f"{branch}_branch": helper.make_graph(
+            [node(kind, ["t"], [kind], domain=names[1])], branch, [], [value(kind, F, None)]
+        )
+        for branch, kind in (("then", "Relu"), ("else", "Neg"))
+    }
+    nodes = [node("Twice", ["x"], ["t"], domain="own"), node("If", ["c"], ["y"], domain=names[1], **branches)]
+    ends = [value("x", F, [2, 3]), value("c", TensorProto.BOOL, [])]
+    of = made(
+        nodes,
+        ends,
+        [onnx.ValueInfoProto(name="y")],
+        opsets=[(names[0], 21), ("own", 1)],
+        functions=[function],
+    )
+    compiled, x = compile_model(of.SerializeToString(), wafer="8x8"), normal(2, 3)
+    for c in (True, False):  # onnxruntime knows the long name in a model's nodes only
+        ours = compiled.run({"x": x, "c": np.array(c)})["y"]
+        np.testing.assert_array_equal(ours, np.maximum(2 * x, 0) if c else -2 * x)
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [((2, 6, 4), 6), ((1, 6, 2, 2, 2), 1), ((2, 6), 2), ((0, 6, 4), 3), ((2, 6, 1, 1), 6)],
+)
+def test_group_normalization_of_any_shape(shape: tuple[int, ...], groups: int, opset: int) -> None:
+    each = groups if opset < 21 else 6
+    for kind in ("f4", "f2"):
+        x, scale, bias = normal(*shape).astype(kind), normal(each).astype(kind), normal(each).astype(kind)
+        proto = one(
+            "GroupNormalization",
+            x,
+            scale,
+            bias,
+            constants=[1, 2],
+            opset=opset,
+            num_groups=groups,
+            epsilon=1e-3,
+        )
+        same_as_onnxruntime(proto, {"x0": x})
 
 
 @pytest.mark.parametrize("opset", [18, 19, 20, 21])

@@ -239,6 +239,62 @@ def test_every_verb_takes_a_classifier(kind: str, here: Path) -> None:
     np.testing.assert_allclose(np.array(table.tolist()), shares, 1e-5, 1e-6)
 
 
+def both_kinds(keys: Mapping[str, Any]) -> bytes:
+    """One score matrix, made on the wafer, under labels of both kinds, and as it is."""
+    nodes = [
+        helper.make_node("Abs", ["x"], ["shares"], "abs"),
+        helper.make_node(
+            "ZipMap", ["shares"], ["named"], "strings", domain=ML, classlabels_strings=keys["str"]
+        ),
+        helper.make_node(
+            "ZipMap", ["shares"], ["counted"], "ints", domain=ML, classlabels_int64s=keys["int64"]
+        ),
+    ]
+    made = {"named": sequence(mapped(S, F)), "counted": sequence(mapped(N, F)), "shares": tensor(F, [3, 4])}
+    return model(nodes, {"x": tensor(F, [3, 4])}, made)
+
+
+HARD_KEYS = {
+    "plain": {"str": ["a", "b", "c", "d"], "int64": [0, 1, 2, 3]},
+    "far": {"str": ["1", "01", " 1", "1.0"], "int64": [-(2**63), 2**63 - 1, -1, 0]},
+    "odd": {"str": ["f0", "a/b", "x" * 300, "titles"], "int64": [7, 5, 3, 1]},
+}
+
+
+@pytest.mark.parametrize("kind", HARD_KEYS)
+def test_several_maps_of_one_matrix(kind: str, here: Path) -> None:
+    keys = HARD_KEYS[kind]
+    (here / "c.onnx").write_bytes(content := both_kinds(keys))
+    np.save(here / "x.npy", X)
+    theirs = of_onnxruntime(content, {"x": X})
+    ours = run_here(content, {"x": X})
+    assert all(compare(name, ours[name], theirs[name], Rule(0, 0)).passed for name in theirs)
+    assert list(ours["named"][0]) == keys["str"] and list(ours["counted"][0]) == keys["int64"]
+    good("compile", "c.onnx", "--wafer", "4x4", "-o", "c.wafer")
+    good("run", "c.wafer", "--input", "x=x.npy", "-o", "o.json")
+    written = json.loads((here / "o.json").read_text())
+    assert [*map(list, written["named"])] == [keys["str"]] * 3
+    assert [*map(list, written["counted"])] == [[*map(str, keys["int64"])]] * 3
+    good("run", "c.wafer", "--input", "x=x.npy", "-o", "o.npz")
+    tables = np.load(here / "o.npz")
+    for name, of in (("named", keys["str"]), ("counted", keys["int64"])):
+        assert tables[name].dtype.names == tuple(map(str, of))
+        np.testing.assert_array_equal(np.array(tables[name].tolist(), np.float32), np.abs(X))
+
+
+@pytest.mark.parametrize("keys", [["a", "a", "b", "c"], ["a", "b", "c", "a\0"]])
+def test_keys_that_are_not_told_apart_go_into_json_or_are_refused(keys: list[str], here: Path) -> None:
+    """A map has a key once; no table gives two fields one name."""
+    content = single("ZipMap", tensor(F, [3, 4]), sequence(mapped(S, F)), classlabels_strings=keys)
+    (here / "c.onnx").write_bytes(content)
+    np.save(here / "x.npy", X)
+    good("compile", "c.onnx", "--wafer", "4x4", "-o", "c.wafer")
+    for name in ("o.json", "o.npz"):
+        done = waferc("run", "c.wafer", "--input", "x=x.npy", "-o", name)
+        assert done.exit_code in (0, 2, 3) and "Traceback" not in done.stderr
+        assert (here / name).exists() == (done.exit_code == 0)
+
+
 def test_several_calls_are_stacked(here: Path) -> None:
     (here / "c.onnx").write_bytes(classifier("int64"))
     np.savez(here / "two.npz", x=np.stack([X, X + 1]))

@@ -18,6 +18,8 @@ from .signatures import Signature
 
 Values = Callable[[Any], bool]
 
+MOST_DIMENSIONS = 64  # of any array
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -38,11 +40,16 @@ TYPE = Domain(
     "the number of an element type",
     lambda v: v != TensorProto.UNDEFINED and v in TensorProto.DataType.values(),
 )
+FLOAT_TYPE = Domain(
+    "the number of float, float16, bfloat16 or double",
+    lambda v: v in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE),
+)
 TYPE_OR_NONE = Domain("the number of an element type, or 0", lambda v: v in TensorProto.DataType.values())
 FINITE = Domain("a finite number", math.isfinite)
 NOT_BELOW_0 = Domain("a finite number of at least 0", lambda v: math.isfinite(v) and v >= 0)
 ABOVE_0 = Domain("a finite number above 0", lambda v: math.isfinite(v) and v > 0)
 PAIR = Domain("0 or 1", lambda v: v in (0, 1))
+AXIS = Domain("an axis", lambda v: -MOST_DIMENSIONS <= v < MOST_DIMENSIONS)  # inference cuts it to 32 bits
 AUTO_PAD = Domain(
     "one of NOTSET, SAME_UPPER, SAME_LOWER, VALID",
     lambda v: v in ("", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"),  # "" is written for NOTSET
@@ -99,12 +106,14 @@ GENERAL: Mapping[str, Domain] = {
     **dict.fromkeys(("output_height", "output_width", "sample_size", "p"), POSITIVE),
     **dict.fromkeys(("pads", "output_padding", "sampling_ratio", "batch_dims", "block_size"), NOT_NEGATIVE),
     **dict.fromkeys(("num_heads", "rotary_embedding_dim"), NOT_NEGATIVE),
-    **dict.fromkeys(("to", "dtype", "output_datatype", "stash_type"), TYPE),
+    **dict.fromkeys(("to", "dtype", "output_datatype"), TYPE),
+    "stash_type": FLOAT_TYPE,
     **dict.fromkeys(("output_dtype", "precision", "softmax_precision"), TYPE_OR_NONE),
     **dict.fromkeys(("momentum", "low", "high", "mean", "scale", "seed", "cubic_coeff_a"), FINITE),
     **dict.fromkeys(("epsilon", "softcap", "ratio"), NOT_BELOW_0),
     **dict.fromkeys(("spatial_scale", "height_scale", "width_scale", "scales", "clip"), ABOVE_0),
     **dict.fromkeys(("time_axis", "batch_axis"), PAIR),
+    **dict.fromkeys(("axis", "axes", "perm", "scan_input_axes", "scan_output_axes"), AXIS),
     "auto_pad": AUTO_PAD,
     "approximate": _one_of("none", "tanh"),
     "direction": _one_of("forward", "reverse", "bidirectional"),

@@ -172,6 +172,9 @@ class _Judge:
         """The types of outputs: what the signature says, else what onnx's inference finds."""
         out: list[str] = []
         found: Mapping[str, str] | None = None
+        sequences = any(types.get(t, "").startswith("seq(") for t in node.proto.input)
+        if sequences and signature.schema is not None:  # no parameter says what their elements must be
+            found = _inferred(node, signature, types, self.vocabulary)
         for i, name in enumerate(node.proto.output):
             if not name:
                 out.append("")
@@ -363,6 +366,11 @@ def _inferred(
         raise InvalidInput(f"{node.where}: {shown(lines[0], 200)}") from None
     except onnx.checker.ValidationError as e:
         # of types that inputs have `_judge_inputs` knows more; complex ones are unsupported, not wrong
+        for parameter in signature.outputs:
+            kind = str(e).removeprefix(f"{parameter.name} has unsupported type ").strip()
+            if kind != str(e).strip() and kind not in (allowed := signature.types(parameter)):
+                what = f"output ({parameter.name})"
+                raise InvalidInput(f"{node.where}: {what} {_not_made(kind, allowed)}") from None
         if "complex" in str(e) or not any(t and str(e).startswith(f"{t} has ") for t in node.proto.output):
             return {}
         raise InvalidInput(f"{node.where}: output {shown(str(e), 200)}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,12 +68,7 @@ def _scanned(g: GraphBuilder, given: dict[str, Any], inputs: Sequence[str], run:
     first = len(inputs) - over
     carried, scanned = list(inputs[:first]), inputs[first:]
     made = len(body.output) - first
-    axes, back = given.get("scan_input_axes") or [0] * over, given.get("scan_input_directions") or [0] * over
-    axes_out = given.get("scan_output_axes") or [0] * made
-    back_out = given.get("scan_output_directions") or [0] * made
-    for given_for, ways in ((over, (axes, back)), (made, (axes_out, back_out))):
-        if any(len(way) != given_for for way in ways):
-            raise InvalidModel(f"axes or directions are not those of {over} scan inputs, {made} outputs")
+    axes, back, axes_out, back_out = ways_of_scan(given, over, made)
     axes = [normal_axis(int(a), len(g.shape(x))) for a, x in zip(axes, scanned, strict=True)]
     count = g.shape(scanned[0])[axes[0]]
     _limit(body, count)
@@ -90,6 +85,19 @@ def _scanned(g: GraphBuilder, given: dict[str, Any], inputs: Sequence[str], run:
             rows.append(row)
     ends = zip(stacked, axes_out, back_out, strict=True)
     return [*carried, *(_stacked(g, rows[:: -1 if b else 1], a) for rows, a, b in ends)]
+
+
+def ways_of_scan(given: Mapping[str, Any], over: int, made: int) -> list[Sequence[int]]:
+    """The axes and directions of a Scan's inputs, and of its outputs. Raises InvalidModel."""
+    counts = {"scan_input_axes": over, "scan_input_directions": over}
+    counts |= {"scan_output_axes": made, "scan_output_directions": made}
+    ways = [given.get(name) for name in counts]
+    whole: list[Sequence[int]] = [
+        [0] * n if way is None else way for way, n in zip(ways, counts.values(), strict=True)
+    ]
+    if any(len(way) != n for way, n in zip(whole, counts.values(), strict=True)):
+        raise InvalidModel(f"axes or directions are not those of {over} scan inputs, {made} outputs")
+    return whole
 
 
 def _taken(g: GraphBuilder, tensor: str, at: int, axis: int) -> str:

@@ -126,10 +126,17 @@ class Walk:
         elif (
             self.elsewhere is None
             or refusal.unbound
-            or not self.elsewhere.take(self, scope, node, refusal.reason)
+            or not self._taken(self.elsewhere, scope, node, refusal.reason)
         ):
             self.refusals.append(refusal)
             scope.lost |= {*node.proto.output}
+
+    def _taken(self, elsewhere: Elsewhere, scope: Scope, node: ModelNode, reason: str) -> bool:
+        """Whether the node has a place elsewhere, where its results have no more room than here."""
+        try:
+            return elsewhere.take(self, scope, node, reason)
+        except (TooLarge, MemoryError) as e:
+            raise _no_room(node, e) from None
 
     def _ready(self, scope: Scope, node: ModelNode, among: Sequence[onnx.NodeProto]) -> bool:
         """Whether all that the node reads is known; False behind a refused one."""
@@ -163,8 +170,7 @@ class Walk:
         except (TooLarge, MemoryError, OverflowError, ValueError) as e:
             if type(e) is ValueError and not str(e).startswith(NUMPY_LIMITS):
                 raise
-            what = str(e) if isinstance(e, TooLarge) else "a tensor has no room in this machine's memory"
-            raise DoesNotFit(f"{node.where}: {shown(what, 300)}; try smaller sizes") from None
+            raise _no_room(node, e) from None
         made = zip(node.proto.output, results, strict=False)
         scope.names |= {name: tensor for name, tensor in made if name and tensor}
         return None
@@ -289,6 +295,12 @@ class Walk:
         if walk.refusals:
             raise Unfinished(walk.refusals)
         return [inner.names.get(o, "") for o in function.output]
+
+
+def _no_room(node: ModelNode, e: Exception) -> DoesNotFit:
+    """The error of a node that makes a tensor which is too large."""
+    what = str(e) if isinstance(e, TooLarge) else "a tensor has no room in this machine's memory"
+    return DoesNotFit(f"{node.where}: {shown(what, 300)}; try smaller sizes")
 
 
 def _known_branch(scope: Scope, node: ModelNode) -> onnx.GraphProto | None:

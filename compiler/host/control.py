@@ -16,6 +16,7 @@ from ..frontend.load import attribute_value
 from ..frontend.node import ModelNode
 from ..frontend.scope import HostStep, Key, Scope
 from ..frontend.types import either, empty_of, scalar, slice_of, stacked_of, static
+from ..frontend.unroll import ways_of_scan
 from .so_far import StagesSoFar
 from .stages import numbers
 
@@ -132,10 +133,7 @@ def _scan(
     body, over = given["body"].g, int(values["num_scan_inputs"])
     first = len(node.input) - over
     names, made = [*node.input], len(body.output) - first
-    axes = values.get("scan_input_axes") or [0] * over
-    back = values.get("scan_input_directions") or [0] * over
-    axes_out = values.get("scan_output_axes") or [0] * made
-    back_out = values.get("scan_output_directions") or [0] * made
+    axes, back, axes_out, back_out = ways_of_scan(values, over, made)
     carried = tuple(map(around.key, names[:first]))
     scanned = tuple(map(around.key, names[first:]))
     outer = list(map(around.scope.kind, names))

@@ -32,6 +32,8 @@ def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
     seen = [a for names in operands for a in names]
     hidden = sorted({a for a in seen if a[0] == "."}, key=lambda a: -int(a[1:]))
     if arrow:
+        if hidden and "..." not in right:
+            raise InvalidModel(f"Einsum {equation!r} leaves the dimensions of '...' out of its result")
         result = labels(right, len(right.replace("...", "")) + (len(hidden) if "..." in right else 0))
     else:
         result = (*hidden, *sorted(a for a in set(seen) if seen.count(a) == 1 and a[0] != "."))

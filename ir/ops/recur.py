@@ -144,6 +144,8 @@ def _judge_shapes(g: GraphBuilder, spec: Spec, directions: int) -> None:
     batch_first, gates = bool(spec.attribute("layout", 0)), GATES[spec.op_type]
     length, batch, size = (g.shape(spec.inputs[0])[i] for i in ((1, 0, 2) if batch_first else (0, 1, 2)))
     hidden = g.shape(spec.inputs[2])[2]
+    if (said := spec.attribute("hidden_size")) is not None and said != hidden:
+        raise InvalidModel(f"hidden_size {said}, R {g.tensors[spec.inputs[2]]} is for {hidden}")
     state = (batch, directions, hidden) if batch_first else (directions, batch, hidden)
     wanted = [
         g.shape(spec.inputs[0]),

@@ -1,12 +1,16 @@
-"""Elementwise circular and hyperbolic functions."""
+"""Elementwise circular and hyperbolic functions, and what a rotation by tables of them asks."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from .. import math
 from ..builder import Arithmetic, Value
+from ..graph import InvalidModel
 from ..op import Array
+from ..rules import PREPARED, GraphBuilder, Spec
 from .elementwise import Elementwise
 
 
@@ -127,3 +131,17 @@ class Atanh(Elementwise):
 
     def numpy(self, *x: Array) -> Array:
         return np.arctanh(x[0])
+
+
+def _tables_judged(g: GraphBuilder, spec: Spec) -> Sequence[str]:
+    """The inputs of a RotaryEmbedding, tables as wide as half of what turns: its body would repeat one."""
+    x, heads = g.shape(spec.inputs[0]), spec.attribute("num_heads", 0)
+    size = x[-1] // heads if len(x) == 3 and heads else x[-1]
+    half = (spec.attribute("rotary_embedding_dim", 0) or size) // 2
+    for name in spec.inputs[1:3]:
+        if not g.shape(name) or g.shape(name)[-1] != half:
+            raise InvalidModel(f"RotaryEmbedding by {g.tensors[name]}, which should have {half} columns")
+    return list(spec.inputs)
+
+
+PREPARED["RotaryEmbedding"] = _tables_judged
