@@ -77,7 +77,7 @@ def pack_floats(graph: Graph, bits: int) -> Graph:
         if t.dtype != F32 or sum(n > 1 for n in t.shape) < 2 or name in results:
             continue
         readers = _readers(graph, name, taken)
-        if not any(node.op.product for node, _ in readers):
+        if not any(node.op.linear_in(operand) for node, operand in readers):
             continue
         for dim in reversed(range(len(t.shape))):
             blocks = tuple(BLOCK if d == dim else 1 for d in range(len(t.shape)))
