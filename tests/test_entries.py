@@ -29,7 +29,7 @@ from waferc.ir.op import Array
 from waferc.ir.ops.contract import Contract
 from waferc.placement.build.companions import Companions
 from waferc.placement.judge.entries import judge_entries
-from waferc.placement.judge.judge import judge
+from waferc.placement.judge.judge import IllegalPlan, judge
 from waferc.placement.machine.presets import preset
 from waferc.placement.plan.plan import Plan
 from waferc.placement.planner import plan
@@ -476,3 +476,31 @@ def test_a_weight_of_several_readers_is_read_by_each_as_it_can(wafer: str) -> No
         program.run(given, entry="ten").items(), evaluate(ten, given).values(), strict=True
     ):
         np.testing.assert_array_equal(y, right, name)
+
+
+def own_constants(rows: int) -> Graph:
+    """y = x @ w + a constant of as many rows."""
+    m = Model()
+    x = m.tensor("x", (rows, 24), dtypes.F32)
+    return m.graph(
+        "rows", [x], [m.op("Add", m.op("MatMul", x, m.normal(0, 24, 40)), m.normal(rows, rows, 40))]
+    )
+
+
+def test_what_a_third_entry_keeps_lies_clear_of_what_the_second_one_keeps() -> None:
+    one, five, nine = agreed({f"{n}": own_constants(n) for n in (1, 5, 9)}).values()
+    first = plan(one, preset("4x4"), companions=Companions((five, nine)))
+    second = plan_beside(five, first)
+    plans = {"1": first, "5": second, "9": plan_beside(nine, first, [second])}
+    for p in plans.values():
+        judge(p)
+    judge_entries(plans)
+    with pytest.raises(IllegalPlan, match="both have address"):
+        judge_entries({**plans, "9": plan_beside(nine, first)})
+    for guard in (False, True):
+        program = prepare(plans, guard=guard)
+        for name in ("9", "1", "5", "9"):
+            x = np.random.default_rng(len(name)).standard_normal((int(name), 24)).astype(np.float32)
+            (right,) = evaluate(plans[name].graph, {"x": x}).values()
+            (ours,) = program.run({"x": x}, entry=name).values()
+            np.testing.assert_allclose(ours, right, atol=1e-5)

@@ -31,6 +31,7 @@ class Alike:
     graph: Graph
     first: Plan
     policy: Policy
+    taken: int = 0  # bytes on a core that entries between keep
     _readers: dict[Read, list[Step]] = field(default_factory=lambda: {})
     room: float = 0.0
 
@@ -42,7 +43,7 @@ class Alike:
                     self._readers.setdefault((o.tensor, s.op.name, j), []).append(s)
         kept = [b for b in self.first.buffers if b.stays and b.over < 0]
         fullest = max((b.address + b.bytes for b in kept), default=0)
-        self.room = max(0.0, self.first.wafer.sram_bytes - fullest)
+        self.room = max(0.0, self.first.wafer.sram_bytes - fullest - self.taken)
 
     def choice(self, node: int) -> Choice | None:
         """The split with which the node reads the largest tensor that it can where the first entry keeps it,
@@ -121,14 +122,17 @@ class Alike:
         return sum(float(tile_elements(access, tile)) * t.bytes for access, t, own in reads if not own)
 
 
-def plan_beside(graph: Graph, first: Plan, policy: Policy = POLICY) -> Plan:
-    """The plan of another entry of the program whose first entry's plan is `first`.
+def plan_beside(graph: Graph, first: Plan, between: Sequence[Plan] = (), policy: Policy = POLICY) -> Plan:
+    """The plan of another entry of the program whose first entry's plan is `first`; between: those of the
+    entries that were planned after it.
 
     What both keep on the cores lies where the first one has it; a constant that this one reads in other
     pieces lies a second time. Raises DoesNotFit where too little room is left.
     """
     wafer = first.wafer
-    as_first, estimator = Alike(graph, first, policy), Estimator(graph, wafer, policy)
+    companions = Companions(first=first, between=tuple(between))
+    as_first = Alike(graph, first, policy, sum(b.bytes for b in companions.kept_between))
+    estimator = Estimator(graph, wafer, policy)
     working = policy.working_share * as_first.room
     limits = {
         i: replace(one, resident=policy.small_bytes, working=working, uncut=())
@@ -142,7 +146,7 @@ def plan_beside(graph: Graph, first: Plan, policy: Policy = POLICY) -> Plan:
         return estimator.choice(Question(graph.nodes[i].op, sources, site, limits[i]))
 
     ground = Ground(wafer, first.regions, as_first.regions(), policy)
-    built = assemble(graph, ground, choose_split, first.objective, Companions(first=first))
+    built = assemble(graph, ground, choose_split, first.objective, companions)
     if int(built.sram().max(initial=0)) > wafer.sram_bytes:
         raise DoesNotFit(explain(built), built)
     return routed(built)
