@@ -109,13 +109,16 @@ def best_plans(graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, watch: 
         return planner.plan(graph, wafer, optimize, companions, report=tell)
 
     plan = _kept_or(name, lambda data: written.read(data, graph, wafer, companions), search, watch)
-    plans, after = {first: plan}, Companions(first=plan)
+    plans = {first: plan}
     for entry, other in rest:
-        own = watch.timed("plan", lambda g=other: name_of(g, wafer, optimize, first=name))
+        between, later = tuple(plans.values())[1:], len(graphs) - len(plans) - 1
+        after = Companions(first=plan, between=between)
+        # the plans between follow from the names so far
+        name = watch.timed("plan", lambda g=other, so_far=name: name_of(g, wafer, optimize, first=so_far))
         plans[entry] = _kept_or(
-            own,
-            lambda data, g=other: written.read(data, g, wafer, after),
-            lambda g=other: plan_beside(g, plan),
+            name,
+            lambda data, g=other, after=after: written.read(data, g, wafer, after),
+            lambda g=other, between=between, later=later: plan_beside(g, plan, between, later),
             watch,
         )
     watch.timed("check", lambda: judge_entries(plans))

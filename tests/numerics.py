@@ -275,8 +275,8 @@ finer and their scales repeated (576 in blocks of 128: 64).
 `--weights int8` and `--weights int4` make such weights of f32 constants that a product reads: blocks of 32
 along the sum, symmetric, with scales in f16; of two scales for each block (its farthest element is the
 least or the greatest number) the one with the lesser square error. Tables that are only looked up may hold
-angles or places: they are f16, as is what cannot be cut in words. What that costs a language model is
-measured in [language-models.md](language-models.md).
+angles or places: they are f16, as is what cannot be cut in words. One that is multiplied with, too, has 8
+bits at least. What that costs a language model is measured in [language-models.md](language-models.md).
 
 ## Integers, and where floats become integers
 

@@ -29,7 +29,7 @@ from waferc.ir.op import Array
 from waferc.ir.ops.contract import Contract
 from waferc.placement.build.companions import Companions
 from waferc.placement.judge.entries import judge_entries
-from waferc.placement.judge.judge import judge
+from waferc.placement.judge.judge import IllegalPlan, judge
 from waferc.placement.machine.presets import preset
 from waferc.placement.plan.plan import Plan
 from waferc.placement.planner import plan
@@ -441,7 +441,10 @@ def heads(rows: int, apart: bool) -> Graph:
 def test_a_weight_that_another_entry_reads_with_other_axes_lies_once(wafer: str) -> None:
     one, ten = agreed({"one": heads(1, apart=False), "ten": heads(10, apart=True)}).values()
     first = plan(one, preset(wafer), companions=Companions((ten,)))
-    plans = {"one": first, "ten": plan_beside(ten, first, replace(POLICY, copied_share=0, loose_bytes=0))}
+    plans = {
+        "one": first,
+        "ten": plan_beside(ten, first, policy=replace(POLICY, copied_share=0, loose_bytes=0)),
+    }
     judge_entries(plans)
     kept = [[b for b in p.buffers if b.role == "constant"] for p in plans.values()]
     assert len({(b.name, b.address, b.shape, b.grid) for both in kept for b in both}) == 1
@@ -477,3 +480,31 @@ def test_a_weight_of_several_readers_is_read_by_each_as_it_can(wafer: str) -> No
         program.run(given, entry="ten").items(), evaluate(ten, given).values(), strict=True
     ):
         np.testing.assert_array_equal(y, right, name)
+
+
+def own_constants(rows: int) -> Graph:
+    """y = x @ w + a constant of as many rows."""
+    m = Model()
+    x = m.tensor("x", (rows, 24), dtypes.F32)
+    return m.graph(
+        "rows", [x], [m.op("Add", m.op("MatMul", x, m.normal(0, 24, 40)), m.normal(rows, rows, 40))]
+    )
+
+
+def test_what_a_third_entry_keeps_lies_clear_of_what_the_second_one_keeps() -> None:
+    one, five, nine = agreed({f"{n}": own_constants(n) for n in (1, 5, 9)}).values()
+    first = plan(one, preset("4x4"), companions=Companions((five, nine)))
+    second = plan_beside(five, first)
+    plans = {"1": first, "5": second, "9": plan_beside(nine, first, [second])}
+    for p in plans.values():
+        judge(p)
+    judge_entries(plans)
+    with pytest.raises(IllegalPlan, match="both have address"):
+        judge_entries({**plans, "9": plan_beside(nine, first)})
+    for guard in (False, True):
+        program = prepare(plans, guard=guard)
+        for name in ("9", "1", "5", "9"):
+            x = np.random.default_rng(len(name)).standard_normal((int(name), 24)).astype(np.float32)
+            (right,) = evaluate(plans[name].graph, {"x": x}).values()
+            (ours,) = program.run({"x": x}, entry=name).values()
+            np.testing.assert_allclose(ours, right, atol=1e-5)

@@ -291,3 +291,12 @@ def test_entries_of_any_length_cut_caches_alike() -> None:
         read = [n for n in graph.nodes if not caches.keys().isdisjoint(n.inputs) and type(n.op) is Contract]
         assert len(read) == 4
         assert all(len(e.axes) <= 1 for n in read for e in n.op.write)
+
+
+def test_a_broken_tokenizer_is_told_before_a_folder_is_compiled(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(decoder(SHAPE, random_weights(5)).SerializeToString())
+    (tmp_path / "tokenizer.json").write_text('{"model": 3}', encoding="utf-8")
+    done = waferc("generate", str(tmp_path), "hello", "--wafer", "16x16")
+    assert done.exit_code == 3 and done.stdout == ""
+    assert done.stderr.startswith("waferc: error: the folder's tokenizer.json: no tokenizer that")
+    assert done.stderr.count("\n") == 1

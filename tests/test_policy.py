@@ -51,7 +51,7 @@ TURNS: Mapping[str, tuple[Any, str]] = {
     "shares_of_rest": ((0.05,), "tokens"),
     "moved_share": (0.05, "tokens"),
     "loose_bytes": (0, "gains"),
-    "copied_share": (0.01, "tokens"),
+    "copied_share": (0.01, "entries"),
     "copied_working": (0.005, "entries"),
     "offered_time_ways": ((), "square"),
     "sides": ((4, 8), "mlp"),

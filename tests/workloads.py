@@ -45,7 +45,7 @@ class Workload:
 
     def plans(self, policy: Policy = POLICY) -> tuple[Plan, ...]:
         first = self.search(policy).result()
-        return first, *(plan_beside(g, first, policy) for g in self.graphs[1:])
+        return first, *(plan_beside(g, first, policy=policy) for g in self.graphs[1:])
 
 
 def small(width: int, height: int, nbytes: int) -> Wafer:

@@ -129,13 +129,20 @@ def generate(
 def _loaded(console: Console, model: str, request: Request, how: Generating) -> LanguageModel:
     """The model, compiled if it is no program yet and has a tokenizer."""
     from ..exports.folders import model_files
-    from ..language.tokens import TOKENIZER
+    from ..language.tokens import TOKENIZER, Tokenizer, UnusableText
     from ..language_model import LanguageModel, is_program
 
-    if not is_program(model) and TOKENIZER not in model_files(model).words:
-        raise InvalidInput(
-            f"{quoted(model)} has no {TOKENIZER}; give a folder with a model and its tokenizer, or a program"
-        )
+    if not is_program(model):
+        words = model_files(model).words
+        if TOKENIZER not in words:
+            raise InvalidInput(
+                f"{quoted(model)} has no {TOKENIZER}; "
+                "give a folder with a model and its tokenizer, or a program"
+            )
+        try:
+            Tokenizer(words[TOKENIZER])  # before the compile, which may take long
+        except UnusableText as e:
+            raise InvalidInput(f"the folder's {TOKENIZER}: {e}") from None
     loaded = LanguageModel(model, request, threads=how.threads, guard=how.guard, report=console.progress)
     if loaded.compiled is not None and loaded.compiled.chosen:
         console.note(loaded.compiled.chosen)

@@ -8,6 +8,7 @@ from ...ir.affine import access_axes, axis
 from ...ir.graph import Graph, Node
 from ...ir.ops.indexed import Indexed, indexed
 from .compose import Match, full_box, leaves
+from .quantised_weights import is_weight
 from .rewriter import Rewriter, sources
 
 
@@ -34,7 +35,7 @@ def _looking_up(graph: Graph, node: Node, operand: int, lookup: Node) -> Indexed
     """The node's op with one operand taken from where the look-up takes it; None where it cannot be."""
     op, source = node.op, lookup.op
     place = source.looked_up
-    if not op.product or not place or lookup.inputs[0] not in graph.constants or place in op.size:
+    if not op.product or not place or not _is_constant(graph, lookup.inputs[0]) or place in op.size:
         return None
     # renamed or not, an axis of the look-up means what the product's axes say of it
     match = Match(allow_splits=False)
@@ -50,6 +51,12 @@ def _looking_up(graph: Graph, node: Node, operand: int, lookup: Node) -> Indexed
     if not alone or not matrix & set(op.reduced):
         return None
     return indexed(op, operand, source, through, by)
+
+
+def _is_constant(graph: Graph, tensor: str) -> bool:
+    """Whether a tensor is one, or what a constant's numbers stand for."""
+    found = graph.writers.get(tensor, ())
+    return tensor in graph.constants or any(is_weight(graph, graph.nodes[i]) for i in found)
 
 
 def _past_the_ends(graph: Graph, node: Node) -> bool:

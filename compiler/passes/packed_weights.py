@@ -20,6 +20,7 @@ from .quantised_weights import can_wait, is_weight
 from .rewriter import Rewriter, sources
 
 PACKED = {"int8": 8, "int4": 4}  # bits, by what weights are to be
+OF_TABLES = 8  # bits of a table that is looked up and multiplied with: see docs/language-models.md
 BLOCK = 32  # weights that share a scale where nobody else said how many
 
 Reader = tuple[Node, int]  # and the number of the operand
@@ -67,8 +68,9 @@ def pack_floats(graph: Graph, bits: int) -> Graph:
     """The f32 weights in blocks of BLOCK numbers of so many bits about 0, with scales in f16.
 
     A weight is a constant with two dimensions or more that only products and look-ups read, and a product
-    among them: rows that are only looked up may be angles or places, which a few bits do not tell apart. What
-    cannot be cut in words stays as it is. Raises UsageError where a weight is too large.
+    among them: rows that are only looked up may be angles or places, which a few bits do not tell apart. One
+    that is looked up, too, has OF_TABLES bits at least: as a decoder's first layer and its last it counts
+    twice. What cannot be cut in words stays as it is. Raises UsageError where a weight is too large.
     """
     found: dict[str, tuple[Stored, Words]] = {}
     results, taken = set(graph.results), set[int]()
@@ -77,11 +79,12 @@ def pack_floats(graph: Graph, bits: int) -> Graph:
         if t.dtype != F32 or sum(n > 1 for n in t.shape) < 2 or name in results:
             continue
         readers = _readers(graph, name, taken)
-        if not any(node.op.product for node, _ in readers):
+        if not any(node.op.linear_in(operand) for node, operand in readers):
             continue
+        own = max(bits, OF_TABLES) if any(node.op.looked_up for node, _ in readers) else bits
         for dim in reversed(range(len(t.shape))):
             blocks = tuple(BLOCK if d == dim else 1 for d in range(len(t.shape)))
-            kind = Kind(bits, 1 << (bits - 1), F16, F32)
+            kind = Kind(own, 1 << (own - 1), F16, F32)
             plan = Stored(name, t.shape, kind, blocks, lambda: np.zeros(0), np.zeros(0))
             how = _how(plan, readers)
             if how is not None:

@@ -56,9 +56,9 @@ CLEAN = (
     ),
     Stage(
         (
+            ("indexed products", index_products),
             ("packed weights", keep_packed),
             ("quantised weights", keep_quantised),
-            ("indexed products", index_products),
             ("dead nodes", eliminate_dead),
             ("unit axes", drop_unit_axes),
         )

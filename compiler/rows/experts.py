@@ -28,6 +28,7 @@ from ...ir.rules import GraphBuilder
 from .follow import Followed, by_row, in_digits, in_row_order
 
 Operand = tuple[int, int]  # of a node by position its operand
+DEPTH = 4  # ops between a constant and what an expert reads: dequantised, turned, cut, scaled
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Loop:
 
     chosen: the ranking's result; places: where in it each row's expert stands. first: the nodes of the pass
     that stands for all, the last of which puts rows in place; others: of those that go, with what adds their
-    results. own: by operand of the first's nodes the constants of all experts, in their order. instead: by
-    tensor what is read for it. counted: the dimension of the mask that says where a row belongs.
+    results. own: by operand of the first's nodes the constants of all experts, in their order, or what the
+    same ops compute of constants alone (weights that are dequantised). instead: by tensor what is read for
+    it. counted: the dimension of the mask that says where a row belongs.
     """
 
     chosen: str
@@ -222,13 +224,25 @@ def _alike(
                 known = [followed.known.get(x) for x in (s, t)]
                 if known[0] is None or known[1] is None or not np.array_equal(known[0], known[1]):
                     return None
-            elif s in graph.constants and t in graph.constants:
-                if replace(graph.tensors[s], name=t) != graph.tensors[t]:
-                    return None
+            elif _made_alike(graph, s, t):
                 own[i, j] = t
             elif same.get(s, equal.get(s, s)) != (t if s in same else equal.get(t, t)):
                 return None
     return own
+
+
+def _made_alike(graph: Graph, first: str, second: str, depth: int = DEPTH) -> bool:
+    """Whether two tensors are constants of one shape and type, or are computed of such by the same ops, at
+    most `depth` of them one after the other."""
+    if first in graph.constants or second in graph.constants:
+        both = first in graph.constants and second in graph.constants
+        return both and replace(graph.tensors[first], name=second) == graph.tensors[second]
+    nodes = [[graph.nodes[i] for i in graph.writers.get(t, ())] for t in (first, second)]
+    if depth == 0 or any(len(found) != 1 for found in nodes):
+        return False
+    (a,), (b,) = nodes
+    inputs = zip(a.inputs, b.inputs, strict=True)
+    return a.op == b.op and all(_made_alike(graph, s, t, depth - 1) for s, t in inputs)
 
 
 def _counted(graph: Graph, followed: Followed, end: int, choice: _Choice, dim: int) -> int | None:
@@ -340,15 +354,42 @@ class OnePass:
         g = self.g
         self._rows = self._rows or self._experts()
         if names not in self._stacks:
-            values = [self.graph.constants[t] for t in names]
-            shape = (len(names), *values[0].shape)
-            if (lack := lacking(values)) is not None:
-                name = g.fresh(names[0])
-                stack = g.constant(folded(lack, name, shape, values[0].dtype), name)
-            else:
-                stack = g.constant(np.stack(values), names[0])
-            self._stacks[names] = gather_along(g, stack, self._rows, 0, names[0])
+            self._stacks[names] = gather_along(g, self._stacked(names), self._rows, 0, names[0])
         return self._stacks[names]
+
+    def _stacked(self, names: tuple[str, ...]) -> str:
+        """[experts, ...]: what each expert has."""
+        g, graph = self.g, self.graph
+        if names[0] not in graph.constants:
+            return self._computed(names)
+        values = [graph.constants[t] for t in names]
+        shape = (len(names), *values[0].shape)
+        if (lack := lacking(values)) is not None:
+            name = g.fresh(names[0])
+            return g.constant(folded(lack, name, shape, values[0].dtype), name)
+        return g.constant(np.stack(values), names[0])
+
+    def _computed(self, names: tuple[str, ...]) -> str:
+        """The same of what is computed of constants: once for all. What all have in common is no stack."""
+        nodes = [self.graph.nodes[self.graph.writers[t][0]] for t in names]
+        op = nodes[0].op
+        expert = f"{op.axes[0][0]}_expert" if op.axes else "expert"
+        inputs, reads = list(nodes[0].inputs), list(op.reads)
+        for j in range(len(inputs)):
+            own = tuple(n.inputs[j] for n in nodes)
+            if not self._common(own):
+                inputs[j], reads[j] = self._stacked(own), (axis(expert), *reads[j])
+        axes = ((expert, len(names)), *op.axes)
+        every = replace(op, axes=axes, reads=tuple(reads), write=(axis(expert), *op.write))
+        shape = (len(names), *self.graph.tensors[names[0]].shape)
+        return self.g.emit(every, inputs, shape, names[0])
+
+    def _common(self, names: tuple[str, ...]) -> bool:
+        """Whether these are one number, for all."""
+        values = [self.graph.constants.get(t) for t in names]
+        if any(v is None or v.size != 1 or lacking([v]) is not None for v in values):
+            return len({*names}) == 1
+        return len({v.tobytes() for v in values if v is not None}) == 1
 
     def _experts(self) -> str:
         """[rows]: the number of each row's expert."""

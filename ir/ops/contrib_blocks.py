@@ -172,7 +172,8 @@ def _gather_blocks(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         )
         data = _unpacked(w, data, g.shape(data)[-1] * 8 // bits, stored, bits)
         wanted = g.shape(scales)[-1]
-        half = np.full(g.shape(scales), 1 << (bits - 1)).astype(stored.numpy)
+        stays = all(g.value(t) is not None for t in (data, scales))  # then one for all
+        half = np.full(() if stays else g.shape(scales), 1 << (bits - 1)).astype(stored.numpy)
         zeros = _unpacked(w, zeros, wanted, stored, bits) if zeros else w.constant(half)
     shape = g.shape(data)
     size = own["block_size"] or shape[over]
@@ -184,7 +185,7 @@ def _gather_blocks(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         f"scales are {g.tensors[scales]}, not {list(each)}",
     )
     scales = expand(g, scales, each, w.hint)
-    if zeros:
+    if operand(spec, 3):
         need(g.shape(zeros) == each, f"zero_points are {g.tensors[zeros]}, not {list(each)}")
     parts = [data, scales, *([zeros] if zeros else [])]
     if along == over or all(g.value(t) is not None for t in parts):  # a table that stays packed

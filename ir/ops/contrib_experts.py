@@ -185,7 +185,7 @@ def _numbers(w: Writer, spec: Spec, layer: int) -> Layer | None:
     turned = transpose(g, turned, (0, 2, 1), w.hint)
     each = (experts, blocks, outputs)
     if not zeros:
-        points = w.constant(np.full(each, 1 << (bits - 1)).astype(stored.numpy))
+        points = w.constant(np.asarray(1 << (bits - 1)).astype(stored.numpy))
     elif own["block_size"] > 0:
         shaped(g, zeros, experts, outputs, -(-blocks * bits // 8), name=f"fc{layer}_zero_points")
         points = remade(

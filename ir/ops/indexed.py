@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_letters
 from typing import Any
@@ -11,20 +11,25 @@ import numpy as np
 
 from ..affine import Access, access_axes
 from ..builder import KernelBuilder
-from ..op import CLOSED, Array, Bound, Extents, Op, Work, assemble, gather, product
+from ..dtypes import F32
+from ..op import CLOSED, Array, Bound, Extents, InvalidOp, Op, Work, assemble, gather, product
+from ..packing import Kind, Words
 from .bounds import index_bounds
 from .contract import TEMPORARY, Contract
 from .index import coordinates
 from .loops import Index, cheapest_lane_axis, each, longest, widen
+from .packed import HALF_WORD, Made, PackedProducts, judge_packed, numbers_in, split, word_axis
 from .products import Products
+
+Axes = Sequence[tuple[str, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Indexed(Contract):
     """result = sum of a * b over the axes that the result lacks, where an index says which matrix of b.
 
-    Operands: a, b, index. Axis `chosen` is b's alone and has no iterations of its own: the index is a place
-    along it, and so an address in a tile's b. It is never cut, and no element of b moves for an index.
+    Operands: a, b, and last the index. Axis `chosen` is b's alone and has no iterations of its own: the index
+    is a place along it, and so an address in a tile's b. It is never cut, and no element of b moves for it.
 
     wraps: a negative index counts from the end. of: which axis of the model's tensor `chosen` is, where an
     index outside is an error.
@@ -48,13 +53,38 @@ class Indexed(Contract):
     def takes_narrow(self, operand: int) -> bool:
         return operand == 1
 
+    def packs_along(self, operand: int, dim: int) -> str:
+        a = word_axis(self, operand, dim) if operand == 1 and self.out_type == F32 else ""
+        return a if a in self.summed and a not in self.chosen_by else ""
+
+    def in_words(self, operand: int, how: Words, names: Sequence[str], inputs: Sequence[str]) -> Made:
+        s = split(self, operand, how)
+        made = PackedIndexed(
+            axes=s.axes,
+            reads=(s.reads[0], *s.weights, s.reads[-1]),
+            write=s.write,
+            in_types=(self.in_types[0], *how.types, self.in_types[-1]),
+            out_type=self.out_type,
+            fill=self.fill,
+            chosen=self.chosen,
+            of=self.of,
+            wraps=self.wraps,
+            kind=how.kind,
+        )
+        return made, (inputs[0], *names, inputs[-1])
+
+    @property
+    def index(self) -> int:
+        """The number of the operand that says which."""
+        return len(self.reads) - 1
+
     @property
     def whole(self) -> tuple[str, ...]:
         return (self.chosen,)
 
     @property
     def bounds(self) -> tuple[Bound, ...]:
-        return index_bounds(2, (self.of,), (self.size[self.chosen],), self.wraps)
+        return index_bounds(self.index, (self.of,), (self.size[self.chosen],), self.wraps)
 
     @property
     def panels(self) -> tuple[int, ...]:
@@ -74,7 +104,7 @@ class Indexed(Contract):
     @property
     def chosen_by(self) -> tuple[str, ...]:
         """The axes on which the index depends."""
-        return access_axes(self.reads[2])
+        return access_axes(self.reads[-1])
 
     @property
     def summed(self) -> tuple[str, ...]:
@@ -100,11 +130,11 @@ class Indexed(Contract):
             gather(widen(operands[0], self.in_types[0]), self.reads[0], left, 0), [n for _, n in left]
         )
         right = seen(*self.reads[1:])
-        each_axis = [*right, (self.chosen, 1)]
-        at = gather(operands[2], self.reads[2], each_axis, 0).astype(np.int64)
-        at = np.where(at < 0, at + size[self.chosen], at) if self.wraps else at
-        b = gather(widen(operands[1], self.in_types[1]), self.reads[1], each_axis, 0, {self.chosen: at})
-        b = np.broadcast_to(b[..., 0], [n for _, n in right])
+        at = gather(operands[-1], self.reads[-1], [*right, (self.chosen, 1)], 0).astype(np.int64)
+        b, right = self.taken(
+            operands, right, np.where(at < 0, at + size[self.chosen], at) if self.wraps else at
+        )
+        b = np.broadcast_to(b, [n for _, n in right])
         kept = [(a, n) for a, n in self.axes if a not in self.reduced]
         both = {a for a, _ in (*left, *right)}
         terms = ("".join(letter[a] for a, _ in axes) for axes in (left, right))
@@ -114,6 +144,12 @@ class Indexed(Contract):
         repeats = product([size[a] for a in self.summed if a not in both])
         out = np.expand_dims(out, tuple(i for i, (a, _) in enumerate(kept) if a not in both))
         return assemble(out if repeats == 1 else out * out.dtype.type(repeats), self.write, kept)
+
+    def taken(self, operands: Sequence[Array], axes: Axes, at: Array) -> tuple[Array, Axes]:
+        """What b holds at the places `at`, which have one dimension for each of `axes` and one more; and the
+        axes of its dimensions."""
+        b = widen(operands[1], self.in_types[1])
+        return gather(b, self.reads[1], [*axes, (self.chosen, 1)], 0, {self.chosen: at})[..., 0], axes
 
     # -- cost ---------------------------------------------------------------------
     def _counts(self, extents: Extents) -> tuple[Any, Any, Any]:
@@ -143,19 +179,93 @@ class Indexed(Contract):
         place = [(self.chosen, self.size[self.chosen])]
 
         def address(at: Index) -> Index:
-            source, _ = coordinates(k, at, 2, place, self.wraps, self.bounds)
+            source, _ = coordinates(k, at, self.index, place, self.wraps, self.bounds)
             return {**at, **source}
 
-        made = Products(
-            tuple(a for a, _ in self.axes),
-            tuple(a for a in kept if a not in outer),
-            self.summed,
-            self.accumulate,
-            self.out_type,
-            turns=len(inner),
-            address=address,
-        )
+        made = self.products(tuple(a for a in kept if a not in outer), len(inner), address)
         each(k, outer, {}, lambda at: made.emit(k, at if inner else address(at)))
+
+    def products(self, kept: tuple[str, ...], turns: int, address: Callable[[Index], Index]) -> Products:
+        """The kernel of one choice, see `Products`."""
+        axes = tuple(a for a, _ in self.axes)
+        return Products(axes, kept, self.summed, self.accumulate, self.out_type, turns=turns, address=address)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedIndexed(Indexed):
+    """As `Indexed`, of matrices in words, see `packed`: of a, the words of b, their scales, maybe zero
+    points, and the index. The last reduced axis is the digit."""
+
+    kind: Kind
+
+    def linear_in(self, operand: int) -> bool:
+        return operand == 0
+
+    def names_axis(self, axis: str) -> bool:
+        return axis in self.whole
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        return self.chosen, *self.reduced[-1:]
+
+    def asks_unit(self, axis: str) -> bool:
+        return axis in self.reduced[-1:]
+
+    def key(self) -> tuple[object, ...]:
+        return (*super().key(), self.kind)
+
+    def check(self) -> None:
+        super().check()
+        judge_packed(self, 1, self.kind)
+        if self.out_type != F32:
+            raise InvalidOp(f"{self.name}: sums in {self.out_type}, not {F32}")
+
+    # -- meaning ------------------------------------------------------------------
+    def taken(self, operands: Sequence[Array], axes: Axes, at: Array) -> tuple[Array, Axes]:
+        """The digit's axis comes last: no choice depends on it."""
+        digit = self.reduced[-1]
+        seen = ([*axes, (self.chosen, 1)], {self.chosen: at})
+        b = numbers_in(self, 1, operands[1], operands[2:-1], self.kind, seen)
+        return b[..., 0, :], [*axes, (digit, self.size[digit])]
+
+    # -- cost ---------------------------------------------------------------------
+    def _weights(self, extents: Extents) -> tuple[Any, Any]:
+        """Of one choice's matrix in a tile: how many, and along the longest of the result's axes."""
+        used = {*access_axes(self.reads[1]), self.reduced[-1]} - {self.chosen, *self.chosen_by}
+        most = longest([extents[a] for a in used if a not in self.reduced])
+        return product([extents[a] for a in used]), most
+
+    def work(self, extents: Extents) -> tuple[Work, ...]:
+        """As `Indexed`; and a row of weights is unpacked for each reduced iteration of a choice."""
+        choices = product([extents[a] for a in self.chosen_by])
+        weights, row = self._weights(extents)
+        return (*super().work(extents), Work("unpack", choices * (weights // row), choices * weights))
+
+    def scratch(self, extents: Extents) -> Any:
+        """The row."""
+        return self._weights(extents)[1] * F32.bytes
+
+    def alternatives(self, extents: Extents) -> tuple[tuple[tuple[Work, ...], object], ...]:
+        """As of a `PackedProduct`, for one choice after the other."""
+        (rows, _), (at_once, more) = super().alternatives(extents)
+        choices = product([extents[a] for a in self.chosen_by])
+        weights, _ = self._weights(extents)
+        held = weights * F32.bytes
+        places = np.where(held <= TEMPORARY, choices * (HALF_WORD // self.kind.bits), CLOSED)
+        whole, held = Work("unpack", places, choices * weights), np.minimum(held, TEMPORARY)
+        return (
+            (rows, self.scratch(extents)),
+            ((*rows[:-1], whole), held),
+            ((*at_once, whole), held + np.asarray(more)),
+        )
+
+    # -- kernel -------------------------------------------------------------------
+    def products(self, kept: tuple[str, ...], turns: int, address: Callable[[Index], Index]) -> Products:
+        axes = tuple(a for a, _ in self.axes)
+        zeros = self.index > 3
+        return PackedProducts(
+            axes, kept, self.summed, F32, F32, turns=turns, address=address, kind=self.kind, zeros=zeros
+        )
 
 
 def indexed(product: Op, operand: int, lookup: Op, through: Access, by: Access) -> Indexed:

@@ -280,14 +280,15 @@ class PackedProducts(Products):
             return super()._shapes(k)
         return (_CHUNKS if k.part else _PLAIN)[REGISTERS.get(k.lanes, 16)]
 
-    def _chain(
+    def _terms(
         self,
         k: KernelBuilder,
         places: Sequence[Index],
+        own: Index,
         sums: Carried,
-        within: Mapping[str, tuple[Value, Value]] | None = None,
+        within: Mapping[str, tuple[Value, Value]] | None,
     ) -> Carried:
-        *outer, digit = self.reduced
+        *outer, digit = self.reduced[self.turns :]
         scaling = range(2, 4 if self.zeros else 3)
         depth = max(
             (i + 1 for i, a in enumerate(outer) if any(k.stride_kind(j, a) != "zero" for j in scaling)),
@@ -309,7 +310,7 @@ class PackedProducts(Products):
 
             return fold(k, outer[depth:], at, carried, group, within)
 
-        return fold(k, outer[:depth], {}, sums, block, within)
+        return fold(k, outer[:depth], own, sums, block, within)
 
     def _columns(self, k: KernelBuilder, here: Sequence[Index]) -> list[Column]:
         """What is above and below the weights at each position."""

@@ -179,6 +179,26 @@ class Products:
     ) -> Carried:
         """sums + a * b over the reduced axes in their order."""
 
+        def turn(outer: Index, carried: Carried) -> Carried:
+            assert self.address is not None
+            found = self.address({**places[0], **outer})
+            own = {a: i for a, i in found.items() if a not in places[0]}
+            return self._terms(k, places, own, carried, within)
+
+        if self.turns:
+            return fold(k, self.reduced[: self.turns], {}, sums, turn, within)
+        return self._terms(k, places, {}, sums, within)
+
+    def _terms(
+        self,
+        k: KernelBuilder,
+        places: Sequence[Index],
+        own: Index,
+        sums: Carried,
+        within: Mapping[str, tuple[Value, Value]] | None,
+    ) -> Carried:
+        """The same over those behind the first `turns`. own: where on these."""
+
         def step(inner: Index, carried: Carried) -> Carried:
             at = [{**p, **inner} for p in places]
             self._prefetch(k, at)
@@ -191,17 +211,9 @@ class Products:
                 return self._multiply_mixed(k, at, carried, alone)
             return self._multiply_pairs(k, at, carried, alone)
 
-        def turn(outer: Index, carried: Carried) -> Carried:
-            assert self.address is not None
-            found = self.address({**places[0], **outer})
-            own = {a: i for a, i in found.items() if a not in places[0]}
-            return fold(k, self.reduced[self.turns :], own, carried, step, within)
-
         if self.paired and (not self.mixed or self._stood(k) is not None):
             return fold_pairs(k, self.reduced, sums, pair, within)
-        if self.turns:
-            return fold(k, self.reduced[: self.turns], {}, sums, turn, within)
-        return fold(k, self.reduced, {}, sums, step, within)
+        return fold(k, self.reduced[self.turns :], own, sums, step, within)
 
     def _prefetch(self, k: KernelBuilder, at: Sequence[Index]) -> None:
         """Asks for what follows in an operand that is read once: the weights of a single row's product."""

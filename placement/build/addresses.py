@@ -28,8 +28,8 @@ def allocate(
     Two buffers may share addresses when their grids are disjoint or they never live at the same
     time. Code lies at address 0 of each region. Nothing is refused here: a plan over budget is
     for the caller to judge. One that takes over another lies where that one does.
-    One that has an address keeps it. alone: placed buffers of another entry of the program, which are alive
-    only when this one's are not, but for those that last.
+    One that has an address keeps it. alone: placed buffers of other entries of the program. Those of them
+    that do not stay are alive only when this one's are not, but for those of this one that stay.
     """
     heads = _heads(buffers)
     owners = _owners(buffers, heads)
@@ -99,6 +99,7 @@ def _first_fit(
     n = len(order)
     names = ("region", "x0", "y0", "x1", "y1", "dx", "dy", "first", "last", "lo", "hi")
     table: dict[str, Any] = {k: np.zeros(n, np.int64) for k in names}
+    passing = np.array([not b.stays for b in alone], np.bool_)
     out: dict[int, Buffer] = {}
     for i, b in enumerate(order):
         x0, y0, x1, y1 = b.grid.box
@@ -117,7 +118,7 @@ def _first_fit(
                 every = np.gcd(table[pitch][:i], step)
                 clash &= (table[start][:i] - own) % np.maximum(every, 1) == 0
         if i >= len(alone) and not b.stays:
-            clash[: len(alone)] = False
+            clash[: len(alone)] &= ~passing
         lo, hi = table["lo"][:i][clash], table["hi"][:i][clash]
         nbytes = b.bytes
         aligned = max(alignment, b.dtype.bytes)

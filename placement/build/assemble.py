@@ -101,7 +101,7 @@ def _finish(a: Assembly, objective: str, companions: Companions) -> Plan:
         objective=objective,
         regions=a.regions,
         steps=steps,
-        buffers=allocate(_alive(a, ordered), code, a.wafer.sram_bytes, companions.passing),
+        buffers=allocate(_alive(a, ordered), code, a.wafer.sram_bytes, companions.obstacles),
         code_bytes=code,
         lays=tuple(a.lays),
         outputs={t: tuple(sorted(position[i] for i in a.writers.get(t, ()))) for t in a.graph.outputs},

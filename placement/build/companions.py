@@ -79,11 +79,12 @@ class Companions:
     """The other entries of a program, as one entry's plan has to know them; none where it is alone.
 
     graphs: of the entries whose plans come after this one's. first: the plan of the first entry, which says
-    where lies what all share, for the plan of another.
+    where lies what all share, for the plan of another. between: the plans of those that came after it.
     """
 
     graphs: tuple[Graph, ...] = ()
     first: Plan | None = None
+    between: tuple[Plan, ...] = ()
 
     @property
     def want_room(self) -> bool:
@@ -95,9 +96,21 @@ class Companions:
         return Residents((), (), {}, {}) if self.first is None else residents(self.first, graph)
 
     @property
-    def passing(self) -> tuple[Buffer, ...]:
-        """Buffers of the first entry that are alive only while it runs."""
-        return () if self.first is None else tuple(b for b in self.first.buffers if not b.stays)
+    def obstacles(self) -> tuple[Buffer, ...]:
+        """Buffers of other entries that this one's plan does not begin with: what is alive only while they
+        run, and what entries between keep to themselves."""
+        if self.first is None:
+            return ()
+        passing = (b for plan in (self.first, *self.between) for b in plan.buffers if not b.stays)
+        return (*passing, *self.kept_between)
+
+    @property
+    def kept_between(self) -> tuple[Buffer, ...]:
+        """What stays on the cores for the entries between, and not for the first one."""
+        if self.first is None:
+            return ()
+        shared = {_place(b) for b in self.first.buffers if b.stays}
+        return tuple(b for plan in self.between for b in plan.buffers if b.stays and _place(b) not in shared)
 
     def code_bytes(self, ops: Mapping[int, Sequence[Op]], wafer: Wafer) -> tuple[int, ...]:
         """By region, what code takes on each of its cores: of an entry's own `ops` and of the others'."""
@@ -125,6 +138,11 @@ class Companions:
 
 ALONE = Companions()
 """Of a program with one entry."""
+
+
+def _place(b: Buffer) -> tuple[object, ...]:
+    """Where a buffer lies."""
+    return b.name, b.region, b.grid, b.dtype, b.shape, b.order, b.address
 
 
 def code_bytes(ops: Iterable[Op], wafer: Wafer) -> int:

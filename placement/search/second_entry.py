@@ -54,6 +54,7 @@ class Alike:
     graph: Graph
     first: Plan
     ties: Ties
+    taken: int = 0  # bytes on a core that entries between keep
     _readers: dict[Read, list[Step]] = field(default_factory=lambda: {})
     room: float = 0.0
 
@@ -65,7 +66,7 @@ class Alike:
                     self._readers.setdefault((o.tensor, s.op.name, j), []).append(s)
         kept = [b for b in self.first.buffers if b.stays and b.over < 0]
         fullest = max((b.address + b.bytes for b in kept), default=0)
-        self.room = max(0.0, self.first.wafer.sram_bytes - fullest)
+        self.room = max(0.0, self.first.wafer.sram_bytes - fullest - self.taken)
 
     def choice(self, node: int) -> Choice | None:
         """The split with which the node reads the largest tensor that it can where the first entry keeps it,
@@ -93,7 +94,8 @@ class Alike:
     def could_be_copied(self) -> bool:
         """Whether the constants, each once more, leave any of the room."""
         cores = sum(r.columns * r.rows for r in self.first.regions)
-        return sum(self.graph.tensors[t].bytes for t in self.graph.constants) < self.room * cores
+        room = self.ties.copies * self.room * cores
+        return sum(self.graph.tensors[t].bytes for t in self.graph.constants) < room
 
     def _is_free(self, n: Node) -> bool:
         """Whether nothing that the node reads binds it. What a cache is filled with goes to where it is."""
@@ -161,9 +163,12 @@ class Alike:
         return sum(float(tile_elements(access, tile)) * t.bytes for access, t, own in reads if not own)
 
 
-def plan_beside(graph: Graph, first: Plan, policy: Policy = POLICY) -> Plan:
+def plan_beside(
+    graph: Graph, first: Plan, between: Sequence[Plan] = (), later: int = 0, policy: Policy = POLICY
+) -> Plan:
     """The plan of another entry of the program whose first entry's plan is `first`: of those tried, that of
-    fewest cycles.
+    fewest cycles. between: those of the entries that were planned after the first. later: entries to come,
+    which want as much room for copies.
 
     States lie where the first plan has them, and so do constants, but for second copies where there is room.
     Raises DoesNotFit where too little is left.
@@ -171,16 +176,23 @@ def plan_beside(graph: Graph, first: Plan, policy: Policy = POLICY) -> Plan:
     estimator, budget = Estimator(graph, first.wafer, policy), first.wafer.sram_bytes
     shares = policy.shares_of_rest
     bound = [(loose, caches) for loose in (0, policy.loose_bytes) for caches in (True, False)]
-    copies = Alike(graph, first, Ties(0, policy.copied_working, np.inf, False, policy.copied_share))
+    companions = Companions(first=first, between=tuple(between))
+    taken = sum(b.bytes for b in companions.kept_between)
+
+    def built(ties: Ties) -> Plan:
+        return _beside(Alike(graph, first, ties, taken), estimator, companions)
+
+    share = policy.copied_share / (1 + later)
+    copies = Alike(graph, first, Ties(0, policy.copied_working, np.inf, False, share), taken)
     made: list[Plan] = []
-    if policy.copied_share and copies.could_be_copied:
-        made = [p for p in [_beside(copies, estimator)] if _bytes(p) <= budget]
+    if copies.could_be_copied:
+        made = [p for p in [built(copies.ties)] if _bytes(p) <= budget]
     if made:
         del bound[1:]  # there is room for what the others save
     nearest = first
     for loose, caches in bound:
         for share in shares:
-            nearest = _beside(Alike(graph, first, Ties(share, policy.moved_share, loose, caches)), estimator)
+            nearest = built(Ties(share, policy.moved_share, loose, caches))
             if _bytes(nearest) <= budget:
                 made.append(nearest)
                 shares = (share,)  # fewer bytes at once are more cuts
@@ -195,7 +207,7 @@ def _bytes(plan: Plan) -> int:
     return int(plan.sram().max(initial=0))
 
 
-def _beside(as_first: Alike, estimator: Estimator) -> Plan:
+def _beside(as_first: Alike, estimator: Estimator, companions: Companions) -> Plan:
     """A plan without routes, which may be over budget."""
     graph, first, ties, policy = as_first.graph, as_first.first, as_first.ties, estimator.policy
     sizes = [sum(graph.tensors[t].bytes for t in n.inputs if t in graph.constants) for n in graph.nodes]
@@ -217,4 +229,4 @@ def _beside(as_first: Alike, estimator: Estimator) -> Plan:
         return estimator.choice(Question(graph.nodes[i].op, sources, site, limits[i]))
 
     ground = Ground(first.wafer, first.regions, as_first.regions(), policy)
-    return assemble(graph, ground, choose_split, first.objective, Companions(first=first))
+    return assemble(graph, ground, choose_split, first.objective, companions)
