@@ -13,10 +13,10 @@ from ..affine import Access, access_axes
 from ..builder import KernelBuilder
 from ..op import CLOSED, Array, Bound, Extents, Op, Work, assemble, gather, product
 from .bounds import index_bounds
-from .contract import TEMPORARY, Contract
+from .contract import Contract
 from .index import coordinates
-from .loops import Index, cheapest_lane_axis, each, longest, widen
-from .products import Products
+from .loops import Index, cheapest_lane_axis, each, widen
+from .products import TEMPORARY, Products, operations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,23 +117,31 @@ class Indexed(Contract):
 
     # -- cost ---------------------------------------------------------------------
     def _counts(self, extents: Extents) -> tuple[Any, Any, Any]:
-        """Indices that are read, products, and the longest run of results of one index."""
+        """Indices that are read, products, and these as vector operations and as slices."""
         choices = product([extents[a] for a in self.chosen_by])
         n = product([extents[a] for a, _ in self.axes if a != self.chosen])
-        return choices, n, longest([extents[a] for a in access_axes(self.write) if a not in self.chosen_by])
+        first, second = (access_axes(read) for read in self.reads[:2])
+        kept = {a: extents[a] for a in access_axes(self.write) if a not in self.chosen_by}
+        return choices, n, operations(n, kept, first, second)
 
     def work(self, extents: Extents) -> tuple[Work, ...]:
         """A vector op for each reduced iteration and row of results; each index becomes an address before."""
-        choices, n, run = self._counts(extents)
-        return (Work("copy", choices, choices), Work("fma", n // run, n))
+        choices, _, (rows, _) = self._counts(extents)
+        return (Work("copy", choices, choices), rows)
 
     def alternatives(self, extents: Extents) -> tuple[tuple[tuple[Work, ...], object], ...]:
-        """`work`, or for each index all products at once and then one sum over a strided accumulator."""
-        choices, n, _ = self._counts(extents)
+        """`work`, or slices of the reduced axes, or for each index all products at once and then one sum
+        over a strided accumulator."""
+        choices, n, (_, slices) = self._counts(extents)
         held = n // np.maximum(choices, 1) * self.accumulate.bytes
         dispatches = np.where(held <= TEMPORARY, 2 * choices, CLOSED)
-        second = (Work("copy", choices, choices), Work("fma", dispatches, 2 * n))
-        return ((self.work(extents), 0), (second, np.minimum(held, TEMPORARY)))
+        address = Work("copy", choices, choices)
+        second = (address, Work("fma", dispatches, 2 * n))
+        return (
+            (self.work(extents), 0),
+            ((address, slices), 0),
+            (second, np.minimum(held, TEMPORARY)),
+        )
 
     # -- kernel -------------------------------------------------------------------
     def body(self, k: KernelBuilder) -> None:
