@@ -21,9 +21,11 @@ ASSUMED: Mapping[str, str] = {
     "vector_loop": "a loop handles 16 elements an iteration unless its form names a tile; one "
     "operation is no loop",
     "point_to_point": "what its row says",
-    "relay": "one hop a stage, on the lanes of one hop",
+    "relay": "one hop a stage, on the lanes of one hop; a stage sends on when all has come (our own relays "
+    "send on each wavelet as it comes)",
     "multicast": "receivers in one line behind the sender; the last one's arrival counts",
-    "collective": "the root at the line's end; two_phase in groups of sqrt(cores); an allreduce is "
+    "collective": "the root at the line's end, sums passed on by the ramps' and the adder's cycles alone; "
+    "two_phase in groups of sqrt(cores); an allreduce is "
     "its reduction and a broadcast, a ring 2 (cores - 1) steps of 1/cores of the "
     "elements",
     "gemv": "tiles of k/rows x n/columns, their sums along the columns to the middle and back to all",
@@ -32,7 +34,7 @@ ASSUMED: Mapping[str, str] = {
     "decode_layer": "WaferLLM's: ten sums over lines, one f32 a wavelet, each back to all of its "
     "line; the side of every sum alternates; sizes padded to multiples of the side",
     "prefill_layer": "WaferLLM's: every product shifts tiles in as many steps as the side has cores, "
-    "two hops a step, while it computes; scores sum each step along a line",
+    "two hops a step, while it computes; scores sum each step along a line, while the next one computes",
     "decode_phase": "as decode_layer, with key heads side by side along the rows and a normalisation "
     "of Q and K",
     "decode_block": "as decode_phase; attention ends with its residual",
@@ -41,7 +43,7 @@ ASSUMED: Mapping[str, str] = {
     "decode_batch": "as decode_token, every row of the batch with a cache of its own, all rows in "
     "each operation",
     "pipeline_interval": "a stage is busy with one token through its layers and the hand-over",
-    "host": "bytes at the preset's rate, no floor",
+    "host": "bytes at the preset's rate; a transfer's floor",
 }
 
 
@@ -53,7 +55,7 @@ def priced(row: Row) -> float:
 # -- primitives ------------------------------------------------------------------------------------------
 def operation(wafer: Wafer, op: str, elements: float) -> float:
     """One vector operation outside of any loop, in cycles."""
-    return loop(wafer, op, elements, 1) - wafer.loop
+    return loop(wafer, op, elements, 1)
 
 
 def loop(wafer: Wafer, op: str, elements: float, operations: float) -> float:
@@ -90,13 +92,14 @@ def _point_to_point(row: Row) -> float:
 
 def _relay(row: Row) -> float:
     w, stages = row.wafer, row.whole("stages")
-    return float(w.route(stages, 0) + w.relay * (stages - 1) + w.serial(row.numbers["wavelets"]))
+    return float(w.route(stages, 0) + w.relay * (stages - 1) + stages * w.serial(row.numbers["wavelets"]))
 
 
 def _multicast(row: Row) -> float:
     w, hops = row.wafer, row.numbers["receivers"]
     carried = w.serial(w.wavelets(row.whole("bytes")))
-    return float(w.route(hops, 0) + carried - hops * row.numbers.get("subtracted_per_hop", 0))
+    way = w.route(hops, 0) + w.multicast + carried
+    return float(way - hops * row.numbers.get("subtracted_per_hop", 0))
 
 
 # -- collectives -----------------------------------------------------------------------------------------
@@ -107,7 +110,7 @@ def _collective(row: Row) -> float:
         return _broadcast(row.wafer, cores, wavelets)
     if kind == "allreduce_ring":
         # Each step sends to a neighbour, once round: a line's ends are as far apart as it is long.
-        step = row.wafer.hop + row.wafer.stage + row.wafer.serial(math.ceil(wavelets / cores))
+        step = row.wafer.hop + added(row.wafer) + row.wafer.serial(math.ceil(wavelets / cores))
         return 2 * (cores - 1) * step + row.wafer.hop * 2 * (cores - 1)
     if kind.startswith("allreduce_"):
         reduced = reduction(row.wafer, kind.removeprefix("allreduce_"), cores, wavelets)
@@ -119,24 +122,31 @@ def _broadcast(wafer: Wafer, cores: int, wavelets: float) -> float:
     return float(wafer.route(cores - 1, 0) + wafer.serial(wavelets))
 
 
-def reduction(wafer: Wafer, kind: str, cores: int, wavelets: float) -> float:
-    """A reduction of the published pattern with the stage, setup and ends of `Wafer.join`, in cycles.
+def added(wafer: Wafer) -> float:
+    """Cycles from a wavelet's arrival at a core to its sum's leaving: down the ramp, added, and up again."""
+    return wafer.send + wafer.add + wafer.done
 
-    What a plan pays is `Wafer.join`, the cheapest of its own patterns: `beside_the_cheapest`.
+
+def reduction(wafer: Wafer, kind: str, cores: int, wavelets: float) -> float:
+    """A reduction of the published pattern into a line's end, in cycles, as its authors take it to be
+    carried out (Near-Optimal Wafer-Scale Reduce, section 5): wavelet by wavelet, by cores that do nothing
+    else.
+
+    Depth times what a core takes to pass a sum on, and the greater of what the busiest ramp takes and of
+    the links' mean load and the way. What a plan pays is `Wafer.join`: `beside_the_cheapest`.
     """
-    add = 1.0 / wafer.vector["fma_f32"][1]
-    ends = wafer.vector["fma_f32"][0] + wafer.loop + wafer.send + wafer.done
-    each = max(wafer.wavelet, add)
+    each = max(wafer.wavelet, wafer.add) * wavelets
+    stage, way = added(wafer), wafer.hop * (cores - 1)
     if kind == "star":
-        return ends + wafer.hop * (cores - 1) + each * wavelets * (cores - 1)
+        return stage + max(each * (cores - 1), wafer.serial(wavelets) * cores / 2 + way)
     if kind == "tree":
         levels = math.ceil(math.log2(cores))
-        return ends + wafer.hop * (cores - 1) + levels * (wafer.stage + each * wavelets) + add * wavelets
-    group = cores if kind == "chain" else math.ceil(math.sqrt(cores))
-    groups = math.ceil(cores / group)
-    near = (group - 1) * (wafer.hop + wafer.stage)
-    far = (groups - 1) * (wafer.hop * group + wafer.stage)
-    return ends + near + far + each * wavelets + add * wavelets
+        mean = wafer.serial(wavelets) * cores * levels / (2 * max(1, cores - 1))
+        return levels * stage + max(each * levels, mean + way)
+    if kind == "chain":
+        return (cores - 1) * stage + way + each
+    group = math.ceil(math.sqrt(cores))
+    return (group - 1 + math.ceil(cores / group) - 1) * stage + way + 2 * each
 
 
 def beside_the_cheapest(rows: list[Row]) -> list[tuple[Row, float]]:
@@ -216,7 +226,7 @@ def _host(row: Row) -> float:
     if row.unit == "GB/s":
         return w.host_bytes_per_cycle * w.clock_hz / 1e9
     ways = 2 if row.texts["direction"] == "round trip" else 1
-    return ways * row.whole("bytes", 0) / w.host_bytes_per_cycle / w.clock_hz * 1e6
+    return float(w.from_host(ways * row.whole("bytes", 0)) / w.clock_hz * 1e6)
 
 
 PRICES: Mapping[str, Callable[[Row], float]] = {

@@ -69,7 +69,7 @@ def allreduced(wafer: Wafer, cores: int, elements: int) -> float:
     if cores == 1:
         return 0.0
     wavelets = wafer.wavelets(elements * F32.bytes)
-    back = wafer.route(cores / 2, 0) + wafer.serial(wavelets)
+    back = wafer.route(cores / 2, 0) + wafer.multicast + wafer.serial(wavelets)
     return float(wafer.join(cores, wavelets) + back)
 
 
@@ -199,7 +199,7 @@ class Layer:
         shifted = self._shifted(m, self.dim, q) + 2 * self._shifted(m, self.dim, kv)
         shifted += self._shifted(m, q, self.dim) + 2 * self._shifted(m, self.dim, self.ffn)
         shifted += self._shifted(m, self.ffn, self.dim)
-        scores = self.rows * self._step(m, self.along(q), self.down(tokens), transposed=True)
+        scores = self._summed(m, self.along(q), self.down(tokens))
         values = self._shifted(m, tokens, q)
         state, wide = m * self.along(self.dim), m * self.along(self.ffn)
         softmax = elementwise(self.wafer, m * t, (Mul, Sub, Exp, Div))
@@ -221,11 +221,17 @@ class Layer:
         steps = max(self.columns, self.rows)
         return steps * self._step(m, math.ceil(k / steps), self.along(n))
 
-    def _step(self, m: int, k: int, n: int, transposed: bool = False) -> float:
+    def _step(self, m: int, k: int, n: int) -> float:
         """One step of a shifting product: its tile, beside the next one's arrival."""
         w, size = self.wafer, self._cache.bytes
-        moved = n * k if transposed else max(m * k, k * n)
-        arrives = float(w.route(2, 0) + w.serial(w.wavelets(moved * size)))
-        own = product(w, m, k, n, self.weights)
-        summed = float(w.join(self.columns, m * n)) if transposed else 0.0
-        return max(own, arrives) + summed
+        arrives = float(w.route(2, 0) + w.serial(w.wavelets(max(m * k, k * n) * size)))
+        return max(product(w, m, k, n, self.weights), arrives)
+
+    def _summed(self, m: int, k: int, n: int) -> float:
+        """[tokens, k] by the other's transpose, which alone shifts: each step's products are summed along a
+        line while the next ones are multiplied."""
+        w, steps = self.wafer, self.rows
+        arrives = float(w.route(2, 0) + w.serial(w.wavelets(n * k * self._cache.bytes)))
+        first = float(w.join(self.columns, m * n))
+        streamed = first - float(w.join(self.columns, 0))
+        return steps * max(product(w, m, k, n, self.weights), arrives, streamed) + first

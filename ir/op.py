@@ -37,13 +37,16 @@ Extents = Mapping[str, Any]  # axis -> int, or an array of candidates (NumPy bro
 class Work:
     """What a tile costs: vector ops dispatched and elements passed through them.
 
-    `kind` names the wafer's rate: "fma" (arithmetic), "copy", or "unpack" (numbers of a few bits in words).
+    `kind` names the wafer's rate: "fma" (arithmetic), "copy", "slice" (arithmetic over two-dimensional
+    descriptors), or "unpack" (numbers of a few bits in words). starts: how many of the dispatches begin a
+    loop of their own, the others follow in one.
     Fields are numbers or NumPy arrays, as the extents they were computed from.
     """
 
     kind: str
     dispatches: Any
     elements: Any
+    starts: Any = 1
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,44 @@ def test_every_class_is_priced(group: str, grid: str, parameters: str) -> None:
     assert cycles == published.priced(replace(small, id="another", source="elsewhere", value=1.0))
 
 
+HELD_TO = {  # median and largest error of the model on the published mapping
+    "vector": (0.02, 0.05),
+    "multicast, min": (0.02, 0.06),
+    "collective, broadcast": (0.06, 0.20),
+    "collective, reduction": (0.06, 0.20),
+    "decode_layer": (0.05, 0.08),
+    "prefill_layer": (0.06, 0.10),
+    "decode_phase": (0.12, 0.20),
+    "gemv": (0.20, 0.20),
+    "gemm": (0.20, 0.20),
+    "host": (0.20, 0.20),
+}
+
+
+@pytest.mark.parametrize("label", HELD_TO)
+def test_the_model_is_held_to_what_was_measured(label: str) -> None:
+    rows = [r for r in accuracy.read(accuracy.MEASURED)[0] if r.label == label]
+    errors = accuracy.Errors.of([published.priced(r) for r in rows], [r.value for r in rows])
+    assert errors.median <= HELD_TO[label][0] and errors.largest <= HELD_TO[label][1]
+
+
+@pytest.mark.parametrize("cores", [2, 9, 100, 512])
+@pytest.mark.parametrize("wavelets", [1, 3, 100, 5000])
+def test_collectives_are_their_authors_formulas(cores: int, wavelets: int) -> None:
+    """Two phases and the allreduces of the paper, which the table has no rows of."""
+
+    def cycles(kind: str) -> float:
+        parameters = f"kind={kind};cores={cores};wavelets={wavelets};ramp=2"
+        return published.priced(row("collective", "", parameters, machine="wse2"))
+
+    b, p, s = wavelets, cores, math.ceil(math.sqrt(cores))
+    chain, two_phase = b + 6 * (p - 1), 2 * b + p - 1 + 5 * (s - 1 + math.ceil(p / s) - 1)
+    assert cycles("chain") == chain and cycles("two_phase") == two_phase
+    assert cycles("allreduce_chain") == chain + cycles("broadcast")
+    ring = 2 * (p - 1) * b / p + 4 * p - 6 + 5 * 2 * (p - 1)
+    assert cycles("allreduce_ring") == pytest.approx(ring, abs=2 * p)
+
+
 def test_every_class_has_a_small_row() -> None:
     assert set(SMALL) == set(CLASSES) == set(published.PRICES) == set(published.ASSUMED)
     assert set(experiments.MODELS) | set(experiments.NONE) == set(CLASSES)

@@ -467,7 +467,8 @@ def test_steps_keep_the_state_and_stack_the_outputs(here: Path) -> None:
 def test_run_says_where_time_goes(program: str) -> None:
     data = json.loads(good("run", program, "--random", "0", "--json", "-"))
     assert data["schema"] == 1 and data["calls"] == 1 and data["threads"] >= 1
-    assert (data["bytes_in"], data["bytes_out"], data["host_cycles"]) == (64, 32, 96 / 128)
+    assert (data["bytes_in"], data["bytes_out"]) == (64, 32)
+    assert data["host_cycles"] == pytest.approx(135e-6 * 1.1e9 + 96 / 11.6)
     assert data["cycles"] == json.loads(good("inspect", program, "--json", "-"))["figures"]["cycles"]
 
 
@@ -740,7 +741,9 @@ def test_ops_lists_the_standard_and_filters_by_name() -> None:
 def test_wafers_marks_what_is_assumed() -> None:
     out = good("wafers")
     assert re.search(r"^wse3 +755x1170 +883,350 +44,976", out, re.M)
-    assert re.search(r"^stage +10 \? +10 \?$", out, re.M) and re.search(r"^hop +1 +2$", out, re.M)
+    assert re.search(r"^relay +16 \? +16 \?$", out, re.M) and re.search(r"^hop +1 +2$", out, re.M)
+    assert re.search(r"^stage +18 \* +46 \*$", out, re.M)
+    assert "stage on decode_layer" in out and "stage on decode_phase" in out
 
 
 def test_one_node_step_or_tensor(program: str) -> None:

@@ -352,14 +352,14 @@ def test_what_was_attempted_is_told() -> None:
     search = Search(plans.mlp(), preset("16x16"), "throughput")
     run(search)
     assert str(search).splitlines() == [
-        "all on one region: 4x4: 19,542 cycles, the best so far",
-        "all on one region: 8x8: 7,748 cycles, the best so far",
-        "all on one region: 16x16: 3,444 cycles, the best so far",
-        "each op by itself: 16x16: 3,444 cycles",
-        "each group on its region: 2 regions, 8x16 in strips: 2,276 cycles, the best so far",
-        "trees where a call waits: other routes, a call: 5,456 cycles",
+        "all on one region: 4x4: 18,154 cycles, the best so far",
+        "all on one region: 8x8: 6,959 cycles, the best so far",
+        "all on one region: 16x16: 3,131 cycles, the best so far",
+        "each op by itself: 16x16: 3,131 cycles",
+        "each group on its region: 2 regions, 8x16 in strips: 2,051 cycles, the best so far",
+        "trees where a call waits: other routes, a call: 4,694 cycles",
     ]
-    assert search.result() is search.best and search.cycles < 2277
+    assert search.result() is search.best and search.cycles < 2052
 
 
 def test_what_does_not_fit_was_attempted_in_vain() -> None:
@@ -384,7 +384,7 @@ def test_wide_regions_hand_over_sooner_in_a_pile() -> None:
     search.build(Assignment((0, 1, 2, 3), (("r", 64, 8),) * 4))
     strips, pile = search.attempts
     assert strips.what == "4 regions, 64x8 in strips" and pile.what == "4 regions, 64x8 in piles"
-    assert pile.best and pile.cycles < 0.75 * strips.cycles
+    assert pile.best and pile.cycles < strips.cycles - 3 * (64 - 8) * preset("8x8").hop
     assert search.best is not None and {r.x for r in search.best.regions} == {0}
 
 

@@ -12,12 +12,15 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from waferc.compiler.cli.main import main
+from waferc.ir.affine import axis
 from waferc.ir.dtypes import F16, F32, F64, I8
 from waferc.ir.op import Work
+from waferc.ir.ops.contract import Contract
 from waferc.placement.machine.presets import FOLDER, described, load, parse, preset, presets
 from waferc.placement.machine.wafer import WaferError
 
 WSE2, WSE3 = preset("wse2"), preset("wse3")
+DATA = Path(__file__).resolve().parents[1] / "benchmarks" / "data"
 
 
 @pytest.mark.parametrize("name", presets())
@@ -142,10 +145,63 @@ def test_broadcast_on_wse2(wavelets: int, cores: int) -> None:
 )
 @pytest.mark.parametrize("n", [0, 1, 1000])
 def test_a_vector_op_on_wse3(kind: str, dtype: object, setup: float, rate: float, n: int) -> None:
-    """setup + n / rate, with the loop of about 7 that a kernel spends per dispatch."""
+    """setup + n / rate, and the loop of about 7 that a kernel spends on each further operation of a loop."""
     assert isinstance(dtype, type(F32))
-    assert WSE3.work(Work(kind, 1, n), dtype) == pytest.approx(setup + 7 + n / rate)
-    assert WSE3.work(Work(kind, 3, n), dtype) == pytest.approx(3 * (setup + 7) + n / rate)
+    assert WSE3.work(Work(kind, 1, n), dtype) == pytest.approx(setup + n / rate)
+    assert WSE3.work(Work(kind, 3, n), dtype) == pytest.approx(setup + 2 * 7 + n / rate)
+    assert WSE3.work(Work(kind, 3, n, 3), dtype) == pytest.approx(3 * setup + 2 * 7 + n / rate)
+
+
+def _product(m: int, k: int, n: int, weights: object) -> float:
+    assert isinstance(weights, type(F32))
+    op = Contract(
+        axes=(("m", m), ("n", n), ("k", k)),
+        reads=((axis("m"), axis("k")), (axis("k"), axis("n"))),
+        write=(axis("m"), axis("n")),
+        in_types=(F32, weights),
+        out_type=F32,
+    )
+    return float(WSE2.task(op, dict(op.axes))[0])
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_a_row_times_a_matrix_is_one_loop(k: int, n: int) -> None:
+    """An operation for each slice of k along the results, or of each result along k."""
+    assert _product(1, k, n, F16) == pytest.approx(16 + (k - 1) * 7 + k * n / 4)
+    assert _product(n, k, 1, F16) == pytest.approx(16 + (k - 1) * 7 + k * n / 4)
+
+
+@given(st.integers(6, 12), st.integers(1, 60), st.integers(6, 20))
+def test_rows_times_a_matrix_go_by_slices(m: int, k: int, n: int) -> None:
+    """75 + 0.6 for each result, an operation for each slice of k: prefill layers on wse2."""
+    assert _product(m, k, n, F16) == pytest.approx(k * (75 + 0.6 * m * n), rel=0.01, abs=8)
+    assert _product(m, k, n, F32) == pytest.approx(k * (75 + m * n / 0.43), rel=0.01, abs=8)
+
+
+def test_few_rows_may_begin_anew_for_each() -> None:
+    assert _product(2, 10, 10, F16) == pytest.approx(20 * 16 + 19 * 7 + 200 / 4)
+
+
+def test_a_wafer_that_keeps_products_may_multiply_a_tile_at_once() -> None:
+    """As before rows of products were known; what is kept is in the budget of SRAM."""
+    op = Contract(
+        axes=(("n", 10), ("k", 10)),
+        reads=((axis("k"),), (axis("k"), axis("n"))),
+        write=(axis("n"),),
+        in_types=(F32, F16),
+        out_type=F32,
+    )
+    before = load(str(DATA / "wse2-before.toml"))
+    assert before.task(op, dict(op.axes)) == (2 * 23 + 200 / 4, 400)
+    assert WSE2.task(op, dict(op.axes))[1] == 0
+
+
+def test_a_constant_that_is_given_anew_is_no_longer_fitted() -> None:
+    wafer = parse('base = "wse3"\nstage = 10.0', "mine")
+    assert "stage" not in wafer.fitted and "stage" in wafer.assumed
+    assert "multicast" in wafer.fitted
+    wafer = parse('base = "wse3"\nstage = 10.0\n[fitted]\nstage = "my own rows"', "mine")
+    assert dict(wafer.fitted) == {"stage": "my own rows"}
 
 
 def test_bytes_move_as_fast_as_f16_and_compute_as_slow_as_f32() -> None:
@@ -160,7 +216,7 @@ def test_wavelets_are_32_bits(nbytes: int) -> None:
 
 def two_level(parts: int, group: int, wavelets: int) -> float:
     """DESIGN section 9: a two-level reduction in groups of `group`, rooted in the centre, on wse3."""
-    hop, stage, setup, add = 2, 10, 17 + 7, 1 / 0.50
+    hop, stage, setup, add = 2, WSE3.stage, 17 + 7, 1
     s1 = ceil((min(group, parts) - 1) / 2)
     s2 = ceil((ceil(parts / group) - 1) / 2)
     first = s1 * (hop + stage) + s2 * (group * hop + stage)
@@ -187,7 +243,7 @@ def test_a_star_serves_one_value_of_few_cores(parts: int) -> None:
 @given(st.integers(2, 1200), st.integers(1, 400))
 def test_joins_grow_slower_than_a_chain(parts: int, wavelets: int) -> None:
     """No join is worse than a chain through every core: B + (2 T_R + 2)(P - 1) with the stage as 2 T_R."""
-    chain = 24 + (parts - 1) * (2 + 10) + wavelets * 4 + 10
+    chain = 24 + (parts - 1) * (2 + WSE3.stage) + wavelets * 2.125 + 10
     assert float(WSE3.join(parts, wavelets)) <= chain
     assert float(WSE3.join(2 * parts, wavelets)) >= float(WSE3.join(parts, wavelets))
 
@@ -205,7 +261,7 @@ def test_lines_are_joined_one_by_one_and_then_their_roots(
 ) -> None:
     """The first element passes the stages of both sides and one turn; the others follow it."""
     one = float(WSE3.join(parts, wavelets, pitch)) + float(WSE3.join(lines, wavelets, apart))
-    tail = 24 + wavelets * 4 + 10
+    tail = 24 + wavelets * 2.125 + 10
     assert float(WSE3.join(parts, wavelets, pitch, lines, apart)) == pytest.approx(one - tail + 20)
 
 

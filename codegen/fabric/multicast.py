@@ -115,7 +115,8 @@ def multicast(drafts: Drafts, plan: Plan, step: Step, producer: Step, move: Move
     level = needs.dy == row[needs.stream]
     ends = (of, needs.dy, np.zeros(len(of), np.bool_))
     behind = np.where(level, at[of], draw.along(branch, ends, (NORTH, SOUTH))[0])
-    last = draw.ramp(RAMP_IN, needs.dy * w.width + needs.dx, w.done, needs.wavelets, colour[needs.stream])
+    done = w.done + (w.multicast if tree else 0.0)
+    last = draw.ramp(RAMP_IN, needs.dy * w.width + needs.dx, done, needs.wavelets, colour[needs.stream])
     drafts.edge(behind, last)
     return Ends(needs.sources, first, needs.consumer, last), own
 

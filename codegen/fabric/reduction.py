@@ -40,8 +40,7 @@ def reduction(drafts: Drafts, plan: Plan, step: Step, producer: Step, move: Move
     along[heads] = np.where(row >= 0, heads[row], -1)
     parent = np.where(down >= 0, down, along)
     heard = np.bincount(parent[parent >= 0], minlength=len(part))
-    add = 1 / w.vector["fma_f32"][1]
-    service = ticks(np.maximum(w.wavelet, add * heard))
+    service = ticks(np.maximum(w.wavelet, w.add * heard))
     # A root has its sum behind the ramp; others hand theirs on. All set up at once: who hears nobody begins.
     where: Any = np.where
     latency = where(parent < 0, ticks(w.send + w.done), ticks(w.stage))

@@ -36,25 +36,29 @@ def wafers(console: Console) -> None:
     console.say()
     own = [preset(name) for name in described()]
     names = (
-        "hop", "turn", "send", "done", "wavelet_bytes", "wavelet", "loop", "stage", "relay", "express",
-        "code_bytes_base", "code_bytes_per_kernel", "host_bytes_per_cycle",
+        "hop", "turn", "send", "done", "wavelet_bytes", "wavelet", "loop", "add", "stage", "multicast",
+        "relay", "express", "temporary", "code_bytes_base", "code_bytes_per_kernel",
+        "host_bytes_per_cycle", "host_call", "error",
     )  # fmt: skip
-    lines: list[list[str]] = [[n, *(f"{getattr(m, n):g}{_mark(n in m.assumed)}" for m in own)] for n in names]
+    lines: list[list[str]] = [[n, *(f"{getattr(m, n):g}{_mark(m, n)}" for m in own)] for n in names]
     lines += [[f"vector.{kind}", *(_vector(m, kind) for m in own)] for kind in own[0].vector]
     for line in table(["constant", *(m.name for m in own)], lines):
         console.say(line)
-    console.say("Cycles, unless named bytes; vectors: cycles for n elements.")
-    console.say("?: assumed, not published.")
+    console.say("Cycles, unless named bytes; vectors: cycles for n elements. host_call: seconds.")
+    console.say("?: assumed, not published. *: fitted on classes of rows of docs/accuracy.md:")
+    fitted = [(m.name, "; ".join(f"{n} on {rows}" for n, rows in m.fitted.items())) for m in own]
+    for line in facts([(name, of or "nothing") for name, of in fitted]):
+        console.say(line)
     console.result({"wafers": [asdict(m) for m in machines]})
 
 
 def _vector(wafer: Wafer, kind: str) -> str:
     setup, rate = wafer.vector[kind]
-    return f"{setup:g} + n/{rate:g}{_mark(f'vector.{kind}' in wafer.assumed)}"
+    return f"{setup:g} + n/{rate:g}{_mark(wafer, f'vector.{kind}')}"
 
 
-def _mark(assumed: bool) -> str:
-    return " ?" if assumed else ""
+def _mark(wafer: Wafer, name: str) -> str:
+    return " ?" if name in wafer.assumed else " *" if name in wafer.fitted else ""
 
 
 @click.command("ops", cls=Verb)

@@ -83,7 +83,8 @@ def run(
     from ..files import need_writable, write_text
     from ..show import replayed
     from ..show.chrome_trace import chrome_trace
-    from ..show.figures import clock, host_line, totals
+    from ..show.figures import cycles_line, host_line, totals
+    from ..show.text import facts
     from .saved import Saved
 
     for path in (how.output, how.trace_path):
@@ -119,7 +120,8 @@ def run(
     calls = f"median of {len(feeds)} calls" if len(feeds) > 1 else "one call, the first"
     used = how.threads or loaded.threads
     console.say(f"this machine  {median:,.3f} ms, {calls}, {used} threads{', guarded' if how.guard else ''}")
-    console.say(f"wafer         {f.cycles:,.0f} cycles = {f.microseconds:,.2f} us at {clock(wafer)}")
+    for line in facts([(f"{'wafer':12}", cycles_line(f, wafer))]):
+        console.say(line)
     for line in () if replay is None else replayed.lines(saved.plan, replay):
         console.say(line)
     console.say(f"host link     {host_line(f, wafer)}")

@@ -96,14 +96,15 @@ def name(text: str) -> str:
 
 
 def wafer_data(wafer: Wafer, tables: Tables) -> Json:
-    """The machine: its grid, what is dead, and its constants, the assumed ones marked so."""
-    assumed = set(wafer.assumed)
+    """The machine: its grid, what is dead, and its constants, each with where it is from."""
+    origin = {n: f"fitted on {rows}" for n, rows in wafer.fitted.items()}
+    origin |= dict.fromkeys(wafer.assumed, "assumed")
     constants = [
         (k, f"{v:g}")
         for k in (
             *("sram_bytes", "clock_hz", "hop", "turn", "send", "done", "wavelet_bytes", "wavelet", "colours"),
-            *("loop", "stage", "relay", "express", "code_bytes_base", "code_bytes_per_kernel"),
-            "host_bytes_per_cycle",
+            *("loop", "add", "stage", "multicast", "relay", "express", "temporary"),
+            *("code_bytes_base", "code_bytes_per_kernel", "host_bytes_per_cycle", "host_call", "error"),
         )
         for v in (getattr(wafer, k),)
     ]
@@ -123,7 +124,7 @@ def wafer_data(wafer: Wafer, tables: Tables) -> Json:
         "express": wafer.express,
         "dead": tables.add(dead, early=True),
         "dead_links": [[x, y, d] for x, y, d in wafer.dead_links],
-        "constants": [[k, v, k in assumed] for k, v in constants],
+        "constants": [[k, v, origin.get(k, "")] for k, v in constants],
     }
 
 

@@ -5,7 +5,7 @@ Free of the planner: a program's figures are shown without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -98,12 +98,16 @@ def host_line(f: Figures, wafer: Wafer) -> str:
     """The transfer from and to the host, which is not part of the cycles."""
     return (
         f"{f.bytes_in:,} bytes in, {f.bytes_out:,} out: {f.host_cycles:,.0f} more cycles "
-        f"at {wafer.host_bytes_per_cycle:g} bytes per cycle"
+        f"({wafer.host_call * 1e6:g} us + n/{wafer.host_bytes_per_cycle:g})"
     )
 
 
-def clock(wafer: Wafer) -> str:
-    return f"{wafer.clock_hz / 1e9:g} GHz"
+def cycles_line(f: Figures, wafer: Wafer) -> str:
+    """The cycles, what error is to be expected of them, and what they take at each clock that figures of the
+    wafer have been published for."""
+    error = f" +-{wafer.error:.0%}" if wafer.error else ""
+    others = "".join(f", {f.cycles / hz * 1e6:,.2f} at {hz / 1e9:g}" for hz in wafer.clocks_hz)
+    return f"{f.cycles:,.0f} cycles{error} = {f.microseconds:,.2f} us at {wafer.clock_hz / 1e9:g} GHz{others}"
 
 
 def figures(plan: Plan, links: Any) -> Figures:
@@ -133,7 +137,7 @@ def figures(plan: Plan, links: Any) -> Figures:
         int(links.max(initial=0)),
         bytes_in,
         bytes_out,
-        (bytes_in + bytes_out) / wafer.host_bytes_per_cycle,
+        float(wafer.from_host(bytes_in + bytes_out)),
         assumed(plan),
     )
 
@@ -162,17 +166,37 @@ def _unpacks(plan: Plan, mixed: bool) -> bool:
 def _cycles_at_f32(plan: Plan) -> float:
     """The cycles with products of 16-bit weights at the published rate of f32, not at an assumed one."""
     own = plan.wafer.vector
-    vector = {**own, "fma_mixed": own["fma_f32"], "unpack_f16": own["unpack_f32"]}
+    vector = {**own, "fma_mixed": own["fma_f32"], "slice_f16": own["slice_f32"]}
+    vector["unpack_f16"] = own["unpack_f32"]
     return cycles_of(replace(plan, wafer=replace(plan.wafer, vector=vector)))
 
 
 def assumed(plan: Plan) -> tuple[str, ...]:
     """The constants without a published value that this plan's figures rest on."""
+    names = _that_matter(plan, plan.wafer.assumed)
+    return tuple(f"{name} = {_constant(plan.wafer, name)}" for name in names)
+
+
+def fitted(plan: Plan) -> tuple[str, ...]:
+    """Those of them that were fitted, and to what."""
+    wafer = plan.wafer
+    names = _that_matter(plan, tuple(wafer.fitted))
+    return tuple(f"{name} = {_constant(wafer, name)} on {wafer.fitted[name]}" for name in names)
+
+
+def _that_matter(plan: Plan, names: Sequence[str]) -> list[str]:
+    """The constants among `names` that the plan's figures rest on."""
     routes = {m.route for s in plan.steps for m in (*s.moves, *(m for o in s.operands for m in o.moves))}
+    products = [mixed_products(s.op) for s in plan.steps if s.op.product and s.op.reduced]
     narrow = any(t.bytes <= 2 for s in plan.steps for t in (*s.op.in_types, s.op.out_type))
     wide = any(t.bytes > 2 for s in plan.steps for t in (*s.op.in_types, s.op.out_type))
     matters = {
+        "add": "join" in routes,
         "stage": "join" in routes,
+        "multicast": "tree" in routes,
+        "temporary": bool(products),
+        "vector.slice_f16": True in products,
+        "vector.slice_f32": False in products,
         "relay": "relay" in routes,
         "express": "relay" in routes,
         "vector.copy_f16": narrow,
@@ -183,9 +207,7 @@ def assumed(plan: Plan) -> tuple[str, ...]:
         "vector.copy_f32": wide,
         "vector.fma_f32": wide,
     }
-    return tuple(
-        f"{name} = {_constant(plan.wafer, name)}" for name in plan.wafer.assumed if matters.get(name, True)
-    )
+    return [name for name in names if matters.get(name, True)]
 
 
 def _constant(wafer: Wafer, name: str) -> str:

@@ -11,7 +11,7 @@ from ...placement.cost.timing import Timing, held
 from ...placement.machine.wafer import Wafer
 from ...placement.plan.plan import Buffer, Plan, Step
 from ..errors import shown
-from .figures import Figures, clock, host_line, running_cores
+from .figures import Figures, cycles_line, fitted, host_line, running_cores
 from .text import plural
 
 LONGEST_NAME = 400  # characters: tables cut names where they differ
@@ -28,7 +28,7 @@ def summary(plan: Plan, f: Figures) -> list[tuple[str, str]]:
         ("plan", f"best {plan.objective} found"),
         ("cores used", _used(plan, f)),
         ("tasks per call", f"{f.tasks:,} in {plural(f.wavefronts, 'wavefront')}"),
-        ("cycles per call", f"{f.cycles:,.0f} = {f.microseconds:,.2f} us at {clock(wafer)}"),
+        ("cycles per call", cycles_line(f, wafer).replace(" cycles", "", 1)),
         *_slower(f),
         ("fullest core", f"({x}, {y}): {share(f.fullest_core_bytes, wafer.sram_bytes)} bytes"),
         (
@@ -39,6 +39,7 @@ def summary(plan: Plan, f: Figures) -> list[tuple[str, str]]:
         ),
         ("host", host_line(f, wafer)),
         ("assumed", "; ".join(f.assumed) if f.assumed else "nothing"),
+        ("fitted", "; ".join(fitted(plan)) or "nothing"),
     ]
 
 

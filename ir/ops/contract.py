@@ -17,9 +17,9 @@ from ..packing import Words
 from ..rules import GraphBuilder, Spec, register
 from .conversion import cast, emit_rounded
 from .elementwise import Add, Mul, apply
-from .loops import LONG, WIDE, accumulator, cheapest_lane_axis, longest, summed, widen
+from .loops import LONG, WIDE, accumulator, cheapest_lane_axis, summed, widen
 from .packed import Made, product_in_words, word_axis
-from .products import TEMPORARY, Products
+from .products import TEMPORARY, Products, operations
 
 # Terms must not grow: their sum may be small where they are not. Nor may they become much smaller than
 # what they add up to, which costs bits near the least normal number.
@@ -89,17 +89,22 @@ class Contract(Op):
     # -- cost ---------------------------------------------------------------------
     def work(self, extents: Extents) -> tuple[Work, ...]:
         """One vector op for each reduced iteration and each row of the result's longest axis."""
-        kept = [extents[a] for a in access_axes(self.write)]
-        n = product([extents[a] for a, _ in self.axes])
-        return (Work("fma", n // longest(kept), n),)
+        return (self._operations(extents)[0],)
+
+    def _operations(self, extents: Extents) -> tuple[Work, Work]:
+        first, second = (access_axes(read) for read in self.reads)
+        kept = {a: extents[a] for a in access_axes(self.write)}
+        return operations(product([extents[a] for a, _ in self.axes]), kept, first, second)
 
     def alternatives(self, extents: Extents) -> tuple[tuple[tuple[Work, ...], object], ...]:
-        """`work`, or all products at once and then one sum over a strided accumulator."""
+        """`work`, or slices of the reduced axes, or all products at once and then one sum over a strided
+        accumulator."""
         n = product([extents[a] for a, _ in self.axes])
         held = n * self.accumulate.bytes
         dispatches = np.where(held <= TEMPORARY, 2, CLOSED)
         second = ((Work("fma", dispatches, 2 * n),), np.minimum(held, TEMPORARY))
-        return (*super().alternatives(extents), second)
+        rows, slices = self._operations(extents)
+        return (((rows,), 0), ((slices,), 0), second)
 
     @property
     def across(self) -> str:

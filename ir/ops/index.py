@@ -19,7 +19,7 @@ from .conversion import Where, cast
 from .elementwise import Sub, apply
 from .logic import Equal, Less
 from .loops import Index, at_lane, each, untouched
-from .packed import HALF_WORD, Made, judge_packed, numbers_in, split, word_axis
+from .packed import HALF_WORD, UNPACKING, Made, judge_packed, numbers_in, split, word_axis
 from .rearrange import Axes, Cut, integers, join, normal_axis, pick, reshape, slice_box
 
 SPELLED_OUT = 8  # a Gather with at most so many constant indices is that many slices
@@ -222,7 +222,8 @@ class PackedGather(Gather):
 
     def work(self, extents: Extents) -> tuple[Work, ...]:
         (copied,) = super().work(extents)
-        return (copied, Work("unpack", copied.dispatches * (HALF_WORD // self.kind.bits), copied.elements))
+        places = HALF_WORD // self.kind.bits
+        return (copied, Work("unpack", UNPACKING * copied.dispatches * places, copied.elements))
 
 
 def coordinates(

@@ -15,11 +15,11 @@ from ..dtypes import F32
 from ..op import CLOSED, Array, Bound, Extents, InvalidOp, Op, Work, assemble, gather, product
 from ..packing import Kind, Words
 from .bounds import index_bounds
-from .contract import TEMPORARY, Contract
+from .contract import Contract
 from .index import coordinates
 from .loops import Index, cheapest_lane_axis, each, longest, widen
-from .packed import HALF_WORD, Made, PackedProducts, judge_packed, numbers_in, split, word_axis
-from .products import Products
+from .packed import HALF_WORD, UNPACKING, Made, PackedProducts, judge_packed, numbers_in, split, word_axis
+from .products import TEMPORARY, Products, operations
 
 Axes = Sequence[tuple[str, int]]
 
@@ -153,23 +153,31 @@ class Indexed(Contract):
 
     # -- cost ---------------------------------------------------------------------
     def _counts(self, extents: Extents) -> tuple[Any, Any, Any]:
-        """Indices that are read, products, and the longest run of results of one index."""
+        """Indices that are read, products, and these as vector operations and as slices."""
         choices = product([extents[a] for a in self.chosen_by])
         n = product([extents[a] for a, _ in self.axes if a != self.chosen])
-        return choices, n, longest([extents[a] for a in access_axes(self.write) if a not in self.chosen_by])
+        first, second = (access_axes(read) for read in self.reads[:2])
+        kept = {a: extents[a] for a in access_axes(self.write) if a not in self.chosen_by}
+        return choices, n, operations(n, kept, first, second)
 
     def work(self, extents: Extents) -> tuple[Work, ...]:
         """A vector op for each reduced iteration and row of results; each index becomes an address before."""
-        choices, n, run = self._counts(extents)
-        return (Work("copy", choices, choices), Work("fma", n // run, n))
+        choices, _, (rows, _) = self._counts(extents)
+        return (Work("copy", choices, choices), rows)
 
     def alternatives(self, extents: Extents) -> tuple[tuple[tuple[Work, ...], object], ...]:
-        """`work`, or for each index all products at once and then one sum over a strided accumulator."""
-        choices, n, _ = self._counts(extents)
+        """`work`, or slices of the reduced axes, or for each index all products at once and then one sum
+        over a strided accumulator."""
+        choices, n, (_, slices) = self._counts(extents)
         held = n // np.maximum(choices, 1) * self.accumulate.bytes
         dispatches = np.where(held <= TEMPORARY, 2 * choices, CLOSED)
-        second = (Work("copy", choices, choices), Work("fma", dispatches, 2 * n))
-        return ((self.work(extents), 0), (second, np.minimum(held, TEMPORARY)))
+        address = Work("copy", choices, choices)
+        second = (address, Work("fma", dispatches, 2 * n))
+        return (
+            (self.work(extents), 0),
+            ((address, slices), 0),
+            (second, np.minimum(held, TEMPORARY)),
+        )
 
     # -- kernel -------------------------------------------------------------------
     def body(self, k: KernelBuilder) -> None:
@@ -239,7 +247,8 @@ class PackedIndexed(Indexed):
         """As `Indexed`; and a row of weights is unpacked for each reduced iteration of a choice."""
         choices = product([extents[a] for a in self.chosen_by])
         weights, row = self._weights(extents)
-        return (*super().work(extents), Work("unpack", choices * (weights // row), choices * weights))
+        unpacked = Work("unpack", UNPACKING * choices * (weights // row), choices * weights)
+        return (*super().work(extents), unpacked)
 
     def scratch(self, extents: Extents) -> Any:
         """The row."""
@@ -247,15 +256,16 @@ class PackedIndexed(Indexed):
 
     def alternatives(self, extents: Extents) -> tuple[tuple[tuple[Work, ...], object], ...]:
         """As of a `PackedProduct`, for one choice after the other."""
-        (rows, _), (at_once, more) = super().alternatives(extents)
+        (rows, _), (slices, _), (at_once, more) = super().alternatives(extents)
+        *dense, row = rows
         choices = product([extents[a] for a in self.chosen_by])
         weights, _ = self._weights(extents)
         held = weights * F32.bytes
-        places = np.where(held <= TEMPORARY, choices * (HALF_WORD // self.kind.bits), CLOSED)
+        places = np.where(held <= TEMPORARY, UNPACKING * choices * (HALF_WORD // self.kind.bits), CLOSED)
         whole, held = Work("unpack", places, choices * weights), np.minimum(held, TEMPORARY)
         return (
-            (rows, self.scratch(extents)),
-            ((*rows[:-1], whole), held),
+            *(((*way, row), self.scratch(extents)) for way in (dense, slices)),
+            *(((*way, whole), held) for way in (dense, slices)),
             ((*at_once, whole), held + np.asarray(more)),
         )
 

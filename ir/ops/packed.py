@@ -20,9 +20,10 @@ from ..dtypes import F32, I64
 from ..op import CLOSED, Array, Extents, InvalidOp, Op, Work, gather, product
 from ..packing import PLACES, WORD, Column, Kind, Words, count, unpacked
 from .loops import Index, cheapest_lane_axis, fold, longest, summed, widen
-from .products import REGISTERS, TEMPORARY, Products, Shapes
+from .products import REGISTERS, TEMPORARY, Products, Shapes, operations
 
 HALF_WORD = 16  # bits of a number that a core's integer operations take
+UNPACKING = 3  # vector operations: a place's bits are isolated, made floats, and scaled
 
 
 Made = tuple[Op, tuple[str, ...]]  # an op and its inputs
@@ -223,28 +224,40 @@ class PackedProduct(Op):
     def work(self, extents: Extents) -> tuple[Work, ...]:
         """A vector op for each reduced iteration and each row of the result's longest axis; and a row of
         weights is unpacked for each reduced iteration."""
-        kept = [extents[a] for a in access_axes(self.write)]
-        n = product([extents[a] for a, _ in self.axes])
+        return (self._operations(extents)[0], self._unpacked(extents))
+
+    def _operations(self, extents: Extents) -> tuple[Work, Work]:
+        first, second = access_axes(self.reads[0]), {*access_axes(self.reads[1]), *self.whole}
+        kept = {a: extents[a] for a in access_axes(self.write)}
+        return operations(product([extents[a] for a, _ in self.axes]), kept, first, second)
+
+    def _unpacked(self, extents: Extents) -> Work:
+        """A row at a time."""
         weights, row = self._weights(extents)
-        return (Work("fma", n // longest(kept), n), Work("unpack", weights // row, weights))
+        return Work("unpack", UNPACKING * (weights // row), weights)
 
     def scratch(self, extents: Extents) -> int:
         """The row."""
         return self._weights(extents)[1] * F32.bytes
 
     def alternatives(self, extents: Extents) -> tuple[tuple[tuple[Work, ...], object], ...]:
-        """`work`; or all weights of the tile unpacked at once, a place in a core's integers after the other;
-        or so, and then as the second way of a `Contract`."""
+        """`work`, or its products in slices; or all weights of the tile unpacked at once, a place in a core's
+        integers after the other; or so, and then as the last way of a `Contract`."""
         n, (weights, _) = product([extents[a] for a, _ in self.axes]), self._weights(extents)
         size = F32.bytes
         places = HALF_WORD // self.kind.bits
         fits = weights * size <= TEMPORARY
-        rows, _ = self.work(extents)
-        at_once = Work("unpack", np.where(fits, places, CLOSED), weights)
+        rows, slices = self._operations(extents)
+        row = self._unpacked(extents), self.scratch(extents)
+        at_once = Work("unpack", np.where(fits, UNPACKING * places, CLOSED), weights)
         both = Work("fma", np.where(n * size <= TEMPORARY, 2, CLOSED), 2 * n)
         held = np.minimum(weights * size, TEMPORARY)
         more = held + np.minimum(n * size, TEMPORARY)
-        return (*super().alternatives(extents), ((rows, at_once), held), ((both, at_once), more))
+        return (
+            *(((way, row[0]), row[1]) for way in (rows, slices)),
+            *(((way, at_once), held) for way in (rows, slices)),
+            ((both, at_once), more),
+        )
 
     def lane_axis(self, extents: Mapping[str, int]) -> str:
         return cheapest_lane_axis(self, extents)

@@ -11,16 +11,54 @@ half the instructions where the host has one for a pair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from ..builder import JOIN, RESULT, RESUME, Carried, KernelBuilder, Value
 from ..dtypes import F32, DType
-from .loops import Index, at_lane, blocks, deposit, each, fold, fold_pairs, lane_starts, offsets, untouched
+from ..op import CLOSED, Work
+from .loops import (
+    Index,
+    at_lane,
+    blocks,
+    deposit,
+    each,
+    fold,
+    fold_pairs,
+    lane_starts,
+    longest,
+    offsets,
+    untouched,
+)
 
 TEMPORARY = 4096  # bytes that a way to carry out a product on a core may keep besides operands and result
 CHAINS = 4  # vector accumulators of a dot product, part of what the result is
 REGISTERS = {16: 32, 8: 16, 4: 32}  # vector registers of hosts with so many f32 lanes: AVX-512, AVX2, NEON
+
+
+def operations(
+    n: Any, kept: Mapping[str, Any], first: Collection[str], second: Collection[str]
+) -> tuple[Work, Work]:
+    """The vector operations of a tile of `n` products on a core: along the result's longest axis for each
+    reduced iteration and row, or over all that an iteration adds to, by two-dimensional descriptors.
+
+    kept: extents of the result's axes; first, second: axes that an operand has. One row of results is one
+    loop. Where both operands have axes that the other lacks, rows begin anew; only there are the second open.
+    """
+    rows: list[Any] = [1, 1]
+    for a, extent in kept.items():
+        if (a in first) != (a in second):
+            rows[a in second] = rows[a in second] * extent
+    both = (rows[0] > 1) & (rows[1] > 1)
+    each_row, slices = n // longest([*kept.values()]), n // np.maximum(rows[0] * rows[1], 1)
+    where: Any = np.where
+    return (
+        Work("fma", each_row, n, where(both, each_row, 1)),
+        Work("slice", where(both, slices, CLOSED), n, slices),
+    )
 
 
 @dataclass(frozen=True)

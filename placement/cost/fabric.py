@@ -80,7 +80,7 @@ def arrival(wafer: Wafer, move: Traffic, ready: Floats, relayed: bool) -> Floats
         return out
     turn = 0 if move.x.still or move.y.still else 1
     serial = np.maximum(move.inbound, max(move.sent, move.row, move.column))
-    return out + wafer.route(0, turn) + wafer.serial(serial)
+    return out + wafer.route(0, turn) + (0.0 if relayed else wafer.multicast) + wafer.serial(serial)
 
 
 def joining(wafer: Wafer, split: Split, part: str, grid: Grid, wavelets: Any) -> Any:

@@ -61,13 +61,20 @@ def parse(text: str, where: str) -> Wafer:
         raise WaferError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
     try:
         vector = {k: (float(v[0]), float(v[1])) for k, v in data.pop("vector", {}).items()}
-        for key in ("dead_cores", "dead_links", "assumed"):
+        for key in ("dead_cores", "dead_links", "assumed", "clocks_hz"):
             if key in data:
                 given: list[Any] = list(data[key])
                 data[key] = tuple(_tuple(v) for v in given)
         if base is not None:
             start = preset(str(base))
-            wafer = replace(start, **{"name": where, **data, "vector": {**start.vector, **vector}})
+            given = {*data, *(f"vector.{kind}" for kind in vector)} - {*data.get("fitted", ())}
+            own = {
+                "name": where,
+                # Whoever gives a constant anew says where from; else it is assumed.
+                "fitted": {k: v for k, v in start.fitted.items() if k not in given},
+                "assumed": (*start.assumed, *(k for k in start.fitted if k in given)),
+            }
+            wafer = replace(start, **{**own, **data, "vector": {**start.vector, **vector}})
         else:
             wafer = Wafer(**data, vector=vector)
         for f in fields(Wafer):

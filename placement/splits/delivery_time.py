@@ -110,6 +110,8 @@ def delivery(q: Question, operand: int, split: Split, grid: Grid, trees: int) ->
     way: Any = wafer.route(hops, 1 if far_x and far_y else 0)
     if not near or deep_x * deep_y > trees:
         way = way + wafer.relayed(np.asarray(hops))
+    else:
+        way = way + wafer.multicast
     sent = float(wafer.wavelets(p.held * dtype.bytes))
     inbound = float(wafer.wavelets(p.received * dtype.bytes))
     row = deep_x * sent if far_x else 0.0

@@ -38,7 +38,7 @@ function meter(limit) {
 
 function provenance(page) {
   return [el("h3", {}, "Made"), factsOf(page.provenance),
-    el("details", {}, el("summary", {}, `Constants of the wafer ${page.wafer.name}`), factsOf(page.wafer.constants.map(([k, v, assumed]) => [k, assumed ? `${v} (assumed)` : v])))];
+    el("details", {}, el("summary", {}, `Constants of the wafer ${page.wafer.name}`), factsOf(page.wafer.constants.map(([k, v, origin]) => [k, origin ? `${v} (${origin})` : v])))];
 }
 
 // The page of a model of which nothing is planned.
