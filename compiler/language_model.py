@@ -155,17 +155,15 @@ class LanguageModel(TokenModel):
         stop: Sequence[str] = (),
         source: Sequence[int] | Array | None = None,
         show: Callable[[str], None] = _unseen,
-        drafts: Drafts | None = None,
-        **sampling: Any,
+        **how: Any,
     ) -> Generated:
         """A text that follows `prompt`, from a model that holds nothing else: it is `reset` first.
 
         prompt: a text, or its tokens. chat: ask it as a user. stop: texts before which, or special tokens at
         which, it ends; so it does at the tokens with which the model ends one. Of a model with an encoder the
         prompt is what that takes, unless `source` is, and the text begins with the token that the model's
-        configuration says. show: is given the text piece by piece. drafts: several tokens are drafted and
-        verified in one pass, see `Drafts`. sampling: temperature, top_k, top_p and seed, as `Sampling` has
-        them.
+        configuration says. show: is given the text piece by piece. how: temperature, top_k, top_p and seed, as
+        `Sampling` has them, and drafts, by which several tokens are drafted and verified in one pass (`Drafts`).
 
         Raises InputError for a prompt that cannot be taken, what `prompt_ids` does, and UsageError.
         """
@@ -184,22 +182,23 @@ class LanguageModel(TokenModel):
         )
         if source is None and self.has_encoder:
             source, ids = ids, self._start()
-        how = Sampling(**sampling)
-        drafter = None if drafts is None else self._drafter(drafts, how)
-        decoding = Decoding(self, ids, how, drafter, None if drafts is None else drafts.most)
+        drafts: Drafts | None = how.pop("drafts", None)
+        sampling = Sampling(**how)
+        drafter, most = (None, None) if drafts is None else (self._drafter(drafts, sampling), drafts.most)
+        decoding = Decoding(self, ids, sampling, drafter, most)
         self.reset()
         if source is not None:
             self.encode(source)
         return generate(decoding, tokenizer, ids, ending, show)
 
-    def _drafter(self, drafts: Drafts, how: Sampling) -> Drafter:
+    def _drafter(self, drafts: Drafts, sampling: Sampling) -> Drafter:
         if drafts.by == "lookup":
             return Lookup()
         if drafts.by.has_encoder:
             raise UsageError("the model that drafts has an encoder; only a decoder alone can draft")
         if drafts.by.tokenizer.names != self.tokenizer.names:
             raise UsageError("the model that drafts has another tokenizer: its tokens are other texts")
-        return Smaller(drafts.by, how, self.vocabulary)
+        return Smaller(drafts.by, sampling, self.vocabulary)
 
     def _start(self) -> list[int]:
         """What the text of a decoder behind an encoder begins with."""

@@ -23,10 +23,11 @@ class Speculated:
 
     drafted, accepted: tokens. passes: of the model after its prompt, by entry; drafting: of a smaller one,
     with its prompt. closest: the least that the likeliest token was ahead of the second, as a share of the
-    largest logit, of all choices that were made by a pass of several tokens; None if none was.
+    largest logit, of all choices from the first pass of several tokens on; None without one.
 
-    Such a pass adds up in another order than one of a token, so its logits differ by roundings. Where no
-    choice was closer than twice these differ, no likeliest token is another one for it.
+    Such a pass adds up in another order than one of a token, so its logits, and what it leaves in caches,
+    differ by roundings. Where no choice was closer than twice logits differ, no likeliest token is another
+    one for it.
     """
 
     drafted: int
@@ -76,7 +77,7 @@ class Decoding:
                         text.append(self._choose(row))
                     else:
                         text.append(self._choose.judge(row, drafted, draft.shares[i]))
-                    if len(rows) > 1:
+                    if self._drafted:
                         self._note(row)
                     self._accepted += text[-1] == drafted
                     yield text[-1]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
+import numpy as np
+
 from ...ir.op import Array
 from .model import TokenModel
 from .sampling import Chooser, Sampling
@@ -94,9 +96,16 @@ class Smaller:
         tokens, shares = list[int](), list[Array | None]()
         while True:
             logits = model.logits(new)[: self._vocabulary]
-            shares.append(self._choose.shares(logits) if self._choose.sampling.temperature else None)
+            shares.append(self._shares(logits))
             tokens.append(self._choose(logits))
             if len(tokens) == most:
                 return Draft(tuple(tokens), tuple(shares))
             new = tokens[-1:]
             self._ahead += new
+
+    def _shares(self, logits: Array) -> Array | None:
+        """With which a token is drawn, of all tokens of the model that verifies."""
+        if not self._choose.sampling.temperature:
+            return None
+        own = self._choose.shares(logits)
+        return np.pad(own, (0, self._vocabulary - len(own)))
