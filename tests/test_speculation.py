@@ -132,6 +132,7 @@ def test_lookup_finds_the_longest_end_and_its_last_place() -> None:
     assert Lookup().draft([1, 2, 3, 4, 1, 2], 3).tokens == (3, 4, 1)
     assert Lookup().draft([1, 2, 3, 9, 1, 2, 4, 1, 2], 2).tokens == (4, 1)
     assert Lookup().draft([5, 1, 2, 3, 8, 1, 2, 4, 5, 1, 2], 1).tokens == (3,)  # three alike, further away
+    assert Lookup().draft([7, 1, 2, 1, 2], 5).tokens == (1, 2, 1, 2, 1)  # beyond the end of the text
     assert Lookup().draft([1, 2, 3], 3).tokens == Lookup().draft([7], 3).tokens == ()
     text, grown = [1, 2, 3, 1, 2, 3, 4, 2, 3], Lookup()
     drafts = [grown.draft(text[: n + 1], 2).tokens for n in range(len(text))]

@@ -34,7 +34,8 @@ class Drafter(Protocol):
 
 
 class Lookup:
-    """Drafts from a text's own n-grams: what followed the longest end of the text that was there before.
+    """Drafts from a text's own n-grams: what followed the longest end of the text that was there before, over
+    and over where that reaches the end itself.
 
     Ends of `shortest` to `longest` tokens are looked up; of several places the last one counts. Saxena,
     Prompt Lookup Decoding, 2023.
@@ -56,8 +57,9 @@ class Lookup:
         for n in self._sizes:
             place = self._after.get(tuple(text[-n:])) if n <= len(text) else None
             if place is not None:
-                found = tuple(text[place : place + most])
-                return Draft(found, (None,) * len(found))
+                period = text[place : place + most]  # what is drafted beyond the text's end repeats it
+                found = tuple(period[i % len(period)] for i in range(most))
+                return Draft(found, (None,) * most)
         return Draft()
 
 
