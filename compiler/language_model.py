@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..codegen.artifact.artifact import Artifact, InvalidArtifact, read
 from ..ir.disk import open_regular
@@ -14,8 +14,11 @@ from ..ir.op import Array
 from ..runtime import load as loader
 from ..runtime.program import Program
 from .errors import ArtifactError, UsageError, quoted, shown
-from .language.generate import Ending, Generated, Sampling, generate
+from .language.decoding import Decoding
+from .language.drafts import Drafter, Lookup, Smaller
+from .language.generate import Ending, Generated, generate
 from .language.model import TokenModel
+from .language.sampling import Sampling
 from .language.texts import Texts
 from .language.tokens import MANNER, TEMPLATE, TOKENIZER, ChatTemplate, Manner, Tokenizer, UnusableText
 from .loading import operator
@@ -46,6 +49,18 @@ class Held:
     words: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     compiled: Compiled | None = None
     artifact: Artifact | None = None
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """Where drafted tokens come from, of which a pass verifies several.
+
+    by: "lookup", the text's own n-grams, or a smaller model with the same tokenizer. most: tokens drafted for
+    a pass; None: as many as the smallest entry that gives logits of several tokens verifies.
+    """
+
+    by: Literal["lookup"] | LanguageModel = "lookup"
+    most: int | None = None
 
 
 class LanguageModel(TokenModel):
@@ -140,15 +155,15 @@ class LanguageModel(TokenModel):
         stop: Sequence[str] = (),
         source: Sequence[int] | Array | None = None,
         show: Callable[[str], None] = _unseen,
-        **sampling: Any,
+        **how: Any,
     ) -> Generated:
         """A text that follows `prompt`, from a model that holds nothing else: it is `reset` first.
 
         prompt: a text, or its tokens. chat: ask it as a user. stop: texts before which, or special tokens at
         which, it ends; so it does at the tokens with which the model ends one. Of a model with an encoder the
         prompt is what that takes, unless `source` is, and the text begins with the token that the model's
-        configuration says. show: is given the text piece by piece. sampling: temperature, top_k, top_p and
-        seed, as `Sampling` has them.
+        configuration says. show: is given the text piece by piece. how: temperature, top_k, top_p and seed, as
+        `Sampling` has them, and drafts (`Drafts`), of which one pass verifies several.
 
         Raises InputError for a prompt that cannot be taken, what `prompt_ids` does, and UsageError.
         """
@@ -165,12 +180,25 @@ class LanguageModel(TokenModel):
             [*ends, *(token for token in special.values() if token is not None)],
             [text for text, token in special.items() if token is None],
         )
-        self.reset()
         if source is None and self.has_encoder:
             source, ids = ids, self._start()
+        drafts: Drafts | None = how.pop("drafts", None)
+        sampling = Sampling(**how)
+        drafter, most = (None, None) if drafts is None else (self._drafter(drafts, sampling), drafts.most)
+        decoding = Decoding(self, ids, sampling, drafter, most)
+        self.reset()
         if source is not None:
             self.encode(source)
-        return generate(self, tokenizer, ids, Sampling(**sampling), ending, show)
+        return generate(decoding, tokenizer, ids, ending, show)
+
+    def _drafter(self, drafts: Drafts, sampling: Sampling) -> Drafter:
+        if drafts.by == "lookup":
+            return Lookup()
+        if drafts.by.has_encoder:
+            raise UsageError("the model that drafts has an encoder; only a decoder alone can draft")
+        if drafts.by.tokenizer.names != self.tokenizer.names:
+            raise UsageError("the model that drafts has another tokenizer: its tokens are other texts")
+        return Smaller(drafts.by, sampling, self.vocabulary)
 
     def _start(self) -> list[int]:
         """What the text of a decoder behind an encoder begins with."""

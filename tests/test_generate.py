@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from language import CHAT, byte_tokenizer, byte_tokens
 from waferc.compiler.errors import ArtifactError, UsageError, VerificationFailed
 from waferc.compiler.language import tokens as text_module
+from waferc.compiler.language.decoding import Decoding
 from waferc.compiler.language.entries import language_entries
-from waferc.compiler.language.generate import Ending, Sampling, generate
+from waferc.compiler.language.generate import Ending, generate
 from waferc.compiler.language.model import TokenModel
+from waferc.compiler.language.sampling import Sampling
 from waferc.compiler.language.tokens import ChatTemplate, Stream, Tokenizer, UnusableText
 from waferc.ir.op import Array
 from waferc.runtime.ports import Port, Ports
@@ -88,7 +90,8 @@ def said(
     ids = TOKENIZER.tokens(prompt)
     script = Script(TOKENIZER.tokens(answer), len(ids), **options)
     pieces: list[str] = []
-    found = generate(TokenModel(script), TOKENIZER, ids, Sampling(), Ending(most, texts=stops), pieces.append)
+    decoding = Decoding(TokenModel(script), ids, Sampling())
+    found = generate(decoding, TOKENIZER, ids, Ending(most, texts=stops), pieces.append)
     return found, pieces, script
 
 
@@ -146,10 +149,12 @@ def test_after_an_interrupt_the_program_starts_anew() -> None:
     script = Script(TOKENIZER.tokens("again"), len(ids), fail_at=7)
     model, pieces = TokenModel(script), list[str]()
     with pytest.raises(KeyboardInterrupt):
-        generate(model, TOKENIZER, ids, Sampling(), Ending(64), pieces.append)
+        generate(Decoding(model, ids, Sampling()), TOKENIZER, ids, Ending(64), pieces.append)
     assert pieces == ["a", "g", "a"]
     model.reset()
-    assert generate(model, TOKENIZER, ids, Sampling(), Ending(64), pieces.append).text == "again"
+    assert (
+        generate(Decoding(model, ids, Sampling()), TOKENIZER, ids, Ending(64), pieces.append).text == "again"
+    )
 
 
 def test_logits_that_are_not_finite_are_not_sampled() -> None:

@@ -17,11 +17,14 @@ from language import CHAT, byte_tokenizer
 from sampled import sampled
 from test_cli import WAFERC, good, perceptron, same_as_golden, waferc
 from test_smollm2 import Decoder
-from waferc import compile_model
+from waferc import LanguageModel, compile_model
 from waferc.compiler.cli import console
-from waferc.compiler.language import generate as generate_module
+from waferc.compiler.language.decoding import Decoding as Decode
+from waferc.compiler.language.generate import Ending, generate
 from waferc.compiler.language.model import TokenModel
+from waferc.compiler.language.sampling import Sampling
 from waferc.compiler.language.tokens import Tokenizer
+from waferc.compiler.language_model import Drafts
 from waferc.ir.op import Array
 from waferc.ir.ops.contract import Contract
 from waferc.runtime.homes import Homes
@@ -156,6 +159,57 @@ def test_the_benchmark_measures_accuracy(here: Path) -> None:
     assert other.equal < 1 and not other.same_bits and other.farthest > 0.1 and other.divergence > 0.01
 
 
+PROMPTS = ("the tea", "x", "abcabcabc", "one two one", "", "1234 1234 12", "the the the", "<>")
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_drafts_give_the_text_without_them_in_fewer_passes(here: Path, threads: str) -> None:
+    model = LanguageModel("tiny.wafer", threads=int(threads))
+    for prompt in PROMPTS[: 3 if threads == "2" else None]:
+        ids = TOKENIZER.tokens(prompt) or [5]
+        alone = model.generate(ids, max_tokens=24)
+        for by in ("lookup", LanguageModel("tiny.wafer", threads=1)):
+            found = model.generate(ids, max_tokens=24, drafts=Drafts(by))
+            assert (found.token_ids, found.text, found.end) == (alone.token_ids, alone.text, alone.end)
+            what = found.speculated
+            assert what is not None and what.accepted <= what.drafted
+            if by != "lookup" and len(alone.token_ids) > 8:  # a model agrees with itself
+                assert found.decoded / sum(what.passes.values()) >= 1.8
+                assert what.accepted == what.drafted or alone.end != "max-tokens" or what.closest < 1e-4
+
+
+def test_the_command_line_says_what_drafts_were_worth(here: Path) -> None:
+    plain = json.loads(good("generate", "tiny.wafer", "abcabcabc", "--max-tokens", "12", "--json", "-"))
+    assert plain["speculation"] is None
+    for by in ("lookup", "tiny.wafer"):
+        words = ("generate", "tiny.wafer", "abcabcabc", "--max-tokens", "12", "--speculate", by)
+        data = json.loads(good(*words, "--json", "-"))
+        assert data["token_ids"] == plain["token_ids"]
+        found = data["speculation"]
+        assert found["tokens_per_pass"] == (len(plain["token_ids"]) - 1) / sum(found["passes"].values())
+        assert (found["drafting_passes"] == {}) == (by == "lookup")
+        seen = waferc(*words).stderr
+        wafer = f"{found['wafer_tokens_per_second']:,.0f} per second on 16x16"
+        assert f"{found['accepted']} of {found['drafted']} drafted tokens accepted: " in seen
+        assert f"{wafer}, {plain['wafer_tokens_per_second']:,.0f} without" in seen
+
+
+def test_drafts_that_cannot_be_are_one_line(here: Path) -> None:
+    def ends(code: int, said: str, *words: str) -> None:
+        done = waferc("generate", *words)
+        assert done.exit_code == code and done.stderr.count("\n") == 1, done.stderr
+        assert said in done.stderr
+
+    lookup = ("tiny.wafer", "x", "--speculate", "lookup")
+    ends(2, "--draft is for --speculate", "tiny.wafer", "x", "--draft", "2")
+    ends(
+        2, "the program verifies 1 to 3; for more compile it with --entry verify:S=5", *lookup, "--draft", "4"
+    )
+    ends(2, "give lookup or a program (.wafer)", *lookup[:3], "tokenizer.json")
+    ends(7, "has no tokenizer", *lookup[:3], "mute.wafer")
+    ends(6, "gone.wafer", *lookup[:3], "gone.wafer")
+
+
 ALONE = """
 import sys
 from waferc.compiler.cli.main import main
@@ -234,10 +288,8 @@ def test_after_an_interrupt_the_program_starts_anew(here: Path, monkeypatch: pyt
         return out
 
     def said() -> tuple[int, ...]:
-        greedy, shown = generate_module.Sampling(), list[str]()
-        return generate_module.generate(
-            model, TOKENIZER, prompt, greedy, generate_module.Ending(6), shown.append
-        ).token_ids
+        decoding, shown = Decode(model, prompt, Sampling()), list[str]()
+        return generate(decoding, TOKENIZER, prompt, Ending(6), shown.append).token_ids
 
     monkeypatch.setattr(Homes, "call", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -261,14 +313,11 @@ def test_a_terminal_obeys_nothing_that_a_model_says(monkeypatch: pytest.MonkeyPa
 
 def test_interrupted_is_130(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = TokenModel
-    run = model.logits
 
     def interrupted(self: TokenModel, ids: list[int]) -> object:
-        if len(ids) == 1:
-            raise KeyboardInterrupt
-        return run(self, ids)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(model, "logits", interrupted)
+    monkeypatch.setattr(model, "rows", interrupted)
     done = waferc("generate", "tiny.wafer", "the tea")
     assert done.exit_code == 130 and done.stderr.endswith("waferc: error: interrupted\n")
 

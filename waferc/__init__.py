@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         VerificationFailed,
         WafercError,
     )
-    from .compiler.language_model import LanguageModel
+    from .compiler.language_model import Drafts, LanguageModel
     from .compiler.loading import load
     from .compiler.pipeline import compile_model
     from .compiler.request import Request
@@ -43,6 +43,7 @@ __all__ = [
     "ArtifactError",
     "Compiled",
     "DoesNotFit",
+    "Drafts",
     "Graph",
     "InputError",
     "InputOutput",
@@ -67,6 +68,7 @@ __all__ = [
 
 HOMES = {
     "Compiled": "compiler.compiled",
+    "Drafts": "compiler.language_model",
     "Graph": "ir.graph",
     "InputError": "runtime.program",
     "LanguageModel": "compiler.language_model",

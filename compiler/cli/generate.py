@@ -13,8 +13,11 @@ from .command import Verb
 from .console import Console
 from .named_files import Reads
 from .options import COMPILING, asking, gathered, threads
+from .speculation import LOOKUP, Drafting, speculation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..language_model import LanguageModel
     from ..request import Request
     from ..show.figures import Figures
@@ -32,6 +35,8 @@ class Generating:
     top_p: float | None
     seed: int
     stops: tuple[str, ...]
+    speculate: str | None
+    draft: int | None
     threads: int | None
     guard: bool
 
@@ -65,6 +70,18 @@ class Generating:
 @click.option(
     "--stop", "stops", multiple=True, metavar="TEXT", help="End before this text or at this special token."
 )
+@click.option(
+    "--speculate",
+    type=Drafting(),
+    metavar="lookup|MODEL.wafer",
+    help="Draft tokens, by the text's own n-grams or a smaller model, and verify several in one pass.",
+)
+@click.option(
+    "--draft",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Draft at most N tokens a pass; by default as many as the smallest entry verifies.",
+)
 @asking(*COMPILING)
 @threads
 @click.option("--guard", is_flag=True, help="Check every load and store; nothing is shared between cores.")
@@ -83,14 +100,18 @@ def generate(
     folder of a model, which is compiled first. The text that follows PROMPT ('-':
     read it from stdin) is written as it is made, by the program alone.
     """
+    from ..language_model import Drafts
     from .saved import Saved
 
     if "" in how.stops:
         raise UsageError("--stop is empty")
+    if how.draft is not None and how.speculate is None:
+        raise UsageError("--draft is for --speculate")
     text = _read(prompt)
     loaded = _loaded(console, model, request, how)
     drawn = 1.0 if how.top_k or how.top_p else 0.0
     ids = loaded.prompt_ids(text, how.chat)
+    smaller = _smaller(how)
     saved = None if loaded.compiled is not None else Saved(model, artifact=loaded.artifact)
     with nullcontext() if saved is None else saved.running():
         found = loaded.generate(
@@ -98,17 +119,24 @@ def generate(
             max_tokens=how.max_tokens,
             stop=how.stops,
             show=console.write,
+            drafts=None if how.speculate is None else Drafts(smaller or "lookup", how.draft),
             temperature=drawn if how.temperature is None else how.temperature,
             top_k=how.top_k or 0,
             top_p=how.top_p or 1.0,
             seed=how.seed,
         )
     console.write("\n")
-    figures, name = _predicted(loaded, saved)
-    host, wafer = found.tokens_per_second, figures.calls_per_second
+    of, name = _predicted(loaded, saved)
+    host, wafer = found.tokens_per_second, of(loaded.step).calls_per_second
     rate = "" if host is None else f", {host:,.1f} per second on this machine"
     predicted = "" if wafer is None else f"; {wafer:,.0f} per second on {shown(name)}"
     console.note(f"{len(found.token_ids):,} tokens{rate}{predicted}")
+    drafts = None
+    if found.speculated is not None:
+        drafting = None if smaller is None else Saved(how.speculate or "", artifact=smaller.artifact)
+        drafts = speculation(found.decoded, found.speculated, of, drafting)
+        for line in drafts.lines(wafer, name):
+            console.note(line)
     if found.end == "capacity":
         console.note("the caches are full; compile with a larger --capacity")
     console.result(
@@ -121,6 +149,7 @@ def generate(
             "prompt_seconds": found.prompt_seconds,
             "host_tokens_per_second": host,
             "wafer_tokens_per_second": wafer,
+            "speculation": None if drafts is None else drafts.data(),
             "guard": how.guard,
         }
     )
@@ -149,12 +178,25 @@ def _loaded(console: Console, model: str, request: Request, how: Generating) -> 
     return loaded
 
 
-def _predicted(loaded: LanguageModel, saved: Saved | None) -> tuple[Figures, str]:
-    """What a call of one token takes on the wafer, and that's name. saved: what was not compiled now."""
+def _smaller(how: Generating) -> LanguageModel | None:
+    """The model that drafts, if one does."""
+    from ..language_model import LanguageModel, is_program
+
+    if how.speculate is None or how.speculate == LOOKUP:
+        return None
+    if not is_program(how.speculate):
+        raise UsageError(
+            f"--speculate {shown(how.speculate)}: give {LOOKUP} or a program (.wafer) of the same tokens"
+        )
+    return LanguageModel(how.speculate, threads=how.threads, guard=how.guard)
+
+
+def _predicted(loaded: LanguageModel, saved: Saved | None) -> tuple[Callable[[str], Figures], str]:
+    """What a call of an entry takes on the wafer, and that's name. saved: what was not compiled now."""
     if saved is not None:
-        return saved.figures_of(loaded.step), saved.wafer.name
+        return saved.figures_of, saved.wafer.name
     assert loaded.compiled is not None
-    return loaded.compiled.figures_of(loaded.step), loaded.compiled.wafer.name
+    return loaded.compiled.figures_of, loaded.compiled.wafer.name
 
 
 def _read(prompt: str) -> str:

@@ -21,12 +21,16 @@ SOURCE_MASK = "encoder_attention_mask"  # of a decoder: where its encoder's sour
 
 @dataclass(frozen=True)
 class Entry:
-    """A way into a model: `tokens` at once, each of the inputs by its role. logits: the output's name."""
+    """A way into a model: `tokens` at once, each of the inputs by its role.
+
+    logits: the output's name. rows: how many of the tokens, the last ones, it gives logits after.
+    """
 
     name: str
     tokens: int
     inputs: Mapping[str, Port]
     logits: str
+    rows: int
     vocabulary: int
 
     def feed(self, ids: Sequence[int], start: int, source: int) -> dict[str, Array]:
@@ -131,4 +135,5 @@ def _entry(name: str, ports: Ports) -> Entry:
     logits = [p for p in floats if p.name == LOGITS] or [p for p in floats if p.shape[-2] == tokens]
     if not logits:
         raise ArtifactError("not a language model: no output has logits for each token")
-    return Entry(name, tokens, inputs, logits[0].name, logits[0].shape[-1])
+    shape = logits[0].shape
+    return Entry(name, tokens, inputs, logits[0].name, int(np.prod(shape[:-1])), shape[-1])

@@ -1,53 +1,20 @@
-"""Texts by a language model: how tokens are chosen, and what ends one."""
+"""Texts by a language model: what ends one, and how it is shown."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from ...ir.op import Array
-from .model import TokenModel
+from .decoding import Decoding, Speculated
 from .tokens import Stream, Tokenizer
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen. temperature 0: the likeliest. top_k 0, top_p 1: among all."""
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def chooser(self) -> Callable[[Array], int]:
-        """Logits [vocabulary] -> token; of two alike the lower one comes first."""
-        random = np.random.default_rng(self.seed)
-
-        def choose(logits: Array) -> int:
-            if not self.temperature:
-                return int(logits.argmax())
-            order: Array = np.argsort(-logits, kind="stable")[: self.top_k or None]
-            scaled = logits[order].astype(np.float64)
-            with np.errstate(over="ignore"):  # a temperature near 0
-                weights = np.exp((scaled - scaled[0]) / self.temperature)
-            shares: Array = np.cumsum(weights) / weights.sum()
-            # The fewest of the likeliest that make up top_p.
-            kept: Array = shares[: int(np.searchsorted(shares, self.top_p)) + 1]
-            drawn = int(np.searchsorted(kept, random.random() * float(kept[-1]), side="right"))
-            return int(order[min(drawn, len(kept) - 1)])
-
-        return choose
 
 
 @dataclass(frozen=True)
 class Generated:
     """A text that a model made. token_ids: with the one that ended it. Seconds: of prompt and of decoding.
 
-    decoded: the calls that took one token. end: why there are no more tokens.
+    decoded: tokens after the first. end: why there are no more tokens. speculated: what came of drafts.
     """
 
     token_ids: tuple[int, ...]
@@ -56,6 +23,7 @@ class Generated:
     prompt_seconds: float
     decode_seconds: float
     decoded: int
+    speculated: Speculated | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -73,20 +41,19 @@ class Ending:
 
 
 def generate(
-    model: TokenModel,
+    decoding: Decoding,
     tokenizer: Tokenizer,
-    prompt: Sequence[int],
-    sampling: Sampling,
+    context: Sequence[int],
     ending: Ending,
     show: Callable[[str], None],
 ) -> Generated:
-    """Continues `prompt` up to an ending; `show` is given the text piece by piece.
+    """The text of tokens up to an ending; `show` is given it piece by piece. context: the tokens before.
 
     The tokenizer's own ends end it, too. Raises InputError for a prompt that cannot be taken. The
     program then holds the prompt and all tokens but the last.
     """
-    choose, ends = sampling.chooser(), {*tokenizer.ends, *ending.tokens}
-    stream = Stream(tokenizer, prompt, ending.texts)
+    ends = {*tokenizer.ends, *ending.tokens}
+    stream = Stream(tokenizer, context, ending.texts)
     pieces: list[str] = []
 
     def give(text: str) -> None:
@@ -94,28 +61,24 @@ def generate(
             pieces.append(text)
             show(text)
 
-    start = time.perf_counter()
-    logits = model.logits(prompt)
-    prompted = time.perf_counter() - start
     tokens: list[int] = []
-    decoding = 0.0
     end: Literal["stop", "max-tokens", "capacity"] = "max-tokens"
+    coming = iter(decoding)
     while len(tokens) < ending.most:
-        if tokens:
-            if model.room == 0:
-                end = "capacity"
-                break
-            start = time.perf_counter()
-            logits = model.logits(tokens[-1:])
-            decoding += time.perf_counter() - start
-        tokens.append(choose(logits))
-        if tokens[-1] in ends:
+        token = next(coming, None)
+        if token is None:
+            end = "capacity"
+            break
+        tokens.append(token)
+        if token in ends:
             end = "stop"
             break
-        give(stream.push(tokens[-1]))
+        give(stream.push(token))
         if stream.stopped:
             end = "stop"
             break
+    coming.close()
     if not stream.stopped:
         give(stream.rest())
-    return Generated(tuple(tokens), "".join(pieces), end, prompted, decoding, max(0, len(tokens) - 1))
+    times, made = (decoding.prompt_seconds, decoding.seconds), max(0, len(tokens) - 1)
+    return Generated(tuple(tokens), "".join(pieces), end, *times, made, decoding.speculated)

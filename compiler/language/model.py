@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from ...runtime.ports import Ports
 from ...runtime.program import InputError, Kept
 from ..errors import VerificationFailed
 from ..show.text import plural
-from .entries import language_encoder, language_entries
+from .entries import Entry, language_encoder, language_entries
 
 
 class Decoder(Protocol):
@@ -53,6 +54,7 @@ class TokenModel:
         self._encoder = language_encoder(program.entries)
         self._source: int | None = None  # positions of what the encoder took
         self.vocabulary = self._entries[-1].vocabulary
+        self.ran = Counter[str]()  # passes so far, by entry
 
     @property
     def step(self) -> str:
@@ -135,13 +137,50 @@ class TokenModel:
         found, at = np.zeros(0, np.float32), 0
         while at < len(ids):
             entry = next(e for e in self._entries if e.tokens <= len(ids) - at)
-            feed = entry.feed(ids[at : at + entry.tokens], self._program.length, self._source or 0)
-            outputs = self._program.run(feed, self._threads, entry.name)
-            found = outputs[entry.logits].reshape(-1, self.vocabulary)[-1]
+            found = self._run(entry, ids[at : at + entry.tokens])[-1]
             at += entry.tokens
-        if not np.isfinite(found.max()):  # one that is -inf is never chosen
-            raise VerificationFailed(f"logits at position {self._program.length - 1} are not finite")
+        self._judge_finite(found[None])
         return found
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How many tokens a pass may take that gives logits after each of them, ascending from 1."""
+        return tuple(sorted({e.tokens for e in self._entries if e.rows == e.tokens}))
+
+    def widest(self, room: int | None) -> int:
+        """The largest of `widths` for which there is room."""
+        return max((n for n in self.widths if room is None or n <= room), default=0)
+
+    def rows(self, ids: Sequence[int]) -> Array:
+        """Logits [tokens, vocabulary] after each of `ids`, in one pass of the smallest entry that gives them.
+
+        One that takes more is filled up, and what fills it is forgotten: a model must see nothing of the
+        tokens after a position. Raises InputError as `logits` does, and where no entry takes as many in the
+        room that there is.
+        """
+        self.judge(ids, self.room)
+        fitting = [e for e in self._entries if e.rows == e.tokens >= len(ids)]
+        entry = fitting[-1] if fitting else self._entries[0]
+        if not fitting or (self.room is not None and entry.tokens > self.room):
+            free = "" if self.room is None else f" in {plural(self.room, 'free position')}"
+            raise InputError(f"no entry gives logits of {plural(len(ids), 'token')}{free}")
+        held = self.length
+        found = self._run(entry, [*ids, *[ids[-1]] * (entry.tokens - len(ids))])[: len(ids)]
+        if len(ids) < entry.tokens:
+            self.rewind(held + len(ids))
+        self._judge_finite(found)
+        return found
+
+    def _run(self, entry: Entry, ids: Sequence[int]) -> Array:
+        """The logits that an entry gives, [rows, vocabulary]."""
+        feed = entry.feed(ids, self._program.length, self._source or 0)
+        outputs = self._program.run(feed, self._threads, entry.name)
+        self.ran[entry.name] += 1
+        return outputs[entry.logits].reshape(-1, self.vocabulary)
+
+    def _judge_finite(self, found: Array) -> None:
+        if not np.isfinite(found.max(-1)).all():  # one that is -inf is never chosen
+            raise VerificationFailed(f"logits at position {self._program.length - 1} are not finite")
 
     def judge(self, ids: Sequence[int], room: int | None) -> None:
         """Raises InputError for tokens that the model does not know, none, or more than `room`."""

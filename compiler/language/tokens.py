@@ -85,7 +85,12 @@ class Tokenizer:
     @property
     def size(self) -> int:
         """One more than the largest token."""
-        return 1 + max(self._library.get_vocab(with_added_tokens=True).values(), default=-1)
+        return 1 + max(self.names.values(), default=-1)
+
+    @cached_property
+    def names(self) -> Mapping[str, int]:
+        """Every token's number by what the tokenizer calls it."""
+        return self._library.get_vocab(with_added_tokens=True)
 
     @cached_property
     def ends(self) -> tuple[int, ...]:
