@@ -13,7 +13,7 @@ from ...runtime.ports import Ports
 from ...runtime.program import InputError, Kept
 from ..errors import VerificationFailed
 from ..show.text import plural
-from .entries import language_encoder, language_entries
+from .entries import Entry, language_encoder, language_entries
 
 
 class Decoder(Protocol):
@@ -58,6 +58,10 @@ class TokenModel:
     def step(self) -> str:
         """The entry that takes one token."""
         return self._entries[-1].name
+
+    def entry_for(self, tokens: int) -> Entry:
+        """The entry that takes the first of so many tokens: the largest that they fill."""
+        return next(e for e in self._entries if e.tokens <= tokens)
 
     @property
     def padding(self) -> int:
