@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from html import escape
@@ -24,6 +25,7 @@ from ..runtime.saved_script import encode_play
 from .errors import ArtifactError, Refusal, UsageError, quoted
 from .exports.folders import ModelFiles
 from .importer import Imported
+from .language.embedding import encoder_entries
 from .language.entries import language_entries
 from .request import Until
 from .show.figures import Figures, figures
@@ -166,12 +168,14 @@ class Compiled:
 
     @cached_property
     def words(self) -> dict[str, bytes]:
-        """The tokenizer and so on that lay in a language model's folder, as entries of an artifact."""
-        try:
-            language_entries({name: ports_of(plan.graph) for name, plan in self.plans.items()})
-        except ArtifactError:
-            return {}
-        return self.files.entries
+        """The tokenizer and so on that lay in a language model's folder, as entries of an artifact; and in an
+        encoder's."""
+        ports = {name: ports_of(plan.graph) for name, plan in self.plans.items()}
+        for judge in (language_entries, encoder_entries):
+            with suppress(ArtifactError):
+                judge(ports)
+                return self.files.entries
+        return {}
 
     def placement(self, entry: str | None = None) -> dict[str, Any]:
         """What an entry's placement.json holds."""

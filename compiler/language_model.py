@@ -66,7 +66,7 @@ class Drafts:
 class LanguageModel(TokenModel):
     """A language model: tokens and text from a model's folder, its ONNX file, or a program.
 
-    model: a path of any of them, or a `Program` or `Compiled` in memory. A model is compiled now, as
+    model: a path of any of them, or a `Program`, `Compiled` or `Held` in memory. A model is compiled now, as
     `request` and `options` ask for (see `compile_model`); what they leave open is taken from the model.
     threads, guard: see `waferc.load`. report: is told which phase of a compile is on. A program holds native
     code: load one only if you trust its source.
@@ -76,7 +76,7 @@ class LanguageModel(TokenModel):
 
     def __init__(
         self,
-        model: str | Path | Program | Compiled,
+        model: str | Path | Program | Compiled | Held,
         request: Request | None = None,
         /,
         *,
@@ -105,7 +105,12 @@ class LanguageModel(TokenModel):
     def tokenizer(self) -> Tokenizer:
         """Raises ArtifactError where there is none, UnusableText for one that cannot be read, and UsageError
         without the package that reads it."""
-        return Tokenizer(self._word(TOKENIZER, "--tokenizer tokenizer.json"))
+        return Tokenizer(self.tokenizer_file)
+
+    @property
+    def tokenizer_file(self) -> bytes:
+        """What the tokenizer was read from. Raises ArtifactError where there is none."""
+        return self._word(TOKENIZER, "--tokenizer tokenizer.json")
 
     @cached_property
     def _template(self) -> ChatTemplate:
@@ -141,10 +146,43 @@ class LanguageModel(TokenModel):
         try:
             if not chat:
                 return self.tokenizer.tokens(prompt)
-            asked = self._template.prompt(prompt, {**self.tokenizer.marks, **self._manner.marks})
-            return self.tokenizer.tokens(asked, whole=False)
+            return self.conversation_ids([{"role": "user", "content": prompt}])
         except UnusableText as e:
             raise ArtifactError(f"{self._held.name}: {e}") from None
+
+    def conversation_ids(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
+        """The tokens before the next message of a conversation; see `ChatTemplate.conversation`.
+
+        Raises UnusableText for one that the template refuses, ArtifactError where there is none.
+        """
+        marks = {**self.tokenizer.marks, **self._manner.marks}
+        return self.tokenizer.tokens(self._template.conversation(messages, marks, tools), whole=False)
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the chat template knows of functions that an answer may call."""
+        return b"tools" in self._held.words.get(TEMPLATE, b"")
+
+    def ending(self, most: int, stop: Sequence[str] = ()) -> Ending:
+        """Where a text ends: after `most` tokens, at those with which the model ends one, before one of the
+        texts of `stop`, or at it if it is a special token.
+
+        Raises ArtifactError for a tokenizer that is missing or fails, UsageError for an empty text.
+        """
+        if "" in stop:
+            raise UsageError("a text at which to stop is empty")
+        try:
+            tokenizer, ends = self.tokenizer, self._manner.ends
+        except UnusableText as e:
+            raise ArtifactError(f"{self._held.name}: {e}") from None
+        special = {text: tokenizer.special(text) for text in stop}
+        return Ending(
+            most,
+            [*tokenizer.ends, *ends, *(token for token in special.values() if token is not None)],
+            [text for text, token in special.items() if token is None],
+        )
 
     def generate(
         self,
@@ -167,19 +205,8 @@ class LanguageModel(TokenModel):
 
         Raises InputError for a prompt that cannot be taken, what `prompt_ids` does, and UsageError.
         """
-        if "" in stop:
-            raise UsageError("a text at which to stop is empty")
+        ending = self.ending(max_tokens, stop)
         ids = self.prompt_ids(prompt, chat) if isinstance(prompt, str) else list(prompt)
-        try:
-            tokenizer, ends = self.tokenizer, self._manner.ends
-        except UnusableText as e:
-            raise ArtifactError(f"{self._held.name}: {e}") from None
-        special = {text: tokenizer.special(text) for text in stop}
-        ending = Ending(
-            max_tokens,
-            [*ends, *(token for token in special.values() if token is not None)],
-            [text for text, token in special.items() if token is None],
-        )
         if source is None and self.has_encoder:
             source, ids = ids, self._start()
         drafts: Drafts | None = how.pop("drafts", None)
@@ -189,7 +216,7 @@ class LanguageModel(TokenModel):
         self.reset()
         if source is not None:
             self.encode(source)
-        return generate(decoding, tokenizer, ids, ending, show)
+        return generate(decoding, self.tokenizer, ids, ending, show)
 
     def _drafter(self, drafts: Drafts, sampling: Sampling) -> Drafter:
         if drafts.by == "lookup":
@@ -211,7 +238,7 @@ class LanguageModel(TokenModel):
 
 
 def _held(
-    model: str | Path | Program | Compiled,
+    model: str | Path | Program | Compiled | Held,
     request: Request,
     threads: int | None,
     guard: bool,
@@ -225,8 +252,10 @@ def _held(
             made = compile_model(model, request, report=report)
             return _of_compiled(made, threads, guard, quoted(str(model)))
         _need_default(request)
-        return _of_file(model, threads, guard)
+        return held_file(model, threads, guard)
     _need_default(request)
+    if isinstance(model, Held):
+        return model
     if isinstance(model, Program):
         return Held(model)
     return _of_compiled(model, threads, guard, "the model")
@@ -236,7 +265,8 @@ def _of_compiled(compiled: Compiled, threads: int | None, guard: bool, name: str
     return Held(compiled.prepared(threads, guard), name, compiled.words, compiled)
 
 
-def _of_file(path: str | Path, threads: int | None, guard: bool) -> Held:
+def held_file(path: str | Path, threads: int | None = None, guard: bool = False) -> Held:
+    """A program that was saved; see `load`."""
     try:
         artifact: Artifact = read(path)
         program = loader.load(artifact, threads, guard, operator)

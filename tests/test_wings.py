@@ -41,6 +41,8 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("remedies",),
         ("pipeline",),
         ("language_model",),
+        ("text_encoder",),
+        ("serve",),
         ("cli", "onnx_backend"),
     ),
 }

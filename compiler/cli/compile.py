@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -310,12 +311,22 @@ def _judged_words(console: Console, compiled: Compiled, given: dict[str, bytes])
 
 
 def _judge_vocabulary(console: Console, compiled: Compiled, words: dict[str, bytes]) -> None:
-    """ArtifactError where the model is no language model; a note where the tokenizer has more tokens."""
+    """ArtifactError where the model is no language model, nor an encoder of texts; a note where the tokenizer
+    has more tokens."""
     from ...runtime.ports import ports_of
+    from ..language.embedding import encoder_entries
     from ..language.entries import language_entries
     from ..language.tokens import TOKENIZER, Tokenizer
 
-    entries = language_entries({name: ports_of(plan.graph) for name, plan in compiled.plans.items()})
+    ports = {name: ports_of(plan.graph) for name, plan in compiled.plans.items()}
+    try:
+        entries = language_entries(ports)
+    except ArtifactError:
+        with suppress(ArtifactError):
+            encoder_entries(ports)
+            Tokenizer(words[TOKENIZER])
+            return
+        raise
     size, known = Tokenizer(words[TOKENIZER]).size, entries[0].vocabulary
     if size > known:
         console.note(f"the tokenizer has {size:,} tokens, of which the model knows the first {known:,}")

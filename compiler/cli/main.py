@@ -12,10 +12,14 @@ from .generate import generate
 from .heatmap import heatmap
 from .lists import operators, wafers
 from .run import run
+from .serve import serve
 from .show import inspect, report
 from .verify import verify
 
-ORDER = (check, compile_verb, run, generate, verify, heatmap, report, inspect, diff, bench, wafers, operators)
+ORDER = (
+    *(check, compile_verb, run, generate, serve, verify, heatmap, report, inspect, diff, bench),
+    *(wafers, operators),
+)
 
 
 class Ordered(Waferc):

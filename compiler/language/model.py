@@ -61,6 +61,10 @@ class TokenModel:
         """The entry that takes one token."""
         return self._entries[-1].name
 
+    def entry_for(self, tokens: int) -> Entry:
+        """The entry that takes the first of so many tokens: the largest that they fill."""
+        return next(e for e in self._entries if e.tokens <= tokens)
+
     @property
     def padding(self) -> int:
         """The token that fills up what an encoder takes."""

@@ -124,6 +124,18 @@ class Tokenizer:
     def name(self, token: int) -> str:
         return self._library.id_to_token(token) or ""
 
+    def has(self, name: str) -> bool:
+        """Whether there is a token called so."""
+        return self._library.token_to_id(name) is not None
+
+    def added(self, token: int) -> bool:
+        """Whether a token stands for a text as it is, outside the model's alphabet."""
+        return token in self._added
+
+    @cached_property
+    def _added(self) -> frozenset[int]:
+        return frozenset(self._library.get_added_tokens_decoder())
+
 
 class Stream:
     """The text of tokens as they come, in whole characters, up to the first of the `stops`.
@@ -186,19 +198,31 @@ class ChatTemplate:
 
     def prompt(self, question: str, tokens: Mapping[str, str]) -> str:
         """What a model is given to answer the question of a user. tokens: bos_token, eos_token."""
+        return self.conversation([{"role": "user", "content": question}], tokens)
+
+    def conversation(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tokens: Mapping[str, str],
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """What a model is given to say the next message. messages, tools: as Hugging Face's templates have
+        them, each message with its role and content."""
         given = {
-            "messages": [{"role": "user", "content": question}],
+            "messages": messages,
+            "tools": tools or None,
             "add_generation_prompt": True,
             "raise_exception": _refuse,
             **tokens,
         }
+        asked = sum(len(text) for m in messages for text in m.values() if isinstance(text, str))
         out: list[str] = []
         length = 0
         try:
             for piece in self._template.generate(given):
                 out.append(piece)
                 length += len(piece)
-                if length > LONGEST_CHAT + len(question):
+                if length > LONGEST_CHAT + asked:
                     raise UnusableText(f"the chat template makes more than {LONGEST_CHAT:,} characters")
         except UnusableText:
             raise

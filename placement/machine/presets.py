@@ -67,12 +67,12 @@ def parse(text: str, where: str) -> Wafer:
                 data[key] = tuple(_tuple(v) for v in given)
         if base is not None:
             start = preset(str(base))
-            given = {*data, *(f"vector.{kind}" for kind in vector)} - {*data.get("fitted", ())}
+            named = {*data, *(f"vector.{kind}" for kind in vector)} - {*data.get("fitted", ())}
             own = {
                 "name": where,
                 # Whoever gives a constant anew says where from; else it is assumed.
-                "fitted": {k: v for k, v in start.fitted.items() if k not in given},
-                "assumed": (*start.assumed, *(k for k in start.fitted if k in given)),
+                "fitted": {k: v for k, v in start.fitted.items() if k not in named},
+                "assumed": (*start.assumed, *(k for k in start.fitted if k in named)),
             }
             wafer = replace(start, **{**own, **data, "vector": {**start.vector, **vector}})
         else:
