@@ -12,10 +12,25 @@ from .generate import generate
 from .heatmap import heatmap
 from .lists import operators, wafers
 from .run import run
+from .shapes import shapes
 from .show import inspect, report
 from .verify import verify
 
-ORDER = (check, compile_verb, run, generate, verify, heatmap, report, inspect, diff, bench, wafers, operators)
+ORDER = (
+    check,
+    compile_verb,
+    run,
+    generate,
+    verify,
+    heatmap,
+    report,
+    inspect,
+    diff,
+    bench,
+    wafers,
+    shapes,
+    operators,
+)
 
 
 class Ordered(Waferc):
