@@ -187,7 +187,7 @@ def rows_table(found: Sequence[Result]) -> str:
 def constants_table() -> str:
     lines = ["| of | constant | value | how | from |", "|---|---|---|---|---|"]
     machines = builtin()
-    for kind in (machines.gpus, machines.engines):
+    for kind in (machines.gpus, machines.engines, machines.systems):
         for name, of in kind.items():
             lines += [
                 f"| {name} | {key} | {getattr(of, key):g} | {o.how} | {_cell(o.of)} |"
@@ -238,7 +238,8 @@ A check of consistency, which validates nothing: {kimi}
 
 ## Constants
 
-Bytes, operations and dollars an hour by GPU; shares, seconds and bytes a second by engine.
+Bytes, operations and dollars an hour by GPU; shares, seconds and bytes a second by engine; watts, dollars an
+hour, cycles and seconds of what a wafer stands in.
 
 {constants}
 """

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waferc.compiler.comparison.compare import ISLAND_ERROR
 from waferc.compiler.comparison.graphs import parts_of
 from waferc.compiler.errors import InvalidInput, UsageError
 from waferc.compiler.islands.island import Island, builtin, engine, island, parse
@@ -48,6 +49,12 @@ def test_the_seven_points_are_met() -> None:
 def test_rows_that_nothing_was_fitted_to(name: str, most: float) -> None:
     own = [abs(r.error) for r in found() if r.row.engine == name and r.row.role == "unseen"]
     assert len(own) >= 6 and statistics.median(own) < most
+
+
+def test_a_comparison_says_the_error_that_the_page_has() -> None:
+    """compare runs islands with SGLang where nothing else is asked for."""
+    own = [abs(r.error) for r in found() if r.row.engine == "SGLang" and r.row.role == "unseen"]
+    assert f"{100 * statistics.median(own):.0f} % across engines" == ISLAND_ERROR
 
 
 def test_one_constant_explains_two_servers() -> None:
@@ -191,7 +198,7 @@ def test_no_islands(text: str) -> None:
 
 def test_every_constant_says_where_it_is_from() -> None:
     machines = builtin()
-    for of in (*machines.gpus.values(), *machines.engines.values()):
+    for of in (*machines.gpus.values(), *machines.engines.values(), *machines.systems.values()):
         assert all(o.of and o.how in ("published", "fitted", "assumed") for o in of.origins.values())
         assert len(of.origins) >= 7
     assert {i.name for i in machines.presets()} >= {

@@ -6,6 +6,7 @@ import click
 
 from .bench import bench
 from .command import SETTINGS, Waferc
+from .compare import compare
 from .compile import check, compile_verb
 from .diff import diff
 from .generate import generate
@@ -27,6 +28,7 @@ ORDER = (
     inspect,
     diff,
     bench,
+    compare,
     wafers,
     shapes,
     operators,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import onnx
-
 from ...ir.graph import Graph
 from ..frontend.inputs import Binding
 from ..importer import import_entries
@@ -19,46 +17,43 @@ from ..shapes.shape import Shape
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a shape that comes `times` over. model: its ONNX model without weights; step: of its call.
-
-    experts: whether it has any.
-    """
+    """A stretch of a shape that comes `times` over. model: its ONNX model without weights, in which it comes
+    `inside` times; step: of its call. layer: whether it is one, with caches."""
 
     name: str
     times: int
     model: bytes
     step: Step
-    experts: bool = False
+    inside: int = 1
+    layer: bool = True
 
     def graph(self, context: int) -> Graph:
         """Simplified, with caches of `context` positions."""
-        capacity = context if self.step.open and self.step.caches and b"past." in self.model else None
+        capacity = context if self.layer else None
         made = import_entries(self.model, {"": Binding()}, capacity=capacity, weights=False)
         return simplify(made.graphs[""])
 
 
-def pieces(shape: Shape, context: int) -> Iterator[Piece]:
-    """A decoder's, for one token behind so many others."""
+def pieces(shape: Shape, context: int, most: int = 1) -> Iterator[Piece]:
+    """A decoder's, for one token behind so many others. most: layers of a kind in the model of one."""
     step = Step(context=context)
     if shape.encoder:
-        none, one = (_written(whisper.decoding(shape, step, True, range(n)).proto()) for n in (0, 1))
-        yield Piece("table and last product", 1, none, step)
-        yield Piece("layer", shape.layers, one, step)
+        for count, times in ((0, 1), (1, shape.layers)):
+            proto = whisper.decoding(shape, step, True, range(count)).proto()
+            name = "layer" if count else "table and last product"
+            yield Piece(name, times, proto.SerializeToString(), step, layer=bool(count))
         return
-    yield Piece("table and last product", 1, _written(decoder.ends(shape)), step)
+    yield Piece("table and last product", 1, decoder.ends(shape).SerializeToString(), step, layer=False)
     for layer, count in shape.kinds.items():
-        yield Piece(
-            kind_of(shape, layer),
-            count,
-            _written(decoder.block(shape, layer, step)),
-            step,
-            shape.has_experts(layer),
-        )
+        name = kind_of(shape, layer)
+        alike = [i for i in range(layer, shape.layers) if kind_of(shape, i) == name][: min(most, count)]
+        model = decoder.block(shape, alike, step).SerializeToString()
+        yield Piece(name, count, model, step, len(alike))
 
 
 def kind_of(shape: Shape, layer: int) -> str:
     words = ["layer"]
-    if shape.experts and shape.dense:
+    if shape.experts is not None and shape.dense:
         words.append("with experts" if shape.has_experts(layer) else "without experts")
     if shape.window:
         window = shape.window_of(layer)
@@ -66,14 +61,10 @@ def kind_of(shape: Shape, layer: int) -> str:
     return " ".join(words)
 
 
-def _written(proto: onnx.ModelProto) -> bytes:
-    return proto.SerializeToString()
-
-
 def parts_of(shape: Shape, context: int) -> list[Part]:
     """What a token asks of a machine, with so many positions in the caches."""
     out: list[Part] = []
     for piece in pieces(shape, context):
         graph = piece.graph(context)
-        out += work(graph, piece.name, piece.times) if piece.times > 1 else work(graph, piece.name)
+        out += work(graph, piece.name, piece.times)
     return out

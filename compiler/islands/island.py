@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from ...ir.disk import read_regular
+from ...placement.machine.presets import preset
+from ...placement.machine.wafer import Wafer
 from ..errors import InvalidInput, UsageError, quoted
 
 FILE = Path(__file__).parent / "machines.toml"
@@ -67,6 +69,23 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class System:
+    """What a wafer stands in, and several of them behind one another: see `machines.toml`."""
+
+    name: str
+    watts: float
+    dollars: float
+    fill: float
+    hand_over: float
+    link: float
+    crossing: float
+    crossing_least: float
+    crossing_most: float
+    slow: float
+    origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin], repr=False, hash=False)
+
+
+@dataclass(frozen=True)
 class Island:
     """`nodes` servers of `each` GPUs."""
 
@@ -91,6 +110,18 @@ class Island:
 class Machines:
     gpus: Mapping[str, Gpu]
     engines: Mapping[str, Engine]
+    systems: Mapping[str, System]
+
+    def all(self, kind: str) -> Mapping[str, Any]:
+        return {"gpu": self.gpus, "engine": self.engines, "system": self.systems}[kind]
+
+    def system(self, wafer: Wafer) -> System:
+        """That of a preset; of another wafer wse3's, of whose watts and dollars it has its cores' part."""
+        if wafer.name in self.systems:
+            return self.systems[wafer.name]
+        whole = self.systems["wse3"]
+        part = wafer.cores / preset("wse3").cores
+        return replace(whole, name=wafer.name, watts=whole.watts * part, dollars=whole.dollars * part)
 
     def presets(self) -> list[Island]:
         return [made(g, n) for g in self.gpus.values() for n in g.servers]
@@ -143,11 +174,15 @@ def parse(text: str, where: str) -> Machines:
         data: dict[str, Any] = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as e:
         raise InvalidInput(f"{where}: not TOML: {e}") from None
-    if unknown := sorted(set(data) - {"gpu", "engine"}):
-        raise InvalidInput(f"{where}: unknown table {quoted(unknown[0])}; known are gpu and engine")
-    gpus = {n: _read(Gpu, n, t, where) for n, t in _tables(data, "gpu", where).items()}
-    engines = {n: _read(Engine, n, t, where) for n, t in _tables(data, "engine", where).items()}
-    return Machines(gpus, engines)
+    if unknown := sorted(set(data) - set(KINDS)):
+        raise InvalidInput(f"{where}: unknown table {quoted(unknown[0])}; known are {', '.join(KINDS)}")
+    found: dict[str, dict[str, Any]] = {}
+    for kind, of in KINDS.items():
+        made = found[kind] = {}
+        for name, table in _tables(data, kind, where).items():
+            known = made if where == FILE.name else {**builtin().all(kind), **made}
+            made[name] = _read(of, name, table, where, known)
+    return Machines(*(found[kind] for kind in KINDS))
 
 
 def _tables(data: Mapping[str, Any], key: str, where: str) -> dict[str, dict[str, Any]]:
@@ -159,7 +194,8 @@ def _tables(data: Mapping[str, Any], key: str, where: str) -> dict[str, dict[str
     return cast(dict[str, dict[str, Any]], found)
 
 
-def _read(kind: type[Any], name: str, table: Mapping[str, Any], where: str) -> Any:
+def _read(kind: type[Any], name: str, table: Mapping[str, Any], where: str, others: Mapping[str, Any]) -> Any:
+    """One of `kind`, which may take what is not given from one of `others`."""
     given = dict(table)
     base, servers = given.pop("base", None), given.pop("servers", None)
     known = [f.name for f in fields(kind) if f.type == "float"]
@@ -170,7 +206,6 @@ def _read(kind: type[Any], name: str, table: Mapping[str, Any], where: str) -> A
             raise InvalidInput(f"{where}: {name} has no {quoted(key)}; known: {', '.join(known)}")
         values[key], origins[key] = _constant(entry, f"{where}: {name}.{key}")
     if base is not None:
-        others = builtin().gpus if kind is Gpu else builtin().engines
         if base not in others:
             raise InvalidInput(f"{where}: {name}: no base {quoted(str(base))}; known: {', '.join(others)}")
         start = others[base]
@@ -200,6 +235,9 @@ def _constant(entry: Any, where: str) -> tuple[float, Origin]:
     return float(value), Origin(how, str(given["of"]))
 
 
+KINDS: Mapping[str, type[Any]] = {"gpu": Gpu, "engine": Engine, "system": System}
+
+
 @cache
 def builtin() -> Machines:
     return parse(FILE.read_text("utf-8"), FILE.name)
@@ -212,4 +250,4 @@ def load(path: str | Path) -> Machines:
     except UnicodeDecodeError as e:
         raise InvalidInput(f"{quoted(str(path))}: not TOML: {e}") from None
     known = builtin()
-    return Machines({**known.gpus, **own.gpus}, {**known.engines, **own.engines})
+    return Machines(*({**known.all(kind), **own.all(kind)} for kind in KINDS))

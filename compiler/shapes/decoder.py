@@ -266,14 +266,14 @@ class Layers:
         return m.Add(x, experts.gated(m, n, d.width, d.hidden))
 
 
-def block(
-    shape: Shape, layer: int = 0, step: Step | None = None, shapes_only: bool = True
-) -> onnx.ModelProto:
-    """One layer on the state, [1, tokens, width]."""
+def block(shape: Shape, layers: Sequence[int] = (0,), step: Step | None = None) -> onnx.ModelProto:
+    """Some layers, one after the other, on the state, [1, tokens, width]; without weights."""
     step = step or Step()
-    m = Model("layer", shapes_only)
-    x = m.input("x", [1, step.tokens, shape.width])
-    y = Layers(m, shape, step).layer(x, layer)
+    m = Model("layer", shapes_only=True)
+    y = m.input("x", [1, step.tokens, shape.width])
+    entering = Layers(m, shape, step)
+    for i in layers:
+        y = entering.layer(y, i)
     m.output("y", y, [1, step.tokens, shape.width])
     return m.proto()
 

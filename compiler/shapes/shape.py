@@ -159,7 +159,7 @@ class Shape:
         return replace(
             self,
             layers=max(2, self.period, self.dense + 1 if self.experts else 0),
-            width=24,
+            width=small.heads * 8 if self.encoder else 24,
             vocabulary=40,
             attention=small,
             hidden=self.hidden and 20,
