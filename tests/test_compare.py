@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from waferc import compile_model
 from waferc.compiler.cli.main import main
 from waferc.compiler.comparison.graphs import kind_of, pieces
-from waferc.compiler.comparison.on_wafers import OnWafers, Planned
+from waferc.compiler.comparison.on_wafers import OnWafers, Planned, estimate
 from waferc.compiler.islands.island import builtin
+from waferc.compiler.shapes.decoder import Step, decoder
 from waferc.compiler.shapes.shape import shape
 from waferc.placement.machine.presets import preset
 
@@ -100,6 +102,22 @@ def test_a_shape_is_compared(tmp_path: Path) -> None:
     for width in (60, 80, 180):
         shown = CliRunner().invoke(main, words, env={"COLUMNS": str(width)})
         assert all(len(line) <= width for line in shown.output.splitlines())
+
+
+@pytest.mark.thorough
+def test_an_estimate_is_near_the_whole_plan(tmp_path: Path) -> None:
+    """Of a model that one wafer holds: 20,502 cycles beside 20,915 when this was written."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    s, wafer = shape(str(path)), preset("16x16")
+    made = compile_model(
+        decoder(s, Step(context=32)).SerializeToString(),
+        wafer=wafer, weights="f16", no_weights=True, until="plan", capacity=32,
+    )  # fmt: skip
+    found = estimate(s, wafer, builtin().system(wafer), "f16", 32)
+    alone = sum(p.cycles * p.times for p in found.stretches)
+    assert alone == pytest.approx(made.figures.cycles, rel=0.1)
+    assert found.wafers == 1 and found.estimate
 
 
 def test_a_name_of_a_model_stays_a_name() -> None:

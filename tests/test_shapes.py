@@ -20,6 +20,7 @@ from waferc.placement.machine.presets import preset
 
 ALL = [*shapes().values()]
 DECODERS = [s for s in ALL if not s.encoder]
+AGREE = ["qwen3-8b", "gpt-oss-20b", "glm-4.7"]  # of these `waferc verify` takes seconds
 KINDS = ["qwen3-8b", "llama-4-scout", "gpt-oss-20b", "glm-4.7", "minimax-m2.5", "kimi-k2.5"]  # one of each
 
 
@@ -77,7 +78,7 @@ def test_the_next_token_goes_on_where_the_tokens_ended(name: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", [*KINDS, "whisper-large-v3", "qwen2.5-7b"])
+@pytest.mark.parametrize("name", AGREE)
 def test_small_models_agree_with_onnxruntime(name: str, tmp_path: Path) -> None:
     """`waferc verify` on a model of the kind: a token behind cached ones, and tokens without caches."""
     for more in (["--cached", "8"], ["--tokens", "3", "--no-caches"]):
