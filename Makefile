@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 # Children see the same environment as without make.
 unexport MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES PYTHON ARGS PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test thorough browser siege conformance operators accuracy models smollm2 test-models lint bench clean
+.PHONY: help setup demo test thorough browser siege conformance operators accuracy islands models smollm2 test-models lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-19s %s\n' "$$t" "$$d"; done
@@ -56,6 +56,9 @@ operators: $(STAMP) ## write docs/operators.md anew
 
 accuracy: $(STAMP) ## predicted cycles beside published measurements, into docs/accuracy.md (some minutes); ARGS="--rows FILE.csv"
 	$(BIN)/python benchmarks/accuracy.py $(if $(ARGS),$(ARGS),-o docs/accuracy.md --errors compiler/show/expected_error.json)
+
+islands: $(STAMP) ## predicted tokens per second of GPU islands beside published ones, into docs/islands.md
+	$(BIN)/python benchmarks/islands.py $(if $(ARGS),$(ARGS),-o docs/islands.md)
 
 models: $(STAMP) ## fetch the larger models into build/models
 	$(BIN)/python examples/fetch_models.py

@@ -35,6 +35,12 @@ def write_text(path: str | Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes bytes whole or not at all. Raises OSError."""
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
 def write_npz(path: str | Path, arrays: Mapping[str, Array]) -> None:
     """As numpy.savez, but atomic and without the time of day. Raises OSError.
 

@@ -13,6 +13,7 @@ from ..placement.search.least import least
 from .errors import WafercError, shown
 from .planning import plans_for
 from .request import Request
+from .shapes.sizes import FILLS, wafers_needed
 from .stopwatch import Stopwatch
 
 MOST_BYTES = 1 << 28  # of constants, in a model that is imported once more for each size of a dimension
@@ -42,6 +43,11 @@ class Remedies:
     def need(self) -> int:
         return need(self.graphs)
 
+    @property
+    def wafers(self) -> Mapping[float, int]:
+        """By the share of each wafer's memory that is used, how many hold what the model takes at least."""
+        return {fill: wafers_needed(self.need, self.asked.machine(), fill) for fill in FILLS}
+
     # -- where the sum of all is too much -------------------------------------------------------
     def _by_totals(self) -> Iterator[str]:
         room = _total(self.asked.machine())
@@ -58,6 +64,12 @@ class Remedies:
         elif any(True for _ in _larger(self.asked.machine())):
             most = max(map(preset, presets()), key=_total)
             yield f"a wafer larger than {most.name} (has {_total(most):,})"
+        if not larger:
+            (low, count), (high, fewer) = self.wafers.items()
+            yield (
+                f"{count:,} wafers of {self.asked.machine().name} filled to {100 * low:.0f} % or {fewer:,} "
+                f"to {100 * high:.0f} %, which 'waferc compare --shape' estimates"
+            )
         for flag, size, ask in self._sizes():
             if (n := self._most(size, room, ask)) is not None:
                 yield f"{flag}={n} (needs {need(self._graphs_of(ask(n)) or {}):,} at least)"

@@ -32,7 +32,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "compiler": (
         ("errors", "files", "stopwatch"),
-        ("request", "frontend", "show", "passes"),
+        ("request", "frontend", "show", "passes", "shapes", "islands"),
         ("host", "language", "rows", "report"),
         ("importer",),
         ("exports",),
@@ -40,7 +40,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("planning", "compiled"),
         ("remedies",),
         ("pipeline",),
-        ("language_model",),
+        ("language_model", "comparison"),
         ("text_encoder",),
         ("serve",),
         ("cli", "onnx_backend"),

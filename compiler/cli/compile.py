@@ -53,6 +53,7 @@ def check(
     from ..exports.pairs import AcceptedPair
     from ..frontend.inputs import Binding
     from ..pipeline import accepted_of, compile_model, offered
+    from ..remedies import Remedies
     from ..survey import survey
 
     asked = replace(request, until="plan")
@@ -82,6 +83,8 @@ def check(
         compiled = compile_model(model, asked, report=console.progress)
     except DoesNotFit as e:
         data |= {"fits": False, "reason": str(e)}
+        if isinstance(e.remedies, Remedies):
+            data["wafers"] = {f"{fill:g}": count for fill, count in e.remedies.wafers.items()}
         if e.plan is not None:
             from ..show.rows import consumers
 

@@ -6,6 +6,7 @@ import click
 
 from .bench import bench
 from .command import SETTINGS, Waferc
+from .compare import compare
 from .compile import check, compile_verb
 from .diff import diff
 from .generate import generate
@@ -13,12 +14,13 @@ from .heatmap import heatmap
 from .lists import operators, wafers
 from .run import run
 from .serve import serve
+from .shapes import shapes
 from .show import inspect, report
 from .verify import verify
 
 ORDER = (
     *(check, compile_verb, run, generate, serve, verify, heatmap, report, inspect, diff, bench),
-    *(wafers, operators),
+    *(compare, wafers, shapes, operators),
 )
 
 

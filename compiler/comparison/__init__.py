@@ -1,0 +1,1 @@
+"""A model on wafers and on islands of GPUs, side by side."""

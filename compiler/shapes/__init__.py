@@ -1,0 +1,1 @@
+"""Large models as shapes: sizes by name, and their graphs without weights."""
