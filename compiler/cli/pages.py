@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...codegen.artifact.artifact import SEARCH
 from ..errors import DoesNotFit, shown
 from ..report.page import Entry, Fact, Page, made_now
+from ..stopwatch import tell
 
 if TYPE_CHECKING:
     from ...placement.cost.timing import Timing
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
 
 def page_of_saved(saved: Saved, ends: list[Fact]) -> Page:
     """All entries of a program or plan, the chosen one first. ends: what is told where there is none."""
-    names = sorted(saved.entries, key=lambda name: name != saved.entry)
-    entries = [
-        replace(_entry(name, own.plan, own.timing, own.figures, own.dims), attempts=own.attempts)
-        for name in names
-        for own in (saved.of(name),)
-    ]
+    entries: list[Entry] = []
+    for name in sorted(saved.entries, key=lambda name: name != saved.entry):
+        own, done = saved.of(name), len(entries) / len(saved.entries)
+        tell(f"{name}, the plan", done)
+        plan = own.plan
+        tell(f"{name}, a call", done + 0.4 / len(saved.entries))
+        timing = own.timing
+        tell(f"{name}, what would help", done + 0.6 / len(saved.entries))
+        entry = _entry(name, plan, timing, own.figures, own.dims)
+        entries.append(replace(entry, attempts=own.attempts))
     notes = [("on the host", saved.host_line)] if saved.hosts else []
     title = entries[0].plan.graph.name if entries else Path(saved.path).name
     return _page(title, saved, entries, notes if entries else [*ends, *notes], saved.manifest)

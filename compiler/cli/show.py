@@ -32,13 +32,15 @@ def report(console: Console, program: str, output: str, entry: str | None) -> No
     """
     from ...ir.disk import replacing
     from ..report.page import write_page
+    from ..stopwatch import Stopwatch
     from .pages import page_of_saved
     from .saved import Saved
 
     saved = Saved(program, entry)
-    page = page_of_saved(saved, [] if saved.entries else _ends(saved))
+    watch = Stopwatch(console.progress)
+    page = watch.timed("report", lambda: page_of_saved(saved, [] if saved.entries else _ends(saved)))
     with replacing(output) as part:
-        write_page(page, part)
+        watch.timed("writing", lambda: write_page(page, part))
     console.note(f"wrote {shown(output)}")
     console.result({"program": program, "output": output})
 
