@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import DESK, ENGINES, PHONE, Report, browsing, named, number
+from browser import DESK, ENGINES, PHONE, Report, browsing, is_firefox, named, number
 from plans import GRAPHS, damaged
 from report_pages import HOSTILE, entry_of, page_of
 from waferc import compile_model
