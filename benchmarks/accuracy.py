@@ -6,8 +6,8 @@
 Each row of the table is priced on two levels: (a) the cost model on the published mapping (`published.py`)
 and (b) an ONNX model of the experiment, compiled (`experiments.py`). b / a is our mapping beside the
 published one. --errors writes level a's errors by class, which `waferc inspect --step` and the report tell
-(`compiler/show/expected_error.py`). Without -o the page goes to stdout; a line for each bad row to stderr, and the exit code is
-then 3.
+(`compiler/show/expected_error.py`). Without -o the page goes to stdout; a line for each bad row to stderr,
+and the exit code is then 3.
 """
 
 from __future__ import annotations

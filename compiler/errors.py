@@ -61,13 +61,15 @@ class UnsupportedModel(WafercError):
 
 
 class DoesNotFit(WafercError):
-    """Over a limit of the wafer or of the host. `plan`: the nearest attempt, for reports.
+    """Over a limit of the wafer or of the host. `plan`: the nearest attempt, for reports; `attempts`: all of
+    them, one a line.
 
     remedies: what the message ends with, as str; looked for when somebody reads it.
     """
 
     exit_code = 5
     plan: Plan | None = None
+    attempts: str = ""
     remedies: object = None
 
     def __str__(self) -> str:

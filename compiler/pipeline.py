@@ -75,10 +75,14 @@ def _compiled(files: ModelFiles, choice: Choice, made: Made, watch: Stopwatch) -
     def others(other: Request) -> Mapping[str, Graph]:
         return _graphs(accepted_of(files, other), other, Stopwatch())[1]
 
+    def tried(entry: str, text: str) -> None:
+        phases[entry] |= {artifact.SEARCH: text} if text else {}
+
     try:
-        plans = {} if asked.until == "graph" else plans_for(graphs, asked, watch)
+        plans = {} if asked.until == "graph" else plans_for(graphs, asked, watch, tried)
     except DoesNotFit as e:
         e.remedies = Remedies(asked, graphs, others)
+        e.attempts = "\n".join(own[artifact.SEARCH] for own in phases.values() if artifact.SEARCH in own)
         raise
     for entry, plan in plans.items():
         phases[entry]["plan"] = str(plan)

@@ -80,11 +80,31 @@ def keep_plan(name: str, plan: Plan) -> None:
     _keep(name, written.write(plan))
 
 
+def keep_tried(name: str, text: str) -> None:
+    """Writes what the search for an entry's plan attempted."""
+    write_entry(_tried(name), text.encode())
+
+
+def kept_tried(name: str) -> str:
+    """What it attempted, one plan a line; "" where nobody knows any more."""
+    return (read_entry(_tried(name)) or b"").decode(errors="replace")
+
+
+def _tried(name: str) -> str:
+    return name.removesuffix(".placement") + ".search"
+
+
 def _keep(name: str, held: object) -> None:
     write_entry(name, json.dumps(held, separators=(",", ":")).encode())
 
 
-def plans_for(graphs: Mapping[str, Graph], request: Request, watch: Stopwatch) -> dict[str, Plan]:
+Tried = Callable[[str, str], None]
+"""(entry, what a search for its plan attempted, one plan a line)"""
+
+
+def plans_for(
+    graphs: Mapping[str, Graph], request: Request, watch: Stopwatch, tried: Tried = lambda entry, text: None
+) -> dict[str, Plan]:
     """A legal plan for each graph: as the request's constraints say, or as a search finds them.
 
     Raises DoesNotFit; UsageError and InvalidInput for constraints of something else.
@@ -93,22 +113,33 @@ def plans_for(graphs: Mapping[str, Graph], request: Request, watch: Stopwatch) -
     if not graphs:
         return {}
     if request.constraints is None:
-        return best_plans(graphs, wafer, request.optimize, watch)
+        return best_plans(graphs, wafer, request.optimize, watch, tried)
     if len(graphs) > 1:
         raise UsageError("--constraints is for a program with one entry")
     return {name: constrained_plan(g, wafer, request.constraints, watch) for name, g in graphs.items()}
 
 
-def best_plans(graphs: Mapping[str, Graph], wafer: Wafer, optimize: str, watch: Stopwatch) -> dict[str, Plan]:
+def best_plans(
+    graphs: Mapping[str, Graph],
+    wafer: Wafer,
+    optimize: str,
+    watch: Stopwatch,
+    tried: Tried = lambda entry, text: None,
+) -> dict[str, Plan]:
     """The plan that the search finds for the first entry, and those of the others beside it; judged."""
     (first, graph), *rest = graphs.items()
     companions = Companions(tuple(other for _, other in rest))
     name = watch.timed("plan", lambda: name_of(graph, wafer, optimize, companions.graphs))
 
     def search() -> Plan:
-        return planner.plan(graph, wafer, optimize, companions, report=tell)
+        return planner.plan(
+            graph, wafer, optimize, companions, report=tell, tried=lambda t: keep_tried(name, t)
+        )
 
-    plan = _kept_or(name, lambda data: written.read(data, graph, wafer, companions), search, watch)
+    try:
+        plan = _kept_or(name, lambda data: written.read(data, graph, wafer, companions), search, watch)
+    finally:
+        tried(first, kept_tried(name))
     plans = {first: plan}
     for entry, other in rest:
         between, later = tuple(plans.values())[1:], len(graphs) - len(plans) - 1

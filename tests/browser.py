@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-ENGINES = ("chromium", "firefox")
+# Which browsers the tests use. Firefox's ESR understands Playwright up to 1.60.
+ENGINES = os.environ.get("WAFERC_BROWSERS", "chromium").split(",")
 NAMES = {
     "chromium": ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
     "firefox": ("firefox-esr", "firefox"),
@@ -71,7 +72,9 @@ class Report:
         self.path = path
         viewport = {"width": size[0], "height": size[1]}
         # Firefox has the reader's settings from its profile: light, and a mouse.
-        settings = {} if is_firefox(browser) else {"color_scheme": scheme, "has_touch": touch}
+        asked = {"color_scheme": scheme, "has_touch": touch}
+        kept = dict.fromkeys(("color_scheme", "reduced_motion", "forced_colors", "contrast"), "null")
+        settings = kept if is_firefox(browser) else asked
         self.context = browser.new_context(viewport=viewport, **settings)
         self.tab = self.context.new_page()
         self.requests: list[str] = []

@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import DESK, ENGINES, PHONE, Report, browsing, named, number
+from browser import DESK, ENGINES, PHONE, Report, browsing, is_firefox, named, number
 from plans import GRAPHS, damaged
 from report_pages import HOSTILE, entry_of, page_of
 from waferc import compile_model
 from waferc.compiler.report.page import Page, html
+from waferc.compiler.show.considered import Weighing, attempts, considered_rows
+from waferc.compiler.show.diff_page import diff_page
+from waferc.compiler.show.difference import Side, difference
+from waferc.compiler.show.figures import figures
 from waferc.compiler.show.found import of_node, of_step, of_tensor
 from waferc.compiler.show.rows import at_core, buffer_rows
 from waferc.compiler.show.trace_counters import sram_in_use
@@ -446,6 +450,25 @@ def test_is_it_fast_against_the_machines_limits(report: Report, plan: Plan, timi
     assert "of its peak of" in report.facts()["products"]
 
 
+def test_what_the_planner_tried_and_what_it_weighed_for_a_step(
+    browser: Any, tmp_path: Path, plan: Plan
+) -> None:
+    said: list[str] = []
+    graph = GRAPHS["attention"]()
+    made = plan_of(graph, plan.wafer, tried=said.append)
+    entry = replace(entry_of(made), attempts=said[0])
+    report = opened(browser, tmp_path, html(Page(graph.name, made.wafer, [entry])))
+    assert report.table("way", "on", "came to") == attempts(said[0])
+    now = report.tab.inner_text("#inspector-body tr[aria-current]")
+    assert now.endswith("the best so far")
+    weighing = Weighing(made)
+    step = next(s for s in made.steps if len(weighing.of(s)) > 2)
+    report.open(f"#step={step.position}")
+    rows = report.table("split", "grid", "cycles", "beside")
+    assert [[c.strip() for c in row] for row in rows] == considered_rows(weighing.of(step))
+    report.close()
+
+
 def test_a_link_in_a_bug_report_opens_the_same_view(browser: Any, report: Report) -> None:
     report.click_core(5, 4)
     report.tab.fill("#cycle", "12345")
@@ -630,6 +653,8 @@ PINCH = """() => {
 
 
 def test_it_is_of_use_on_a_phone(browser: Any, path: Path) -> None:
+    if is_firefox(browser):
+        pytest.skip("Playwright cannot touch in Firefox's own builds")
     report = Report(browser, path, PHONE, touch=True).open()
     assert report.tab.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
     report.tab.touchscreen.tap(*report.place(6, 6))
@@ -693,9 +718,63 @@ def test_it_asks_for_nothing_and_works_without_streams(browser: Any, path: Path,
     old.close()
 
 
-def test_it_prints(report: Report) -> None:
+def test_it_prints(browser: Any, report: Report) -> None:
+    if is_firefox(browser):
+        pytest.skip("Playwright cannot ask Firefox's own builds for a printer's media")
     report.open("#step=3")
     report.tab.emulate_media(media="print")
     assert report.tab.is_visible("#inspector-body") and not report.tab.is_visible("#bar")
     assert len(report.tab.pdf()) > 10_000
     report.tab.emulate_media(media="screen")
+
+
+GRIDS = """() => [...document.querySelectorAll(".grids")].map((row) => ({
+  views: [...row.querySelectorAll("svg")].map((p) => p.getAttribute("viewBox")),
+  marks: [...row.querySelectorAll(".mark")].map((m) => m.getAttribute("visibility") + m.getAttribute("x")),
+  said: row.nextElementSibling.textContent,
+}))"""
+
+
+def test_two_plans_are_compared_with_one_selection_and_one_view(
+    browser: Any, tmp_path: Path, plan: Plan, timing: Timing
+) -> None:
+    """Grids of A, of B and of B less A: they pan and zoom together, and the same core is marked in all."""
+    other = compile_model(DIGITS, wafer="16x16", dims={"batch": 16}, weights="f16", until="plan").plan
+    sides = [
+        Side(name, {"model": "one", "weights": name}, p, t, figures(p, t.links))
+        for name, p, t in (("f32", plan, timing), ("f16", other, simulate(other)))
+    ]
+    file = tmp_path / "diff.html"
+    file.write_text(diff_page(sides[0], sides[1], difference(*sides)), encoding="utf-8")
+    report = Report(browser, file)
+    tab = report.tab
+    tab.goto(file.as_uri())
+    before = tab.evaluate(GRIDS)
+    assert all(len(row["views"]) == 3 and len(set(row["views"])) == 1 for row in before)
+    captions = [c.strip() for c in tab.locator(".grids >> nth=0 >> figcaption").all_inner_texts()]
+    assert captions == ["A", "B", "B less A"]
+    box = tab.locator(".grids svg").nth(1).bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.click(x, y)
+    now = tab.evaluate(GRIDS)
+    for row in now:
+        assert row["said"].startswith("core (") and row["said"] == now[0]["said"]
+        assert len(set(row["marks"])) == 1 and row["marks"][0].startswith("visible")
+    tab.mouse.move(x, y)
+    tab.mouse.wheel(0, -200)
+    zoomed = tab.evaluate(GRIDS)
+    tab.mouse.down()
+    tab.mouse.move(x + 60, y + 20, steps=3)
+    tab.mouse.up()
+    panned = tab.evaluate(GRIDS)
+    for a, b, c in zip(before, zoomed, panned, strict=True):
+        assert len({*a["views"], *b["views"], *c["views"]}) == 3
+    tab.focus(".grids >> nth=2")
+    tab.keyboard.press("ArrowRight")
+    assert tab.evaluate(GRIDS)[0]["said"] == tab.evaluate(GRIDS)[2]["said"] != now[0]["said"]
+    tab.keyboard.press("Escape")
+    assert tab.evaluate(GRIDS) == before
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'").Axe()
+    bad = [v["id"] for v in axe.run(tab).response["violations"] if v["impact"] in ("serious", "critical")]
+    assert bad == []
+    report.close()

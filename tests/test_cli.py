@@ -349,7 +349,8 @@ def test_phases_are_dumped_and_a_placement_can_be_fed_back(program: str, here: P
     assert sorted(p.name for p in (here / "phases").iterdir()) == [
         "1-import.txt",
         "2-simplify.txt",
-        "3-plan.txt",
+        "3-search.txt",
+        "4-plan.txt",
         "model-explorer-cycles.json",
         "model-explorer.json",
         "placement.json",
@@ -379,7 +380,12 @@ def test_phases_are_dumped_in_their_order_however_many_there_are(
     monkeypatch.setattr(pipeline, "_passes", lambda asked: passes)
     good("compile", *TINY, "--dump-phases-to", "phases", "--compile-to", "plan", "-o", "tiny.plan")
     names = sorted(p.name for p in (here / "phases").glob("*.txt"))
-    assert names == ["01-import.txt", *(f"{i + 2:02}-pass-{i}.txt" for i in range(8)), "10-plan.txt"]
+    assert names == [
+        "01-import.txt",
+        *(f"{i + 2:02}-pass-{i}.txt" for i in range(8)),
+        "10-search.txt",
+        "11-plan.txt",
+    ]
 
 
 def test_a_graph_is_written_as_text_and_simplified_unless_told_not_to(here: Path) -> None:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 FORMAT = 4
 EPOCH = (1980, 1, 1, 0, 0, 0)
 SCRIPT = "script.json"  # of a program that runs on the host, too; see `runtime.script`
+SEARCH = "search"  # the phase whose text is what a search for the plan attempted, one plan a line
 MAIN = "main"  # the entry of a program that has one
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")  # of an entry: a folder in the artifact
 

@@ -247,10 +247,13 @@ def compile_verb(
             console.say(f"on the host   {shown(str(r), 200)}")
         if how.report_path is not None:
             from ..report.page import write_page
+            from ..stopwatch import Stopwatch
             from .pages import page_of_compiled
 
+            watch = Stopwatch(console.progress)
+            page = watch.timed("report", lambda: page_of_compiled(compiled, model))
             with replacing(how.report_path) as part:
-                write_page(page_of_compiled(compiled, model), part)
+                watch.timed("writing", lambda: write_page(page, part))
         totals = {name: vars(compiled.figures_of(name)) for name in compiled.plans}
         data |= {
             "figures": vars(compiled.figures) if compiled.plans else None,

@@ -25,6 +25,7 @@ def inspect_node(console: Console, saved: Saved, name: str) -> dict[str, Any]:
 
 
 def inspect_step(console: Console, saved: Saved, position: int) -> dict[str, Any]:
+    from ..show.considered import Considered, considered_rows
     from ..show.expected_error import Expected, expected_line
     from ..show.found import of_step
 
@@ -41,6 +42,15 @@ def inspect_step(console: Console, saved: Saved, position: int) -> dict[str, Any
         console.say()
         _table(console, ("from", "route", "received", "bytes", "address", "tensor"), step["operands"])
         note(console, "from: the step that made it. received: bytes of all cores together.")
+    if step["considered"]:
+        console.say()
+        rows = considered_rows([Considered(**c) for c in step["considered"]])
+        for line in table(["split", "grid", "cycles", ""], rows, wrap=["split"]):
+            console.say(line)
+        note(
+            console,
+            "The splits that are weighed for it, by estimates; what each leaves to later steps apart.",
+        )
     return {"program": saved.path, "entry": saved.entry, **step}
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...codegen.artifact.artifact import SEARCH
 from ..errors import DoesNotFit, shown
 from ..report.page import Entry, Fact, Page, made_now
+from ..stopwatch import tell
 
 if TYPE_CHECKING:
     from ...placement.cost.timing import Timing
@@ -22,12 +25,16 @@ if TYPE_CHECKING:
 
 def page_of_saved(saved: Saved, ends: list[Fact]) -> Page:
     """All entries of a program or plan, the chosen one first. ends: what is told where there is none."""
-    names = sorted(saved.entries, key=lambda name: name != saved.entry)
-    entries = [
-        _entry(name, own.plan, own.timing, own.figures, own.dims)
-        for name in names
-        for own in (saved.of(name),)
-    ]
+    entries: list[Entry] = []
+    for name in sorted(saved.entries, key=lambda name: name != saved.entry):
+        own, done = saved.of(name), len(entries) / len(saved.entries)
+        tell(f"{name}, the plan", done)
+        plan = own.plan
+        tell(f"{name}, a call", done + 0.4 / len(saved.entries))
+        timing = own.timing
+        tell(f"{name}, what would help", done + 0.6 / len(saved.entries))
+        entry = _entry(name, plan, timing, own.figures, own.dims)
+        entries.append(replace(entry, attempts=own.attempts))
     notes = [("on the host", saved.host_line)] if saved.hosts else []
     title = entries[0].plan.graph.name if entries else Path(saved.path).name
     return _page(title, saved, entries, notes if entries else [*ends, *notes], saved.manifest)
@@ -37,7 +44,10 @@ def page_of_compiled(compiled: Compiled, model: str) -> Page:
     from ...placement.cost.timing import simulate
 
     entries = [
-        _entry(name, plan, simulate(plan), compiled.figures_of(name), compiled.dims_of(name))
+        replace(
+            _entry(name, plan, simulate(plan), compiled.figures_of(name), compiled.dims_of(name)),
+            attempts=compiled.phases[name].get(SEARCH, ""),
+        )
         for name, plan in compiled.plans.items()
     ]
     hosts = "; ".join(shown(str(r), 200) for r in compiled.hosts)
@@ -61,7 +71,7 @@ def page_of_failure(request: Request, model: str, e: DoesNotFit) -> Page:
     title, machine = Path(model).name, request.machine()
     if e.plan is not None:
         timing = simulate(e.plan)
-        entries.append(Entry("main", e.plan, timing, figures(e.plan, timing.links)))
+        entries.append(Entry("main", e.plan, timing, figures(e.plan, timing.links), attempts=e.attempts))
         title, machine = e.plan.graph.name, e.plan.wafer
     provenance = [("model", shown(model, 200)), *made_now(_command())]
     return Page(f"{title} on {machine.name}", machine, entries, [("does not fit", str(e))], provenance)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from ...codegen.artifact.artifact import SCRIPT, Artifact, InvalidArtifact, read
+from ...codegen.artifact.artifact import SCRIPT, SEARCH, Artifact, InvalidArtifact, read
 from ...codegen.artifact.typed import Misfit, decode
 from ...runtime.load import load
 from ...runtime.program import Program
@@ -92,6 +92,12 @@ class Saved:
         self._need_entries()
         with self._named():
             return self.artifact.plan(self.entry)
+
+    @property
+    def attempts(self) -> str:
+        """What the search for the entry's plan attempted, one plan a line; "" where nobody knows."""
+        with self._named():
+            return self.artifact.phases(self.entry).get(SEARCH, "")
 
     @cached_property
     def timing(self) -> Timing:

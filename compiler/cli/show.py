@@ -32,13 +32,15 @@ def report(console: Console, program: str, output: str, entry: str | None) -> No
     """
     from ...ir.disk import replacing
     from ..report.page import write_page
+    from ..stopwatch import Stopwatch
     from .pages import page_of_saved
     from .saved import Saved
 
     saved = Saved(program, entry)
-    page = page_of_saved(saved, [] if saved.entries else _ends(saved))
+    watch = Stopwatch(console.progress)
+    page = watch.timed("report", lambda: page_of_saved(saved, [] if saved.entries else _ends(saved)))
     with replacing(output) as part:
-        write_page(page, part)
+        watch.timed("writing", lambda: write_page(page, part))
     console.note(f"wrote {shown(output)}")
     console.result({"program": program, "output": output})
 
@@ -123,6 +125,7 @@ def inspect(console: Console, program: str, how: Inspected) -> None:
 
 
 def _overview(console: Console, saved: Saved) -> dict[str, Any]:
+    from ..show.considered import attempts
     from ..show.critical_parts import leg_rows, path_rows
     from ..show.guidance import guidance, guidance_lines
     from ..show.rows import region_rows, step_rows, summary
@@ -157,6 +160,12 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
         console.say(line)
     note(console, "fabric: until the last operand is there. waiting: the core is busy.")
     console.say()
+    tried = attempts(saved.attempts)
+    if tried:
+        console.say("Plans that were tried:")
+        for line in table(["way", "on", "came to"], tried, wrap=["on"]):
+            console.say(line)
+        console.say()
     advice = guidance(saved.plan, saved.timing, saved.dims)
     for line in guidance_lines(advice):
         note(console, line)
@@ -169,6 +178,7 @@ def _overview(console: Console, saved: Saved) -> dict[str, Any]:
         "regions": regions,
         "steps": steps,
         "critical_path": {"parts": path, "legs": leg_rows(saved.plan, saved.timing)},
+        "attempts": [dict(zip(("way", "on", "came_to"), row, strict=True)) for row in tried],
         "guidance": asdict(advice),
     }
 

@@ -24,6 +24,7 @@ from ...placement.plan.layout import Grid, Layout
 from ...placement.plan.move import Detour, DimensionMoves, Move
 from ...placement.plan.plan import Buffer, Plan, Step
 from ..errors import shown
+from ..show.considered import MOST_ASKED, Weighing, considered_rows
 from ..show.critical_parts import LAST_PART, rows_of_path, step_parts
 from ..show.expected_error import expected_errors, expected_line
 from ..show.figures import Figures, running_cores
@@ -46,6 +47,8 @@ class _Making:
     made: list[dict[int, int]]  # by step: who has written each buffer that it reads
     by_result: Mapping[int, Step]
     masks: dict[Any, Any]  # by op and split: which cores have a tile
+    weighing: Weighing
+    considered: dict[tuple[Any, ...], int]  # tables of splits, each once, and their numbers
     reaches: dict[int, tuple[Any, int]]  # by the id of pairs: the pairs, and their matrix's number
 
 
@@ -57,6 +60,8 @@ def plan_data(plan: Plan, timing: Timing, f: Figures, tables: Tables) -> Json:
         tables,
         writers(plan),
         {s.result: s for s in reversed(plan.steps) if s.kind != "update"},
+        {},
+        Weighing(plan),
         {},
         {},
     )
@@ -84,6 +89,7 @@ def plan_data(plan: Plan, timing: Timing, f: Figures, tables: Tables) -> Json:
         "parts": [name(p) for p in parts],
         "regions": [_region(m, i) for i in range(len(plan.regions))],
         "steps": steps,
+        "considered": list(m.considered),
         "buffers": _buffers(m),
         "way": _under_way(plan, timing, tables),
         **planes,
@@ -206,6 +212,7 @@ def _step(m: _Making, s: Step, row: Json) -> Json:
         "scratch": s.scratch,
         "macs": macs,
         "rate": product_rate(m.plan.wafer, s) if macs else 0,
+        "considered": _considered(m, s),
         "expected": expected_line(expected_errors(m.plan, s)),
         "operands": [
             {
@@ -218,6 +225,12 @@ def _step(m: _Making, s: Step, row: Json) -> Json:
         ],
         "moves": [_move(m, s, move) for move in s.moves],
     }
+
+
+def _considered(m: _Making, s: Step) -> int:
+    """The number of the table of splits that were weighed; -1 for none."""
+    rows = tuple(map(tuple, considered_rows(m.weighing.of(s, MOST_ASKED))))
+    return m.considered.setdefault(rows, len(m.considered)) if rows else -1
 
 
 def _move(m: _Making, s: Step, move: Move) -> Json:

@@ -16,6 +16,7 @@ from ...placement.cost.timing import Timing
 from ...placement.machine.wafer import Wafer
 from ...placement.plan.plan import Plan
 from ..show.colours import VIRIDIS
+from ..show.considered import attempts
 from ..show.figures import Figures
 from ..show.guidance import Guidance
 from .data import advice_data, name, plan_data, wafer_data
@@ -32,13 +33,17 @@ Fact = tuple[str, str]
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of a program: its plan, the predicted call, the totals, and what to try, where known."""
+    """An entry of a program: its plan, the predicted call, the totals, and what to try, where known.
+
+    attempts: what the search for the plan attempted, one plan a line.
+    """
 
     name: str
     plan: Plan
     timing: Timing
     figures: Figures
     advice: Guidance | None = None
+    attempts: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ def packed(page: Page) -> tuple[bytes, bytes]:
                 "entry": name(e.name),
                 **plan_data(e.plan, e.timing, e.figures, tables),
                 "advice": advice_data(e.advice),
+                "attempts": attempts(e.attempts),
             }
             for e in page.entries
         ],

@@ -39,7 +39,8 @@ class Expected:
     def __str__(self) -> str:
         way = " too many" if self.signed > 0.005 else " too few" if self.signed < -0.005 else ""
         rows = f"the median of {self.count} rows" if self.count > 1 else "one row"
-        return f"{self.of} {self.median:.0%}{way} ({self.label}: {rows}{' of calibration' if self.fitted else ''})"
+        rows += " of calibration" if self.fitted else ""
+        return f"{self.of} {self.median:.0%}{way} ({self.label}: {rows})"
 
 
 def expected_line(errors: Sequence[Expected]) -> str:
@@ -63,8 +64,8 @@ def measured() -> Mapping[str, dict[str, Any]]:
 
 
 def _computed(step: Step) -> str:
-    """Products whose larger operand is used once are of a matrix and a vector. Of vectors, loops of short ones
-    are a class of their own."""
+    """Products whose larger operand is used once are of a matrix and a vector. Of vectors, loops of short
+    ones are a class of their own."""
     op = step.op
     if op.product:
         larger = max(prod(shape) for shape in _read_shapes(step))

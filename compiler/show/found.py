@@ -16,6 +16,7 @@ from ...placement.machine.wafer import LINKS
 from ...placement.plan.move import Move
 from ...placement.plan.plan import Buffer, Plan, Step
 from ..errors import UsageError, quoted, shown
+from .considered import Weighing
 from .expected_error import expected_errors
 from .metrics import held_bytes, moves_under_way, under_way
 from .rows import LONGEST_NAME, buffer_rows, step_rows
@@ -117,6 +118,7 @@ def of_step(plan: Plan, timing: Timing, position: int) -> dict[str, Any]:
         for tensor, buffer, route, received in operands
     ]
     row["expected_error"] = [asdict(e) for e in expected_errors(plan, step)]
+    row["considered"] = [asdict(c) for c in Weighing(plan).of(step)]
     row["result"] = buffer_rows(plan, [plan.buffers[step.result]])[0]
     row["readers"] = [i for i, sources in enumerate(made) if position in sources.values()]
     return row

@@ -25,7 +25,7 @@ def summary(plan: Plan, f: Figures) -> list[tuple[str, str]]:
     return [
         ("model", shown(plan.graph.name)),
         ("wafer", f"{shown(wafer.name)}: {wafer.width} x {wafer.height} cores{_dead(wafer)}"),
-        ("plan", f"best {plan.objective} found"),
+        ("plan", _found(plan, f)),
         ("cores used", _used(plan, f)),
         ("tasks per call", f"{f.tasks:,} in {plural(f.wavefronts, 'wavefront')}"),
         ("cycles per call", cycles_line(f, wafer).replace(" cycles", "", 1)),
@@ -41,6 +41,11 @@ def summary(plan: Plan, f: Figures) -> list[tuple[str, str]]:
         ("assumed", "; ".join(f.assumed) if f.assumed else "nothing"),
         ("fitted", "; ".join(fitted(plan)) or "nothing"),
     ]
+
+
+def _found(plan: Plan, f: Figures) -> str:
+    fits = f.fullest_core_bytes <= plan.wafer.sram_bytes
+    return f"best {plan.objective} found" if fits else "the nearest to fitting; it does not fit"
 
 
 def _slower(f: Figures) -> list[tuple[str, str]]:

@@ -45,6 +45,20 @@ def choose(q: Question, later: Later = NOTHING) -> Choice:
     return best
 
 
+def considered(q: Question) -> list[Choice]:
+    """What `choose` weighs where nothing comes after the op, with cycles until the result is there."""
+    found = _found(q, q.site.policy.shortlist)
+    return [priced(q, c.split, c.grid, c) for *_, c in _likely(q, found, lambda c: 0.0, 0.0)]
+
+
+def priced(q: Question, split: Split, grid: Grid, known: Choice | None = None) -> Choice:
+    """A split on a grid with its price: cycles by the moves of all its operands. known: its estimate."""
+    c = known or weighed(q, split, grid)
+    alone = without_arrival(q, c)
+    late = latest(q, c, np.inf, q.site.policy.tree_colours) if np.isfinite(alone) else 0.0
+    return replace(c, cycles=alone + late)
+
+
 @dataclass(frozen=True)
 class Option:
     """A choice as it looks before anything is known of when operands are ready.

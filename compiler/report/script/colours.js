@@ -11,7 +11,7 @@ let theme = {};
 // The colours that the style sheet gives for the reader's setting.
 function readTheme() {
   const of = getComputedStyle(document.documentElement), get = (name) => of.getPropertyValue(name).trim();
-  theme = Object.fromEntries(["ink", "soft", "line", "page", "stage", "unused", "dead", "mark", "producer", "consumer", "over"].map((n) => [n, get(`--${n}`)]));
+  theme = Object.fromEntries(["ink", "soft", "line", "page", "stage", "unused", "dead", "mark", "producer", "consumer", "over", "way"].map((n) => [n, get(`--${n}`)]));
 }
 
 // Viridis, as in the heatmaps: 256 shades of the colours that Python gives.

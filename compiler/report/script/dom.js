@@ -20,11 +20,12 @@ function el(tag, of = {}, ...children) {
 
 // A table with titles; rows are lists of text, numbers (shown with separators, to the right) or elements.
 function tableOf(titles, rows, { caption = "", current = () => false } = {}) {
+  const numbers = titles.map((_, i) => rows.length > 0 && rows.every((row) => typeof row[i] === "number"));
   const cell = (v) => (typeof v === "number" ? el("td", { className: "number" }, whole(v)) : el("td", {}, v));
   return el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": caption || titles.join(", ") },
     el("table", {},
       caption && el("caption", {}, caption),
-      el("thead", {}, el("tr", {}, titles.map((t) => el("th", { scope: "col" }, t)))),
+      el("thead", {}, el("tr", {}, titles.map((t, i) => el("th", { scope: "col", className: numbers[i] ? "number" : "" }, t)))),
       el("tbody", {}, rows.map((row, i) => el("tr", current(i) ? { "aria-current": "true" } : {}, row.map(cell))))));
 }
 

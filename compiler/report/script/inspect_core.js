@@ -62,7 +62,7 @@ function memoryMap(page, core, lives, use, code) {
   const px = (cycle) => (cycle / Math.max(1, plan.cycles)) * W, py = (address) => H - (address / top) * H;
   const bar = (from, until, address, bytes, kind, text, selection) => {
     const h = Math.max(0.6, (bytes / top) * H), w = Math.max(1.2, px(until) - px(from));
-    return el("svg:rect", { x: Math.min(px(from), W - 1.2), y: py(address + bytes), width: w, height: h, class: `bar ${kind}`, ...(selection ? { click: () => select(selection) } : {}) }, el("svg:title", {}, text));
+    return el("svg:rect", { x: Math.min(px(from), W - 1.2), y: py(address + bytes), width: w, height: h, class: `bar ${kind}${h < 2 ? " thin" : ""}`, ...(selection ? { click: () => select(selection) } : {}) }, el("svg:title", {}, text));
   };
   const bars = lives.filter((l) => l.buffer.over < 0 || l.buffer.bytes).map(({ buffer: b, from, until }) =>
     bar(from, until, b.address, b.bytes, b.role, `${b.name}\n${b.role}, ${whole(b.bytes)} bytes at ${whole(b.address)}\n${b.always ? "always" : `steps ${b.live[0]} to ${b.live[1]}, cycles ${whole(from)} to ${whole(until)}`}`, { kind: "tensor", name: b.name }));

@@ -43,11 +43,20 @@ function stepFacts(page, { step: number }) {
         ["expected error", s.expected ? `${s.expected}; of the cost model's cycles, on wse3` : ""],
       ])),
     el("h3", {}, "Axes"), tableOf(["axis", "size", "of a tile"], s.axes.map(([a, n, t]) => [a, n, t])),
+    ...consideredFacts(plan, s),
     ...operandFacts(plan, s),
     el("h3", {}, "Result"),
     factsOf([["tensor", tensorLink(s.tensor)], ["on a core", `${buffer.type} [${buffer.shape.join(", ")}], ${whole(buffer.bytes)} bytes at ${whole(buffer.address)}`],
       ["read by", plan.readers[number].length ? plan.readers[number].flatMap((r, i) => [i ? el("br") : "", stepLink(plan, r)]) : "no step"]]),
   ];
+}
+
+// The splits that the planner weighs for the step, the cheapest first.
+function consideredFacts(plan, s) {
+  if (s.considered < 0) return [];
+  const rows = plan.considered[s.considered];
+  return [el("h3", {}, "Splits that were weighed"), tableOf(["split", "grid", "cycles", "beside"], rows,
+    { caption: "estimates with operands where they lie; what each leaves to later steps, which is weighed too, apart", current: (i) => rows[i][3].startsWith("chosen") })];
 }
 
 function operandFacts(plan, s) {

@@ -69,7 +69,7 @@ function fullestLinks(page) {
 
 // What runs, receives and rests at the clock's cycle.
 function paintBusy(page, plan) {
-  const { canvas, pixels, put, idle } = clockImage(page), waits = packed(rgb(theme.producer)), at = state.at;
+  const { canvas, pixels, put, idle } = clockImage(page), waits = packed(rgb(theme.way)), at = state.at;
   let computing = 0, receiving = 0;
   const running = [];
   for (const step of plan.steps) {
@@ -87,7 +87,7 @@ function paintBusy(page, plan) {
   put();
   return {
     canvas, title: `Busy at cycle ${whole(at)}`, running, computing,
-    swatches: [...[...new Set(running.map(([s]) => s.op))].map((op) => [page.kinds.get(op), op]), [theme.producer, "data on its way here"], [theme.unused, "at rest"]],
+    swatches: [...[...new Set(running.map(([s]) => s.op))].map((op) => [page.kinds.get(op), op]), [theme.way, "data on its way here"], [theme.unused, "at rest"]],
     note: `${plural(computing, "core")} compute, ${whole(receiving)} wait for data on its way`,
     value: (x, y) => taskAt(plan, x, y),
   };

@@ -4,7 +4,7 @@ const LINK_SCALE = 14; // pixels of a core from which each link has an arrow
 const MOST_ROUTES = 400; // drawn at once
 
 function overlaysOf(page) {
-  return [drawRegions(page), drawLinks(page), drawSelection(page), drawPath(page), drawCursor(page)];
+  return [drawRegions(page), drawSelection(page), drawLinks(page), drawPath(page), drawCursor(page)]; // arrows keep the scale's colours
 }
 
 function outline(c, stage, [x, y, w, h], colour, wide = 2) {

@@ -84,7 +84,7 @@ class Stage {
   drawDead(c) {
     const { wafer, dead } = this.page, { scale } = this, [x0, y0, x1, y1] = this.sight, side = Math.max(1, scale);
     c.fillStyle = theme.dead;
-    c.strokeStyle = theme.page;
+    c.strokeStyle = "#fff"; // dead cores are black by day and by night
     c.lineWidth = Math.max(1, scale / 14);
     for (const core of dead) {
       const cx = core % wafer.width, cy = Math.floor(core / wafer.width);

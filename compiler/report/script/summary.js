@@ -10,6 +10,7 @@ function summaryFacts(page) {
     el("h3", {}, "Where the cycles go"), partsBar(total),
     tableOf(["part", "cycles", "fabric", "waiting", "compute"], plan.path_parts.map((p) => [p.part, p.cycles, p.fabric, p.waiting, p.compute]), { caption: "along the critical path; fabric: until the last operand is there; waiting: the core is busy" }),
     ...adviceFacts(plan),
+    ...attemptFacts(plan),
     el("h3", {}, "The critical path, leg by leg"),
     tableOf(["leg", "step", "core", "end", "fabric", "waiting", "compute"], plan.path.map((l, i) => [i + 1, stepLink(plan, l.step, 26), coreLink(...l.core), cycleLink(l.end), l.fabric, l.waiting, l.compute]),
       { current: (i) => i === plan.path.findIndex((l) => state.at < l.end) }),
@@ -28,6 +29,13 @@ function adviceFacts(plan) {
     bounds.length ? [el("h3", {}, "Bound by"), tableOf(["part", "kind", "cycles", "share", "most in step"], bounds.map((b) => [b.part, b.kind, b.cycles, percent(b.share), stepLink(plan, b.step, 24)]))] : null,
     remedies.length ? [el("h3", {}, "To try"), factsOf(remedies.map((r) => [r.ask, `${r.why}: ${r.how_sure} ${r.unit === "cycles" ? `${whole(r.gain)} cycles less (${percent(r.share)})` : `${whole(r.gain)} more ${r.unit}`}`]))] : null,
   ];
+}
+
+// What the planner tried, and what came of it: the plan that is shown is the last best one.
+function attemptFacts(plan) {
+  if (!plan.attempts.length) return [];
+  const last = plan.attempts.findLastIndex((a) => a[2].includes("the best so far"));
+  return [el("h3", {}, "Plans that were tried"), tableOf(["way", "on", "came to"], plan.attempts, { current: (i) => i === last })];
 }
 
 function meter(limit) {
