@@ -9,6 +9,7 @@ import numpy as np
 
 from ..affine import axis
 from ..dtypes import DType
+from ..folding import judge_made
 from ..graph import InvalidModel
 from ..op import Array, identity, product
 from ..rules import GraphBuilder, Spec, register
@@ -113,7 +114,9 @@ def _average_pool(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     along = slides(spec, g.shape(x)[2:], spec.attribute("kernel_shape"))
     counted = bool(spec.attribute("count_include_pad", 0))
     area: Array = np.ones((), np.float64)
+    judge_made(8 * product([s.count for s in along]), "how many elements each window holds")
     for s in along:
+        judge_made(8 * s.count * s.kernel, "the places of windows")
         area = area[..., None] * s.taps(counted)
     scale = 1 / float(area.flat[0])
     if (area == area.flat[0]).all():
