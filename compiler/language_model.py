@@ -200,8 +200,8 @@ class LanguageModel(TokenModel):
         prompt: a text, or its tokens. chat: ask it as a user. stop: texts before which, or special tokens at
         which, it ends; so it does at the tokens with which the model ends one. Of a model with an encoder the
         prompt is what that takes, unless `source` is, and the text begins with the token that the model's
-        configuration says. show: is given the text piece by piece. how: temperature, top_k, top_p and seed, as
-        `Sampling` has them, and drafts (`Drafts`), of which one pass verifies several.
+        configuration says. show: is given the text piece by piece. how: temperature, top_k, top_p and seed,
+        as `Sampling` has them, and drafts (`Drafts`), of which one pass verifies several.
 
         Raises InputError for a prompt that cannot be taken, what `prompt_ids` does, and UsageError.
         """

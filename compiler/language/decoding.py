@@ -155,7 +155,7 @@ def _most(model: TokenModel, asked: int | None) -> int:
         return several[0] - 1
     if not 1 <= asked < several[-1]:
         raise UsageError(
-            f"{plural(asked, 'drafted token')} a pass: the program verifies 1 to {several[-1] - 1}; "
+            f"drafts of {plural(asked, 'token')} a pass: the program verifies 1 to {several[-1] - 1}; "
             f"for more compile it with --entry verify:S={max(asked, 1) + 1}, too"
         )
     return asked
