@@ -140,7 +140,7 @@ class TokenModel:
             raise InputError("the model has an encoder: its source comes with the first tokens")
         found, at = np.zeros(0, np.float32), 0
         while at < len(ids):
-            entry = next(e for e in self._entries if e.tokens <= len(ids) - at)
+            entry = self.entry_for(len(ids) - at)
             found = self._run(entry, ids[at : at + entry.tokens])[-1]
             at += entry.tokens
         self._judge_finite(found[None])

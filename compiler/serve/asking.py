@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..language.generate import Sampling
+from ..language.sampling import Sampling
 from .choose import Choice
 from .served import random_seed
 

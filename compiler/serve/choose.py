@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from ...ir.op import Array
-from ..language.generate import Sampling
+from ..language.sampling import Sampling
 
 NEVER = -np.inf
 
