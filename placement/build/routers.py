@@ -126,8 +126,8 @@ class Colours:
         self.sum(dict.fromkeys(("x", "y"), self._every(SUM)))
 
     def _every(self, purpose: str) -> Passage:
-        codes = (bytes([PASSED]) * size for size in (self.wafer.width, self.wafer.height))
-        return Passage(0, 0, *codes, purpose)
+        columns, rows = (bytes([PASSED]) * size for size in (self.wafer.width, self.wafer.height))
+        return Passage(0, 0, columns, rows, purpose)
 
     def relays(self, ways: Lanes) -> bool:
         """Keeps the lanes that a move passes, if no tree has their colours there."""
@@ -232,8 +232,8 @@ def sum_passages(x: Ends, y: Ends) -> dict[str, Passage]:
 
 
 def _passed(x: Ends, y: Ends, columns: Any, rows: Any, purpose: str) -> Passage:
-    codes = ((PASSED * own).astype(np.uint8).tobytes() for own in (columns, rows))
-    return Passage(_box(x)[0], _box(y)[0], *codes, purpose)
+    along, down = ((PASSED * own).astype(np.uint8).tobytes() for own in (columns, rows))
+    return Passage(_box(x)[0], _box(y)[0], along, down, purpose)
 
 
 def _box(e: Ends) -> tuple[int, int]:
@@ -309,7 +309,7 @@ def _in_any_step(d: DimensionMoves) -> Ints:
     first, steps = np.unique(np.add.outer(d.x, d.y)), np.unique(d.t)
     piece = np.add.outer(first, steps)
     count = np.diff(d.start)[piece].ravel()
-    entry = np.repeat(d.start[piece].ravel() - np.cumsum(count) + count, count) + np.arange(count.sum())
+    entry: Any = np.repeat(d.start[piece].ravel() - np.cumsum(count) + count, count) + np.arange(count.sum())
     of = np.repeat(np.repeat(first, len(steps)), count)
     distinct = np.unique(np.stack([of, d.core[entry]]), axis=1)[0]
     return np.bincount(distinct, minlength=int(first[-1]) + 1)

@@ -88,7 +88,7 @@ def pairs(
     dims: tuple[DimensionMoves, ...], columns: int, count: int, sources: int, side: str
 ) -> tuple[Ints, Ints]:
     """(consumer, producer) numbers of a move along one side, wherever the grids lie; consumers in order."""
-    kind = np.int16 if max(count, sources) <= SHORT else np.int64
+    kind: Any = np.int16 if max(count, sources) <= SHORT else np.int64
     target, source = (a.astype(kind) for a in np.nonzero(reach(dims, columns, count, sources, side)))
     return target, source
 
