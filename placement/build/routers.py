@@ -307,9 +307,9 @@ def _heard(dims: tuple[DimensionMoves, ...], columns: int, rows: int) -> int:
 def _in_any_step(d: DimensionMoves) -> Ints:
     """By piece of the first step: the producers of it in all steps, each once."""
     first, steps = np.unique(np.add.outer(d.x, d.y)), np.unique(d.t)
-    piece = np.add.outer(first, steps)
-    count = np.diff(d.start)[piece].ravel()
-    entry: Any = np.repeat(d.start[piece].ravel() - np.cumsum(count) + count, count) + np.arange(count.sum())
+    piece: Ints = np.add.outer(first, steps)
+    count: Ints = np.diff(d.start)[piece].ravel()
+    entry: Ints = np.repeat(d.start[piece].ravel() - np.cumsum(count) + count, count) + np.arange(count.sum())
     of = np.repeat(np.repeat(first, len(steps)), count)
     distinct = np.unique(np.stack([of, d.core[entry]]), axis=1)[0]
     return np.bincount(distinct, minlength=int(first[-1]) + 1)
