@@ -309,7 +309,8 @@ def _in_any_step(d: DimensionMoves) -> Ints:
     first, steps = np.unique(np.add.outer(d.x, d.y)), np.unique(d.t)
     piece: Ints = np.add.outer(first, steps)
     count: Ints = np.diff(d.start)[piece].ravel()
-    entry: Ints = np.repeat(d.start[piece].ravel() - np.cumsum(count) + count, count) + np.arange(count.sum())
+    begin: Any = d.start[piece].ravel() - np.cumsum(count) + count
+    entry: Any = np.add(np.repeat(begin, count), np.arange(int(count.sum())))
     of = np.repeat(np.repeat(first, len(steps)), count)
     distinct = np.unique(np.stack([of, d.core[entry]]), axis=1)[0]
     return np.bincount(distinct, minlength=int(first[-1]) + 1)
