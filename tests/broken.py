@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from waferc.ir.graph import Node
+from waferc.placement.judge.judge import IllegalPlan, judge
 from waferc.placement.plan.layout import Cut, Grid, Region, Split
 from waferc.placement.plan.move import HOST, Detour, DimensionMoves, Move
 from waferc.placement.plan.plan import Buffer, Operand, Plan, Step
@@ -254,11 +255,33 @@ def kept_colour(p: Plan) -> Plan:
 
 
 def lane_colour(p: Plan) -> Plan:
-    def recolour(m: Move) -> Move:
-        assert m.colour_x is not None
-        return replace(m, colour_x=m.colour_x - 8)
+    """A tree with the colour of a lane at a router where some move relays."""
+    return _on_another(p, range(16), "the lane ")
 
-    return change_move(p, is_tree, recolour)
+
+def reduction_colour(p: Plan) -> Plan:
+    """A tree with the colour of a reduction at a router that one passes."""
+    return _on_another(p, range(p.wafer.colours - 6, p.wafer.colours - 2), "the reduction along ")
+
+
+def _on_another(p: Plan, colours: Iterable[int], says: str) -> Plan:
+    """A tree on one of these colours that is refused so: where that colour's owner passes no router of it, it
+    is allowed."""
+    trees = [m for s in p.steps for o in s.operands for m in o.moves if m.route == "tree"]
+    for tree in trees:
+        for colour in colours:
+
+            def recolour(m: Move, to: int = colour) -> Move:
+                assert m.colour_x is not None and m.colour_y is not None
+                return replace(m, colour_x=m.colour_x * 0 + to, colour_y=m.colour_y * 0)
+
+            bad = change_move(p, lambda s, j, m, tree=tree: m is tree, recolour)
+            try:
+                judge(bad)
+            except IllegalPlan as e:
+                if says in str(e):
+                    return bad
+    raise Absent
 
 
 def few_colours(p: Plan) -> Plan:

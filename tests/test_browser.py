@@ -23,13 +23,15 @@ from waferc.compiler.show.figures import figures
 from waferc.compiler.show.found import of_node, of_step, of_tensor
 from waferc.compiler.show.rows import at_core, buffer_rows
 from waferc.compiler.show.trace_counters import sram_in_use
+from waferc.placement.build.routers import Passage, lane_passages, sum_passages
 from waferc.placement.cost.critical_path import critical_path, last_legs
 from waferc.placement.cost.links import link_bytes
+from waferc.placement.cost.reach import ends_of
 from waferc.placement.cost.timing import Timing, held, simulate
 from waferc.placement.judge.pairs import pairs_of
 from waferc.placement.judge.trees import visits
 from waferc.placement.machine.wafer import LINKS
-from waferc.placement.plan.colours import HOST, LANES, reductions
+from waferc.placement.plan.colours import HOST, LANE, REDUCTION
 from waferc.placement.plan.move import Move, records
 from waferc.placement.plan.plan import Plan, Step
 from waferc.placement.planner import plan as plan_of
@@ -269,16 +271,30 @@ def test_which_routes_pass_a_link(report: Report, plan: Plan) -> None:
 def test_the_colours_in_use_at_a_router(report: Report, plan: Plan) -> None:
     x, y = 7, 8
     colours: set[int] = set()
+    taken: set[object] = set()  # lanes, and sides of reductions
     for s in plan.steps:
         for m in s.received:
-            if m.route == "tree":
-                by = next(p for p in plan.steps if p.result == m.source)
+            by = next(p for p in plan.steps if p.result == m.source)
+            ends = ends_of(plan, s, by, m, "x"), ends_of(plan, s, by, m, "y")
+            if m.route == "relay":
+                lanes = lane_passages(*ends, plan.wafer.express)
+                taken |= {lane for lane, p in lanes.items() if passes(p, x, y)}
+            elif m.route == "join":
+                taken |= {side for side, p in sum_passages(*ends).items() if passes(p, x, y)}
+            elif m.route == "tree":
                 v = visits(plan, "", by, m, pairs_of(plan, s, by, m))
                 colours |= set(v.colour[v.core == y * plan.wafer.width + x].tolist())
     report.click_core(x, y)
     facts = report.facts()
     assert {number(k) for k in facts if k.startswith("colour ")} == colours
-    assert number(facts["colours"]) == len(colours) + LANES + reductions(plan.steps) + HOST
+    assert REDUCTION == LANE // 2  # of each side, and of each direction and length
+    assert number(facts["colours"]) == len(colours) + REDUCTION * len(taken) + HOST
+
+
+def passes(p: Passage, x: int, y: int) -> bool:
+    column, row = x - p.x0, y - p.y0
+    inside = 0 <= column < len(p.columns) and 0 <= row < len(p.rows)
+    return inside and p.columns[column] > 0 and p.rows[row] > 0
 
 
 def test_what_a_route_carries_from_where_to_where(report: Report, plan: Plan) -> None:

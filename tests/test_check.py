@@ -60,8 +60,17 @@ BAD = [
     ("mlp", broken.swapped, r"at position \d, but it reads .* at \d"),
     ("mlp", broken.wrong_number, r"\(step 3\): position 2, but it is the one at 2"),
     ("mlp", broken.high_colour, r"tree from .*: colour 24, a router has 24"),
-    ("mlp", broken.lane_colour, r"tree from .*: colour \d+, the lanes have those below 16"),
-    ("mlp", broken.kept_colour, r"tree from .*: colour 23, reductions and the host have those from \d+ on"),
+    (
+        "mlp",
+        broken.lane_colour,
+        r"relay from .*: the lane \w+ has colour \d+ at core \(\d+, \d+\), where a tree for .* has it",
+    ),
+    (
+        "mlp",
+        broken.reduction_colour,
+        r"join from .*: the reduction along [xy] has colour \d+ at core \(\d+, \d+\), where a tree for ",
+    ),
+    ("mlp", broken.kept_colour, r"tree from .*: colour 23, a router has 24, the last 2 for the host"),
     (
         "mlp",
         broken.few_colours,

@@ -19,7 +19,7 @@ from ...placement.cost.links import merged_bytes
 from ...placement.cost.reach import Ends, coordinates
 from ...placement.cost.timing import Timing, held
 from ...placement.machine.wafer import Wafer, mixed_products
-from ...placement.plan.colours import HOST, LANES, reductions
+from ...placement.plan.colours import HOST, LANE, LANES, REDUCTION
 from ...placement.plan.layout import Grid, Layout
 from ...placement.plan.move import Detour, DimensionMoves, Move
 from ...placement.plan.plan import Buffer, Plan, Step
@@ -82,7 +82,7 @@ def plan_data(plan: Plan, timing: Timing, f: Figures, tables: Tables) -> Json:
         "summary": [[k, name(v)] for k, v in summary(plan, f)],
         "fullest": {"core": f.fullest_core, "bytes": f.fullest_core_bytes},
         "fullest_link": {"at": f.fullest_link, "bytes": f.fullest_link_bytes},
-        "kept": {"lanes": LANES, "reductions": reductions(plan.steps), "host": HOST},
+        "kept": {"lanes": LANES, "lane": LANE // 2, "reduction": REDUCTION, "host": HOST},
         "limits": limits(plan, timing, f),
         "path": [_leg(leg) for leg in path],
         "path_parts": rows_of_path(plan, path),

@@ -2,10 +2,10 @@
 
 Every core pair can talk over the shared lanes: static routes of one hop and of `express` hops in
 each of four directions, in two colours each so that neighbours alternate; a task relays at every
-stop (lanes pass straight through a dead core's router). They take colours 0 to 15 of every router
-once and for all, reductions and the host the last ones (`plan/colours.py`). The other colours go to multicast
+stop (lanes pass straight through a dead core's router). Where moves relay or sum, routers keep these
+colours (`plan/colours.py`); wherever they do not, and in all others but the host's, lie multicast
 trees that need no relay, where few colours serve all sources of a move; the moves that gain most choose
-first.
+first. Two moves share a colour where no router would have to do two things (`routers.py`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..cost.reach import NOWHERE, Ends, depth, ends_of
-from ..plan.colours import for_trees
+from ..plan.colours import HOST as HOST_COLOURS
 from ..plan.layout import Ints
 from ..plan.move import HOST, Move
 from ..plan.plan import Plan, Step
 from .detours import DeadLinks
+from .routers import Colours, Lanes, Passage, apart, lane_passages, sum_passages, tree_passages
 
+ROUNDS = 8  # of choosing colours, before all lanes are kept everywhere
 Key = tuple[int, int, int]  # of a move: step position, operand (-1: the step's own), number
 
 
@@ -38,27 +40,25 @@ class _Way:
 
 @dataclass(frozen=True)
 class _Tree:
-    """A move that could be trees: its colours, box, shape and what it would gain.
+    """A move that could be trees: its colours and what they pass, and what it would gain.
 
-    urgent: cycles that it would gain on the critical path.
+    passages: by colour. urgent: cycles that it would gain on the critical path. lanes: what it passes else.
     """
 
     key: Key
     colour_x: Ints
     colour_y: Ints
-    colours: int
-    box: tuple[int, int, int, int]
-    shape: str
+    passages: tuple[Passage, ...]
     gain: float
     urgent: float
+    lanes: Lanes
 
 
 def routed(plan: Plan) -> Plan:
     """The plan with a route for each move. Raises Unroutable where dead links cut cores off."""
     by_result = {s.result: s for s in plan.steps if s.kind != "update"}
     dead = DeadLinks(plan.wafer) if plan.wafer.dead_links else None
-    irregular = bool(plan.wafer.dead_cores)
-    free = for_trees(plan.wafer, plan.steps)
+    colours = Colours(plan.wafer)
     trees: list[_Tree] = []
     new: dict[Key, Move] = {}
     for s in plan.steps:
@@ -68,14 +68,22 @@ def routed(plan: Plan) -> Plan:
                 m = replace(m, route="relay", colour_x=None, colour_y=None)
             if dead is not None:
                 m = replace(m, detours=dead.detours(plan, s, producer, m))
-            if not irregular:
+            if not plan.wafer.dead_cores:
                 x, y = (ends_of(plan, s, producer, m, side) for side in ("x", "y"))
-                if m.route != "join" and x.still and y.still:
+                if m.route == "join" and m.detours:
+                    colours.sum_everywhere()
+                elif m.route == "join":
+                    colours.sum(sum_passages(x, y))
+                elif x.still and y.still:
                     m = replace(m, route="local")
-                elif m.route != "join" and not m.detours:
-                    trees += _tree(plan, _Way(key, s, producer, m), x, y, len(free))
+                elif m.detours:
+                    colours.relay_everywhere()
+                elif (tree := _tree(plan, _Way(key, s, producer, m), x, y)) is not None:
+                    trees.append(tree)
+                else:
+                    colours.relay(lane_passages(x, y, plan.wafer.express))
             new[key] = m
-    for key, (x, y) in _assign(free, trees).items():
+    for key, (x, y) in _assign(colours, trees).items():
         new[key] = replace(new[key], route="tree", colour_x=x, colour_y=y)
     return replace(plan, steps=tuple(_with(s, new) for s in plan.steps))
 
@@ -97,82 +105,87 @@ def _with(step: Step, new: dict[Key, Move]) -> Step:
     )
 
 
-def _tree(plan: Plan, way: _Way, ex: Ends, ey: Ends, most: int) -> list[_Tree]:
-    """The move as trees, if it needs no more colours than there are for trees."""
-    if depth(*ex.spans()) * depth(*ey.spans()) > most:
-        return []
+def _tree(plan: Plan, way: _Way, ex: Ends, ey: Ends) -> _Tree | None:
+    """The move as trees, if it needs no more colours than a router has."""
+    if depth(*ex.spans()) * depth(*ey.spans()) > plan.wafer.colours - HOST_COLOURS:
+        return None
     x, y = (colour_intervals(*e.spans()) for e in (ex, ey))
-    ways_y = int(y.max(initial=0)) + 1
-    colours = (int(x.max(initial=0)) + 1) * ways_y
-    (x0, x1), (y0, y1) = (
-        (int(min(e.at.min(), e.to.min())), int(max(e.at.max(), e.to.max()))) for e in (ex, ey)
-    )
+    together = "" if apart(way.move.dims, ex, ey) else _tables(way)
     step = way.step
-    shape = _configuration(way, ex, ey)
-    hops = float(ex.distance.max(initial=0) + ey.distance.max(initial=0))
-    relays = float(plan.wafer.relayed(hops))
+    relays = float(plan.wafer.relayed(float(ex.distance.max(initial=0) + ey.distance.max(initial=0))))
     urgent = relays if (step.node, way.key[1]) in plan.urgent else 0.0
-    gain = relays * step.grid.cores
-    return [_Tree(way.key, x * ways_y, y, colours, (x0, y0, x1, y1), shape, gain, urgent)]
+    return _Tree(
+        way.key,
+        x * (int(y.max(initial=0)) + 1),
+        y,
+        tree_passages(ex, ey, x, y, together),
+        relays * step.grid.cores,
+        urgent,
+        lane_passages(ex, ey, plan.wafer.express),
+    )
 
 
-def _configuration(way: _Way, ex: Ends, ey: Ends) -> str:
-    """The same for two moves only if their trees, coloured alike, configure every router alike.
-
-    Where each side of the grid decides by itself who hears whom along it, the wafer coordinates of those
-    pairs say all; else equal ends and equal tables do.
-    """
-    if _apart(way.move, way.producer.grid.columns):
-        tables = [np.unique(np.stack([e.at[e.source], e.to[e.target]]), axis=1) for e in (ex, ey)]
-        where = repr([a.shape for a in tables])
-    else:
-        tables = [a for d in way.move.dims for a in (d.x, d.y, d.t, d.start, d.core)]
-        step, producer = way.step, way.producer
-        where = repr((step.region, step.grid, producer.region, producer.grid, [len(a) for a in tables]))
+def _tables(way: _Way) -> str:
+    """The same for two moves whose tables and grids are the same: then their trees are."""
+    tables = [a for d in way.move.dims for a in (d.x, d.y, d.t, d.start, d.core)]
+    step, producer = way.step, way.producer
+    where = repr((step.region, step.grid, producer.region, producer.grid, [len(a) for a in tables]))
     return hashlib.sha256(where.encode() + b"".join(a.tobytes() for a in tables)).hexdigest()
 
 
-def _apart(move: Move, columns: int) -> bool:
-    """Whether columns alone decide which columns hear one another, and rows which rows do."""
-    for d in move.dims:
-        if d.x.any() and d.y.any() and not np.diff(d.start).all():
-            return False  # a core past the end hears nothing, others of its column and its row do
-        if d.x.any() and (d.core // columns).any():
-            return False
-        if d.y.any() and (d.core % columns).any():
-            return False
-    return True
-
-
-def _assign(free: range, trees: Sequence[_Tree]) -> dict[Key, tuple[Ints, Ints]]:
+def _assign(colours: Colours, trees: Sequence[_Tree]) -> dict[Key, tuple[Ints, Ints]]:
     """Colours for as many moves as they last, those first that gain most: for the call, then for all cores.
 
-    Two moves share a colour if their boxes are apart, or if they are the same trees (the same
-    configuration of every router) in different steps.
+    Moves whose trees are the same choose together. What finds none relays; if others have its lanes' colours
+    somewhere all choose once more, that move the first of all, or not at all if it needs many.
     """
-    out: dict[Key, tuple[Ints, Ints]] = {}
-    taken: list[tuple[_Tree, int]] = []
-    urgent: dict[str, float] = {}
+    left = _alike(trees)
+    first: list[list[_Tree]] = []
+    for _ in range(ROUNDS):
+        chosen, stuck = _chosen(colours.copy(), first + left)
+        if not stuck:
+            return chosen
+        few = [same for same in stuck if same in left and len(same[0].passages) == 1]
+        for same in stuck:
+            if same not in few:
+                colours.relay(same[0].lanes)
+        first, left = ([same for same in some if same not in stuck] for some in (first, left))
+        first = few + first
+    colours.relay_everywhere()
+    return _chosen(colours, first + left)[0]
+
+
+def _alike(trees: Sequence[_Tree]) -> list[list[_Tree]]:
+    """The moves whose trees are the same in different steps, those that gain most before others."""
+    alike: dict[tuple[tuple[Passage, ...], int], list[_Tree]] = {}
     for t in trees:
-        urgent[t.shape] = urgent.get(t.shape, 0.0) + t.urgent
-    for t in sorted(trees, key=lambda t: (-urgent[t.shape] / t.colours, -t.gain, t.colours, t.key)):
-        if t.gain <= 0 and t.colours > 1:
-            continue
-        for first in range(free.start, free.stop - t.colours + 1):
-            if all(_compatible(t, first, other, at) for other, at in taken):
-                taken.append((t, first))
-                out[t.key] = (t.colour_x + first, t.colour_y)
-                break
-    return out
+        n = 0  # two of one step are at once
+        while (t.passages, n) in alike and alike[t.passages, n][-1].key[0] == t.key[0]:
+            n += 1
+        alike.setdefault((t.passages, n), []).append(t)
+
+    def merit(same: list[_Tree]) -> tuple[float, float, int, Key]:
+        colours = len(same[0].passages)
+        return -sum(t.urgent for t in same) / colours, -same[0].gain, colours, same[0].key
+
+    return sorted(alike.values(), key=merit)
 
 
-def _compatible(t: _Tree, first: int, other: _Tree, at: int) -> bool:
-    if first + t.colours <= at or at + other.colours <= first:
-        return True
-    a, b = t.box, other.box
-    if a[0] > b[2] or b[0] > a[2] or a[1] > b[3] or b[1] > a[3]:
-        return True
-    return t.shape == other.shape and first == at and t.key[0] != other.key[0]
+def _chosen(
+    colours: Colours, every: Sequence[list[_Tree]]
+) -> tuple[dict[Key, tuple[Ints, Ints]], list[list[_Tree]]]:
+    """(colours of the moves that find some, what neither does nor can relay), each of `every` after those
+    before it."""
+    out: dict[Key, tuple[Ints, Ints]] = {}
+    stuck: list[list[_Tree]] = []
+    for same in every:
+        t, steps = same[0], frozenset(t.key[0] for t in same)
+        useful = t.gain > 0 or len(t.passages) == 1
+        if useful and (first := colours.take(t.passages, steps)) is not None:
+            out |= {t.key: (t.colour_x + first, t.colour_y) for t in same}
+        elif not colours.relays(t.lanes):
+            stuck.append(same)
+    return out, stuck
 
 
 def colour_intervals(lo: Ints, hi: Ints) -> Ints:

@@ -80,6 +80,7 @@ def ends_of(plan: Plan, step: Step, producer: Step, move: Move, side: str) -> En
 
 
 MOST_PAIRS = 256  # of these tables, the largest of all, that are remembered
+SHORT = 1 << 15  # columns or rows whose numbers take two bytes: all tables of a decoder are 600 MB else
 
 
 @lru_cache(maxsize=MOST_PAIRS)
@@ -87,7 +88,8 @@ def pairs(
     dims: tuple[DimensionMoves, ...], columns: int, count: int, sources: int, side: str
 ) -> tuple[Ints, Ints]:
     """(consumer, producer) numbers of a move along one side, wherever the grids lie; consumers in order."""
-    target, source = np.nonzero(reach(dims, columns, count, sources, side))
+    kind: Any = np.int16 if max(count, sources) <= SHORT else np.int64
+    target, source = (a.astype(kind) for a in np.nonzero(reach(dims, columns, count, sources, side)))
     return target, source
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import numpy as np
 
-from ..plan.plan import Plan
+from ..plan.move import Move
+from ..plan.plan import Plan, Step
+from .lanes import HOST_COLOURS, JOIN_COLOURS, LANE_COLOURS, judge_kept
 from .links import Links, judge_paths
 from .pairs import Pairs, pairs_of
 from .trees import Colours, Visits, visits
@@ -15,6 +20,7 @@ def judge_routes(plan: Plan, index: Index) -> None:
     """Raises IllegalPlan unless every record has a whole path over live links, and colours agree."""
     links = Links(plan.wafer)
     colours = Colours(plan)
+    kept: dict[Any, tuple[str, Step, Step, Move]] = {}  # moves on lanes and reductions, one of those alike
     for s in plan.steps:
         trees: list[Visits] = []
         for m in s.received:
@@ -25,11 +31,10 @@ def judge_routes(plan: Plan, index: Index) -> None:
             if m.route == "join" and m.combine is None:
                 raise IllegalPlan(f"{where}: joins nothing")
             if m.route in ("relay", "join"):
-                colours.reserve_lanes(where)
-            if m.route == "join":
-                colours.reserve_join(where, producer)
-            if m.route in ("relay", "join") and not (links.any or m.detours):
-                continue
+                alike = m.route, m.dims, m.detours, s.region, s.grid, producer.region, producer.grid
+                kept.setdefault(alike, (where, s, producer, m))
+                if not (links.any or m.detours):
+                    continue
             pairs = pairs_of(plan, s, producer, m)
             if m.route == "local":
                 _judge_local(plan, where, pairs)
@@ -39,7 +44,23 @@ def judge_routes(plan: Plan, index: Index) -> None:
                 judge_paths(plan, where, m, pairs, links)
         if trees:
             colours.take(s, trees, links)
-    colours.judge_kinds()
+    _judge_count(plan, kept.values())
+    for where, s, producer, m in kept.values():
+        judge_kept(plan, where, (s, producer), m, colours.meaning)
+
+
+def _judge_count(plan: Plan, kept: Collection[tuple[str, Step, Step, Move]]) -> None:
+    """Lanes, reductions and the host have colours of their own."""
+    joined = {c.side for _, _, p, m in kept if m.route == "join" for c in p.split.cuts if c.axis == p.part}
+    sides = JOIN_COLOURS * len(joined - {"t"})
+    need = LANE_COLOURS + sides + HOST_COLOURS
+    where = next((k[0] for k in kept if k[3].route == "relay"), "")
+    if where and plan.wafer.colours < need:
+        also = f", reductions {sides}" if sides else ""
+        raise IllegalPlan(
+            f"{where}: lanes take {LANE_COLOURS} colours{also} and the host {HOST_COLOURS}, a router has "
+            f"{plan.wafer.colours}"
+        )
 
 
 def _judge_local(plan: Plan, where: str, pairs: Pairs) -> None:

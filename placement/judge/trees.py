@@ -11,13 +11,11 @@ import numpy as np
 from ..plan.layout import Ints
 from ..plan.move import Move
 from ..plan.plan import Plan, Step
+from .lanes import HOST_COLOURS, Meanings
 from .links import OUTPUT, Links
 from .pairs import Pairs
 from .verdict import IllegalPlan, core_name, step_name
 
-LANE_COLOURS = 16  # of every router, once a move relays or joins
-HOST_COLOURS = 2  # the last ones: what comes in, and what goes out
-JOIN_COLOURS = 2  # for each side that some step's partial results are joined along, before the host's
 RAMP = 1  # the output of a router to its own core
 EAST, WEST, SOUTH, NORTH = (OUTPUT[d] for d in ("east", "west", "south", "north"))
 FROM = {"ramp": 1 << 5, "west": 2 << 5, "east": 3 << 5, "north": 4 << 5, "south": 5 << 5}  # its one input
@@ -145,57 +143,21 @@ class Colours:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.lanes = ""  # the first move that takes the shared lanes
-        self.joins: dict[str, str] = {}  # side -> the first move that joins along it
-        self.least: tuple[int, str] | None = None  # the least colour of a tree
-        self.most: tuple[int, str] | None = None  # and the greatest
-        self.meaning: dict[int, tuple[Any, Any]] = {}  # colour -> configuration and step by core
-
-    def reserve_lanes(self, where: str) -> None:
-        self.lanes = self.lanes or where
-
-    def reserve_join(self, where: str, producer: Step) -> None:
-        """A reduction of the producer's partial results takes colours along the sides that cut them."""
-        for cut in producer.split.cuts:
-            if cut.axis == producer.part and cut.side != "t":
-                self.joins.setdefault(cut.side, where)
-
-    def judge_kinds(self) -> None:
-        """Trees keep off the colours of the shared lanes, of reductions and of the host."""
-        colours = self.plan.wafer.colours
-        kept = HOST_COLOURS + JOIN_COLOURS * len(self.joins)
-        if self.lanes and colours < LANE_COLOURS + kept:
-            joined = f", reductions {kept - HOST_COLOURS}" if self.joins else ""
-            raise IllegalPlan(
-                f"{self.lanes}: lanes take {LANE_COLOURS} colours{joined} and the host {HOST_COLOURS}, "
-                f"a router has {colours}"
-            )
-        if self.most is not None and self.most[0] >= colours - kept:
-            raise IllegalPlan(
-                f"{self.most[1]}: colour {self.most[0]}, reductions and the host have those from "
-                f"{colours - kept} on"
-            )
-        if not self.lanes:
-            return
-        if self.least is not None and self.least[0] < LANE_COLOURS:
-            raise IllegalPlan(
-                f"{self.least[1]}: colour {self.least[0]}, the lanes have those below {LANE_COLOURS}"
-            )
+        self.meaning: Meanings = {}
 
     def take(self, step: Step, trees: Sequence[Visits], links: Links) -> None:
         """Adds a step's trees; raises where a colour has two meanings or two trees at once."""
-        limit = self.plan.wafer.colours
+        limit = self.plan.wafer.colours - HOST_COLOURS
         taken: dict[int, Any] = {}
         for v in trees:
             if not len(v.core):
                 continue
             if int(v.colour.min()) < 0 or int(v.colour.max()) >= limit:
                 worst = int(v.colour.max() if v.colour.min() >= 0 else v.colour.min())
-                raise IllegalPlan(f"{v.where}: colour {worst}, a router has {limit}")
-            if self.least is None or int(v.colour.min()) < self.least[0]:
-                self.least = int(v.colour.min()), v.where
-            if self.most is None or int(v.colour.max()) > self.most[0]:
-                self.most = int(v.colour.max()), v.where
+                raise IllegalPlan(
+                    f"{v.where}: colour {worst}, a router has {self.plan.wafer.colours}, the last "
+                    f"{HOST_COLOURS} for the host"
+                )
             broken = np.flatnonzero(links.outputs[v.core] & v.configuration)
             if links.any and len(broken):
                 core = core_name(self.plan, int(v.core[broken[0]]))

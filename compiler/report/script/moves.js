@@ -202,13 +202,41 @@ function along(corners, hops) {
   return corners[corners.length - 1];
 }
 
-// The colours in use at a router: {kept: what every router keeps, in words, count, trees: [{colour, moves}]}.
+// Whether one of a side's producers sends its bytes over `at` towards higher (sign 1) or lower coordinates.
+function passes(side, at, sign) {
+  return side.at.some((from, i) => {
+    const end = sign > 0 ? side.hi[i] : side.lo[i];
+    return side.lo[i] <= side.hi[i] && (end - from) * sign > 0 && (at - from) * sign >= 0 && (end - at) * sign >= 0;
+  });
+}
+
+// Where producers that send are, and where what hears them is.
+const sending = (side) => side.at.filter((_, i) => side.lo[i] <= side.hi[i]);
+const hearing = (side) => side.to.filter((_, i) => side.heard[i]);
+
+// What a relayed or joined move takes at a router: its lanes, or the sides of its reduction.
+function takenAt(plan, move, x, y) {
+  const { x: sx, y: sy } = sidesOf(plan, move), join = move.route === "join", out = [];
+  for (const [name, side, at, onLine] of [
+    ["x", sx, x, (join ? hearing(sy) : sending(sy)).includes(y)], ["y", sy, y, (join ? sending(sx) : hearing(sx)).includes(x)],
+  ]) {
+    if (!onLine) continue;
+    const far = side.at.some((from, i) => side.lo[i] <= side.hi[i] && Math.max(side.hi[i] - from, from - side.lo[i]) >= plan.wafer.express);
+    for (const sign of [1, -1]) {
+      if (!passes(side, at, sign)) continue;
+      out.push(...(join ? [name] : far ? [`${name}${sign}`, `${name}${sign} far`] : [`${name}${sign}`]));
+    }
+  }
+  return out;
+}
+
+// The colours in use at a router: {kept: what is no tree's, in words, count, trees: [{colour, moves}]}.
 function coloursAt(plan, x, y) {
-  const trees = new Map();
-  let lanes = false;
+  const trees = new Map(), lanes = new Set(), sums = new Set();
   for (const step of plan.steps) {
     for (const move of step.received) {
-      if (move.route === "relay") lanes = true;
+      if (move.route === "relay") takenAt(plan, move, x, y).forEach((lane) => lanes.add(lane));
+      if (move.route === "join") takenAt(plan, move, x, y).forEach((side) => sums.add(side));
       if (move.route !== "tree") continue;
       const { x: sx, y: sy } = sidesOf(plan, move), cx = plan.tables.get(move.colour_x), cy = plan.tables.get(move.colour_y);
       const own = new Set();
@@ -224,7 +252,7 @@ function coloursAt(plan, x, y) {
       for (const colour of own) trees.set(colour, [...(trees.get(colour) ?? []), move]);
     }
   }
-  const { kept } = plan, n = (lanes ? kept.lanes : 0) + kept.reductions + kept.host;
-  const words = [lanes ? `${kept.lanes} for the shared lanes` : "", kept.reductions ? `${kept.reductions} for reductions` : "", `${kept.host} for the host`];
-  return { count: n + trees.size, kept: words.filter(Boolean).join(", "), trees: [...trees].sort((a, b) => a[0] - b[0]).map(([colour, moves]) => ({ colour, moves })) };
+  const { kept } = plan, own = lanes.size * kept.lane, summed = sums.size * kept.reduction;
+  const words = [own ? `${own} for the shared lanes` : "", summed ? `${summed} for reductions` : "", `${kept.host} for the host`];
+  return { count: own + summed + kept.host + trees.size, kept: words.filter(Boolean).join(", "), trees: [...trees].sort((a, b) => a[0] - b[0]).map(([colour, moves]) => ({ colour, moves })) };
 }
