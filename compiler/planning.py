@@ -30,6 +30,7 @@ from ..placement.judge.judge import IllegalPlan, judge
 from ..placement.machine.wafer import Wafer
 from ..placement.plan.plan import Plan
 from ..placement.search.explain import explain
+from ..placement.search.search import Search
 from ..placement.search.second_entry import plan_beside
 from ..runtime.cache import read_entry, sources_in, write_entry
 from .errors import DoesNotFit, InvalidInput, UsageError, quoted
@@ -132,9 +133,10 @@ def best_plans(
     name = watch.timed("plan", lambda: name_of(graph, wafer, optimize, companions.graphs))
 
     def search() -> Plan:
-        return planner.plan(
-            graph, wafer, optimize, companions, report=tell, tried=lambda t: keep_tried(name, t)
-        )
+        made = Search(graph, wafer, optimize, companions, report=tell)
+        planner.run(made)
+        keep_tried(name, str(made))
+        return made.result()
 
     try:
         plan = _kept_or(name, lambda data: written.read(data, graph, wafer, companions), search, watch)

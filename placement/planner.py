@@ -40,22 +40,22 @@ def plan(
     companions: Companions = ALONE,
     policy: Policy = POLICY,
     report: Report = lambda what, share: None,
-    tried: Callable[[str], None] = lambda text: None,
 ) -> Plan:
     """The best plan found for `graph` on `wafer`: of least latency, or of most calls per second.
 
-    companions: the program's other entries, for `plan_beside`: their kernels take room. tried: is told, at
-    the end, what was attempted, one plan a line. Raises DoesNotFit, naming the op, the bytes on the fullest
-    core, the budget.
+    companions: the program's other entries, for `plan_beside`: their kernels take room. Raises DoesNotFit,
+    naming the op, the bytes on the fullest core, the budget.
     """
     search = Search(graph, wafer, objective, companions, policy, report)
     run(search)
-    tried(str(search))
     return search.result()
 
 
 def run(search: Search) -> None:
-    """All ways to plan whose time comes. Raises DoesNotFit where none can help."""
+    """All ways to plan whose time comes; then `str(search)` is what was attempted, one plan a line.
+
+    Raises DoesNotFit where none can help.
+    """
     graph, wafer = search.graph, search.wafer
     wafer.check()
     if wafer.colours < LEAST:

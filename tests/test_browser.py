@@ -35,6 +35,8 @@ from waferc.placement.plan.colours import HOST, LANE, REDUCTION
 from waferc.placement.plan.move import Move, records
 from waferc.placement.plan.plan import Plan, Step
 from waferc.placement.planner import plan as plan_of
+from waferc.placement.planner import run
+from waferc.placement.search.search import Search
 
 pytestmark = pytest.mark.browser
 DIGITS = Path(__file__).resolve().parent.parent / "examples/digits/digits.onnx"
@@ -469,12 +471,13 @@ def test_is_it_fast_against_the_machines_limits(report: Report, plan: Plan, timi
 def test_what_the_planner_tried_and_what_it_weighed_for_a_step(
     browser: Any, tmp_path: Path, plan: Plan
 ) -> None:
-    said: list[str] = []
     graph = GRAPHS["attention"]()
-    made = plan_of(graph, plan.wafer, tried=said.append)
-    entry = replace(entry_of(made), attempts=said[0])
+    search = Search(graph, plan.wafer)
+    run(search)
+    made = search.result()
+    entry = replace(entry_of(made), attempts=str(search))
     report = opened(browser, tmp_path, html(Page(graph.name, made.wafer, [entry])))
-    assert report.table("way", "on", "came to") == attempts(said[0])
+    assert report.table("way", "on", "came to") == attempts(str(search))
     now = report.tab.inner_text("#inspector-body tr[aria-current]")
     assert now.endswith("the best so far")
     weighing = Weighing(made)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import broken
 import numpy as np
@@ -18,11 +19,13 @@ from waferc.ir.dtypes import F32
 from waferc.placement.build import placement_file as written
 from waferc.placement.build.routes import routed
 from waferc.placement.judge.judge import IllegalPlan, judge
-from waferc.placement.machine.presets import preset
+from waferc.placement.machine.presets import load, preset
 from waferc.placement.plan.layout import Grid
 from waferc.placement.plan.move import Move
 from waferc.placement.plan.plan import Buffer, Plan
 from waferc.placement.planner import plan
+
+BEFORE = Path(__file__).parent.parent / "benchmarks" / "data" / "wse3-before.toml"
 
 
 @pytest.mark.parametrize("wafer", plans.SMALL)
@@ -269,6 +272,13 @@ def test_a_plan_around_dead_links_passes() -> None:
     judge(around_dead_links())
 
 
+@cache
+def with_scratch() -> Plan:
+    """A plan on a machine that gains by multiplying all of a tile before it sums."""
+    wafer = load(str(BEFORE))
+    return plan(plans.attention(), replace(wafer, width=8, height=8, fabric_width=0, fabric_height=0))
+
+
 def candidates(name: str) -> Iterator[Plan]:
     """Plans to break: the graph's own first, then any that could serve."""
     if name == "links":
@@ -279,6 +289,7 @@ def candidates(name: str) -> Iterator[Plan]:
     for graph in sorted(plans.GRAPHS, key=lambda g: g != name):
         for wafer in ("16x16", "8x8", "32x32"):
             yield plans.planned(graph, wafer)
+    yield with_scratch()
 
 
 @pytest.mark.parametrize("name, breaks, message", BAD, ids=[f"{i}" for i in range(len(BAD))])

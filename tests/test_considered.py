@@ -17,7 +17,8 @@ from waferc.compiler.errors import DoesNotFit
 from waferc.compiler.show.considered import MOST_SHOWN, Weighing, attempts, considered_rows
 from waferc.placement.cost.timing import simulate
 from waferc.placement.machine.presets import preset
-from waferc.placement.planner import plan as plan_of
+from waferc.placement.planner import run
+from waferc.placement.search.search import Search
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples/digits/digits.onnx"
 
@@ -40,7 +41,7 @@ def test_every_split_of_the_plan_is_among_those_that_are_weighed(name: str) -> N
         assert weighing.of(s) is found
         rows = considered_rows(found)
         assert [r[3].startswith("chosen") for r in rows] == [c.chosen for c in found]
-    assert told > 2
+    assert told > 1
 
 
 def test_no_more_questions_are_asked_than_were_allowed() -> None:
@@ -52,10 +53,10 @@ def test_no_more_questions_are_asked_than_were_allowed() -> None:
 
 
 def test_the_plan_is_the_last_best_of_those_that_were_tried() -> None:
-    texts: list[str] = []
-    plan = plan_of(GRAPHS["attention"](), preset("8x8"), tried=texts.append)
-    rows = attempts(texts[0])
-    assert len(rows) == len(texts[0].splitlines()) > 1
+    search = Search(GRAPHS["attention"](), preset("8x8"))
+    run(search)
+    plan, rows = search.result(), attempts(str(search))
+    assert len(rows) == len(str(search).splitlines()) > 1
     *_, best = (came for _, _, came in rows if came.endswith("the best so far"))
     assert best.startswith(f"{simulate(plan).cycles:,.0f} cycles")
     assert [len(r) for r in attempts("a: b: c: 7 cycles\nno colon\n")] == [3, 3]

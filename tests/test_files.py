@@ -326,7 +326,7 @@ def test_an_entry_of_the_cache_that_is_no_regular_file(kind: str, here: Path) ->
     assert folder is not None
     assert waferc(*COMPILE, "-o", "a.wafer").exit_code == 0 and waferc(*RUN).exit_code == 0
     entries = [p for p in folder.iterdir() if p.is_file()]
-    assert {p.suffix for p in entries} == {".placement", ".bc", ".o"}
+    assert {p.suffix for p in entries} == {".placement", ".search", ".bc", ".o"}
     for entry in entries:
         whole = entry.read_bytes()
         entry.unlink()

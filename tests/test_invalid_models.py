@@ -526,7 +526,11 @@ def test_group_normalization_of_any_shape(shape: tuple[int, ...], groups: int, o
             num_groups=groups,
             epsilon=1e-3,
         )
-        same_as_onnxruntime(proto, {"x0": x})
+        if x.size:
+            same_as_onnxruntime(proto, {"x0": x})
+        else:  # onnxruntime cannot reshape it
+            (y,) = compile_model(proto.SerializeToString(), wafer="8x8").run({"x0": x}).values()
+            assert (y.shape, y.dtype) == (x.shape, x.dtype)
 
 
 @pytest.mark.parametrize("opset", [18, 19, 20, 21])

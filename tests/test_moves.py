@@ -193,6 +193,8 @@ def test_a_delivery_takes_what_its_pairs_of_cores_say(data: st.DataObject) -> No
     way = wafer.route(hops, 0 if x.still or y.still else 1)
     if not near or t.deep[0] * t.deep[1] > POLICY.tree_colours:
         way += wafer.relayed(np.asarray(hops))
+    else:
+        way += wafer.multicast
     assert got == way + wafer.serial(max(float(np.max(t.inbound, initial=0)), t.sent, t.row, t.column))
 
 

@@ -280,11 +280,14 @@ def matrix_vector() -> Contract:
 
 
 def test_work_of_a_matrix_vector_tile() -> None:
-    """k rows are k dispatches, or two with all products held at once, where those fit."""
+    """k rows are one loop of k turns, or two dispatches with all products held at once, where those fit.
+    Slices are closed: one row of results has nothing that they would save."""
     op = matrix_vector()
     candidates = {"m": 1, "k": np.array([4, 16, 64]), "n": np.array([[48], [8]])}
-    (one, none), (two, held) = op.alternatives(candidates)
-    assert none == 0
+    (one, none), (slices, nothing), (two, held) = op.alternatives(candidates)
+    assert none == 0 and nothing == 0
+    assert (slices[0].dispatches == CLOSED).all()
+    assert (one[0].starts == 1).all()
     assert one[0].dispatches.tolist() == [[4, 16, 64]] * 2
     assert one[0].elements.tolist() == [[192, 768, 3072], [32, 128, 512]]
     # f64: 16 x 48 products take more than 4096 bytes, 64 x 8 just as many.

@@ -177,7 +177,7 @@ def test_a_plan_is_carried_out_whole(name: str, wafer: str) -> None:
     busy = np.bincount(t.core[t.core >= 0], t.cycles[t.core >= 0], minlength=plan.wafer.cores)
     load = np.bincount(t.nodes.resource, t.nodes.count * t.nodes.service)
     assert max(busy.max(), load.max()) <= end.max()
-    assert r.cycles == end.max() / TICKS and abs(r.error) < 0.4
+    assert r.cycles == end.max() / TICKS and abs(r.error) < 0.45
 
 
 @given(st.integers(0, 2**31))
