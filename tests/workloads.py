@@ -182,5 +182,6 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     ),
     "lines": lambda: Workload((products(768, 3072, 768),), preset("64x64")),
     "decode": lambda: Workload((decode(),), preset("8x8")),
+    "tight decode": lambda: Workload((decode(),), small(12, 7, 900)),
     "four tokens": lambda: Workload((decode(4),), preset("32x32")),
 }
