@@ -23,6 +23,7 @@ from waferc.placement.judge.judge import judge
 from waferc.placement.machine.presets import preset
 from waferc.placement.machine.wafer import Wafer
 from waferc.placement.plan.plan import Plan
+from waferc.placement.search.search import Search
 from waferc.runtime.cache import cache_folder, sources_in
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits.onnx"
@@ -117,13 +118,13 @@ def compiled(path: Path, **options: Any) -> bytes:
 def searches(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """The plans that have been searched for."""
     found: list[Plan] = []
-    plan = planner.plan
+    run = planner.run
 
-    def counted(*arguments: Any, **options: Any) -> Plan:
-        found.append(plan(*arguments, **options))
-        return found[-1]
+    def counted(search: Search) -> None:
+        run(search)
+        found.append(search.result())
 
-    monkeypatch.setattr(planner, "plan", counted)
+    monkeypatch.setattr(planner, "run", counted)
     return found
 
 

@@ -289,10 +289,10 @@ def test_streams_that_are_closed_or_full(shell: str, code: int, here: Path) -> N
 OTHERS = (
     "check m.onnx --wafer 4x4",
     "report p.wafer -o r.html",
-    "heatmap p.wafer",
+    "heatmap p.wafer -o h.png",
     "diff p.wafer p.wafer",
     "inspect p.wafer",
-    "bench p.wafer --no-peers",
+    "bench m.onnx --wafer 4x4 --no-peers --pairs 1 --threads 1",
     "ops",
     "compile m.onnx --wafer 4x4 -o q.wafer",
 )
