@@ -204,6 +204,7 @@ WRONG_FILLS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("what", WRONG_FILLS)
 def test_a_program_that_would_read_past_its_caches_is_refused(
     tokens: Compiled, tmp_path: Path, what: str

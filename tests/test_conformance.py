@@ -28,6 +28,7 @@ from waferc.compiler.onnx_backend import WaferBackend
 X = np.array([-1.0, 2.0], np.float32)
 
 
+@pytest.mark.thorough
 def test_a_small_part_of_the_suite(tmp_path: Path) -> None:
     """Nothing wrong, no crash, no pass of the committed list lost."""
     script, output = Path(__file__).with_name("conformance.py"), tmp_path / "part.json"

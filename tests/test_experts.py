@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from plans import Model
+from sampled import sampled
 from single import close, golden
 from test_sweeps import agree, placements
 from test_sweeps import placed as placed_by_hand
@@ -176,7 +177,7 @@ def test_experts_of_floats_are_packed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bits", "block", "zeros"), [(4, 32, False), (4, 0, True), (8, 0, False), (8, 32, True)]
+    ("bits", "block", "zeros"), sampled([(4, 32, False), (4, 0, True), (8, 0, False), (8, 32, True)], 4)
 )
 def test_a_mixture_of_numbers_keeps_its_bytes(bits: int, block: int, zeros: bool) -> None:
     """com.microsoft's QMoE, in blocks or a scale for each row, and with zero points."""
@@ -419,7 +420,7 @@ def test_rows_that_are_no_loop_over_all_experts_are_put_in_place(
         close(made.run({"x": x})["y"], theirs)
 
 
-@pytest.mark.parametrize("stored", ["", "i4", "i8"])
+@pytest.mark.parametrize("stored", sampled(["", "i4", "i8"], 3))
 def test_a_wafers_cycles_do_not_depend_on_which_experts_are_chosen(stored: str) -> None:
     loop, x = Loop((2, 4, 2), True, "none", True, stored), normal(2, 8)
     proto = loop.model()

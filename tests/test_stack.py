@@ -81,6 +81,7 @@ def made() -> Plan:
 
 
 @pytest.mark.thorough
+@pytest.mark.thorough
 def test_layers_are_split_alike(made: Plan) -> None:
     """All layers but those where the region changes take the same splits in the same places."""
     found = repeated(made.graph)
@@ -114,6 +115,7 @@ def test_a_large_model_is_stacked(made: Plan) -> None:
     judge(made)
 
 
+@pytest.mark.thorough
 def test_the_path_is_shown_by_layer(made: Plan) -> None:
     timing = simulate(made)
     *parts, total = path_rows(made, timing)
@@ -125,6 +127,7 @@ def test_the_path_is_shown_by_layer(made: Plan) -> None:
     assert sum(p["steps"] for p in parts) == len(legs) == total["steps"]
 
 
+@pytest.mark.thorough
 def test_the_critical_path_is_the_whole_call(made: Plan) -> None:
     timing = simulate(made)
     legs = critical_path(made, timing)
