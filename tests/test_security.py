@@ -36,7 +36,6 @@ def heard(event, arguments):
         events.append(["write", os.path.abspath(os.fsdecode(arguments[0]))])
     elif event.split(".")[0] in ("subprocess", "socket", "pty") or event in STARTS:
         events.append(["start", event])
-from sampled import sampled
 import waferc.compiler.cli.main as cli
 sys.addaudithook(heard)
 try:
