@@ -177,10 +177,10 @@ def _tighten(search: Search) -> None:
         limits, before = shared.limits(room), limits
         if limits == before or search.build(together, limits=limits) < float("inf"):
             return
-        if search.excess > least:
-            return
-        more = 2 * more if search.excess == least else policy.more
-        least = search.excess
+        if search.excess > least > wafer.sram_bytes / 8:
+            return  # far from fitting, and no nearer
+        more = 2 * more if search.excess >= least else policy.more
+        least = min(least, search.excess)
         room -= more * least
 
 

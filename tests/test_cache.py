@@ -115,20 +115,20 @@ def compiled(path: Path, **options: Any) -> bytes:
 
 
 @pytest.fixture
-def searches(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
-    """The plans that have been searched for."""
-    found: list[Plan] = []
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[Search]:
+    """The searches that there were."""
+    found: list[Search] = []
     run = planner.run
 
     def counted(search: Search) -> None:
+        found.append(search)
         run(search)
-        found.append(search.result())
 
     monkeypatch.setattr(planner, "run", counted)
     return found
 
 
-def test_a_second_compile_searches_no_more(searches: list[Plan], tmp_path: Path) -> None:
+def test_a_second_compile_searches_no_more(searches: list[Search], tmp_path: Path) -> None:
     first = compiled(tmp_path / "a.wafer")
     assert compiled(tmp_path / "b.wafer") == first
     assert len(searches) == 1
@@ -139,7 +139,7 @@ def test_a_second_compile_searches_no_more(searches: list[Plan], tmp_path: Path)
     "options", [{"optimize": "throughput"}, {"weights": "f16"}, {"simplify": False}], ids=str
 )
 def test_other_options_are_another_search(
-    options: dict[str, Any], searches: list[Plan], tmp_path: Path
+    options: dict[str, Any], searches: list[Search], tmp_path: Path
 ) -> None:
     compiled(tmp_path / "a.wafer")
     compiled(tmp_path / "b.wafer", **options)
@@ -177,7 +177,7 @@ def test_a_changed_source_changes_the_digest_of_its_folder(tmp_path: Path) -> No
 @pytest.mark.thorough
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "no JSON", "another model", "illegal"])
 def test_a_damaged_plan_is_searched_for_anew(
-    damage: str, searches: list[Plan], cache: Path, tmp_path: Path
+    damage: str, searches: list[Search], cache: Path, tmp_path: Path
 ) -> None:
     first = compiled(tmp_path / "a.wafer")
     (kept,) = cache.glob("*.placement")
@@ -199,7 +199,7 @@ def test_a_damaged_plan_is_searched_for_anew(
 
 
 def test_an_illegal_plan_is_searched_for_anew(
-    searches: list[Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    searches: list[Search], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A placement can be built and be no plan: what does not fit is left to the judge."""
     first = compiled(tmp_path / "a.wafer")
@@ -239,7 +239,7 @@ def test_a_search_that_finds_no_plan_is_not_repeated(
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(
-    searches: list[Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    searches: list[Search], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
