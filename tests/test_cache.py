@@ -226,7 +226,7 @@ def test_a_search_that_finds_no_plan_is_not_repeated(
         raise AssertionError("searched again")
 
     with monkeypatch.context() as held:
-        held.setattr(planner, "plan", none)
+        held.setattr(planner, "run", none)
         with pytest.raises(DoesNotFit) as again:
             compiled(tmp_path / "a.wafer", wafer=small)
         assert again.value.args == first.value.args
