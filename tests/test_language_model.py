@@ -371,7 +371,12 @@ def test_an_export_with_activations_of_8_bits_takes_a_call_s_tokens_together() -
     ids = golden["ids"].tolist()
     entries = {"ten": {"sequence_length": 10}, "one": {"sequence_length": 1}}
     model = LanguageModel(folder, wafer="16x16", entries=entries)
-    alike([model.logits(ids[:10]), *(model.logits([t]) for t in ids[10:])], golden["logits"])
+    ours = np.array([model.logits(ids[:10]), *(model.logits([t]) for t in ids[10:])])
+    theirs = golden["logits"]
+    # An activation between two of the 256 falls to either side by the last bit of a sum, whose order is each
+    # processor's and each plan's; one that does is 1.5 % of the logits from there on. Scales of one token are 8 %.
+    assert np.sqrt(np.square(ours - theirs).mean() / np.square(theirs).mean()) <= 0.03
+    assert (ours.argmax(1) == theirs.argmax(1)).all()
 
 
 @pytest.mark.parametrize(
