@@ -16,10 +16,10 @@ help: ## list the targets
 
 setup: $(STAMP) ## make .venv and install waferc into it, with everything that the checks need
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("waferc needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
 smollm2: $(STAMP) ## a language model: export it to build/smollm2.onnx, compile it to build/smollm2.wafer
