@@ -101,6 +101,8 @@ class Player:
             np.moveaxis(np.asarray(values[v]), axis, 0)[:: -1 if back else 1]
             for v, axis, back in stage.scanned
         ]
+        if len(lengths := {len(v) for v in scanned}) > 1:
+            raise HostError(f"scans inputs of {' and '.join(map(str, sorted(lengths)))} elements together")
         stacked: list[list[Any]] = [[] for _ in stage.stacked]
         for slices in zip(*scanned, strict=True):
             results = self._body(stage.body, values, [*carried, *map(np.ascontiguousarray, slices)])

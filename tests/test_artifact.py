@@ -93,6 +93,7 @@ write(sys.argv[2], {"waferc": "test", "entries": ["main"]}, parts(planned("atten
 """
 
 
+@pytest.mark.thorough
 def test_the_same_bytes_from_every_process(tmp_path: Path) -> None:
     made: set[bytes] = set()
     for seed, folder in (("1", "one"), ("77", "another place")):

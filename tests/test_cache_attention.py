@@ -284,6 +284,7 @@ def test_they_run_as_programs(kind: str) -> None:
     alike(found, peer(layer, chunks))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("guard", sampled([False, True], 2))
 def test_a_padded_text_ends_in_an_error(guard: bool) -> None:
     """seqlens_k, which follows from the mask, says less than there are positions: on the left, too, where

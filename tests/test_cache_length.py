@@ -568,6 +568,7 @@ def test_a_table_may_be_as_long_as_the_caches_reach() -> None:
         import_entries(model, {"": Binding({"S": 3})}, capacity=13, host=False)
 
 
+@pytest.mark.thorough
 def test_a_model_may_have_a_length_of_its_own() -> None:
     """As the name of an output."""
     model = onnx.load_from_string(decoder(compared))

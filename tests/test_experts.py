@@ -141,6 +141,7 @@ def test_the_same_bits_however_a_plan_cuts(data: st.DataObject) -> None:
     agree(placed_by_hand(graph, wafer, data.draw(placements(graph, wafer))), feed=fed)
 
 
+@pytest.mark.thorough
 @settings(max_examples=4)
 @given(st.data())
 def test_matrices_in_words_are_read_by_an_index(data: st.DataObject) -> None:

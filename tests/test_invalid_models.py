@@ -279,9 +279,8 @@ def test_a_tensor_goes_into_a_sequence_of_its_kind_only() -> None:
 
 def test_what_the_host_makes_has_room_too() -> None:
     for proto in (
-        one("ConvTranspose", normal(1, 1, 3), normal(1, 2, 3), strides=[1 << 40]),
-        one("AveragePool", IMAGE, kernel_shape=[2, 2], pads=[1 << 31] * 4),
-        one("AveragePool", IMAGE[0], kernel_shape=[2], pads=[1 << 31] * 2),
+        one("ConvTranspose", normal(1, 1, 3, 3), normal(1, 2, 3, 3), strides=[(1 << 31) - 1] * 2),
+        one("AveragePool", IMAGE, kernel_shape=[2, 2], pads=[(1 << 31) - 1] * 4),
         one("ConvTranspose", normal(1, 1, 3, 3), normal(1, 2, 3, 3), strides=[1 << 21, 1 << 21]),
     ):
         with pytest.raises(DoesNotFit, match=r"node 'it' .* bytes.*try smaller sizes"):
@@ -307,6 +306,25 @@ def test_axes_of_a_scan(wrong: Mapping[str, Sequence[int]]) -> None:
         scan.attribute.append(helper.make_attribute(name, ways, attr_type=onnx.AttributeProto.INTS))
     with pytest.raises(InvalidInput, match="node 'it'"):
         import_model(made([scan], [value("x", F, [2, 3])], [value("y", F, None)]))
+
+
+def test_inputs_that_are_scanned_together_are_as_long() -> None:
+    ends = [value("a", F, [3]), value("b", F, [3])], [value("c", F, [3])]
+    body = helper.make_graph([node("Add", ["a", "b"], ["c"])], "body", *ends)
+    scan = node("Scan", ["x", "z"], ["y"], "it", body=body, num_scan_inputs=2)
+    inputs = [value("x", F, [2, 3]), value("z", F, [4, 3])]
+    with pytest.raises(InvalidInput, match="'it'.*scans inputs of 2 and 4 elements together"):
+        import_model(made([scan], inputs, [value("y", F, None)]))
+
+
+def test_sizes_whose_sums_leave_64_bits() -> None:
+    for proto in (
+        one("MaxPool", normal(1, 1, 3, 3), kernel_shape=[2, 2**63 - 1], auto_pad="SAME_LOWER"),
+        one("ConvTranspose", normal(1, 1, 3, 3), normal(1, 2, 3, 3), strides=[3, 2**63 - 1]),
+        one("AveragePool", normal(1, 1, 3, 3), kernel_shape=[1, 1], pads=[0, 0, 0, 2**62]),
+    ):
+        with pytest.raises(InvalidInput, match="node 'it'.*2147483647"):
+            import_model(proto)
 
 
 def test_a_branch_has_no_inputs_but_its_initializers() -> None:

@@ -140,6 +140,20 @@ def scanning(length: int) -> onnx.ModelProto:
     )
 
 
+def test_what_is_scanned_together_on_the_host_is_as_long() -> None:
+    nodes = [helper.make_node("Compress", ["s", name], [f"{name}s"], axis=0) for name in ("a", "b")]
+    ends = [value("h"), value("r"), value("t")], [value("h2"), value("out")]
+    inner = [helper.make_node("Add", ["r", "t"], ["out"]), helper.make_node("Add", ["h", "out"], ["h2"])]
+    words = {"body": body(inner, *ends), "num_scan_inputs": 2}
+    nodes.append(helper.make_node("Scan", ["x", "as", "bs"], ["last", "rows"], "scan", **words))
+    inputs = [value("x"), value("s", F, (3, 4)), value("a", B, (3,)), value("b", B, (3,))]
+    made = compiled(model(nodes, inputs, [value("last"), value("rows", F, ["k", 4])]))
+    given = {"x": X, "s": np.ones((3, 4), np.float32), "a": np.array([True, True, False])}
+    assert made.run({**given, "b": given["a"]})["rows"].tolist() == [[2] * 4] * 2
+    with pytest.raises(HostError, match="scans inputs of 1 and 2 elements together"):
+        made.run({**given, "b": np.array([True, False, False])})
+
+
 WORDS = np.array(["a", "b", "a", "b"], object)
 
 

@@ -33,8 +33,10 @@ def _one_of(*names: str) -> Domain:
     return Domain(f"one of {', '.join(names)}", lambda v: v in names)
 
 
-POSITIVE = Domain("at least 1", lambda v: v >= 1)
-NOT_NEGATIVE = Domain("at least 0", lambda v: v >= 0)
+# Sizes: products and sums of several stay within the 64 bits of an axis of ours.
+LARGEST = 2**31 - 1
+POSITIVE = Domain(f"from 1 to {LARGEST}", lambda v: 1 <= v <= LARGEST)
+NOT_NEGATIVE = Domain(f"from 0 to {LARGEST}", lambda v: 0 <= v <= LARGEST)
 FLAG = Domain("0 or 1", lambda v: v in (0, 1))
 TYPE = Domain(
     "the number of an element type",

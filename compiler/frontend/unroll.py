@@ -70,7 +70,10 @@ def _scanned(g: GraphBuilder, given: dict[str, Any], inputs: Sequence[str], run:
     made = len(body.output) - first
     axes, back, axes_out, back_out = ways_of_scan(given, over, made)
     axes = [normal_axis(int(a), len(g.shape(x))) for a, x in zip(axes, scanned, strict=True)]
-    count = g.shape(scanned[0])[axes[0]]
+    lengths = [g.shape(x)[a] for x, a in zip(scanned, axes, strict=True)]
+    count = lengths[0]
+    if any(n != count for n in lengths):
+        raise InvalidModel(f"scans inputs of {' and '.join(map(str, lengths))} elements together")
     _limit(body, count)
     if not count:
         raise Unsupported("a scan over nothing")
