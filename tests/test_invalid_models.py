@@ -313,7 +313,7 @@ def test_inputs_that_are_scanned_together_are_as_long() -> None:
     body = helper.make_graph([node("Add", ["a", "b"], ["c"])], "body", *ends)
     scan = node("Scan", ["x", "z"], ["y"], "it", body=body, num_scan_inputs=2)
     inputs = [value("x", F, [2, 3]), value("z", F, [4, 3])]
-    with pytest.raises(InvalidInput, match="'it'.*scans inputs of 2 and 4 elements together"):
+    with pytest.raises(InvalidInput, match=r"'it'.*scans inputs of 2 and 4 elements together"):
         import_model(made([scan], inputs, [value("y", F, None)]))
 
 
@@ -323,7 +323,7 @@ def test_sizes_whose_sums_leave_64_bits() -> None:
         one("ConvTranspose", normal(1, 1, 3, 3), normal(1, 2, 3, 3), strides=[3, 2**63 - 1]),
         one("AveragePool", normal(1, 1, 3, 3), kernel_shape=[1, 1], pads=[0, 0, 0, 2**62]),
     ):
-        with pytest.raises(InvalidInput, match="node 'it'.*2147483647"):
+        with pytest.raises(InvalidInput, match=r"node 'it'.*2147483647"):
             import_model(proto)
 
 

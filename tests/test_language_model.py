@@ -373,8 +373,8 @@ def test_an_export_with_activations_of_8_bits_takes_a_call_s_tokens_together() -
     model = LanguageModel(folder, wafer="16x16", entries=entries)
     ours = np.array([model.logits(ids[:10]), *(model.logits([t]) for t in ids[10:])])
     theirs = golden["logits"]
-    # An activation between two of the 256 falls to either side by the last bit of a sum, whose order is each
-    # processor's and each plan's; one that does is 1.5 % of the logits from there on. Scales of one token are 8 %.
+    # An activation between two of the 256 falls to either side by the last bit of a sum, whose order is
+    # each plan's; one that does is 1.5 % of the logits from there on. Scales of one token are 8 %.
     assert np.sqrt(np.square(ours - theirs).mean() / np.square(theirs).mean()) <= 0.03
     assert (ours.argmax(1) == theirs.argmax(1)).all()
 
