@@ -1,13 +1,18 @@
 """Single kernels beside the host's limits: `python benchmarks/kernels.py [NAME...]`.
 
-Each kernel runs alone, on one thread, called from native code, in turn with the loop that measures its
-limit. "fma": the peak of fused multiply-adds, or of vector instructions where a polynomial takes more than
-memory; an instruction counts as one FMA of two operations. "L1", "L2", "memory": bytes read and written
-per second, against a loop that copies (or only reads, where the kernel hardly writes) as much.
+Each kernel runs on one thread, called from native code, in turn with the loop that measures its limit, in
+windows of the same length, between which a loop of `nop` tells whether something else uses the core (see
+`compiler.verify.quiet`). Printed are medians of the windows that were ours alone, and how many those were;
+of all, and so said, where there are fewer than a quarter.
+
+"fma": the peak of fused multiply-adds, or of vector instructions where a polynomial takes more than memory;
+an instruction counts as one FMA of two operations. "L1", "L2", "memory": bytes read and written per second,
+against a loop that copies (or only reads, where the kernel hardly writes) as much.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from waferc.codegen.kernels.kernel import kernel_for, make_module, stride_kinds
+from waferc.compiler.verify.quiet import Watch
 from waferc.ir.affine import Affine, axis
 from waferc.ir.builder import FRESH
 from waferc.ir.count import instructions
@@ -33,8 +39,8 @@ from waferc.runtime.engine import Code, bitcode, processor
 
 LANES = processor().lanes
 CHAINS = 16  # of the peak loop: more than two FMA units have stages
-ROUNDS = 15
-SECONDS = 0.004  # of one timed run, about
+ROUNDS = 60
+SECONDS = 0.0003  # of a window, about: what else uses a core comes and goes within seconds
 L1, L2, MEMORY = 24 << 10, 768 << 10, 192 << 20  # bytes of what a kernel touches, at most
 
 
@@ -223,16 +229,26 @@ def vector_product(name: str, kind: DType) -> Case:
 
 
 def convolution(
-    name: str, rows: int, places: int, channels: int, filters: int, taps: int, step: int = 1
+    name: str,
+    rows: int,
+    places: int,
+    channels: int,
+    filters: int,
+    taps: int,
+    step: int = 1,
+    chunk: int = 0,
 ) -> Case:
-    """A block of a convolution, channels last in a home with margins; no filters: depthwise."""
+    """A block of a convolution, channels last in a home with margins; no filters: depthwise.
+
+    chunk: of the channels, which then go outside the taps, as a plan that cuts them has it.
+    """
     depthwise, along = not filters, (("y", rows), ("x", places))
     windows = tuple(Affine(((a, step), (f"r{a}", 1))) if taps > 1 else axis(a, step) for a, _ in along)
     image = aligned([*((n - 1) * step + taps for _, n in along), channels])
     reduced = [(f"r{a}", taps) for a, _ in along if taps > 1]
     out = ("f", channels if depthwise else filters)
     if not depthwise:
-        reduced.append(("c", channels))
+        reduced.insert(0 if chunk else len(reduced), ("c", channels))
     op = Contract(
         axes=(out, *along, *reduced),
         reads=((*windows, axis("f" if depthwise else "c")), (*(axis(a) for a, _ in reduced), axis("f"))),
@@ -243,7 +259,8 @@ def convolution(
     weights = aligned([*(n for _, n in reduced), out[1]])
     result = aligned([*(n for _, n in along), out[1]])
     fmas = float(np.prod([n for _, n in op.axes])) / LANES
-    return Case(name, op, (image, weights, result), "f", "fma", fmas)
+    part = "c" if chunk else ""
+    return Case(name, op, (image, weights, result), "f", "fma", fmas, part=part, chunk=chunk)
 
 
 def rows_of(kind: str, m: int, n: int) -> Case:
@@ -327,6 +344,7 @@ def cases() -> Iterator[Callable[[], Case]]:
     for kind in (F32, F16, BF16):
         yield partial(vector_product, f"matrix-vector {kind}", kind)
     yield partial(convolution, "conv 3x3 64->32, 4x28", 4, 28, 64, 32, 3)
+    yield partial(convolution, "conv 3x3 channels in 8s, 7x7", 7, 7, 512, 32, 3, chunk=8)
     yield partial(convolution, "conv 7x7 stride 2 3->32, 4x56", 4, 56, 3, 32, 7, 2)
     yield partial(convolution, "conv 1x1 256->32, 4x14", 4, 14, 256, 32, 1)
     yield partial(convolution, "depthwise 3x3 32, 4x28", 4, 28, 32, 0, 3)
@@ -350,19 +368,29 @@ def limit(case: Case) -> Callable[[], float]:
     """A function that measures the limit once, in the units of `Case.amount` per second."""
     native, scratch = _native(), aligned((CHAINS, LANES))
     if case.limit == "fma":
-        times = 50_000
+        first = 10_000
+        times = int(first * SECONDS / seconds(native["peak"], first, scratch.ctypes.data))
         return lambda: times * CHAINS / seconds(native["peak"], times, scratch.ctypes.data)
     size = {"L1": L1, "L2": L2, "memory": MEMORY}[case.limit]
     share = 2 if case.writes else 1
     vectors = size // share // (4 * LANES)
     source, target = aligned((vectors, LANES)), aligned((vectors, LANES)) if case.writes else scratch
     loop = native["copy" if case.writes else "read"]
-    rounds = max(1, (32 << 20) // size)
+    once = seconds(loop, source.ctypes.data, target.ctypes.data, vectors, 1)
+    rounds = max(1, int(SECONDS / once))
     return lambda: rounds * size / seconds(loop, source.ctypes.data, target.ctypes.data, vectors, rounds)
 
 
-def measure(case: Case) -> tuple[float, float]:
-    """(seconds of a call, the limit in amounts per second): the best of ROUNDS, taken in turn."""
+@dataclass(frozen=True)
+class Measured:
+    """seconds: of a call. limit: amounts per second. alone: windows that were ours alone, of ROUNDS."""
+
+    seconds: float
+    limit: float
+    alone: int
+
+
+def measure(case: Case) -> Measured:
     op, steps = case.op, strides(case.op, case.arrays)
     if case.pairs:
         steps[1][case.lane] = 2
@@ -386,22 +414,29 @@ def measure(case: Case) -> tuple[float, float]:
     bound = limit(case)
     run(case.calls or 1)
     times = case.calls or max(1, int(SECONDS / run(10)))
-    pairs = [(run(times), bound()) for _ in range(ROUNDS)]
-    return min(t for t, _ in pairs), max(b for _, b in pairs)
+    watch, pairs = Watch(), list[tuple[float, float]]()
+    watch.probe()
+    for _ in range(ROUNDS):
+        pairs.append((run(times), bound()))
+        watch.probe()
+    alone = [pair for pair, disturbed in zip(pairs, watch.disturbed(), strict=True) if not disturbed]
+    taken, bounds = zip(*(alone if 4 * len(alone) >= ROUNDS else pairs), strict=True)
+    return Measured(statistics.median(taken), statistics.median(bounds), len(alone))
 
 
 def main(names: Sequence[str]) -> None:
-    print(f"{'kernel':<36} {'time':>10} {'rate':>13} {'limit':>13}  share")
+    print(f"{'kernel':<36} {'time':>10} {'rate':>13} {'limit':>13}  share  alone")
     for make in cases():
         case = make()
         if names and not any(n in case.name for n in names):
             continue
-        taken, bound = measure(case)
-        rate = case.amount / taken
+        found = measure(case)
+        rate = case.amount / found.seconds
         scale, unit = (2e-9 * LANES, "GFLOP/s") if case.limit == "fma" else (1e-9, "GB/s")
         print(
-            f"{case.name:<36} {taken * 1e6:7.2f} us {rate * scale:5.0f} {unit:<7} {bound * scale:5.0f} "
-            f"{case.limit:<7} {rate / bound:5.0%}",
+            f"{case.name:<36} {found.seconds * 1e6:7.2f} us {rate * scale:5.0f} {unit:<7} "
+            f"{found.limit * scale:5.0f} {case.limit:<7} {rate / found.limit:5.0%}  {found.alone:2}/{ROUNDS}"
+            f"{'  disturbed' if 4 * found.alone < ROUNDS else ''}",
             flush=True,
         )
 

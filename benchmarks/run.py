@@ -2,8 +2,8 @@
 
 `make bench`, or `python benchmarks/run.py gemm-1024 magika --threads 1`. Each workload is planned for the
 smallest preset that it fits, and for wse3. Writes build/bench/results.json, a list of
-{workload, threads, wafer, waferc_ms, peers, ratio, wafer_cycles} where `wafer` is "smallest" or "wse3", and
-build/bench/results.png.
+{workload, threads, wafer, waferc_ms, peers, ratio, disturbed, wafer_cycles} where `wafer` is "smallest" or
+"wse3" and `disturbed` says of each pair whether something else used the core; and build/bench/results.png.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def smallest(workload: Workload, model: Path, flags: Sequence[str], seconds: flo
 def rows(workload: Workload, wafer: str, found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What results.json keeps of one bench."""
     for run in found["runs"]:
-        kept = {key: run[key] for key in ("waferc_ms", "peers", "ratio")}
+        kept = {key: run[key] for key in ("waferc_ms", "peers", "ratio", "disturbed")}
         first = {"workload": workload.name, "threads": run["threads"], "wafer": wafer}
         yield {**first, **kept, "wafer_cycles": found["wafer_cycles"]}
 
@@ -184,6 +184,7 @@ def main() -> int:
     if results:
         plot(results, RESULTS / "results.png")
     print("\nratio: waferc's time over onnxruntime's, median of pairs; below 1 waferc is faster")
+    print("disturbed: pairs before or after which something else used the core, by a loop of nop")
     print(f"wrote {(RESULTS / 'results.json').relative_to(ROOT)} and results.png beside it")
     return int(failed)
 
@@ -212,6 +213,12 @@ def say_compiling(workloads: Sequence[Workload]) -> bool:
     return failed
 
 
+def _disturbed(run: dict[str, Any]) -> str:
+    """A mark for a row that was not measured alone."""
+    pairs = sum(run["disturbed"])
+    return f"  disturbed {pairs}/{len(run['disturbed'])}" if pairs else ""
+
+
 def say(workload: Workload, found: dict[str, Any], required: float | None) -> None:
     """A line for each number of threads, and one for each further peer."""
     compiled = sum(found["seconds"].values())
@@ -220,6 +227,7 @@ def say(workload: Workload, found: dict[str, Any], required: float | None) -> No
         print(
             f"{workload.name:16}{found['wafer']:>8}{compiled:11.1f}{run['threads']:8}{run['waferc_ms']:12.4f}"
             f"{first[1]:12.4f}{run['ratio']:8.2f}{required or '':>9}{found['wafer_cycles']:14,.0f}"
+            f"{_disturbed(run)}"
         )
         for peer, ms in others:
             print(f"{'':55}{ms:12.4f}{run['waferc_ms'] / ms:8.2f}  {peer}")

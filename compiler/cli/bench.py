@@ -132,6 +132,7 @@ def bench(
                 "ratio": found.ratio(),
                 "ratios": found.ratios(),
                 "rounds_ms": {"waferc": found.ours, **found.peers},
+                "disturbed": found.disturbed,
             }
         )
     staged = program.staged
@@ -168,4 +169,7 @@ def _say_measured(console: Console, found: Measured) -> None:
         f"ratio: waferc's time over the peer's, median of {plural(len(found.ours), 'pair')}; "
         f"below 1\nwaferc is faster; {plural(found.calls, 'call')} per measurement"
     )
+    if any(found.disturbed):
+        rounds = plural(len(found.disturbed), "pair")
+        console.say(f"{sum(found.disturbed)} of {rounds} disturbed: something else used the core")
     console.say()

@@ -31,6 +31,7 @@ from ..stopwatch import Report, silent
 from .call_inputs import Feed, random_feed
 from .compare import Streaming
 from .peers import FIRST, load_peer
+from .quiet import Watch
 
 WARM = 2  # calls before those that count, after others had the caches; one where a measurement is one call
 LONG = 0.1  # seconds that one measurement should take
@@ -63,7 +64,8 @@ class PeerFailed(WafercError):
 class Measured:
     """Milliseconds per call, one median for each round. calls: of one measurement of ours.
 
-    peers: by name, the one that gives the ratio first. failed: peer -> why it was left out.
+    peers: by name, the one that gives the ratio first. failed: peer -> why it was left out. disturbed: of
+    each round, whether something else used the core before or after it (see `quiet`).
     """
 
     ours: tuple[float, ...]
@@ -71,6 +73,7 @@ class Measured:
     failed: Mapping[str, str]
     calls: int
     threads: int
+    disturbed: tuple[bool, ...]
 
     def ratios(self, peer: str = FIRST) -> list[float]:
         """Ours over the peer's, round by round; below 1 ours is faster."""
@@ -124,12 +127,15 @@ def measure(
             calls = {name: min(n, at.capacity // at.added) for name, n in calls.items()}
         calls[peers[0]] = calls[""]
         took: dict[str, list[float]] = {name: [] for name in runs}
+        watch = Watch()
+        watch.probe()
         for i in range(rounds):
             progress("bench", i / rounds)
             for name in runs if i % 2 == 0 else reversed(runs):
                 took[name].append(runs[name](2 + i, calls[name]))
-    ours = tuple(took.pop(""))
-    return Measured(ours, {n: tuple(t) for n, t in took.items()}, failed, calls[""], threads)
+            watch.probe()
+    ours, theirs = tuple(took.pop("")), {n: tuple(t) for n, t in took.items()}
+    return Measured(ours, theirs, failed, calls[""], threads, tuple(watch.disturbed()))
 
 
 def _calls(milliseconds: float) -> int:
