@@ -350,7 +350,9 @@ def cases() -> Iterator[Callable[[], Case]]:
     yield partial(convolution, "depthwise 3x3 32, 4x28", 4, 28, 32, 0, 3)
     yield partial(convolution, "depthwise 5x5 96, 7x7", 7, 7, 96, 0, 5)
     yield partial(rows_of, "softmax", 64, 128)
-    yield partial(rows_of, "layer norm", 64, 768)
+    yield partial(rows_of, "softmax", 12, 768)
+    yield partial(rows_of, "layer norm", 64, 768)  # twice L1: as fast as L2 gives and takes it
+    yield partial(rows_of, "layer norm", 8, 768)
     for kind in (Exp, Tanh, Erf):
         yield partial(mapped, kind, 2048, "fma")
     yield partial(mapped, Relu, 2048, "L1")

@@ -11,7 +11,7 @@ from .. import math
 from ..affine import Access, Affine, axis
 from ..builder import RESULT, Carried, Combine, KernelBuilder, Value
 from ..count import instructions
-from ..dtypes import F32, by_onnx
+from ..dtypes import F32, I64, by_onnx
 from ..graph import InvalidModel
 from ..op import (
     Array,
@@ -47,6 +47,7 @@ from .rearrange import normal_axis
 from .reduce import ReduceSum, reduce_over
 
 VECTORS = 2  # vectors per pass of a row: two chains hide the latency of a polynomial
+ROWS = 4  # at a time: they hide the latency of each other's sums and quotients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,56 +91,107 @@ class Normalize(Op):
     def body(self, k: KernelBuilder) -> None:
         outer = [a for a, _ in self.axes if a not in self.over and a != k.lane_axis]
         if k.lane_axis in self.over:
-            each(k, outer, {}, lambda at: self.row(k, at))
+            self._along_rows(k, outer)
             return
 
-        def rows(at: Index) -> None:
+        def across(at: Index) -> None:
             def lanes(i: Value, carried: Carried) -> Carried:
-                self.row(k, at_lane(k, at, i))
+                self.rows(k, [at_lane(k, at, i)])
                 return carried
 
             k.lane_loop(lanes)
 
-        each(k, outer, {}, rows)
+        each(k, outer, {}, across)
 
-    def row(self, k: KernelBuilder, at: Index) -> None:
-        """One row, or one row in each lane where lanes run across rows."""
+    def _along_rows(self, k: KernelBuilder, outer: Sequence[str]) -> None:
+        """Rows in the lanes' direction, ROWS neighbours at a time and then one by one."""
+        if not outer or k.small:
+            each(k, outer, {}, lambda at: self.rows(k, [at]))
+            return
+        *rest, inner = outer
+
+        def beside(at: Index) -> None:
+            count = k.extent(inner)
+            left = k.rem(count, k.const(ROWS, I64))
+            full = k.sub(count, left)
+
+            def some(first: Value, number: int) -> None:
+                self.rows(k, [{**at, inner: k.add_index(first, r)} for r in range(number)])
+
+            k.loop(full, lambda i, c: (some(i, ROWS), c)[1], (), step=ROWS)
+            k.loop(left, lambda i, c: (some(k.add_index(full, i), 1), c)[1])
+
+        each(k, rest, {}, beside)
+
+    def rows(self, k: KernelBuilder, at: Sequence[Index]) -> None:
+        """Some rows side by side, or one row in each lane where lanes run across rows.
+
+        A row waits for its sums and its quotient; what the next one does meanwhile costs nothing.
+        """
         raise NotImplementedError
 
-    def sweep(self, k: KernelBuilder, at: Index, visit: Callable[[Index], None]) -> None:
-        """Visits every element of the row."""
-        self._along(k, at, [], lambda index, carried: (visit(index), carried)[1])
+    def sweep(self, k: KernelBuilder, at: Sequence[Index], visit: Callable[[int, Index], None]) -> None:
+        """Visits every element of the rows, each with its row's number."""
+        nothing: Carried = ()
+        self._along(k, at, [nothing] * len(at), lambda row, index, carried: (visit(row, index), carried)[1])
 
-    def total(self, k: KernelBuilder, at: Index, kind: Combine, term: Callable[[Index], Value]) -> Value:
-        """The row's terms combined: one element, or one in each lane where lanes run across rows."""
+    def totals(
+        self, k: KernelBuilder, at: Sequence[Index], kind: Combine, term: Callable[[int, Index], Value]
+    ) -> list[Value]:
+        """Each row's terms combined: one element, or one in each lane where lanes run across rows."""
         wide = accumulator(self.in_types[0])
         start = k.splat(k.const(neutral(kind, wide), wide))
+
+        def step(row: int, index: Index, carried: Carried) -> Carried:
+            return [combine(k, kind, carried[0], term(row, index)), *carried[1:]]
+
         if k.lane_axis not in self.over:
-            return self._along(k, at, [start], lambda i, c: [combine(k, kind, c[0], term(i))])[0]
-        sums = self._along(k, at, [start] * VECTORS, lambda i, c: [combine(k, kind, c[0], term(i)), *c[1:]])
-        joined = sums[0]
-        for s in sums[1:]:
-            joined = combine(k, kind, joined, s)
-        return k.reduce_lanes(kind, joined)
+            return [sums[0] for sums in self._along(k, at, [[start]] * len(at), step)]
+        out: list[Value] = []
+        for sums in self._along(k, at, [[start] * VECTORS] * len(at), step):
+            joined = sums[0]
+            for s in sums[1:]:
+                joined = combine(k, kind, joined, s)
+            out.append(k.reduce_lanes(kind, joined))
+        return out
 
     def _along(
-        self, k: KernelBuilder, at: Index, carried: Carried, step: Callable[[Index, Carried], Carried]
-    ) -> Carried:
-        """Folds `step` over the row's vectors; vector j of a group sees its own carried value first."""
+        self,
+        k: KernelBuilder,
+        at: Sequence[Index],
+        carried: Sequence[Carried],
+        step: Callable[[int, Index, Carried], Carried],
+    ) -> list[Carried]:
+        """Folds `step` over the rows' vectors; vector j of a group sees its own carried value first."""
         rest = [a for a in self.over if a != k.lane_axis]
-        if k.lane_axis not in self.over:
-            return fold(k, rest, at, carried, step)
+        width = len(carried[0])
 
-        def lane_sweep(index: Index, outer: Carried) -> Carried:
+        def of_row(values: Carried, row: int) -> Carried:
+            return values[row * width : (row + 1) * width]
+
+        def each_row(
+            index: Index, values: Carried, visit: Callable[[int, Index, Carried], Carried]
+        ) -> Carried:
+            inner = {a: index[a] for a in self.over if a in index}
+            return [v for r, own in enumerate(at) for v in visit(r, {**own, **inner}, of_row(values, r))]
+
+        def vectors(index: Index, outer: Carried) -> Carried:
+            if k.lane_axis not in self.over:
+                return each_row(index, outer, step)
+
             def lanes(i: Value, inner: Carried) -> Carried:
-                out = list(inner)
-                for j, start in enumerate(lane_starts(k, i)):
-                    out[j : j + 1] = step(at_lane(k, index, start), out[j : j + 1])
-                return out
+                def of_group(row: int, place: Index, values: Carried) -> Carried:
+                    out = list(values)
+                    for j, start in enumerate(lane_starts(k, i)):
+                        out[j : j + 1] = step(row, at_lane(k, place, start), out[j : j + 1])
+                    return out
+
+                return each_row(index, inner, of_group)
 
             return k.lane_loop(lanes, outer, (VECTORS,))
 
-        return fold(k, rest, at, carried, lane_sweep)
+        flat = fold(k, rest, {}, [v for values in carried for v in values], vectors)
+        return [of_row(flat, r) for r in range(len(at))]
 
     def load(self, k: KernelBuilder, operand: int, at: Index, other: float = 0.0) -> Value:
         """A vector of `operand` in the accumulator's type."""
@@ -198,36 +250,37 @@ class Softmax(Normalize):
         exp = instructions(math.weight, (accumulator(self.in_types[0]),))
         return 1 + (2 + exp) + (2 if self.logarithm else 1)
 
-    def row(self, k: KernelBuilder, at: Index) -> None:
+    def rows(self, k: KernelBuilder, at: Sequence[Index]) -> None:
         low = float("-inf")
-        top = self.total(k, at, "max", lambda i: self.load(k, 0, i, low))
+        tops = self.totals(k, at, "max", lambda _, i: self.load(k, 0, i, low))
         # The result holds the powers between the passes where it is precise enough.
         kept = not self.logarithm and self.out_type == accumulator(self.out_type)
 
         def rounded(x: Value) -> Value:
             return x if self.logarithm else k.cast(k.cast(x, self.out_type), x.dtype)
 
-        def power(i: Index) -> Value:
-            p = rounded(math.weight(k, rounded(k.sub(self.load(k, 0, i, low), top))))
+        def power(row: int, i: Index) -> Value:
+            p = rounded(math.weight(k, rounded(k.sub(self.load(k, 0, i, low), tops[row]))))
             if kept:
                 k.store_lanes(p, i)
             return p
 
-        total = self.total(k, at, "add", power)
-        if not self.logarithm and self.out_type != total.dtype:
-            past = k.compare("gt", total, k.const(self.out_type.limits[1], total.dtype))
-            total = k.select(past, total, rounded(total))
-        if self.logarithm:
-            shift = math.log(k, total)
-        else:
-            shift = k.div(k.const(1, total.dtype), total)
+        def shift_of(total: Value) -> Value:
+            if self.logarithm:
+                return math.log(k, total)
+            if self.out_type != total.dtype:
+                past = k.compare("gt", total, k.const(self.out_type.limits[1], total.dtype))
+                total = k.select(past, total, rounded(total))
+            return k.div(k.const(1, total.dtype), total)
 
-        def finish(i: Index) -> None:
+        shifts = [shift_of(total) for total in self.totals(k, at, "add", power)]
+
+        def finish(row: int, i: Index) -> None:
             if kept:
-                k.store_lanes(k.mul(k.load_lanes(RESULT, i), shift), i)
+                k.store_lanes(k.mul(k.load_lanes(RESULT, i), shifts[row]), i)
                 return
-            x = rounded(k.sub(self.load(k, 0, i, low), top))
-            out = k.sub(x, shift) if self.logarithm else k.mul(rounded(math.weight(k, x)), shift)
+            x = rounded(k.sub(self.load(k, 0, i, low), tops[row]))
+            out = k.sub(x, shifts[row]) if self.logarithm else k.mul(rounded(math.weight(k, x)), shifts[row])
             k.store_lanes(k.cast(out, self.out_type), i)
 
         self.sweep(k, at, finish)
@@ -267,27 +320,32 @@ class LayerNorm(Normalize):
     def passes(self) -> int:
         return (1 + 2 if self.centred else 0) + 1 + 1 + (len(self.reads) - 1)
 
-    def row(self, k: KernelBuilder, at: Index) -> None:
+    def rows(self, k: KernelBuilder, at: Sequence[Index]) -> None:
         wide = accumulator(self.in_types[0])
         share = k.const(1, wide)
         for a in self.over:
             share = k.div(share, k.cast(k.extent(a), wide))
-        mean = k.mul(self.total(k, at, "add", lambda i: self.load(k, 0, i)), share) if self.centred else None
+        means: list[Value] = []
+        if self.centred:
+            means = [k.mul(t, share) for t in self.totals(k, at, "add", lambda _, i: self.load(k, 0, i))]
 
-        def offset(i: Index) -> Value:
+        def offset(row: int, i: Index) -> Value:
             x = self.load(k, 0, i)
-            return k.sub(x, mean) if mean is not None else x
+            return k.sub(x, means[row]) if means else x
 
-        def square(i: Index) -> Value:
-            d = offset(i)
+        def square(row: int, i: Index) -> Value:
+            d = offset(row, i)
             d = self.in_row(k, i, d) if self.centred else d
             return k.mul(d, d)
 
-        variance = k.mul(self.total(k, at, "add", square), share)
-        factor = k.div(k.const(1, wide), k.sqrt(k.add(variance, k.const(self.epsilon, wide))))
+        def factor_of(squares: Value) -> Value:
+            variance = k.mul(squares, share)
+            return k.div(k.const(1, wide), k.sqrt(k.add(variance, k.const(self.epsilon, wide))))
 
-        def finish(i: Index) -> None:
-            out = k.mul(k.mul(offset(i), factor), self.load(k, 1, i))
+        factors = [factor_of(total) for total in self.totals(k, at, "add", square)]
+
+        def finish(row: int, i: Index) -> None:
+            out = k.mul(k.mul(offset(row, i), factors[row]), self.load(k, 1, i))
             if len(self.reads) > 2:
                 out = k.add(out, self.load(k, 2, i))
             k.store_lanes(k.cast(out, self.out_type), i)
