@@ -10,20 +10,21 @@ function paintLayer(page, name) {
   return { busy: paintBusy, ops: paintOps, tensor: paintTensor }[name](page, plan);
 }
 
+// An image of the plan's box; `put` shows the pixels of a part of it, [x, y, width, height] within the box.
 function blank(plan) {
   const [, , width, height] = plan.box, canvas = el("canvas", { width, height });
   const context = canvas.getContext("2d"), image = context.createImageData(width, height);
-  return { canvas, pixels: new Uint32Array(image.data.buffer), put: () => context.putImageData(image, 0, 0) };
+  return { canvas, pixels: new Uint32Array(image.data.buffer), put: (part = [0, 0, width, height]) => context.putImageData(image, 0, 0, ...part) };
 }
 
-// The image of what the clock changes, kept from cycle to cycle, and all that is at rest.
+// The image of what the clock changes, kept from cycle to cycle: all at rest but `lit`, the boxes of the steps that
+// were painted last.
 function clockImage(page) {
   const { plan } = page, colour = theme.unused;
   if (page.clockImage?.plan !== plan || page.clockImage.colour !== colour) {
     const idle = packed(rgb(colour)), rest = Uint32Array.from(page.tables.get(plan.sram), (v) => (v ? idle : 0));
-    page.clockImage = { ...blank(plan), plan, colour, idle, rest };
+    page.clockImage = { ...blank(plan), plan, colour, idle, rest, lit: [plan.box] };
   }
-  page.clockImage.pixels.set(page.clockImage.rest);
   return page.clockImage;
 }
 
@@ -69,11 +70,16 @@ function fullestLinks(page) {
 
 // What runs, receives and rests at the clock's cycle.
 function paintBusy(page, plan) {
-  const { canvas, pixels, put, idle } = clockImage(page), waits = packed(rgb(theme.way)), at = state.at;
+  const image = clockImage(page), { canvas, pixels, put, idle, rest, lit } = image, waits = packed(rgb(theme.way)), at = state.at;
+  const [x0, y0, width] = plan.box, running = [];
+  for (const [x, y, w, h] of lit) {
+    for (let i = (y - y0) * width + x - x0, rows = h; rows; rows--, i += width) pixels.set(rest.subarray(i, i + w), i);
+  }
+  image.lit = [];
   let computing = 0, receiving = 0;
-  const running = [];
   for (const step of plan.steps) {
     if (step.kind === "input" || !(receivesFrom(plan, step) <= at && at < step.last)) continue;
+    image.lit.push(plan.boxOf(step.region, step.grid));
     const colour = packed(rgb(page.kinds.get(step.op))), hears = step.received.length > 0;
     let here = 0;
     plan.eachPixel(step, (i, start, end) => {
@@ -84,13 +90,22 @@ function paintBusy(page, plan) {
     computing += here;
     if (here) running.push([step, here]);
   }
-  put();
+  const changed = around([...lit, ...image.lit]);
+  if (changed) put([changed[0] - x0, changed[1] - y0, changed[2], changed[3]]);
   return {
-    canvas, title: `Busy at cycle ${whole(at)}`, running, computing,
-    swatches: [...[...new Set(running.map(([s]) => s.op))].map((op) => [page.kinds.get(op), op]), [theme.way, "data on its way here"], [theme.unused, "at rest"]],
+    canvas, title: `Busy at cycle ${whole(at)}`, running, changed,
+    key: `busy ${plan.number} ${theme.page}`, lit: new Set(running.map(([s]) => s.op)),
+    swatches: [...[...page.kinds].map(([op, colour]) => [colour, op, op]), [theme.way, "data on its way here"], [theme.unused, "at rest"]],
     note: `${plural(computing, "core")} compute, ${whole(receiving)} wait for data on its way`,
     value: (x, y) => taskAt(plan, x, y),
   };
+}
+
+// The box around boxes, null around none.
+function around(boxes) {
+  if (!boxes.length) return null;
+  const x = Math.min(...boxes.map((b) => b[0])), y = Math.min(...boxes.map((b) => b[1]));
+  return [x, y, Math.max(...boxes.map((b) => b[0] + b[2])) - x, Math.max(...boxes.map((b) => b[1] + b[3])) - y];
 }
 
 // The cycle from which all of a step's data may be on its way: when each step that sends some has ended a task.

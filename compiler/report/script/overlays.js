@@ -7,6 +7,22 @@ function overlaysOf(page) {
   return [drawRegions(page), drawSelection(page), drawLinks(page), drawPath(page), drawCursor(page)]; // arrows keep the scale's colours
 }
 
+// What the overlays show of the clock, in words: they are drawn anew when it changes.
+function clockMarks(page) {
+  const s = state.selection, { plan } = page, leg = state.path ? plan.legAt(state.at) : "";
+  if (s?.kind !== "core" || !page.ready) return `${leg}`;
+  return `${leg} ${currentTask(runningOn(plan, s))?.step.number}`;
+}
+
+let lastCore = { key: "", running: [] };
+
+// What runs on the selected core, kept while it is selected.
+function runningOn(plan, { x, y }) {
+  const key = `${plan.number} ${x} ${y}`;
+  if (lastCore.key !== key) lastCore = { key, running: plan.running(plan.numberOf(x, y)) };
+  return lastCore.running;
+}
+
 function outline(c, stage, [x, y, w, h], colour, wide = 2) {
   const [px, py] = stage.pixel(x, y), s = stage.scale;
   c.lineWidth = wide + 2;
@@ -183,7 +199,7 @@ function drawMove(c, stage, plan, move, alpha = 0.5) {
 
 // What comes to a core for the task that it runs at the clock's cycle, or begins next.
 function drawArrivals(c, stage, plan, { x, y }) {
-  const task = currentTask(plan.running(plan.numberOf(x, y)));
+  const task = currentTask(runningOn(plan, { x, y }));
   if (!task) return;
   for (const { move, source } of arrivals(plan, task).slice(0, MOST_ROUTES)) drawWay(c, stage, plan, move, source, plan.numberOf(x, y));
 }
@@ -252,7 +268,7 @@ const drawPath = (page) => (c, stage) => {
     });
     c.stroke();
   }
-  const now = legs.findIndex((leg) => state.at < leg.end), taken = [];
+  const now = page.plan.legAt(state.at), taken = [];
   const order = [...legs.keys()].sort((a, b) => (b === now) - (a === now));
   for (const i of order) {
     const [x, y] = points[i];

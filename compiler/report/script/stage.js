@@ -12,10 +12,14 @@ class Stage {
     this.layer = null;
     this.cursor = null; // [x, y] of the core under the pointer or the arrow keys
     this.overlays = [];
+    this.stale = []; // boxes of cores to draw anew at the next frame
+    this.marks = ""; // what the overlays show of the clock
+    this.measure();
   }
 
-  get size() {
-    return [this.canvas.clientWidth, this.canvas.clientHeight];
+  // Takes the canvas's size, in pixels of the page.
+  measure() {
+    this.size = [this.canvas.clientWidth, this.canvas.clientHeight];
   }
 
   repaint() {
@@ -23,8 +27,18 @@ class Stage {
     this.draw();
   }
 
-  // Draws at the next frame, once however often it is asked.
-  draw() {
+  // After the clock moved: what it changed of the cores, and all where it changed what lies over them.
+  advance() {
+    if (state.layer === "busy" && this.page.ready) {
+      this.layer = paintLayer(this.page, "busy");
+      if (this.layer.changed) this.draw(this.layer.changed);
+    }
+    if (clockMarks(this.page) !== this.marks) this.draw();
+  }
+
+  // Draws a box of cores, or all, at the next frame, once however often it is asked.
+  draw(box = null) {
+    this.stale.push(box);
     this.asked ??= requestAnimationFrame(() => {
       this.asked = null;
       this.drawNow();
@@ -33,13 +47,31 @@ class Stage {
 
   drawNow() {
     const ratio = window.devicePixelRatio || 1, [width, height] = this.size;
+    let part = this.stale.includes(null) ? null : around(this.stale);
+    this.stale = [];
     if (!width || !this.layer) return;
     if (this.canvas.width !== Math.round(width * ratio) || this.canvas.height !== Math.round(height * ratio)) {
       this.canvas.width = Math.round(width * ratio);
       this.canvas.height = Math.round(height * ratio);
+      part = null;
     }
     const c = this.canvas.getContext("2d");
+    c.save();
+    c.setTransform(1, 0, 0, 1, 0, 0);
+    if (part) clipTo(c, this.pixelsOf(part, ratio));
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.drawAll(c, width, height);
+    c.restore();
+    this.marks = clockMarks(this.page);
+  }
+
+  // The device's pixels that show a box of cores, with what smoothing mixes in: [left, top, width, height].
+  pixelsOf([x, y, w, h], ratio) {
+    const [left, top] = this.pixel(x, y).map((v) => Math.floor(v * ratio) - 2), [right, bottom] = this.pixel(x + w, y + h).map((v) => Math.ceil(v * ratio) + 2);
+    return [left, top, right - left, bottom - top];
+  }
+
+  drawAll(c, width, height) {
     c.fillStyle = theme.stage;
     c.fillRect(0, 0, width, height);
     this.drawCores(c);
@@ -219,6 +251,12 @@ class Stage {
     this.showView(view);
     change({ view });
   }
+}
+
+function clipTo(c, ...boxes) {
+  c.beginPath();
+  for (const box of boxes) c.rect(...box);
+  c.clip();
 }
 
 // The least of 1, 2, 5, 10, 20, ... that is at least `v`.

@@ -35,6 +35,14 @@ function change(changes, { push = false } = {}) {
   writeFragment(push);
 }
 
+// What is shown of the clock: functions that bring what is there up to date, each time that it moves or once it rests.
+const followers = { moving: [], resting: [] };
+
+function followClock(f, when = "moving") {
+  followers[when].push(f);
+  f();
+}
+
 function select(selection) {
   const more = {};
   if (selection?.kind === "tensor") more.layer = "tensor";
