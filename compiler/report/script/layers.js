@@ -17,17 +17,6 @@ function blank(plan) {
   return { canvas, pixels: new Uint32Array(image.data.buffer), put: (part = [0, 0, width, height]) => context.putImageData(image, 0, 0, ...part) };
 }
 
-// The image of what the clock changes, kept from cycle to cycle: all at rest but `lit`, the boxes of the steps that
-// were painted last.
-function clockImage(page) {
-  const { plan } = page, colour = theme.unused;
-  if (page.clockImage?.plan !== plan || page.clockImage.colour !== colour) {
-    const idle = packed(rgb(colour)), rest = Uint32Array.from(page.tables.get(plan.sram), (v) => (v ? idle : 0));
-    page.clockImage = { ...blank(plan), plan, colour, idle, rest, lit: [plan.box] };
-  }
-  return page.clockImage;
-}
-
 const packed = ([r, g, b], a = 255) => ((a << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
 // Bytes or cycles on the scale of amounts.
@@ -68,58 +57,11 @@ function fullestLinks(page) {
   return page.fullest.get(page.plan);
 }
 
-// What runs, receives and rests at the clock's cycle.
-function paintBusy(page, plan) {
-  const image = clockImage(page), { canvas, pixels, put, idle, rest, lit } = image, waits = packed(rgb(theme.way)), at = state.at;
-  const [x0, y0, width] = plan.box, running = [];
-  for (const [x, y, w, h] of lit) {
-    for (let i = (y - y0) * width + x - x0, rows = h; rows; rows--, i += width) pixels.set(rest.subarray(i, i + w), i);
-  }
-  image.lit = [];
-  let computing = 0, receiving = 0;
-  for (const step of plan.steps) {
-    if (step.kind === "input" || !(receivesFrom(plan, step) <= at && at < step.last)) continue;
-    image.lit.push(plan.boxOf(step.region, step.grid));
-    const colour = packed(rgb(page.kinds.get(step.op))), hears = step.received.length > 0;
-    let here = 0;
-    plan.eachPixel(step, (i, start, end) => {
-      if (start > at) {
-        if (hears && pixels[i] === idle) { pixels[i] = waits; receiving++; }
-      } else if (at < end) { pixels[i] = colour; here++; }
-    });
-    computing += here;
-    if (here) running.push([step, here]);
-  }
-  const changed = around([...lit, ...image.lit]);
-  if (changed) put([changed[0] - x0, changed[1] - y0, changed[2], changed[3]]);
-  return {
-    canvas, title: `Busy at cycle ${whole(at)}`, running, changed,
-    key: `busy ${plan.number} ${theme.page}`, lit: new Set(running.map(([s]) => s.op)),
-    swatches: [...[...page.kinds].map(([op, colour]) => [colour, op, op]), [theme.way, "data on its way here"], [theme.unused, "at rest"]],
-    note: `${plural(computing, "core")} compute, ${whole(receiving)} wait for data on its way`,
-    value: (x, y) => taskAt(plan, x, y),
-  };
-}
-
 // The box around boxes, null around none.
 function around(boxes) {
   if (!boxes.length) return null;
   const x = Math.min(...boxes.map((b) => b[0])), y = Math.min(...boxes.map((b) => b[1]));
   return [x, y, Math.max(...boxes.map((b) => b[0] + b[2])) - x, Math.max(...boxes.map((b) => b[1] + b[3])) - y];
-}
-
-// The cycle from which all of a step's data may be on its way: when each step that sends some has ended a task.
-function receivesFrom(plan, step) {
-  if (step.from === undefined) {
-    const sent = step.received.filter((m) => m.route !== "local" && m.writer >= 0).map((m) => plan.steps[m.writer].done);
-    step.from = sent.length ? Math.min(step.first, Math.max(...sent)) : step.first;
-  }
-  return step.from;
-}
-
-function taskAt(plan, x, y) {
-  const found = plan.running(plan.numberOf(x, y)).find((t) => t.step.kind !== "input" && t.start <= state.at && state.at < t.end);
-  return found ? `${found.step.op}: ${brief(found.step.name)}` : "computes nothing now";
 }
 
 // The kind of operation on which each core spends most cycles.
@@ -150,9 +92,12 @@ function dominantOps(page, plan) {
     if (step.kind === "input") continue;
     const k = kinds.indexOf(step.op);
     sums[k] ??= new Float64Array(width * height);
-    plan.eachPixel(step, (i, start, end) => {
-      const v = (sums[k][i] += end - start || 0.01);
-      if (v > most[i]) { most[i] = v; of[i] = k; }
+    const long = plan.tables.get(step.long), sum = sums[k];
+    plan.eachRun(step, (pixel, n, first) => {
+      for (let i = pixel, j = first; i < pixel + n; i++, j++) {
+        const v = (sum[i] += long[j] || 0.01);
+        if (v > most[i]) { most[i] = v; of[i] = k; }
+      }
     });
   }
   return { kinds, of };

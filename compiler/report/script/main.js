@@ -35,7 +35,8 @@ async function main() {
   document.body.dataset.ready = "true";
   stage.repaint();
   showControls(page);
-  inspect(page);
+  if (state.selection) inspect(page);
+  else for (const f of followers.resting) f(); // the summary was there without the data
   page.timeline.draw();
   return null;
 }

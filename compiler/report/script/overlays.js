@@ -157,7 +157,7 @@ function drawTint(c, stage, page, step, colour, alpha) {
   if (!page.tints.has(key)) {
     if (page.tints.size > 24) page.tints.clear();
     const { canvas, pixels, put } = blank(plan), value = packed(rgb(colour));
-    plan.eachPixel(step, (i) => { pixels[i] = value; });
+    plan.eachRun(step, (pixel, n) => pixels.fill(value, pixel, pixel + n));
     put();
     page.tints.set(key, canvas);
   }

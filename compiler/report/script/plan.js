@@ -134,21 +134,25 @@ class Plan {
     return out;
   }
 
-  // Calls f(pixel, start, end) for each core of a step that has a tile; the pixel is its number in the plan's box.
-  eachPixel(step, f) {
-    const [columns, rows, x, y, dx, dy] = step.grid, start = this.tables.get(step.start), long = this.tables.get(step.long);
-    const mask = step.mask < 0 ? null : this.tables.get(step.mask), r = this.regions[step.region], [x0, y0, width] = this.box;
-    const own = r.cores < 0 ? null : this.tables.get(r.cores), wide = this.wafer.width, { base } = step;
+  // Calls f(pixel, n, first) for runs of a step's cores that have tiles: n pixels of the plan's box from `pixel` on,
+  // whose times and tiles are those from `first` on in the step's tables.
+  eachRun(step, f) {
+    const [columns, rows, x, y, dx, dy] = step.grid, mask = step.mask < 0 ? null : this.tables.get(step.mask), r = this.regions[step.region];
+    const own = r.cores < 0 ? null : this.tables.get(r.cores), wide = this.wafer.width, [x0, y0, width] = this.box;
     for (let j = 0, i = 0; j < rows; j++) {
       let pixel = (r.box[1] + y + j * dy - y0) * width + r.box[0] + x - x0;
+      if (dx === 1 && own === null && mask === null) {
+        f(pixel, columns, i);
+        i += columns;
+        continue;
+      }
       for (let c = 0; c < columns; c++, i++, pixel += dx) {
         if (mask !== null && mask[i] === 0) continue;
-        const from = base + start[i];
-        if (own === null) f(pixel, from, from + long[i]);
-        else {
-          const core = own[(y + j * dy) * r.columns + x + c * dx];
-          f((Math.floor(core / wide) - y0) * width + (core % wide) - x0, from, from + long[i]);
+        if (own !== null) {
+          const core = own[(y + j * dy) * r.columns + x + c * dx], row = Math.floor(core / wide);
+          pixel = (row - y0) * width + core - row * wide - x0;
         }
+        f(pixel, 1, i);
       }
     }
   }

@@ -14,7 +14,7 @@ function timeline(page) {
   const px = (cycle) => ((cycle - view.from) / (view.until - view.from)) * width;
   const cycleAt = (x) => Math.max(0, Math.min(page.plan.cycles, Math.round(view.from + (x / width) * (view.until - view.from))));
   const laneHeight = () => Math.max(2, Math.min(LANE, (height - 60) / Math.max(1, lanes.count)));
-  const draw = () => { asked ??= requestAnimationFrame(() => { asked = null; drawNow(); }); };
+  const draw = (all = false) => { if (all) still.of = ""; asked ??= requestAnimationFrame(() => { asked = null; drawNow(); }); };
 
   function drawNow() {
     const ratio = window.devicePixelRatio || 1, c = canvas.getContext("2d");
