@@ -86,18 +86,27 @@ function paintBusy(page, plan) {
   const { canvas } = page.busyImage, { running, computing, waiting, changed } = page.busyImage.paint(state.at);
   return {
     canvas, title: `Busy at cycle ${whole(state.at)}`, running, changed,
-    key: `busy ${plan.number} ${theme.page}`, lit: new Set(running.map(([s]) => s.op)),
-    swatches: [...[...page.kinds].map(([op, colour]) => [colour, op, op]), [theme.way, "data on its way here"], [theme.unused, "at rest"]],
+    key: `busy ${plan.number} ${theme.page}`, lit: new Set(running.map(([s]) => page.kinds.get(s.op))),
+    swatches: [...kindSwatches(page.kinds), [theme.way, "data on its way here"], [theme.unused, "at rest"]],
     note: `${plural(computing, "core")} compute, ${whole(waiting)} wait for data on its way`,
     value: (x, y) => taskAt(plan, x, y),
   };
 }
 
-// The cycle from which all of a step's data may be on its way: when each step that sends some has ended a task.
+// A swatch for each colour: [colour, the operation or how many others share it, the colour to mark it by].
+function kindSwatches(kinds) {
+  const others = [...kinds].filter(([, colour]) => colour === OTHER_KINDS).map(([op]) => op);
+  const own = [...kinds].filter(([, colour]) => colour !== OTHER_KINDS).map(([op, colour]) => [colour, op, colour]);
+  return others.length ? [...own, [OTHER_KINDS, others.length > 3 ? `${others.length} others` : others.join(", "), OTHER_KINDS]] : own;
+}
+
+// The cycle from which all of a step's data may be on its way: when each step that writes some, for it to be sent or
+// read where it lies, has ended a task.
 function receivesFrom(plan, step) {
   if (step.from === undefined) {
-    const sent = step.received.filter((m) => m.route !== "local" && m.writer >= 0).map((m) => plan.steps[m.writer].done);
-    step.from = sent.length ? Math.min(step.first, Math.max(...sent)) : step.first;
+    const sent = step.received.filter((m) => m.route !== "local"), lying = step.operands.filter((o) => !o.moves.length);
+    const ready = [...sent, ...lying].filter((o) => o.writer >= 0).map((o) => plan.steps[o.writer].done);
+    step.from = sent.length && ready.length ? Math.min(step.first, Math.max(...ready)) : step.first;
   }
   return step.from;
 }

@@ -192,14 +192,14 @@ function legend(page, layer) {
   const title = box.querySelector("b"), note = box.querySelector(".note");
   if (title.textContent !== layer.title) title.textContent = layer.title;
   if (note.textContent !== (layer.note ?? "")) note.textContent = layer.note ?? "";
-  for (const key of box.querySelectorAll("[data-op]")) key.classList.toggle("here", layer.lit?.has(key.dataset.op) ?? false);
+  for (const key of box.querySelectorAll("[data-kind]")) key.classList.toggle("here", layer.lit?.has(key.dataset.kind) ?? false);
 }
 
 function legendParts(page, layer) {
   const parts = [el("b")];
   if (layer.scale) parts.push(scaleLegend(page, layer));
-  const swatch = (colour, text, op) => { const box = el("span", { className: "swatch" }); box.style.background = colour; return el("span", { className: "key", "data-op": op }, box, text); };
-  for (const [colour, text, op] of layer.swatches ?? []) parts.push(swatch(colour, text, op));
+  const swatch = (colour, text, kind) => { const box = el("span", { className: "swatch" }); box.style.background = colour; return el("span", { className: "key", "data-kind": kind }, box, text); };
+  for (const [colour, text, kind] of layer.swatches ?? []) parts.push(swatch(colour, text, kind));
   if (layer.scale?.bounded) {
     const over = page.tables.get(page.plan.sram).reduce((n, v) => n + (v > layer.scale.high), 0);
     parts.push(swatch(theme.over, over ? `over the budget: ${plural(over, "core")}` : "over the budget: none"));

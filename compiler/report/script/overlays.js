@@ -4,7 +4,8 @@ const LINK_SCALE = 14; // pixels of a core from which each link has an arrow
 const MOST_ROUTES = 400; // drawn at once
 
 function overlaysOf(page) {
-  return [drawRegions(page), drawSelection(page), drawLinks(page), drawPath(page), drawCursor(page)]; // arrows keep the scale's colours
+  // Arrows keep the scale's colours, so what tints cores is below them.
+  return [drawRegions(page), drawSelection(page), drawLinks(page), drawDeadLinks(page), drawChosenLink(), drawPath(page), drawCursor(page)];
 }
 
 // What the overlays show of the clock, in words: they are drawn anew when it changes.
@@ -127,15 +128,37 @@ const drawSelection = (page) => (c, stage) => {
     outline(c, stage, [s.x, s.y, 1, 1], theme.mark, stage.scale < 6 ? 2 : 3);
     if (stage.scale < 6) ring(c, stage, s.x, s.y);
   }
-  if (s.kind === "link") {
-    if (stage.scale >= LINK_SCALE) arrow(c, arrowOf(stage, s.x, s.y, s.direction), Math.max(4, stage.scale * 0.16), theme.mark);
-    outline(c, stage, [s.x, s.y, 1, 1], theme.mark, 1);
-    if (stage.scale < LINK_SCALE) ring(c, stage, s.x, s.y);
-  }
   if (!page.ready) return;
   if (s.kind === "step") drawStep(c, stage, page, plan.steps[s.step]);
   if (s.kind === "node") for (const step of plan.nodes.get(s.name) ?? []) drawTint(c, stage, page, step, theme.mark, 0.5);
   if (s.kind === "route") drawRoute(c, stage, plan, s);
+};
+
+const drawChosenLink = () => (c, stage) => {
+  const s = state.selection;
+  if (s?.kind !== "link") return;
+  outline(c, stage, [s.x, s.y, 1, 1], theme.mark, 1);
+  if (stage.scale < LINK_SCALE) return ring(c, stage, s.x, s.y);
+  const ends = arrowOf(stage, s.x, s.y, s.direction), wide = Math.max(5, stage.scale * 0.18);
+  arrow(c, ends, wide + 4, theme.page);
+  arrow(c, ends, wide, theme.mark);
+};
+
+// Dead links are barred.
+const drawDeadLinks = ({ wafer }) => (c, stage) => {
+  const { scale } = stage, half = scale * 0.22, wide = Math.max(2, scale / 8);
+  if (scale < 4) return;
+  for (const [more, colour] of [[2, theme.page], [0, theme.over]]) {
+    c.strokeStyle = colour;
+    c.lineWidth = wide + more;
+    c.beginPath();
+    for (const [cx, cy, direction] of wafer.dead_links) {
+      const [dx, dy] = TOWARDS[direction], [x, y] = stage.middle(cx + dx / 2, cy + dy / 2), long = half + more / 2;
+      c.moveTo(x - dy * long, y - dx * long);
+      c.lineTo(x + dy * long, y + dx * long);
+    }
+    c.stroke();
+  }
 };
 
 function ring(c, stage, x, y) {

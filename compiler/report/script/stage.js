@@ -112,7 +112,7 @@ class Stage {
     c.stroke();
   }
 
-  // Dead cores are crossed, dead links barred.
+  // Dead cores are crossed.
   drawDead(c) {
     const { wafer, dead } = this.page, { scale } = this, [x0, y0, x1, y1] = this.sight, side = Math.max(1, scale);
     c.fillStyle = theme.dead;
@@ -129,16 +129,6 @@ class Stage {
       c.moveTo(x + side * 0.75, y + side * 0.25); c.lineTo(x + side * 0.25, y + side * 0.75);
       c.stroke();
     }
-    if (scale < 4) return;
-    c.strokeStyle = theme.over;
-    c.lineWidth = Math.max(2, scale / 8);
-    c.beginPath();
-    for (const [cx, cy, direction] of wafer.dead_links) {
-      const [dx, dy] = TOWARDS[direction], [x, y] = this.middle(cx + dx / 2, cy + dy / 2), half = scale * 0.22;
-      c.moveTo(x - dy * half, y - dx * half);
-      c.lineTo(x + dy * half, y + dx * half);
-    }
-    c.stroke();
   }
 
   // Coordinates along the top and the left, and a bar that says how long some cores are.

@@ -3,8 +3,7 @@
 function summaryFacts(page) {
   const { plan } = page, f = plan.fullest, link = plan.fullest_link, total = plan.path_parts[plan.path_parts.length - 1];
   return [
-    page.notes.length ? factsOf(page.notes) : null,
-    factsOf(plan.summary.map(([k, v]) => [k, k === "fullest core" ? linkTo({ kind: "core", x: f.core[0], y: f.core[1] }, v) : k === "fullest link" && link.at ? linkTo({ kind: "link", x: link.at[0], y: link.at[1], direction: link.at[2] }, v) : v])),
+    factsOf([...page.notes, ...plan.summary.map(([k, v]) => [k, k === "fullest core" ? linkTo({ kind: "core", x: f.core[0], y: f.core[1] }, v) : k === "fullest link" && link.at ? linkTo({ kind: "link", x: link.at[0], y: link.at[1], direction: link.at[2] }, v) : v])]),
     computingFacts(page),
     el("h3", {}, "Where the cycles go"), partsBar(total),
     tableOf(["part", "cycles", "fabric", "waiting", "compute"], plan.path_parts.map((p) => [p.part, p.cycles, p.fabric, p.waiting, p.compute]), { caption: "along the critical path; fabric: until the last operand is there; waiting: the core is busy" }),

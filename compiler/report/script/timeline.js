@@ -82,9 +82,7 @@ function timeline(page) {
     c.globalAlpha = 0.35;
     c.fill();
     c.globalAlpha = 1;
-    c.fillStyle = theme.ink;
-    c.textAlign = "left";
-    c.fillText(`bytes under way on links, at most ${whole(most)}`, 6, below - H + 2);
+    tag(c, `bytes under way on links, at most ${whole(most)}`, 4, below - H - 5);
   }
 
   const tell = () => {
