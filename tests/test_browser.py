@@ -215,6 +215,109 @@ def test_the_slider_and_play_move_the_clock(report: Report, timing: Timing) -> N
     assert report.tab.evaluate("state.at") == stopped and f"at={stopped}" in report.fragment
 
 
+PIECEWISE = """async (cycles) => {
+  const next = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  const frame = () => next().then(next);
+  const image = (c) => c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+  const all = () => [image(look.stage.canvas), image(byId("time"))];
+  const wrong = [], seen = new Set();
+  for (const at of cycles) {
+    byId("clock").value = at;
+    byId("clock").dispatchEvent(new Event("input"));
+    await frame();
+    const shown = all(), told = byId("legend").textContent;
+    look.busyImage = null;
+    look.stage.repaint();
+    byId("legend").of = null;
+    showControls(look);
+    look.timeline.draw(true);
+    await frame();
+    all().forEach((anew, i) => { // a path's edge may be a little else where it is clipped
+      if (anew.some((v, k) => Math.abs(v - shown[i][k]) > 24)) wrong.push([at, i]);
+    });
+    if (told !== byId("legend").textContent) wrong.push([at, told]);
+    seen.add(look.stage.canvas.toDataURL());
+  }
+  return { wrong, pictures: seen.size };
+}"""
+
+
+@pytest.mark.parametrize("fragment", ["#layer=busy", "#core=6,5&path=1&layer=busy", "#step=4&layer=busy"])
+@pytest.mark.parametrize("dead", [0.0, 0.03])
+def test_what_the_clock_changes_is_drawn_as_the_whole_would_be(
+    browser: Any, tmp_path: Path, dead: float, fragment: str
+) -> None:
+    """In any order of cycles, also where regions have holes."""
+    plan = plan_of(GRAPHS["attention"](), damaged(16, dead, 5))
+    timing = simulate(plan)
+    cycles = [
+        round(t) for s in plan.steps for t in (timing.start[s.position].max(), timing.end[s.position].min())
+    ]
+    cycles = np.random.default_rng(3).permutation(sorted({*cycles})[:40]).tolist()
+    report = opened(browser, tmp_path, page_of(plan), fragment)
+    found = report.tab.evaluate(PIECEWISE, [*cycles, 0, *sorted(cycles)])
+    assert found["wrong"] == [] and found["pictures"] > 6
+    report.close()
+
+
+WORK = """async (cycles) => {
+  const next = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  const frame = () => next().then(next);
+  const context = CanvasRenderingContext2D.prototype;
+  const { putImageData, drawImage, clip, rect, restore } = context;
+  const work = { cores: 0, drawn: 0, nodes: 0 };
+  let area = 0, within = 0; // of the rectangles of a path, and of the clip, 0 for none
+  context.rect = function (x, y, w, h) { area += w * h; return rect.call(this, x, y, w, h); };
+  context.clip = function () { [within, area] = [area, 0]; return clip.call(this); };
+  context.restore = function () { within = 0; return restore.call(this); };
+  context.drawImage = function (...all) {
+    work.drawn += within || this.canvas.width * this.canvas.height;
+    return drawImage.apply(this, all);
+  };
+  context.putImageData = function (...all) {
+    const [image, , , , , w, h] = all;
+    work.cores += all.length > 3 ? w * h : image.width * image.height;
+    return putImageData.apply(this, all);
+  };
+  const watch = new MutationObserver((all) => {
+    for (const n of all.flatMap((m) => [...m.addedNodes])) {
+      work.nodes += 1 + (n.querySelectorAll?.("*").length ?? 0);
+    }
+  });
+  const out = [];
+  for (const at of cycles) {
+    byId("clock").value = at;
+    byId("clock").dispatchEvent(new Event("input"));
+    await frame();
+    Object.assign(work, { cores: 0, drawn: 0, nodes: 0 }); // what moved to this cycle was one leap
+    watch.observe(document.body, { childList: true, subtree: true });
+    byId("clock").value = at + 1;
+    byId("clock").dispatchEvent(new Event("input"));
+    await frame();
+    watch.disconnect();
+    for (const m of watch.takeRecords()) work.nodes += m.addedNodes.length;
+    const box = around([...look.busyImage.lit, look.stage.layer.changed ?? [0, 0, 0, 0]]);
+    out.push({ ...work, changed: box[2] * box[3] });
+  }
+  return { out, scale: look.stage.scale, width: look.stage.canvas.width };
+}"""
+
+
+def test_a_step_of_the_clock_does_the_work_of_what_it_changes(browser: Any, tmp_path: Path) -> None:
+    """Cores painted and pixels drawn are those of the steps that run, of many; only text is made."""
+    plan = plan_of(GRAPHS["attention"](), damaged(64, 0.0, 1))
+    cycles = [int(simulate(plan).cycles * i / 9) for i in range(1, 9)]
+    report = opened(browser, tmp_path, page_of(plan))
+    found = report.tab.evaluate(WORK, cycles)
+    edge, line = 8 * found["width"], 3000  # of what smoothing mixes in, and of the timeline's mark
+    assert any(w["changed"] > 64 for w in found["out"])
+    for w in found["out"]:
+        assert w["cores"] <= w["changed"]
+        assert w["drawn"] <= w["changed"] * found["scale"] ** 2 + edge + line
+        assert w["nodes"] <= 8
+    report.close()
+
+
 def on_link(plan: Plan, step: Step, move: Move, x: int, y: int, direction: str) -> float:
     """Bytes of one move on a link."""
     return float(link_bytes(plan, [(step, move)])[LINKS.index(direction), y, x])

@@ -25,8 +25,9 @@ from .tables import Tables
 HERE = Path(__file__).parent
 # The page's script: one after the other, what is used before what uses it.
 SCRIPT = (
-    *("dom", "unpack", "colours", "state", "plan", "moves", "memory", "links", "layers", "stage", "overlays"),
-    *("pointer", "model_list", "inspect_core", "inspect_link", "inspect_step", "summary", "timeline", "main"),
+    *("dom", "unpack", "colours", "state", "plan", "moves", "memory", "links", "layers", "busy", "stage"),
+    *("overlays", "pointer", "model_list", "inspect_core", "inspect_link", "inspect_step", "summary"),
+    *("timeline", "main"),
 )
 Fact = tuple[str, str]
 

@@ -1,7 +1,8 @@
 // Colours of the grid: a map for amounts, one colour for each kind of operation, and the theme's own.
 
 // Okabe and Ito's colours, told apart with any colour blindness; then darker and lighter ones of them.
-const KINDS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#8a63d2", "#7a7a7a", "#004b76", "#8c6100", "#00664a"];
+const KINDS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#8a63d2", "#004b76", "#8c6100", "#00664a"];
+const OTHER_KINDS = "#7a7a7a";
 
 const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const css = (c) => `rgb(${c[0]},${c[1]},${c[2]})`;
@@ -57,10 +58,10 @@ function scaleOf(values) {
   return high / least > HUGE_RANGE ? new Scale(least, high, { logarithmic: true }) : new Scale(0, high);
 }
 
-// The kinds of operations of a plan, those that take most cycles first, with a colour each.
+// The kinds of operations of a plan, those that take most cycles first, with a colour each as far as these go.
 function kindsOf(plan) {
   const cycles = new Map();
   for (const s of plan.steps) if (s.kind !== "input") cycles.set(s.op, (cycles.get(s.op) ?? 0) + (s.last - s.first));
   const names = [...cycles].sort((a, b) => b[1] - a[1]).map(([name]) => name);
-  return new Map(names.map((name, i) => [name, i < KINDS.length - 1 ? KINDS[i] : KINDS[8]]));
+  return new Map(names.map((name, i) => [name, KINDS[i] ?? OTHER_KINDS]));
 }

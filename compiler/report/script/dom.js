@@ -1,7 +1,8 @@
 // Building blocks of the page. Text reaches it through textContent alone, so no name can be markup.
 
 const byId = (id) => document.getElementById(id);
-const whole = (v) => Math.round(v).toLocaleString("en");
+const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const whole = (v) => WHOLE.format(Math.round(v));
 const percent = (v) => (v * 100 >= 9.95 || v === 0 ? (v * 100).toFixed(0) : v * 100 >= 0.1 ? (v * 100).toFixed(1) : "<0.1") + " %";
 const plural = (n, what) => `${whole(n)} ${what}${n === 1 ? "" : "s"}`;
 
@@ -18,15 +19,35 @@ function el(tag, of = {}, ...children) {
   return out;
 }
 
-// A table with titles; rows are lists of text, numbers (shown with separators, to the right) or elements.
-function tableOf(titles, rows, { caption = "", current = () => false } = {}) {
-  const numbers = titles.map((_, i) => rows.length > 0 && rows.every((row) => typeof row[i] === "number"));
+const MOST_ROWS = 100; // of a table that are made before somebody asks for more
+
+// A table with titles. Its rows are lists of text, numbers (shown with separators, to the right) or elements, `row`
+// makes one of a thing; those past the first hundred are made when they are asked for. `current` judges by a
+// thing whether its row is marked, by the clock where it is `clocked`.
+function tableOf(titles, things, { row = (thing) => thing, caption = "", current = null, clocked = false } = {}) {
+  const first = things.slice(0, MOST_ROWS).map(row), made = [], body = el("tbody", {});
+  const numbers = titles.map((_, i) => first.length > 0 && first.every((cells) => typeof cells[i] === "number"));
   const cell = (v) => (typeof v === "number" ? el("td", { className: "number" }, whole(v)) : el("td", {}, v));
+  const mark = () => made.forEach((line, i) => {
+    const now = current(things[i]);
+    if (now === line.hasAttribute("aria-current")) return;
+    if (now) line.setAttribute("aria-current", "true");
+    else line.removeAttribute("aria-current");
+  });
+  const add = (rows) => {
+    for (const cells of rows) made.push(el("tr", {}, cells.map(cell)));
+    body.append(...made.slice(body.rows.length));
+    if (current) mark();
+  };
+  add(first);
+  if (current && clocked) followClock(mark);
+  const left = things.length - first.length;
   return el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": caption || titles.join(", ") },
     el("table", {},
       caption && el("caption", {}, caption),
       el("thead", {}, el("tr", {}, titles.map((t, i) => el("th", { scope: "col", className: numbers[i] ? "number" : "" }, t)))),
-      el("tbody", {}, rows.map((row, i) => el("tr", current(i) ? { "aria-current": "true" } : {}, row.map(cell))))));
+      body),
+    left > 0 && el("button", { type: "button", className: "more", click: (e) => { e.target.remove(); add(things.slice(MOST_ROWS).map(row)); } }, `${whole(left)} more`));
 }
 
 // Facts as a list of terms; rows of which the text is empty are left out.

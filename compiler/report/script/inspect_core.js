@@ -19,30 +19,41 @@ function coreFacts(page, { x, y }) {
     ]),
     el("h3", {}, "Memory over the call"), memoryMap(page, core, livesOf(plan, core, running), use, code),
     el("h3", {}, "Runs"),
-    running.length ? tableOf(["step", "op", "start", "end"], running.map((t) => [stepLink(plan, t.step.number, 30), t.step.kind === "input" ? "input" : t.step.op, cycleLink(t.start), t.end]),
-      { caption: "in order of start, in cycles", current: (i) => running[i].start <= state.at && state.at < running[i].end }) : el("p", {}, "nothing"),
-    ...arrivalFacts(plan, running, x, y),
+    running.length ? tableOf(["step", "op", "start", "end"], running, {
+      row: (t) => [stepLink(plan, t.step.number, 30), t.step.kind === "input" ? "input" : t.step.op, cycleLink(t.start), t.end],
+      caption: "in order of start, in cycles", clocked: true, current: (t) => t.start <= state.at && state.at < t.end,
+    }) : el("p", {}, "nothing"),
+    arrivalFacts(plan, running, x, y),
     el("h3", {}, "Holds"),
-    tableOf(["address", "bytes", "role", "tensor", "box", "live in steps"], [[0, code, "code", "kernels", "", "always"],
-      ...buffers.map(({ buffer: b, column, row }) => {
-        const box = plan.held(b, column, row);
+    tableOf(["address", "bytes", "role", "tensor", "box", "live in steps"], [null, ...buffers], {
+      row: (held) => {
+        if (held === null) return [0, code, "code", "kernels", "", "always"];
+        const { buffer: b, column, row } = held, box = plan.held(b, column, row);
         return [b.address, b.bytes, b.role, tensorLink(b.name, 26), box ? boxText(box) : "", b.always ? "always" : `${b.live[0]}-${b.live[1]}`];
-      })], { caption: "by address" }),
+      }, caption: "by address",
+    }),
     routerFacts(plan, x, y),
   ];
 }
 
+// What arrives for the step at the clock's cycle, or the next: made anew when the clock rests on another one.
 function arrivalFacts(plan, running, x, y) {
-  const task = currentTask(running);
-  if (!task) return [];
-  const all = arrivals(plan, task), own = plan.numberOf(x, y);
-  const rows = all.slice(0, 40).map(({ move, source, bytes }) => {
-    const [sx, sy] = plan.xy(source), from = { kind: "route", step: move.step, move: move.k, source: [sx, sy] };
-    return [source === own ? "itself" : coreLink(sx, sy), Math.round(bytes), linkTo(from, move.route), tensorLink(move.tensor, 22)];
-  });
-  return [el("h3", {}, `Arrives for step ${task.step.number}`),
-    rows.length ? tableOf(["from", "bytes", "route", "tensor"], rows, { caption: all.length > 40 ? `the largest 40 of ${all.length}` : "the step at the clock's cycle, or the next" })
-      : el("p", {}, "nothing: all operands lie here")];
+  const out = el("section", {}), own = plan.numberOf(x, y);
+  let shown = null;
+  followClock(() => {
+    const task = currentTask(running);
+    if (!task || task === shown) return;
+    shown = task;
+    const all = arrivals(plan, task);
+    out.replaceChildren(el("h3", {}, `Arrives for step ${task.step.number}`),
+      all.length ? tableOf(["from", "bytes", "route", "tensor"], all, {
+        row: ({ move, source, bytes }) => {
+          const [sx, sy] = plan.xy(source), from = { kind: "route", step: move.step, move: move.k, source: [sx, sy] };
+          return [source === own ? "itself" : coreLink(sx, sy), Math.round(bytes), linkTo(from, move.route), tensorLink(move.tensor, 22)];
+        }, caption: "the step at the clock's cycle, or the next; the largest first",
+      }) : el("p", {}, "nothing: all operands lie here"));
+  }, "resting");
+  return out;
 }
 
 function routerFacts(plan, x, y) {
@@ -73,8 +84,15 @@ function memoryMap(page, core, lives, use, code) {
     el("svg:path", { d: curve, class: "use" }),
     el("svg:line", { x1: 0, x2: W, y1: py(plan.wafer.sram), y2: py(plan.wafer.sram), class: "budget" }),
     peak && el("svg:circle", { cx: px(peak.start), cy: py(peak.bytes), r: 3, class: "peak" }, el("svg:title", {}, `peak: ${whole(peak.bytes)} bytes live from cycle ${whole(peak.start)}`)),
-    el("svg:line", { x1: px(state.at), x2: px(state.at), y1: 0, y2: H, class: "now" }));
+    nowLine(px, H));
   const roles = ["code", ...new Set(lives.map((l) => l.buffer.role))];
   return el("figure", {}, svg, el("figcaption", {}, `0 to ${whole(top)} bytes upward, 0 to ${whole(plan.cycles)} cycles to the right; the line: bytes live. `,
     roles.map((r) => el("span", { className: "key" }, el("span", { className: `swatch role-${r}` }), r, " "))));
+}
+
+// The clock's cycle in a picture over the call.
+function nowLine(px, height) {
+  const line = el("svg:line", { y1: 0, y2: height, class: "now" });
+  followClock(() => { for (const end of ["x1", "x2"]) line.setAttribute(end, px(state.at)); });
+  return line;
 }

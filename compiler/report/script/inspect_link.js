@@ -15,9 +15,10 @@ function linkFacts(page, { x, y, direction }) {
     ]),
     el("h3", {}, "Load over the call"), loadChart(page, moves),
     el("h3", {}, `Routes over it: ${moves.length}`),
-    moves.length ? tableOf(["route", "to step", "bytes", "from cycle", "until", "busy"], moves.map(({ move, bytes: n, from, until }) => [
-      moveLink(plan, move), stepLink(plan, move.step, 30), n, cycleLink(from), until, percent(busyShare(plan, n, from, until))]),
-    { caption: "from the end of the first task that sends until the last start that waits", current: (i) => moves[i].from <= state.at && state.at < moves[i].until }) : el("p", {}, "none"),
+    moves.length ? tableOf(["route", "to step", "bytes", "from cycle", "until", "busy"], moves, {
+      row: ({ move, bytes: n, from, until }) => [moveLink(plan, move), stepLink(plan, move.step, 30), n, cycleLink(from), until, percent(busyShare(plan, n, from, until))],
+      caption: "from the end of the first task that sends until the last start that waits", clocked: true, current: (m) => m.from <= state.at && state.at < m.until,
+    }) : el("p", {}, "none"),
     coloursLine(plan, x, y),
   ];
 }
@@ -43,7 +44,7 @@ function loadChart(page, moves) {
   });
   const most = loads.reduce((b, v, i) => (v > loads[b] ? i : b), 0);
   return el("figure", {}, el("svg:svg", { viewBox: `0 0 ${W} ${H}`, class: "chart", role: "img", "aria-label": `load over the call, at most ${percent(loads[most] ?? 0)} of the link's capacity` },
-    bars.filter(Boolean), el("svg:line", { x1: 0, x2: W, y1: H - H / top, y2: H - H / top, class: "budget" }), el("svg:line", { x1: px(state.at), x2: px(state.at), y1: 0, y2: H, class: "now" })),
+    bars.filter(Boolean), el("svg:line", { x1: 0, x2: W, y1: H - H / top, y2: H - H / top, class: "budget" }), nowLine(px, H)),
   el("figcaption", {}, edges.length ? ["most asked of it: ", percent(loads[most]), " of its capacity, from cycle ", cycleLink(edges[most]), "; moves that are under way at once add up"] : "carries nothing"));
 }
 
@@ -86,14 +87,14 @@ function sourceFacts(plan, move, by, senders) {
 
 function targetFacts(plan, move, source) {
   const from = plan.numberOf(...source), targets = targetsOf(plan, move, from);
-  const rows = targets.slice(0, 60).map(({ core, bytes }) => {
+  const row = ({ core, bytes }) => {
     const corners = pathOf(plan, move, from, core), hops = hopsOf(corners);
     return [coreLink(...plan.xy(core)), Math.round(bytes), hops, Math.max(0, corners.length - 2), relaysOf(plan, move, corners).length];
-  });
+  };
   const away = targets.filter((t) => t.core !== from);
   return [
     factsOf([["from core", coreLink(...source)], ["goes to", `${plural(targets.length, "core")}${targets.length >= MOST_TARGETS ? " or more" : ""}, ${whole(away.reduce((n, t) => n + t.bytes, 0))} bytes over links`],
       ["all sources", moveLink(plan, move, "show the whole move")]]),
-    el("h3", {}, "Goes to"), tableOf(["core", "bytes", "hops", "turns", "relays"], rows, { caption: targets.length > 60 ? `the first 60 of ${whole(targets.length)}` : "" }),
+    el("h3", {}, "Goes to"), tableOf(["core", "bytes", "hops", "turns", "relays"], targets, { row }),
   ];
 }

@@ -56,7 +56,7 @@ function consideredFacts(plan, s) {
   if (s.considered < 0) return [];
   const rows = plan.considered[s.considered];
   return [el("h3", {}, "Splits that were weighed"), tableOf(["split", "grid", "cycles", "beside"], rows,
-    { caption: "estimates with operands where they lie; what each leaves to later steps, which is weighed too, apart", current: (i) => rows[i][3].startsWith("chosen") })];
+    { caption: "estimates with operands where they lie; what each leaves to later steps, which is weighed too, apart", current: (row) => row[3].startsWith("chosen") })];
 }
 
 function operandFacts(plan, s) {
@@ -119,6 +119,6 @@ function regionFacts(page, { region }) {
   const { plan } = page, r = plan.regions[region], steps = plan.steps.filter((s) => s.region === region);
   return [
     factsOf([["place", `${r.columns} x ${r.rows} cores at (${r.box[0]}, ${r.box[1]})${r.box[2] > r.columns ? `, ${r.box[2] - r.columns} spare columns` : ""}`], ["code", `${whole(r.code)} bytes on each core`], ["steps", whole(steps.length)]]),
-    tableOf(["step", "op", "cores", "start", "end"], steps.slice(0, 200).map((s) => [stepLink(plan, s.number), s.op, s.cores, s.first, s.last]), { caption: steps.length > 200 ? "the first 200" : "" }),
+    tableOf(["step", "op", "cores", "start", "end"], steps, { row: (s) => [stepLink(plan, s.number), s.op, s.cores, s.first, s.last] }),
   ];
 }

@@ -10,21 +10,11 @@ function paintLayer(page, name) {
   return { busy: paintBusy, ops: paintOps, tensor: paintTensor }[name](page, plan);
 }
 
+// An image of the plan's box; `put` shows the pixels of a part of it, [x, y, width, height] within the box.
 function blank(plan) {
   const [, , width, height] = plan.box, canvas = el("canvas", { width, height });
   const context = canvas.getContext("2d"), image = context.createImageData(width, height);
-  return { canvas, pixels: new Uint32Array(image.data.buffer), put: () => context.putImageData(image, 0, 0) };
-}
-
-// The image of what the clock changes, kept from cycle to cycle, and all that is at rest.
-function clockImage(page) {
-  const { plan } = page, colour = theme.unused;
-  if (page.clockImage?.plan !== plan || page.clockImage.colour !== colour) {
-    const idle = packed(rgb(colour)), rest = Uint32Array.from(page.tables.get(plan.sram), (v) => (v ? idle : 0));
-    page.clockImage = { ...blank(plan), plan, colour, idle, rest };
-  }
-  page.clockImage.pixels.set(page.clockImage.rest);
-  return page.clockImage;
+  return { canvas, pixels: new Uint32Array(image.data.buffer), put: (part = [0, 0, width, height]) => context.putImageData(image, 0, 0, ...part) };
 }
 
 const packed = ([r, g, b], a = 255) => ((a << 24) | (b << 16) | (g << 8) | r) >>> 0;
@@ -67,44 +57,11 @@ function fullestLinks(page) {
   return page.fullest.get(page.plan);
 }
 
-// What runs, receives and rests at the clock's cycle.
-function paintBusy(page, plan) {
-  const { canvas, pixels, put, idle } = clockImage(page), waits = packed(rgb(theme.way)), at = state.at;
-  let computing = 0, receiving = 0;
-  const running = [];
-  for (const step of plan.steps) {
-    if (step.kind === "input" || !(receivesFrom(plan, step) <= at && at < step.last)) continue;
-    const colour = packed(rgb(page.kinds.get(step.op))), hears = step.received.length > 0;
-    let here = 0;
-    plan.eachPixel(step, (i, start, end) => {
-      if (start > at) {
-        if (hears && pixels[i] === idle) { pixels[i] = waits; receiving++; }
-      } else if (at < end) { pixels[i] = colour; here++; }
-    });
-    computing += here;
-    if (here) running.push([step, here]);
-  }
-  put();
-  return {
-    canvas, title: `Busy at cycle ${whole(at)}`, running, computing,
-    swatches: [...[...new Set(running.map(([s]) => s.op))].map((op) => [page.kinds.get(op), op]), [theme.way, "data on its way here"], [theme.unused, "at rest"]],
-    note: `${plural(computing, "core")} compute, ${whole(receiving)} wait for data on its way`,
-    value: (x, y) => taskAt(plan, x, y),
-  };
-}
-
-// The cycle from which all of a step's data may be on its way: when each step that sends some has ended a task.
-function receivesFrom(plan, step) {
-  if (step.from === undefined) {
-    const sent = step.received.filter((m) => m.route !== "local" && m.writer >= 0).map((m) => plan.steps[m.writer].done);
-    step.from = sent.length ? Math.min(step.first, Math.max(...sent)) : step.first;
-  }
-  return step.from;
-}
-
-function taskAt(plan, x, y) {
-  const found = plan.running(plan.numberOf(x, y)).find((t) => t.step.kind !== "input" && t.start <= state.at && state.at < t.end);
-  return found ? `${found.step.op}: ${brief(found.step.name)}` : "computes nothing now";
+// The box around boxes, null around none.
+function around(boxes) {
+  if (!boxes.length) return null;
+  const x = Math.min(...boxes.map((b) => b[0])), y = Math.min(...boxes.map((b) => b[1]));
+  return [x, y, Math.max(...boxes.map((b) => b[0] + b[2])) - x, Math.max(...boxes.map((b) => b[1] + b[3])) - y];
 }
 
 // The kind of operation on which each core spends most cycles.
@@ -135,9 +92,12 @@ function dominantOps(page, plan) {
     if (step.kind === "input") continue;
     const k = kinds.indexOf(step.op);
     sums[k] ??= new Float64Array(width * height);
-    plan.eachPixel(step, (i, start, end) => {
-      const v = (sums[k][i] += end - start || 0.01);
-      if (v > most[i]) { most[i] = v; of[i] = k; }
+    const long = plan.tables.get(step.long), sum = sums[k];
+    plan.eachRun(step, (pixel, n, first) => {
+      for (let i = pixel, j = first; i < pixel + n; i++, j++) {
+        const v = (sum[i] += long[j] || 0.01);
+        if (v > most[i]) { most[i] = v; of[i] = k; }
+      }
     });
   }
   return { kinds, of };

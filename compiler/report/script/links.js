@@ -46,17 +46,12 @@ function exists(plan, s) {
 
 // The box of cores that a selection is on, null for none.
 function boxOfSelection(plan, s) {
-  const around = (steps) => {
-    const boxes = steps.map((t) => plan.boxOf(t.region, t.grid));
-    if (!boxes.length) return null;
-    const x = Math.min(...boxes.map((b) => b[0])), y = Math.min(...boxes.map((b) => b[1]));
-    return [x, y, Math.max(...boxes.map((b) => b[0] + b[2])) - x, Math.max(...boxes.map((b) => b[1] + b[3])) - y];
-  };
+  const of = (things) => around(things.map((t) => plan.boxOf(t.region, t.grid)));
   if (!s) return plan.box;
   if (s.kind === "core" || s.kind === "link") return [s.x - 3, s.y - 3, 7, 7];
-  if (s.kind === "step") return around([plan.steps[s.step]]);
-  if (s.kind === "route") return around([plan.steps[s.step], plan.steps[plan.steps[s.step].received[s.move].by]]);
-  if (s.kind === "node") return around(plan.nodes.get(s.name));
-  if (s.kind === "tensor") return around(plan.tensors.get(s.name));
+  if (s.kind === "step") return of([plan.steps[s.step]]);
+  if (s.kind === "route") return of([plan.steps[s.step], plan.steps[plan.steps[s.step].received[s.move].by]]);
+  if (s.kind === "node") return of(plan.nodes.get(s.name));
+  if (s.kind === "tensor") return of(plan.tensors.get(s.name));
   return plan.regions[s.region].box;
 }

@@ -35,7 +35,8 @@ async function main() {
   document.body.dataset.ready = "true";
   stage.repaint();
   showControls(page);
-  inspect(page);
+  if (state.selection) inspect(page);
+  else for (const f of followers.resting) f(); // the summary was there without the data
   page.timeline.draw();
   return null;
 }
@@ -54,12 +55,16 @@ function follow(page, stage, changed) {
     place(stage);
   }
   if (changed.has("theme")) readTheme();
-  const repaint = ["entry", "layer", "theme"].some((k) => changed.has(k)) || (changed.has("at") && state.layer === "busy") || (changed.has("selection") && state.layer === "tensor");
-  if (repaint) stage.repaint();
-  else stage.draw();
-  showControls(page);
-  if (["selection", "entry", "layer"].some((k) => changed.has(k))) inspect(page);
-  else if (changed.has("at")) inspectSoon(page);
+  const only = (...those) => [...changed].every((k) => those.includes(k));
+  if (["entry", "layer", "theme"].some((k) => changed.has(k)) || (changed.has("selection") && state.layer === "tensor")) stage.repaint();
+  else {
+    if (changed.has("at")) stage.advance();
+    if (!only("at")) stage.draw();
+  }
+  if (!only("at", "view")) showControls(page);
+  else if (state.layer === "busy") legend(page, stage.layer);
+  if (changed.has("selection") || changed.has("entry")) inspect(page);
+  else if (changed.has("at") || changed.has("layer")) tellClock(page);
   if (changed.has("selection")) say(nameOf(page.plan, state.selection));
 }
 
@@ -72,15 +77,22 @@ function place(stage) {
 
 let soon = 0;
 
-// The inspector follows the clock once that rests.
-function inspectSoon(page) {
+// What the inspector shows of the clock follows it: marks at once, what has to be made anew once the clock rests.
+function tellClock(page) {
+  for (const f of followers.moving) f();
   clearTimeout(soon);
-  soon = setTimeout(() => inspect(page), 250);
+  soon = setTimeout(() => {
+    soon = 0;
+    for (const f of followers.resting) f();
+    nameGrid(page);
+  }, 250);
 }
 
 function inspect(page) {
   clearTimeout(soon);
   soon = 0;
+  followers.moving = [];
+  followers.resting = [];
   const s = state.selection, body = byId("inspector-body"), scrolled = body.scrollTop, same = body.dataset.of === written(s);
   byId("inspector-title").textContent = s ? nameOf(page.plan, s) : "Summary";
   byId("clear").hidden = !s;
@@ -123,7 +135,7 @@ function controls(page, stage) {
   window.addEventListener("hashchange", () => goTo(page));
   window.addEventListener("popstate", () => goTo(page));
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readTheme(); stage.repaint(); page.timeline.draw(); });
-  new ResizeObserver(() => { if (state.view) stage.draw(); else place(stage); }).observe(stage.canvas);
+  new ResizeObserver(() => { stage.measure(); if (state.view) stage.draw(); else place(stage); }).observe(stage.canvas);
 }
 
 // What the fragment asks for: a link that was followed, or a step back in the history.
@@ -157,28 +169,44 @@ function copyLink() {
 }
 
 function showControls(page) {
-  const { plan, stage } = page, { layer } = stage;
+  const { stage } = page;
   byId("layer").value = state.layer;
   byId("entry").value = String(state.entry);
   byId("path").setAttribute("aria-pressed", String(state.path));
-  const what = LAYERS.find(([n]) => n === state.layer)[1];
-  byId("grid").setAttribute("aria-label", `${plan.name} on ${plan.wafer.name}, ${plan.wafer.width} by ${plan.wafer.height} cores. ${what}. Selected: ${state.selection ? nameOf(plan, state.selection) : "nothing"}. Cycle ${whole(state.at)}. Arrow keys go from core to core.`);
-  legend(page, layer);
+  nameGrid(page);
+  legend(page, stage.layer);
 }
 
+function nameGrid({ plan }) {
+  const what = LAYERS.find(([n]) => n === state.layer)[1];
+  byId("grid").setAttribute("aria-label", `${plan.name} on ${plan.wafer.name}, ${plan.wafer.width} by ${plan.wafer.height} cores. ${what}. Selected: ${state.selection ? nameOf(plan, state.selection) : "nothing"}. Cycle ${whole(state.at)}. Arrow keys go from core to core.`);
+}
+
+// The legend is made anew for another layer; what the clock changes of one is text, and which operations are marked.
 function legend(page, layer) {
-  const parts = [el("b", {}, layer.title)];
+  const box = byId("legend");
+  if (layer.key === undefined || layer.key !== box.of) {
+    box.of = layer.key;
+    box.replaceChildren(...legendParts(page, layer));
+  }
+  const title = box.querySelector("b"), note = box.querySelector(".note");
+  if (title.textContent !== layer.title) title.textContent = layer.title;
+  if (note.textContent !== (layer.note ?? "")) note.textContent = layer.note ?? "";
+  for (const key of box.querySelectorAll("[data-kind]")) key.classList.toggle("here", layer.lit?.has(key.dataset.kind) ?? false);
+}
+
+function legendParts(page, layer) {
+  const parts = [el("b")];
   if (layer.scale) parts.push(scaleLegend(page, layer));
-  const swatch = (colour, text) => { const box = el("span", { className: "swatch" }); box.style.background = colour; return el("span", { className: "key" }, box, text); };
-  for (const [colour, text] of layer.swatches ?? []) parts.push(swatch(colour, text));
+  const swatch = (colour, text, kind) => { const box = el("span", { className: "swatch" }); box.style.background = colour; return el("span", { className: "key", "data-kind": kind }, box, text); };
+  for (const [colour, text, kind] of layer.swatches ?? []) parts.push(swatch(colour, text, kind));
   if (layer.scale?.bounded) {
     const over = page.tables.get(page.plan.sram).reduce((n, v) => n + (v > layer.scale.high), 0);
     parts.push(swatch(theme.over, over ? `over the budget: ${plural(over, "core")}` : "over the budget: none"));
   }
   if (page.dead.size) parts.push(swatch(theme.dead, `dead: ${plural(page.dead.size, "core")}`));
   if (page.wafer.dead_links.length) parts.push(swatch(theme.over, `dead: ${plural(page.wafer.dead_links.length, "link")}, barred`));
-  if (layer.note) parts.push(el("span", {}, layer.note));
-  byId("legend").replaceChildren(...parts);
+  return [...parts, el("span", { className: "note" })];
 }
 
 function scaleLegend(page, { scale, unit }) {

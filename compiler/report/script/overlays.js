@@ -4,7 +4,24 @@ const LINK_SCALE = 14; // pixels of a core from which each link has an arrow
 const MOST_ROUTES = 400; // drawn at once
 
 function overlaysOf(page) {
-  return [drawRegions(page), drawSelection(page), drawLinks(page), drawPath(page), drawCursor(page)]; // arrows keep the scale's colours
+  // Arrows keep the scale's colours, so what tints cores is below them.
+  return [drawRegions(page), drawSelection(page), drawLinks(page), drawDeadLinks(page), drawChosenLink(), drawPath(page), drawCursor(page)];
+}
+
+// What the overlays show of the clock, in words: they are drawn anew when it changes.
+function clockMarks(page) {
+  const s = state.selection, { plan } = page, leg = state.path ? plan.legAt(state.at) : "";
+  if (s?.kind !== "core" || !page.ready) return `${leg}`;
+  return `${leg} ${currentTask(runningOn(plan, s))?.step.number}`;
+}
+
+let lastCore = { key: "", running: [] };
+
+// What runs on the selected core, kept while it is selected.
+function runningOn(plan, { x, y }) {
+  const key = `${plan.number} ${x} ${y}`;
+  if (lastCore.key !== key) lastCore = { key, running: plan.running(plan.numberOf(x, y)) };
+  return lastCore.running;
 }
 
 function outline(c, stage, [x, y, w, h], colour, wide = 2) {
@@ -111,15 +128,37 @@ const drawSelection = (page) => (c, stage) => {
     outline(c, stage, [s.x, s.y, 1, 1], theme.mark, stage.scale < 6 ? 2 : 3);
     if (stage.scale < 6) ring(c, stage, s.x, s.y);
   }
-  if (s.kind === "link") {
-    if (stage.scale >= LINK_SCALE) arrow(c, arrowOf(stage, s.x, s.y, s.direction), Math.max(4, stage.scale * 0.16), theme.mark);
-    outline(c, stage, [s.x, s.y, 1, 1], theme.mark, 1);
-    if (stage.scale < LINK_SCALE) ring(c, stage, s.x, s.y);
-  }
   if (!page.ready) return;
   if (s.kind === "step") drawStep(c, stage, page, plan.steps[s.step]);
   if (s.kind === "node") for (const step of plan.nodes.get(s.name) ?? []) drawTint(c, stage, page, step, theme.mark, 0.5);
   if (s.kind === "route") drawRoute(c, stage, plan, s);
+};
+
+const drawChosenLink = () => (c, stage) => {
+  const s = state.selection;
+  if (s?.kind !== "link") return;
+  outline(c, stage, [s.x, s.y, 1, 1], theme.mark, 1);
+  if (stage.scale < LINK_SCALE) return ring(c, stage, s.x, s.y);
+  const ends = arrowOf(stage, s.x, s.y, s.direction), wide = Math.max(5, stage.scale * 0.18);
+  arrow(c, ends, wide + 4, theme.page);
+  arrow(c, ends, wide, theme.mark);
+};
+
+// Dead links are barred.
+const drawDeadLinks = ({ wafer }) => (c, stage) => {
+  const { scale } = stage, half = scale * 0.22, wide = Math.max(2, scale / 8);
+  if (scale < 4) return;
+  for (const [more, colour] of [[2, theme.page], [0, theme.over]]) {
+    c.strokeStyle = colour;
+    c.lineWidth = wide + more;
+    c.beginPath();
+    for (const [cx, cy, direction] of wafer.dead_links) {
+      const [dx, dy] = TOWARDS[direction], [x, y] = stage.middle(cx + dx / 2, cy + dy / 2), long = half + more / 2;
+      c.moveTo(x - dy * long, y - dx * long);
+      c.lineTo(x + dy * long, y + dx * long);
+    }
+    c.stroke();
+  }
 };
 
 function ring(c, stage, x, y) {
@@ -141,7 +180,7 @@ function drawTint(c, stage, page, step, colour, alpha) {
   if (!page.tints.has(key)) {
     if (page.tints.size > 24) page.tints.clear();
     const { canvas, pixels, put } = blank(plan), value = packed(rgb(colour));
-    plan.eachPixel(step, (i) => { pixels[i] = value; });
+    plan.eachRun(step, (pixel, n) => pixels.fill(value, pixel, pixel + n));
     put();
     page.tints.set(key, canvas);
   }
@@ -183,7 +222,7 @@ function drawMove(c, stage, plan, move, alpha = 0.5) {
 
 // What comes to a core for the task that it runs at the clock's cycle, or begins next.
 function drawArrivals(c, stage, plan, { x, y }) {
-  const task = currentTask(plan.running(plan.numberOf(x, y)));
+  const task = currentTask(runningOn(plan, { x, y }));
   if (!task) return;
   for (const { move, source } of arrivals(plan, task).slice(0, MOST_ROUTES)) drawWay(c, stage, plan, move, source, plan.numberOf(x, y));
 }
@@ -252,7 +291,7 @@ const drawPath = (page) => (c, stage) => {
     });
     c.stroke();
   }
-  const now = legs.findIndex((leg) => state.at < leg.end), taken = [];
+  const now = page.plan.legAt(state.at), taken = [];
   const order = [...legs.keys()].sort((a, b) => (b === now) - (a === now));
   for (const i of order) {
     const [x, y] = points[i];

@@ -9,7 +9,8 @@ class Plan {
     this.number = number; // of the entry
     this.wafer = wafer;
     this.tables = tables;
-    this.inverse = new Map();
+    this.inverse = new Map(); // of regions that are not regular: place by core
+    this.boxed = new Map(); // and the boxes of grids on them
     this.steps.forEach((s, i) => {
       s.number = i;
       s.received = [...s.operands.flatMap((o) => o.moves.map((m) => ({ ...m, tensor: o.tensor }))),
@@ -78,8 +79,9 @@ class Plan {
 
   // The box [x, y, width, height] around a grid's cores.
   boxOf(region, grid) {
-    const r = this.regions[region], [columns, rows, x, y, dx, dy] = grid;
+    const r = this.regions[region], [columns, rows, x, y, dx, dy] = grid, key = `${region} ${grid}`;
     if (r.cores < 0) return [r.box[0] + x, r.box[1] + y, (columns - 1) * dx + 1, (rows - 1) * dy + 1];
+    if (this.boxed.has(key)) return this.boxed.get(key);
     let x0 = Infinity, y0 = Infinity, x1 = -1, y1 = -1;
     for (let j = 0; j < rows; j++) {
       for (let i = 0; i < columns; i++) {
@@ -87,7 +89,8 @@ class Plan {
         x0 = Math.min(x0, cx); x1 = Math.max(x1, cx); y0 = Math.min(y0, cy); y1 = Math.max(y1, cy);
       }
     }
-    return [x0, y0, x1 - x0 + 1, y1 - y0 + 1];
+    this.boxed.set(key, [x0, y0, x1 - x0 + 1, y1 - y0 + 1]);
+    return this.boxed.get(key);
   }
 
   xy(core) {
@@ -131,23 +134,38 @@ class Plan {
     return out;
   }
 
-  // Calls f(pixel, start, end) for each core of a step that has a tile; the pixel is its number in the plan's box.
-  eachPixel(step, f) {
-    const [columns, rows, x, y, dx, dy] = step.grid, start = this.tables.get(step.start), long = this.tables.get(step.long);
-    const mask = step.mask < 0 ? null : this.tables.get(step.mask), r = this.regions[step.region], [x0, y0, width] = this.box;
-    const own = r.cores < 0 ? null : this.tables.get(r.cores), wide = this.wafer.width, { base } = step;
+  // Calls f(pixel, n, first) for runs of a step's cores that have tiles: n pixels of the plan's box from `pixel` on,
+  // whose times and tiles are those from `first` on in the step's tables.
+  eachRun(step, f) {
+    const [columns, rows, x, y, dx, dy] = step.grid, mask = step.mask < 0 ? null : this.tables.get(step.mask), r = this.regions[step.region];
+    const own = r.cores < 0 ? null : this.tables.get(r.cores), wide = this.wafer.width, [x0, y0, width] = this.box;
     for (let j = 0, i = 0; j < rows; j++) {
       let pixel = (r.box[1] + y + j * dy - y0) * width + r.box[0] + x - x0;
+      if (dx === 1 && own === null && mask === null) {
+        f(pixel, columns, i);
+        i += columns;
+        continue;
+      }
       for (let c = 0; c < columns; c++, i++, pixel += dx) {
         if (mask !== null && mask[i] === 0) continue;
-        const from = base + start[i];
-        if (own === null) f(pixel, from, from + long[i]);
-        else {
-          const core = own[(y + j * dy) * r.columns + x + c * dx];
-          f((Math.floor(core / wide) - y0) * width + (core % wide) - x0, from, from + long[i]);
+        if (own !== null) {
+          const core = own[(y + j * dy) * r.columns + x + c * dx], row = Math.floor(core / wide);
+          pixel = (row - y0) * width + core - row * wide - x0;
         }
+        f(pixel, 1, i);
       }
     }
+  }
+
+  // The number of the critical path's leg that is under way at a cycle, the last one behind all.
+  legAt(cycle) {
+    let low = 0, high = this.path.length - 1;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (cycle < this.path[middle].end) high = middle;
+      else low = middle + 1;
+    }
+    return low;
   }
 
   // The step that kept a core busy until a cycle; null for none.

@@ -12,10 +12,14 @@ class Stage {
     this.layer = null;
     this.cursor = null; // [x, y] of the core under the pointer or the arrow keys
     this.overlays = [];
+    this.stale = []; // boxes of cores to draw anew at the next frame
+    this.marks = ""; // what the overlays show of the clock
+    this.measure();
   }
 
-  get size() {
-    return [this.canvas.clientWidth, this.canvas.clientHeight];
+  // Takes the canvas's size, in pixels of the page.
+  measure() {
+    this.size = [this.canvas.clientWidth, this.canvas.clientHeight];
   }
 
   repaint() {
@@ -23,8 +27,18 @@ class Stage {
     this.draw();
   }
 
-  // Draws at the next frame, once however often it is asked.
-  draw() {
+  // After the clock moved: what it changed of the cores, and all where it changed what lies over them.
+  advance() {
+    if (state.layer === "busy" && this.page.ready) {
+      this.layer = paintLayer(this.page, "busy");
+      if (this.layer.changed) this.draw(this.layer.changed);
+    }
+    if (clockMarks(this.page) !== this.marks) this.draw();
+  }
+
+  // Draws a box of cores, or all, at the next frame, once however often it is asked.
+  draw(box = null) {
+    this.stale.push(box);
     this.asked ??= requestAnimationFrame(() => {
       this.asked = null;
       this.drawNow();
@@ -33,13 +47,31 @@ class Stage {
 
   drawNow() {
     const ratio = window.devicePixelRatio || 1, [width, height] = this.size;
+    let part = this.stale.includes(null) ? null : around(this.stale);
+    this.stale = [];
     if (!width || !this.layer) return;
     if (this.canvas.width !== Math.round(width * ratio) || this.canvas.height !== Math.round(height * ratio)) {
       this.canvas.width = Math.round(width * ratio);
       this.canvas.height = Math.round(height * ratio);
+      part = null;
     }
     const c = this.canvas.getContext("2d");
+    c.save();
+    c.setTransform(1, 0, 0, 1, 0, 0);
+    if (part) clipTo(c, this.pixelsOf(part, ratio));
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.drawAll(c, width, height);
+    c.restore();
+    this.marks = clockMarks(this.page);
+  }
+
+  // The device's pixels that show a box of cores, with what smoothing mixes in: [left, top, width, height].
+  pixelsOf([x, y, w, h], ratio) {
+    const [left, top] = this.pixel(x, y).map((v) => Math.floor(v * ratio) - 2), [right, bottom] = this.pixel(x + w, y + h).map((v) => Math.ceil(v * ratio) + 2);
+    return [left, top, right - left, bottom - top];
+  }
+
+  drawAll(c, width, height) {
     c.fillStyle = theme.stage;
     c.fillRect(0, 0, width, height);
     this.drawCores(c);
@@ -80,7 +112,7 @@ class Stage {
     c.stroke();
   }
 
-  // Dead cores are crossed, dead links barred.
+  // Dead cores are crossed.
   drawDead(c) {
     const { wafer, dead } = this.page, { scale } = this, [x0, y0, x1, y1] = this.sight, side = Math.max(1, scale);
     c.fillStyle = theme.dead;
@@ -97,16 +129,6 @@ class Stage {
       c.moveTo(x + side * 0.75, y + side * 0.25); c.lineTo(x + side * 0.25, y + side * 0.75);
       c.stroke();
     }
-    if (scale < 4) return;
-    c.strokeStyle = theme.over;
-    c.lineWidth = Math.max(2, scale / 8);
-    c.beginPath();
-    for (const [cx, cy, direction] of wafer.dead_links) {
-      const [dx, dy] = TOWARDS[direction], [x, y] = this.middle(cx + dx / 2, cy + dy / 2), half = scale * 0.22;
-      c.moveTo(x - dy * half, y - dx * half);
-      c.lineTo(x + dy * half, y + dx * half);
-    }
-    c.stroke();
   }
 
   // Coordinates along the top and the left, and a bar that says how long some cores are.
@@ -219,6 +241,12 @@ class Stage {
     this.showView(view);
     change({ view });
   }
+}
+
+function clipTo(c, ...boxes) {
+  c.beginPath();
+  for (const box of boxes) c.rect(...box);
+  c.clip();
 }
 
 // The least of 1, 2, 5, 10, 20, ... that is at least `v`.

@@ -35,6 +35,14 @@ function change(changes, { push = false } = {}) {
   writeFragment(push);
 }
 
+// What is shown of the clock: functions that bring what is there up to date, each time that it moves or once it rests.
+const followers = { moving: [], resting: [] };
+
+function followClock(f, when = "moving") {
+  followers[when].push(f);
+  f();
+}
+
 function select(selection) {
   const more = {};
   if (selection?.kind === "tensor") more.layer = "tensor";
@@ -79,17 +87,16 @@ function fragment(selection = state.selection) {
 
 let writing = 0;
 
-// Many small changes, as while playing, make one write: browsers refuse more than some a second.
+// Many small changes, as while playing, make one write once they rest: it takes a browser long, and it refuses more
+// than some a second.
 function writeFragment(push) {
   const put = () => {
     writing = 0;
     history.replaceState(null, "", fragment());
   };
-  if (push) {
-    clearTimeout(writing);
-    writing = 0;
-    history.pushState(null, "", fragment());
-  } else if (!writing) writing = setTimeout(put, 200);
+  clearTimeout(writing);
+  writing = push ? 0 : setTimeout(put, 200);
+  if (push) history.pushState(null, "", fragment());
 }
 
 // The state that a fragment asks for; what it does not say is as at the start. `fits` judges a selection.

@@ -7,37 +7,39 @@ function timeline(page) {
   const canvas = byId("time"), slider = byId("clock"), play = byId("play"), speed = byId("speed"), number = byId("cycle");
   const view = { from: 0, until: 1 }; // the cycles in sight
   const still = { canvas: el("canvas"), of: "" }; // what the clock does not change
-  let lanes = [], asked = null, playing = 0;
+  let lanes = [], asked = null, playing = 0, width = 0, height = 0, shown = 0; // shown: where the clock's line is
 
   const fit = () => { view.from = 0; view.until = Math.max(1, page.plan.cycles); };
-  const px = (cycle) => ((cycle - view.from) / (view.until - view.from)) * canvas.clientWidth;
-  const cycleAt = (x) => Math.max(0, Math.min(page.plan.cycles, Math.round(view.from + (x / canvas.clientWidth) * (view.until - view.from))));
-  const laneHeight = () => Math.max(2, Math.min(LANE, (canvas.clientHeight - 60) / Math.max(1, lanes.count)));
-  const draw = () => { asked ??= requestAnimationFrame(() => { asked = null; drawNow(); }); };
+  const measure = () => { width = canvas.clientWidth; height = canvas.clientHeight; };
+  const px = (cycle) => ((cycle - view.from) / (view.until - view.from)) * width;
+  const cycleAt = (x) => Math.max(0, Math.min(page.plan.cycles, Math.round(view.from + (x / width) * (view.until - view.from))));
+  const laneHeight = () => Math.max(2, Math.min(LANE, (height - 60) / Math.max(1, lanes.count)));
+  const draw = (all = false) => { if (all) still.of = ""; asked ??= requestAnimationFrame(() => { asked = null; drawNow(); }); };
 
   function drawNow() {
-    const ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
+    const ratio = window.devicePixelRatio || 1, c = canvas.getContext("2d");
     if (!width) return;
+    c.save();
     const of = [width, height, ratio, view.from, view.until, page.plan.number, page.ready, theme.stage, written(state.selection)].join();
     if (still.of !== of) {
       for (const each of [canvas, still.canvas]) { each.width = width * ratio; each.height = height * ratio; }
       still.of = of;
-      drawStill(still.canvas.getContext("2d"), ratio, width, height);
-    }
-    const c = canvas.getContext("2d");
-    c.setTransform(1, 0, 0, 1, 0, 0);
+      drawStill(still.canvas.getContext("2d"), ratio);
+    } else clipTo(c, [Math.floor((shown - 2) * ratio), 0, Math.ceil(4 * ratio) + 1, canvas.height], [Math.floor((px(state.at) - 2) * ratio), 0, Math.ceil(4 * ratio) + 1, canvas.height]);
+    shown = px(state.at);
     c.drawImage(still.canvas, 0, 0);
     c.scale(ratio, ratio);
     c.fillStyle = theme.mark;
-    c.fillRect(px(state.at) - 1, 0, 2, height - 16);
+    c.fillRect(shown - 1, 0, 2, height - 16);
+    c.restore();
   }
 
   // All but the clock.
-  function drawStill(c, ratio, width, height) {
+  function drawStill(c, ratio) {
     c.scale(ratio, ratio);
     c.fillStyle = theme.stage;
     c.fillRect(0, 0, width, height);
-    drawTicks(c, width, height);
+    drawTicks(c);
     const below = height - 16, high = laneHeight();
     const chosen = chosenSteps(page);
     for (const { step, lane } of lanes) {
@@ -48,10 +50,10 @@ function timeline(page) {
       c.fillRect(x, 4 + lane * high, w, high - 1);
     }
     c.globalAlpha = 1;
-    if (page.ready) drawCurve(c, width, below);
+    if (page.ready) drawCurve(c, below);
   }
 
-  function drawTicks(c, width, height) {
+  function drawTicks(c) {
     c.font = "10px system-ui, sans-serif";
     c.textBaseline = "bottom";
     c.textAlign = "center";
@@ -66,7 +68,7 @@ function timeline(page) {
   }
 
   // Bytes under way on links, at the foot.
-  function drawCurve(c, width, below) {
+  function drawCurve(c, below) {
     const [times, bytes] = page.plan.way.map((t) => page.tables.get(t)), most = bytes.reduce((a, b) => Math.max(a, b), 1), H = 36;
     c.beginPath();
     c.moveTo(px(times[0]), below);
@@ -80,17 +82,16 @@ function timeline(page) {
     c.globalAlpha = 0.35;
     c.fill();
     c.globalAlpha = 1;
-    c.fillStyle = theme.ink;
-    c.textAlign = "left";
-    c.fillText(`bytes under way on links, at most ${whole(most)}`, 6, below - H + 2);
+    tag(c, `bytes under way on links, at most ${whole(most)}`, 4, below - H - 5);
   }
 
   const tell = () => {
-    slider.max = page.plan.cycles;
     slider.value = state.at;
     number.value = state.at;
-    number.max = page.plan.cycles;
     slider.setAttribute("aria-valuetext", `cycle ${whole(state.at)} of ${whole(page.plan.cycles)}`);
+  };
+  const tellLength = () => {
+    slider.max = number.max = page.plan.cycles;
     byId("of").textContent = `of ${whole(page.plan.cycles)}`;
   };
 
@@ -151,13 +152,14 @@ function timeline(page) {
     zoom(Math.exp(e.deltaY * 0.0015), cycleAt(e.clientX - canvas.getBoundingClientRect().left));
   }, { passive: false });
 
-  const arrange = () => { lanes = lanesOf(page.plan); fit(); tell(); draw(); };
+  const arrange = () => { lanes = lanesOf(page.plan); fit(); tellLength(); tell(); draw(); };
   subscribe((changed) => {
     if (changed.has("entry")) { stop(); arrange(); }
     if (changed.has("at")) tell();
     if (["at", "selection", "theme"].some((k) => changed.has(k))) draw();
   });
-  new ResizeObserver(draw).observe(canvas);
+  new ResizeObserver(() => { measure(); draw(); }).observe(canvas);
+  measure();
   arrange();
   return { draw, toggle, stop };
 }
