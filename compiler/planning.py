@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ..placement.judge.judge import IllegalPlan, judge
 from ..placement.machine.wafer import Wafer
 from ..placement.plan.plan import Plan
 from ..placement.search.explain import explain
+from ..placement.search.layers_in_row import Row, in_row
 from ..placement.search.search import Search
 from ..placement.search.second_entry import plan_beside
 from ..runtime.cache import read_entry, sources_in, write_entry
@@ -156,6 +158,21 @@ def best_plans(
         )
     watch.timed("check", lambda: judge_entries(plans))
     return plans
+
+
+def plan_in_row(graph: Graph, row: Row, wafer: Wafer, watch: Stopwatch) -> Plan:
+    """The plan of a few of a larger model's layers, as `placement.search.layers_in_row` makes it; judged.
+
+    Raises DoesNotFit.
+    """
+    # A kept plan is read back on the wafer that it was made for, which is as high as its layers need.
+    name = watch.timed("plan", lambda: name_of(graph, wafer, "latency", first=repr(row)))
+
+    def build(data: Any) -> Plan:
+        high = max(r["y"] + r["rows"] for r in data["regions"])
+        return written.read(data, graph, replace(wafer, height=max(wafer.height, high)))
+
+    return _kept_or(name, build, lambda: in_row(graph, row, wafer, report=tell).result(), watch)
 
 
 def _kept_or(name: str, build: Build, search: Callable[[], Plan], watch: Stopwatch) -> Plan:

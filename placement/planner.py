@@ -26,7 +26,7 @@ from .search.layers import repeated
 from .search.least import least
 from .search.lines import line_plans, vectors
 from .search.placers import Size, arrangements
-from .search.region_sizes import climb
+from .search.region_sizes import climb, holds
 from .search.search import Assignment, Report, Search
 from .search.urgent import hurried
 from .splits.choice import Choice, Limits, Question, Site, Source
@@ -89,10 +89,7 @@ class Way:
 
 def _roomy(search: Search) -> bool:
     """Whether constants leave enough of all SRAM, and fit the largest region."""
-    columns, rows = search.sizes[-1]
-    sram = search.wafer.sram_bytes
-    most = search.policy.crowded * _cores_alive(search.wafer) * sram
-    return search.need <= most and search.need <= columns * rows * sram
+    return holds(search.need, search.sizes[-1], search.wafer, search.policy)
 
 
 def _cores_alive(wafer: Wafer) -> int:

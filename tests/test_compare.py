@@ -98,7 +98,7 @@ def test_a_shape_is_compared(tmp_path: Path) -> None:
     assert all(w["one"] > 0 and w["error"] and w["bound"] and w["assumed"] for w in ways.values())
     fast, slow = (ways[f"16x16, {hz} GHz"]["one"] for hz in ("1.1", "0.75"))
     assert fast == pytest.approx(slow * 1.1 / 0.75)
-    assert {p["name"]: p["times"] for p in data["layers"]} == {"table and last product": 1, "layer": 4}
+    assert {p["name"]: p["times"] for p in data["layers"]} == {"the whole": 1}
     tags = Tags()
     tags.feed(page.read_text("utf-8"))
     assert tags.open == [] and {"svg", "table", "rect"} <= set(tags.seen)
@@ -107,20 +107,38 @@ def test_a_shape_is_compared(tmp_path: Path) -> None:
         assert all(len(line) <= width for line in shown.output.splitlines())
 
 
+STACKED = """
+[stacked]
+layers = 8
+width = 384
+hidden = 1024
+vocabulary = 512
+grouped = { heads = 6, kv_heads = 3, head = 64 }
+"""
+
+
 @pytest.mark.thorough
-def test_an_estimate_is_near_the_whole_plan(tmp_path: Path) -> None:
-    """Of a model that one wafer holds: 20,502 cycles beside 20,915 when this was written."""
-    path = tmp_path / "tiny.toml"
-    path.write_text(TINY)
-    s, wafer = shape(str(path)), preset("16x16")
+@pytest.mark.parametrize(
+    "text, name, context, stacks", [(TINY, "16x16", 32, False), (STACKED, "32x32", 64, True)]
+)
+def test_an_estimate_is_near_the_whole_plan(
+    text: str, name: str, context: int, stacks: bool, tmp_path: Path
+) -> None:
+    """Of a model that one wafer holds, within 5 %: in stacks; what one region holds is planned whole.
+
+    Llama-3.1-8B takes 542,108 cycles in one plan of all and 529,839 by the estimate, minutes of work.
+    """
+    path = tmp_path / "shape.toml"
+    path.write_text(text)
+    s, wafer = shape(str(path)), preset(name)
     made = compile_model(
-        decoder(s, Step(context=32)).SerializeToString(),
-        wafer=wafer, weights="f16", no_weights=True, until="plan", capacity=32,
+        decoder(s, Step(context=context)).SerializeToString(),
+        wafer=wafer, weights="f16", no_weights=True, until="plan", capacity=context,
     )  # fmt: skip
-    found = estimate(s, wafer, builtin().system(wafer), "f16", 32)
-    alone = sum(p.cycles * p.times for p in found.stretches)
-    assert alone == pytest.approx(made.figures.cycles, rel=0.1)
-    assert found.wafers == 1 and found.estimate
+    assert ("layers in stacks" in made.phases["main"]["search"]) == stacks
+    found = estimate(s, wafer, builtin().system(wafer), "f16", context)
+    assert found.cycles == pytest.approx(made.figures.cycles, rel=0.05 if stacks else 1e-9)
+    assert found.wafers == 1 and found.estimate == stacks
 
 
 def test_a_name_of_a_model_stays_a_name() -> None:

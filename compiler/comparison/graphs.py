@@ -14,6 +14,8 @@ from ..shapes import decoder, whisper
 from ..shapes.decoder import Step
 from ..shapes.shape import Shape
 
+ENDS = "table and last product"
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -40,15 +42,22 @@ def pieces(shape: Shape, context: int, most: int = 1) -> Iterator[Piece]:
     if shape.encoder:
         for count, times in ((0, 1), (1, shape.layers)):
             proto = whisper.decoding(shape, step, True, range(count)).proto()
-            name = "layer" if count else "table and last product"
+            name = "layer" if count else ENDS
             yield Piece(name, times, proto.SerializeToString(), step, layer=bool(count))
         return
-    yield Piece("table and last product", 1, decoder.ends(shape).SerializeToString(), step, layer=False)
+    yield Piece(ENDS, 1, decoder.ends(shape).SerializeToString(), step, layer=False)
     for layer, count in shape.kinds.items():
         name = kind_of(shape, layer)
         alike = [i for i in range(layer, shape.layers) if kind_of(shape, i) == name][: min(most, count)]
         model = decoder.block(shape, alike, step).SerializeToString()
         yield Piece(name, count, model, step, len(alike))
+
+
+def all_layers(shape: Shape, context: int) -> bytes:
+    """The model of a token behind so many others, without weights."""
+    step = Step(context=context)
+    proto = whisper.decoder(shape, step) if shape.encoder else decoder.decoder(shape, step)
+    return proto.SerializeToString()
 
 
 def kind_of(shape: Shape, layer: int) -> str:

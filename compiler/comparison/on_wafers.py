@@ -2,11 +2,12 @@
 
 The estimate, of a model of any size:
 
-    layers          a plan of two of each kind, half of it: what goes in and comes out is in it once
+    layers          a plan of four of each kind, laid as in the plan of as many as a wafer holds: one of them
+                    with others around it, as often as there are layers, and once what is around all
     hand-overs      from one region to the next, as many as there are regions, less one
     crossings       from one wafer to the next: edge, network, bytes over the link, edge
 
-A region holds as many layers as a share `fill` of its memory takes; as many requests are in flight as there
+What one region holds is planned whole instead. As many requests are in flight as there
 are regions, each behind the other, and the region with the most layers says how often a token comes.
 """
 
@@ -15,21 +16,33 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from ...codegen.artifact.artifact import MAIN
 from ...ir.graph import Graph
+from ...placement.cost.links import link_bytes
 from ...placement.cost.timing import simulate
 from ...placement.machine.wafer import Wafer
+from ...placement.plan.plan import Plan
+from ...placement.search.layers_in_row import Row, layers_of, layers_on
+from ...placement.search.region_sizes import holds
+from ...placement.search.region_sizes import shapes as region_sizes
+from ...placement.splits.policy import POLICY
 from ..errors import DoesNotFit
 from ..islands.island import System
 from ..pipeline import compile_model
+from ..planning import best_plans, plan_in_row
 from ..request import Request, Weights
 from ..shapes.shape import Shape
-from ..shapes.sizes import BITS, held, wafers_needed
+from ..shapes.sizes import BITS, held, memory, wafers_needed
 from ..show.critical_parts import path_rows
-from .graphs import Piece, pieces
+from ..show.figures import figures
+from ..stopwatch import Stopwatch
+from .graphs import Piece, all_layers, pieces
 
 KINDS = ("fabric", "waiting", "compute")
-ALIKE = 2  # layers of a kind that are planned together where they fit
+ALIKE = 4  # layers of a kind that are planned together
+FEW = 3  # of those that have a wafer each
 BITS_OF = {"f32": 32.0, "f16": 16.0, "bf16": 16.0, "int8": BITS[8], "int4": BITS[4]}
+DENSE = 0.9  # a share of memory that a packing by hand may reach
 STATE_BYTES = 4  # of an element of the state that goes from wafer to wafer
 
 
@@ -38,7 +51,9 @@ class Planned:
     """A stretch of a call: its cycles once, by what they go to on the critical path; it comes `times` over.
 
     cores: of its region. bytes: that stay on them for it, once. slow: its cycles where products of 16-bit
-    weights take as long as those of f32.
+    weights take as long as those of f32. once: cycles that come once in all, on the way to the first of them
+    and from the last. assumed: constants that are. each: how many lie on a
+    region, 0 of what is no layer.
     """
 
     name: str
@@ -48,6 +63,9 @@ class Planned:
     shares: tuple[float, float, float]
     cores: int
     bytes: float
+    once: float = 0.0
+    assumed: tuple[str, ...] = ()
+    each: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,8 +90,18 @@ class OnWafers:
     @property
     def cycles(self) -> float:
         """Of one token, without crossings."""
-        own = sum(p.cycles * p.times for p in self.stretches)
-        return own + (self.regions - 1) * self.system.hand_over if self.estimate else own
+        own = self._stretches
+        return own + self.hand_overs * self.system.hand_over
+
+    @property
+    def hand_overs(self) -> int:
+        """From region to region, but those that are counted with the layers before them."""
+        counted = sum(p.times for p in self.stretches if p.each == 1)
+        return max(0, self.regions - 1 - counted) if self.estimate else 0
+
+    @property
+    def _stretches(self) -> float:
+        return sum(p.cycles * p.times + p.once for p in self.stretches)
 
     @property
     def slow(self) -> float:
@@ -103,9 +131,10 @@ class OnWafers:
         """Of a token's time, by what it goes to."""
         hz = self.wafer.clock_hz
         out = {
-            k: sum(p.shares[i] * p.cycles * p.times for p in self.stretches) / hz for i, k in enumerate(KINDS)
+            k: sum(p.shares[i] * (p.cycles * p.times + p.once) for p in self.stretches) / hz
+            for i, k in enumerate(KINDS)
         }
-        out["hand-overs"] = (self.cycles - sum(p.cycles * p.times for p in self.stretches)) / hz
+        out["hand-overs"] = (self.cycles - self._stretches) / hz
         out["crossings"] = (self.wafers - 1) * self.crossing()
         return {k: v / self.seconds() for k, v in out.items()}
 
@@ -120,71 +149,118 @@ class OnWafers:
 
 def whole(request: Request, model: str | bytes, system: System) -> tuple[Graph, OnWafers]:
     """A model on one wafer, from its plan, and the graph that is planned. Raises as `compile_model`."""
-    made = compile_model(model, request, until="plan")
-    entry = [*made.plans][-1]
-    plan, f = made.plans[entry], made.figures_of(entry)
+    made = compile_model(model, request, until="graph")
+    graph = made.graphs[[*made.graphs][-1]]
+    return graph, planned_whole(graph, made.wafer, system)
+
+
+def planned_whole(graph: Graph, wafer: Wafer, system: System) -> OnWafers:
+    """A graph on one wafer, from its plan. Raises DoesNotFit."""
+    plan = best_plans({MAIN: graph}, wafer, "latency", Stopwatch())[MAIN]
+    f, bytes_held = figures(plan, link_bytes(plan)), float(plan.sram().sum())
     total = path_rows(plan, simulate(plan))[-1]
-    cores, held_bytes = f.cores_used, float(plan.sram().sum())
-    planned = Planned(entry, 1, f.cycles, f.cycles_at_f32, _shares(total), cores, held_bytes)
-    need = [wafers_needed(held_bytes, made.wafer, fill) for fill in (system.fill, 0.9)]
-    on = OnWafers(made.wafer, system, (planned,), 1, need[1], 1, f.cycles, 0.0, False, f.assumed)
-    return made.graphs[entry], on
+    planned = Planned(
+        "the whole", 1, f.cycles, f.cycles_at_f32, _shares(total), f.cores_used, bytes_held, 0.0, f.assumed
+    )
+    dense = wafers_needed(bytes_held, wafer, DENSE)
+    return OnWafers(wafer, system, (planned,), 1, dense, 1, f.cycles, 0.0, False, f.assumed)
 
 
 def estimate(shape: Shape, wafer: Wafer, system: System, weights: Weights, context: int) -> OnWafers:
-    """A shape on as many wafers as it needs. Raises DoesNotFit where a layer alone needs more than one."""
-    bits = BITS_OF[weights]
-    planned: list[Planned] = []
-    assumed: tuple[str, ...] = ()
-    for piece in pieces(shape, context, ALIKE):
-        made, names = _planned(piece, shape, wafer, weights, context)
-        planned.append(made)
-        assumed = assumed or names
-    need = held(shape, bits, None, context)
-    count, dense = (wafers_needed(need, wafer, fill) for fill in (system.fill, 0.9))
-    layers = [p for p in planned if p.name != planned[0].name]
-    regions, interval = 1, max(p.cycles for p in planned)
-    for p in layers:
-        fit = max(1, int(system.fill * p.cores * wafer.sram_bytes // max(1.0, p.bytes)))
-        used = math.ceil(p.times / fit)
-        regions += used
-        interval = max(interval, math.ceil(p.times / used) * p.cycles)
-    return OnWafers(
-        wafer,
-        system,
-        tuple(planned),
-        count,
-        dense,
-        regions,
-        interval,
-        STATE_BYTES * shape.width,
-        True,
-        assumed,
+    """A shape on as many wafers as it needs; from one plan where one region holds all of it.
+
+    Raises DoesNotFit where a layer alone needs more than one wafer.
+    """
+    request = Request(wafer=wafer, weights=weights, no_weights=True, until="graph")
+    need = held(shape, BITS_OF[weights], None, context)
+    count, dense = (wafers_needed(need, wafer, fill) for fill in (system.fill, DENSE))
+    if count == 1 and holds(math.ceil(need), region_sizes(wafer, POLICY)[-1], wafer, POLICY):
+        return whole(replace(request, capacity=context), all_layers(shape, context), system)[1]
+    around, *layers = pieces(shape, context, ALIKE)
+    made = compile_model(around.model, request, until="plan")
+    planned, strips = [_stretch(around, made.plan, 0)], 0
+    for piece in layers:
+        kept = _held_by_layer(piece, request, context)
+        on_one = shape.layers if count == 1 else max(1, int(system.fill * memory(wafer) // kept))
+        before, after = (n if n > kept else 0 for n in _ends(made.graph))  # as the planner lays them
+        strips = bool(before) + bool(after) if count == 1 else 2
+        ends = (before, after) if count == 1 else (0, 0)
+        planned.append(_in_row(piece, shape, replace(request, capacity=context), (on_one, ends)))
+    regions = strips + math.ceil(sum(p.times / max(1, p.each) for p in planned[1:]))
+    interval = max(max(1, min(p.each, p.times)) * p.cycles for p in planned)
+    assumed = tuple(dict.fromkeys(a for p in planned for a in p.assumed))
+    state = STATE_BYTES * shape.width
+    return OnWafers(wafer, system, tuple(planned), count, dense, regions, interval, state, True, assumed)
+
+
+def _held_by_layer(piece: Piece, request: Request, context: int) -> float:
+    graph = compile_model(piece.model, replace(request, capacity=context)).graph
+    return _resident(graph) / piece.inside
+
+
+def _in_row(piece: Piece, shape: Shape, request: Request, among: tuple[int, tuple[int, int]]) -> Planned:
+    """A layer as it is among so many on a wafer; where that has no plan, among fewer, at last by itself.
+
+    among: layers on the wafer, and what lies before and behind them.
+    """
+    wafer, (count, ends) = request.machine(), among
+    for on_one in sorted({count, max(1, count // 2), 1}, reverse=True):
+        own = piece if on_one > 1 else _fewer(piece, shape, request.capacity or 1, FEW)
+        row = Row(own.inside, on_one, ends)
+        try:
+            plan = plan_in_row(compile_model(own.model, request).graph, row, wafer, Stopwatch())
+        except DoesNotFit:
+            continue
+        return _stretch(own, plan, layers_on(plan, row, wafer))
+    alone = _fewer(piece, shape, request.capacity or 1, 1)
+    return _stretch(alone, compile_model(alone.model, request, until="plan").plan, 1)
+
+
+def _fewer(piece: Piece, shape: Shape, context: int, most: int) -> Piece:
+    """The piece with fewer layers in it."""
+    return next(p for p in pieces(shape, context, most) if p.name == piece.name)
+
+
+def _stretch(piece: Piece, plan: Plan, each: int) -> Planned:
+    """A layer among others of its kind as they are planned, what leads to the first of them and from the last
+    one once; or all of a plan that is of one. each: layers on a region; of a layer alone on one the hand-over
+    is part.
+    """
+    *rows, total = path_rows(plan, simulate(plan))
+    whole = [r for r in rows if r["part"].startswith("layer ")]
+    found = layers_of(plan.graph, piece.inside)
+    row, cycles = total, float(total["cycles"]) / piece.inside
+    if found is not None and len(whole) == found.count:
+        row = min(whole[1:], key=lambda r: r["cycles"])
+        cycles = float(row["cycles"])
+    once = max(0.0, float(total["cycles"]) - piece.inside * cycles)
+    if piece.times == 1:
+        once, cycles = 0.0, float(total["cycles"])
+    f = figures(plan, link_bytes(plan))
+    return Planned(
+        piece.name,
+        piece.times,
+        cycles,
+        cycles * f.cycles_at_f32 / f.cycles,
+        _shares(row),
+        max(r.columns * r.rows for r in plan.regions),
+        _resident(plan.graph) / piece.inside,
+        once,
+        f.assumed,
+        each,
     )
 
 
-def _planned(
-    piece: Piece, shape: Shape, wafer: Wafer, weights: Weights, context: int
-) -> tuple[Planned, tuple[str, ...]]:
-    """A stretch as its part of a plan of several of its kind, if they fit; and what the plan assumes."""
-    request = Request(wafer=wafer, weights=weights, no_weights=True, until="plan")
-    request = replace(request, capacity=context if piece.layer else None)
-    try:
-        made = compile_model(piece.model, request)
-    except DoesNotFit:
-        if piece.inside == 1:
-            raise
-        alone = next(p for p in pieces(shape, context) if p.name == piece.name)
-        return _planned(alone, shape, wafer, weights, context)
-    plan, f = made.plan, made.figures
-    rows = path_rows(plan, made.timing)
-    row = rows[-1]
-    cycles = float(row["cycles"]) / piece.inside
-    graph = made.graph
-    resident = sum(graph.tensors[t].bytes for t in graph.resident) / piece.inside
-    cores = sum(r.columns * r.rows for r in plan.regions)
-    slow = cycles * f.cycles_at_f32 / f.cycles
-    return Planned(piece.name, piece.times, cycles, slow, _shares(row), cores, resident), f.assumed
+def _resident(graph: Graph) -> int:
+    return sum(graph.tensors[t].bytes for t in graph.resident)
+
+
+def _ends(graph: Graph) -> tuple[int, int]:
+    """Bytes of the table and of the last product: what the first node that has any keeps, and the rest."""
+    first = next((n for n in graph.nodes if graph.resident & {*n.inputs}), None)
+    kept = graph.resident & {*first.inputs} if first is not None else ()
+    before = sum(graph.tensors[t].bytes for t in kept)
+    return before, _resident(graph) - before
 
 
 def _shares(row: dict[str, float]) -> tuple[float, float, float]:

@@ -24,21 +24,32 @@ def stacked(
 ) -> Iterator[tuple[tuple[int, ...], tuple[Size, ...]]]:
     """(region of each node, regions) of stacks of layers, those nearest to `side` x `side` cores first."""
     load = _load(graph, layers)
-    width = logical_width(wafer, wafer.width)
-    before, after = (
-        math.ceil(n / (share * width * wafer.sram_bytes))
-        for n, share in zip(load.ends, policy.edge_shares, strict=True)
-    )
-    ends = _Ends(width, before, after, wafer.height - before - after)
-    found = _fitting(layers.count, load.of_layer, ends.between, wafer, policy)
+    ends = ends_of(load.ends, wafer, policy)
+    for s in stacks_of(layers.count, load.of_layer, ends, wafer, side, policy):
+        yield _regions(s, load, ends, wafer, layers)
 
-    def order(s: _Stacks) -> tuple[float, int]:
+
+def stacks_of(
+    count: int, of_layer: int, ends: Ends, wafer: Wafer, side: float, policy: Policy
+) -> list[Stacks]:
+    """Regions for so many layers of so many bytes between the ends, those nearest `side` x `side` first."""
+
+    def order(s: Stacks) -> tuple[float, int]:
         x, y = _even(s.columns), _even(s.rows)
         off = abs(math.log(x * y / side**2)) + math.log(x / y) ** 2
         return off, -s.columns * s.rows  # among equals the larger: fewer hand-overs
 
-    for s in sorted(found, key=order):
-        yield _regions(s, load, ends, wafer, layers)
+    return sorted(_fitting(count, of_layer, ends.between, wafer, policy), key=order)
+
+
+def ends_of(held: tuple[int, int], wafer: Wafer, policy: Policy) -> Ends:
+    """The strips for so many bytes before and behind the layers."""
+    width = logical_width(wafer, wafer.width)
+    before, after = (
+        math.ceil(n / (share * width * wafer.sram_bytes))
+        for n, share in zip(held, policy.edge_shares, strict=True)
+    )
+    return Ends(width, before, after, wafer.height - before - after)
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class _Load:
 
 
 @dataclass(frozen=True)
-class _Ends:
+class Ends:
     """Rows of the strips before and after the layers, and between them; all `width` logical columns wide."""
 
     width: int
@@ -65,7 +76,7 @@ class _Ends:
 
 
 @dataclass(frozen=True)
-class _Stacks:
+class Stacks:
     """Regions of one size, `each` layers on one of them."""
 
     columns: int
@@ -92,9 +103,9 @@ def _load(graph: Graph, layers: Layers) -> _Load:
     return _Load(place, apart, of_layer, (before, after))
 
 
-def _fitting(count: int, of_layer: int, rows: int, wafer: Wafer, policy: Policy) -> list[_Stacks]:
+def _fitting(count: int, of_layer: int, rows: int, wafer: Wafer, policy: Policy) -> list[Stacks]:
     """Sizes at which `count` layers of so many bytes fit on `rows` rows."""
-    found: list[_Stacks] = []
+    found: list[Stacks] = []
     for across in range(1, policy.most_across + 1):
         for down in range(1, policy.most_down + 1):
             columns = logical_width(wafer, wafer.width // across)
@@ -102,12 +113,12 @@ def _fitting(count: int, of_layer: int, rows: int, wafer: Wafer, policy: Policy)
             each = -(-count // (across * down))
             room = policy.resident_share * columns * high * wafer.sram_bytes
             if rows // down > 0 and each * of_layer <= room:
-                found.append(_Stacks(columns, high, each))
+                found.append(Stacks(columns, high, each))
     return found
 
 
 def _regions(
-    s: _Stacks, load: _Load, ends: _Ends, wafer: Wafer, layers: Layers
+    s: Stacks, load: _Load, ends: Ends, wafer: Wafer, layers: Layers
 ) -> tuple[tuple[int, ...], tuple[Size, ...]]:
     """(region of each node, regions): the strip before, the stacks, behind them all rows that are left."""
     count = -(-layers.count // s.each)

@@ -17,6 +17,13 @@ def shapes(wafer: Wafer, policy: Policy) -> list[tuple[int, int]]:
     return sorted({(min(s, most_x), min(s, most_y)) for s in policy.sides}, key=lambda s: s[0] * s[1])
 
 
+def holds(need: int, largest: tuple[int, int], wafer: Wafer, policy: Policy) -> bool:
+    """Whether so many bytes leave enough of all SRAM, and fit the largest region."""
+    sram = wafer.sram_bytes
+    alive = wafer.cores - len(set(wafer.dead_cores))
+    return need <= policy.crowded * alive * sram and need <= largest[0] * largest[1] * sram
+
+
 def likely_side(graph: Graph, wafer: Wafer) -> float:
     """The side s at which work / s^2 and ways of s/4 hops for each op that sums far take least together.
 

@@ -141,6 +141,10 @@ class Search:
         """A plan was made."""
         self._done, self._left = self._done + self._left / 2, self._left / 2
 
+    def forget(self) -> None:
+        """The best so far counts no more: what is built next is compared with nothing."""
+        self.best, self.timing, self.cycles, self._cores = None, None, math.inf, 0
+
     def on_one(self, columns: int, rows: int) -> Assignment:
         """All nodes together."""
         return Assignment((0,) * len(self.graph.nodes), ((self.groups[0].name, columns, rows),))
