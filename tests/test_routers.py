@@ -150,10 +150,12 @@ def test_lanes_are_kept_where_the_judge_sees_them_taken(drawn: tuple[Move, Grid,
 
 
 def _within(move: Move, producer: Grid, consumer: Grid, kept: dict[int, Any]) -> None:
-    for _, colours, passed in judged.passed(PLAN, step(consumer), step(producer), move):
+    of = judged.Kept("", step(consumer), step(producer), move)
+    box = judged.near(PLAN, of)
+    for _, colours, passed in judged.passed(PLAN, of, box):
         for colour in colours:
-            own = kept.get(colour, np.zeros(WAFER.cores))
-            assert not (passed.ravel() & (own == 0)).any()
+            own = kept.get(colour, np.zeros(WAFER.cores)).reshape(WAFER.height, WAFER.width)
+            assert not (passed & (own[box] == 0)).any()
 
 
 @settings(max_examples=25, deadline=None)

@@ -25,9 +25,6 @@ from .detours import DeadLinks
 from .routers import Colours, Lanes, Passage, apart, lane_passages, sum_passages, tree_passages
 
 ROUNDS = 8  # of choosing colours, before all lanes are kept everywhere
-FEW_MOVES = (
-    400  # of more, lanes and reductions have colours of their own everywhere: who passes where takes long
-)
 Key = tuple[int, int, int]  # of a move: step position, operand (-1: the step's own), number
 
 
@@ -86,10 +83,6 @@ def routed(plan: Plan) -> Plan:
                 else:
                     colours.relay(lane_passages(x, y, plan.wafer.express))
             new[key] = m
-    if len(new) > FEW_MOVES:
-        colours.relay_everywhere()
-        if any(m.route == "join" for m in new.values()):
-            colours.sum_everywhere()
     for key, (x, y) in _assign(colours, trees).items():
         new[key] = replace(new[key], route="tree", colour_x=x, colour_y=y)
     return replace(plan, steps=tuple(_with(s, new) for s in plan.steps))

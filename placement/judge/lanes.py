@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ HOST_COLOURS = 2  # the last ones: what comes in, and what goes out
 JOIN_COLOURS = 2  # before those, for each side along which partial results are joined: "y", then "x"
 
 Meanings = dict[int, tuple[Any, Any]]  # colour -> configuration and step, by core
+Box = tuple[slice, slice]  # rows and columns of the wafer
 
 
 def lane_colours(direction: int, far: bool) -> range:
@@ -31,32 +33,62 @@ def join_colours(side: str, colours: int) -> range:
     return range(first, first + JOIN_COLOURS)
 
 
-def judge_kept(plan: Plan, where: str, pair: tuple[Step, Step], move: Move, trees: Meanings) -> None:
-    """Raises where a relayed or joined move passes a router in which a tree has one of its colours.
+@dataclass(frozen=True)
+class Kept:
+    """A move on lanes or in a reduction, from `producer` to `step`."""
 
-    pair: the step and its producer. trees: of the whole plan.
+    where: str
+    step: Step
+    producer: Step
+    move: Move
+
+
+def place(plan: Plan, k: Kept) -> tuple[object, ...]:
+    """Moves between the same grids of regions that lie so to one another pass routers that lie so, too."""
+    regions = k.step.region, k.producer.region
+    if plan.wafer.dead_cores:
+        return regions
+    (y, x), (top, left) = (divmod(int(plan.regions[r].core[0, 0]), plan.wafer.width) for r in regions)
+    return y - top, x - left
+
+
+def judge_kept(plan: Plan, alike: Sequence[Kept], trees: Meanings) -> None:
+    """Raises where relayed or joined moves pass a router in which a tree has one of their colours.
+
+    alike: moves that pass the same routers of their regions. trees: of the whole plan.
     """
+    first = alike[0]
     last = join_colours("y", plan.wafer.colours).start
-    own = (c for c in trees if (c < LANE_COLOURS if move.route == "relay" else c >= last))
-    near = _near(plan, pair)
-    if not move.detours and not any((_square(plan, trees[c][0])[near] > 0).any() for c in own):
+    own = [c for c in trees if (c < LANE_COLOURS if first.move.route == "relay" else c >= last)]
+    boxes = [near(plan, k) for k in alike]
+    if not first.move.detours:
+        met = [_met(plan, trees, own, b) for b in boxes]
+        alike, boxes = list(compress(alike, met)), list(compress(boxes, met))
+    if not alike:
         return  # no tree has one of them anywhere near
-    for kind, colours, taken in passed(plan, *pair, move):
-        for colour in colours:
-            if colour not in trees:
-                continue
-            both = np.flatnonzero(taken.ravel() & (trees[colour][0] > 0))
-            if len(both):
-                other = plan.steps[int(trees[colour][1][both[0]])]
-                raise IllegalPlan(
-                    f"{where}: {kind} has colour {colour} at {core_name(plan, int(both[0]))}, where a tree "
-                    f"for {step_name(other)} has it"
-                )
+    for kind, colours, taken in passed(plan, first, near(plan, first)):
+        for colour in (c for c in colours if c in trees):
+            for k, box in zip(alike, boxes, strict=True):
+                both = np.argwhere(taken & (_square(plan, trees[colour][0])[box] > 0))
+                if len(both):
+                    y, x = both[0] + (box[0].start, box[1].start)
+                    core = int(y * plan.wafer.width + x)
+                    other = plan.steps[int(trees[colour][1][core])]
+                    raise IllegalPlan(
+                        f"{k.where}: {kind} has colour {colour} at {core_name(plan, core)}, where a tree for "
+                        f"{step_name(other)} has it"
+                    )
 
 
-def _near(plan: Plan, pair: tuple[Step, Step]) -> tuple[slice, slice]:
-    """The rows and columns of the wafer between the cores of two steps: no way leaves them."""
-    cores = [plan.regions[s.region].on(s.grid).ravel() for s in pair]
+def _met(plan: Plan, trees: Meanings, colours: Sequence[int], box: Box) -> bool:
+    return any((_square(plan, trees[c][0])[box] > 0).any() for c in colours)
+
+
+def near(plan: Plan, k: Kept) -> Box:
+    """The rows and columns of the wafer between the cores of two steps: no way leaves them, but detours."""
+    if k.move.detours:
+        return slice(0, plan.wafer.height), slice(0, plan.wafer.width)
+    cores = [plan.regions[s.region].on(s.grid).ravel() for s in (k.step, k.producer)]
     y, x = np.divmod(np.concatenate(cores), plan.wafer.width)
     return slice(int(y.min()), int(y.max()) + 1), slice(int(x.min()), int(x.max()) + 1)
 
@@ -65,27 +97,28 @@ def _square(plan: Plan, by_core: Any) -> Any:
     return by_core.reshape(plan.wafer.height, plan.wafer.width)
 
 
-def passed(
-    plan: Plan, step: Step, producer: Step, move: Move
-) -> Iterator[tuple[str, range, np.ndarray[Any, np.dtype[np.bool_]]]]:
-    """(what, its colours, bool [height, width] of the routers that it passes) of a move.
+def passed(plan: Plan, k: Kept, box: Box) -> Iterator[tuple[str, range, np.ndarray[Any, np.dtype[np.bool_]]]]:
+    """(what, its colours, bool [rows, columns] of the routers of `box` that it passes) of a move in it.
 
     Relayed along the sources' rows, then down or up the targets' columns; joined in the columns, then along
     the roots' rows.
     """
-    w, h = plan.wafer.width, plan.wafer.height
+    move, w = k.move, plan.wafer.width
+    top, left = box[0].start, box[1].start
+    h, width = box[0].stop - top, box[1].stop - left
     if move.detours:  # it may pass anywhere
-        every = np.ones((h, w), np.bool_)
+        every = np.ones((h, width), np.bool_)
         if move.route == "relay":
             yield "a lane", range(LANE_COLOURS), every
         else:
             yield from (("a reduction", join_colours(s, plan.wafer.colours), every) for s in ("x", "y"))
         return
-    ways = _Ways(w, h)
-    source = plan.regions[producer.region].on(producer.grid).ravel().astype(np.int64)
-    target = plan.regions[step.region].on(step.grid).ravel().astype(np.int64)
-    for r in records(move, step.grid):
+    ways = _Ways(width, h)
+    source = plan.regions[k.producer.region].on(k.producer.grid).ravel().astype(np.int64)
+    target = plan.regions[k.step.region].on(k.step.grid).ravel().astype(np.int64)
+    for r in records(move, k.step.grid):
         (sy, sx), (dy, dx) = (np.divmod(a, w) for a in (source[r.source], target[r.target]))
+        (sy, dy), (sx, dx) = (sy - top, dy - top), (sx - left, dx - left)
         if move.route == "relay":
             ways.along(sy, sx, dx)
             ways.down(dx, sy, dy)

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..plan.move import Move
-from ..plan.plan import Plan, Step
-from .lanes import HOST_COLOURS, JOIN_COLOURS, LANE_COLOURS, judge_kept
+from ..plan.plan import Plan
+from .lanes import HOST_COLOURS, JOIN_COLOURS, LANE_COLOURS, Kept, judge_kept, place
 from .links import Links, judge_paths
 from .pairs import Pairs, pairs_of
 from .trees import Colours, Visits, visits
@@ -20,7 +19,7 @@ def judge_routes(plan: Plan, index: Index) -> None:
     """Raises IllegalPlan unless every record has a whole path over live links, and colours agree."""
     links = Links(plan.wafer)
     colours = Colours(plan)
-    kept: dict[Any, tuple[str, Step, Step, Move]] = {}  # moves on lanes and reductions, one of those alike
+    kept: dict[Any, dict[Any, Kept]] = {}  # moves on lanes and reductions, by what is alike, then by place
     for s in plan.steps:
         trees: list[Visits] = []
         for m in s.received:
@@ -31,8 +30,9 @@ def judge_routes(plan: Plan, index: Index) -> None:
             if m.route == "join" and m.combine is None:
                 raise IllegalPlan(f"{where}: joins nothing")
             if m.route in ("relay", "join"):
-                alike = m.route, m.dims, m.detours, s.region, s.grid, producer.region, producer.grid
-                kept.setdefault(alike, (where, s, producer, m))
+                k = Kept(where, s, producer, m)
+                alike = m.route, m.dims, m.detours, s.grid, producer.grid, place(plan, k)
+                kept.setdefault(alike, {}).setdefault((s.region, producer.region), k)
                 if not (links.any or m.detours):
                     continue
             pairs = pairs_of(plan, s, producer, m)
@@ -44,17 +44,18 @@ def judge_routes(plan: Plan, index: Index) -> None:
                 judge_paths(plan, where, m, pairs, links)
         if trees:
             colours.take(s, trees, links)
-    _judge_count(plan, kept.values())
-    for where, s, producer, m in kept.values():
-        judge_kept(plan, where, (s, producer), m, colours.meaning)
+    _judge_count(plan, [k for alike in kept.values() for k in alike.values()])
+    for alike in kept.values():
+        judge_kept(plan, list(alike.values()), colours.meaning)
 
 
-def _judge_count(plan: Plan, kept: Collection[tuple[str, Step, Step, Move]]) -> None:
+def _judge_count(plan: Plan, kept: Collection[Kept]) -> None:
     """Lanes, reductions and the host have colours of their own."""
-    joined = {c.side for _, _, p, m in kept if m.route == "join" for c in p.split.cuts if c.axis == p.part}
+    sums = (k.producer for k in kept if k.move.route == "join")
+    joined = {c.side for p in sums for c in p.split.cuts if c.axis == p.part}
     sides = JOIN_COLOURS * len(joined - {"t"})
     need = LANE_COLOURS + sides + HOST_COLOURS
-    where = next((k[0] for k in kept if k[3].route == "relay"), "")
+    where = next((k.where for k in kept if k.move.route == "relay"), "")
     if where and plan.wafer.colours < need:
         also = f", reductions {sides}" if sides else ""
         raise IllegalPlan(
