@@ -15,6 +15,7 @@ from ..runtime import load as loader
 from ..runtime.program import Program
 from .errors import ArtifactError, UsageError, quoted, shown
 from .language.decoding import Decoding
+from .language.diffusion import MASKS, Denoising, Diffusion
 from .language.drafts import Drafter, Lookup, Smaller
 from .language.generate import Ending, Generated, generate
 from .language.model import TokenModel
@@ -201,12 +202,17 @@ class LanguageModel(TokenModel):
         which, it ends; so it does at the tokens with which the model ends one. Of a model with an encoder the
         prompt is what that takes, unless `source` is, and the text begins with the token that the model's
         configuration says. show: is given the text piece by piece. how: temperature, top_k, top_p and seed,
-        as `Sampling` has them, and drafts (`Drafts`), of which one pass verifies several.
+        as `Sampling` has them, and drafts (`Drafts`), of which one pass verifies several; or diffusion
+        (`Diffusion`), for a model of which tokens see those behind them, too: it finds masked tokens, several
+        in a pass. Masks in the prompt are found as well: the text begins with the first of them.
 
         Raises InputError for a prompt that cannot be taken, what `prompt_ids` does, and UsageError.
         """
         ending = self.ending(max_tokens, stop)
         ids = self.prompt_ids(prompt, chat) if isinstance(prompt, str) else list(prompt)
+        diffusion: Diffusion | None = how.pop("diffusion", None)
+        if diffusion is not None:
+            return self._denoised(ids, diffusion, ending, show, **how)
         if source is None and self.has_encoder:
             source, ids = ids, self._start()
         drafts: Drafts | None = how.pop("drafts", None)
@@ -217,6 +223,34 @@ class LanguageModel(TokenModel):
         if source is not None:
             self.encode(source)
         return generate(decoding, self.tokenizer, ids, ending, show)
+
+    def _denoised(
+        self, ids: list[int], diffusion: Diffusion, ending: Ending, show: Callable[[str], None], **how: Any
+    ) -> Generated:
+        if how.pop("drafts", None) is not None:
+            raise UsageError("drafts are for a text that is made token by token, not for diffusion")
+        if self.has_encoder:
+            raise UsageError("the model has an encoder; diffusion is for one that has none")
+        mask = self.mask(diffusion.mask)
+        denoising = Denoising(self, ids, ending.most, diffusion, mask, Sampling(**how))
+        self.reset()
+        first = len(ids) + ending.most - denoising.most
+        return generate(denoising, self.tokenizer, ids[:first], replace(ending, most=denoising.most), show)
+
+    def mask(self, name: int | str | None = None) -> int:
+        """The token of a place that is to be found. name: that, or what the tokenizer calls it.
+
+        Raises UsageError where the tokenizer has none, and what `tokenizer` does.
+        """
+        if isinstance(name, int):
+            return name
+        names = MASKS if name is None else (name,)
+        found = (self.tokenizer.special(each) for each in names)
+        mask = next((token for token in found if token is not None), None)
+        if mask is None:
+            what = "no mask among its special tokens" if name is None else f"no special token {quoted(name)}"
+            raise UsageError(f"the tokenizer has {what}; say the mask's number by --mask-token")
+        return mask
 
     def _drafter(self, drafts: Drafts, sampling: Sampling) -> Drafter:
         if drafts.by == "lookup":

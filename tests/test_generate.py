@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -179,8 +179,11 @@ def test_what_is_no_language_model() -> None:
     for message, one in wrong.items():
         with pytest.raises(ArtifactError, match=message):
             language_entries({"main": one})
+    last = Port("logits", (1, 1, VOCABULARY), F32)
     with pytest.raises(ArtifactError, match="no entry takes one token, the smallest takes 4"):
-        language_entries({"prefill": ports(4)})
+        language_entries({"prefill": replace(ports(4), outputs=(last, *ports(4).outputs[1:]))})
+    (whole,) = language_entries({"block": ports(4)})  # masks can be found in it, no token behind another
+    assert (whole.tokens, whole.rows) == (4, 4)
 
 
 def test_logits_are_found_without_their_name() -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         VerificationFailed,
         WafercError,
     )
+    from .compiler.language.diffusion import Diffusion
     from .compiler.language_model import Drafts, LanguageModel
     from .compiler.loading import load
     from .compiler.pipeline import compile_model
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArtifactError",
     "Compiled",
+    "Diffusion",
     "DoesNotFit",
     "Drafts",
     "Graph",
@@ -68,6 +70,7 @@ __all__ = [
 
 HOMES = {
     "Compiled": "compiler.compiled",
+    "Diffusion": "compiler.language.diffusion",
     "Drafts": "compiler.language_model",
     "Graph": "ir.graph",
     "InputError": "runtime.program",

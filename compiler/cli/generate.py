@@ -11,6 +11,7 @@ import click
 from ..errors import InvalidInput, UsageError, quoted, shown
 from .command import Verb
 from .console import Console
+from .diffusing import Diffusing, diffusing, passes
 from .named_files import Reads
 from .options import COMPILING, asking, gathered, threads
 from .speculation import LOOKUP, Drafting, speculation
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Generating:
+class Generating(Diffusing):
     """How a text goes on, from the command line."""
 
     chat: bool
@@ -82,6 +83,7 @@ class Generating:
     metavar="N",
     help="Draft at most N tokens a pass; by default as many as the smallest entry verifies.",
 )
+@diffusing
 @asking(*COMPILING)
 @threads
 @click.option("--guard", is_flag=True, help="Check every load and store; nothing is shared between cores.")
@@ -94,7 +96,7 @@ def generate(
     request: Request,
     how: Generating,
 ) -> None:
-    """Continue a text, token by token.
+    """Continue a text, token by token or block by block.
 
     MODEL is a program (.wafer) that holds a language model and its tokenizer, or the
     folder of a model, which is compiled first. The text that follows PROMPT ('-':
@@ -107,6 +109,9 @@ def generate(
         raise UsageError("--stop is empty")
     if how.draft is not None and how.speculate is None:
         raise UsageError("--draft is for --speculate")
+    diffusion = how.asked()
+    if diffusion is not None and how.speculate is not None:
+        raise UsageError("--speculate is for a text that is made token by token, not for --diffusion")
     text = _read(prompt)
     loaded = _loaded(console, model, request, how)
     drawn = 1.0 if how.top_k or how.top_p else 0.0
@@ -119,6 +124,7 @@ def generate(
             max_tokens=how.max_tokens,
             stop=how.stops,
             show=console.write,
+            diffusion=diffusion,
             drafts=None if how.speculate is None else Drafts(smaller or "lookup", how.draft),
             temperature=drawn if how.temperature is None else how.temperature,
             top_k=how.top_k or 0,
@@ -127,10 +133,14 @@ def generate(
         )
     console.write("\n")
     of, name = _predicted(loaded, saved)
-    host, wafer = found.tokens_per_second, of(loaded.step).calls_per_second
+    masks = None if found.denoised is None else passes(len(found.token_ids), found.denoised, of)
+    host = found.tokens_per_second
+    wafer = of(loaded.step).calls_per_second if masks is None else masks.tokens_per_second
     rate = "" if host is None else f", {host:,.1f} per second on this machine"
-    predicted = "" if wafer is None else f"; {wafer:,.0f} per second on {shown(name)}"
+    predicted = "" if wafer is None or masks is not None else f"; {wafer:,.0f} per second on {shown(name)}"
     console.note(f"{len(found.token_ids):,} tokens{rate}{predicted}")
+    if masks is not None:
+        console.note(masks.line(name))
     drafts = None
     if found.speculated is not None:
         drafting = None if smaller is None else Saved(how.speculate or "", artifact=smaller.artifact)
@@ -138,7 +148,8 @@ def generate(
         for line in drafts.lines(wafer, name):
             console.note(line)
     if found.end == "capacity":
-        console.note("the caches are full; compile with a larger --capacity")
+        full = "the caches are full; compile with a larger --capacity"
+        console.note(full if loaded.capacity is not None else "the model takes no more places")
     console.result(
         {
             "program": model,
@@ -150,6 +161,7 @@ def generate(
             "host_tokens_per_second": host,
             "wafer_tokens_per_second": wafer,
             "speculation": None if drafts is None else drafts.data(),
+            "diffusion": None if masks is None else masks.data(),
             "guard": how.guard,
         }
     )

@@ -160,4 +160,8 @@ def _served(path: str, how: Serving) -> Served | ServedEncoder:
         encoder_entries(held.program.entries)
         return ServedEncoder(name, TextEncoder(held, how.threads), predicted, how.queue)
     model = LanguageModel(held, threads=how.threads)
+    try:
+        _ = model.step  # texts are made token by token
+    except ArtifactError as e:
+        raise ArtifactError(f"{held.name}: {e}") from None
     return Served(name, model, predicted, how.slots, how.queue)

@@ -47,6 +47,9 @@ class Decoding:
     Raises ArtifactError for a model that has no entry to verify drafts.
     """
 
+    with_prompt = 1  # tokens that come of the prompt's own passes
+    denoised = None
+
     def __init__(
         self,
         model: TokenModel,

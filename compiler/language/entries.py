@@ -101,18 +101,24 @@ def language_encoder(entries: Mapping[str, Ports]) -> Encoder | None:
 
 def language_entries(entries: Mapping[str, Ports]) -> tuple[Entry, ...]:
     """A language model's entries, those of many tokens first, without its encoder's. Raises ArtifactError
-    where it is none."""
+    where it is none: no entry takes one token, nor do all give `logits` of all their tokens."""
     encoder = language_encoder(entries)
     own = {name: ports for name, ports in entries.items() if encoder is None or name != encoder.name}
     if not own:
         raise ArtifactError("not a language model: no entry has outputs")
     found = tuple(sorted((_entry(name, ports) for name, ports in own.items()), key=lambda e: -e.tokens))
-    if found[-1].tokens != 1:
+    if any(e.logits != LOGITS or e.rows != e.tokens for e in found):
+        judge_step(found)
+    return found
+
+
+def judge_step(entries: Sequence[Entry]) -> None:
+    """Raises ArtifactError where no entry takes one token."""
+    if entries[-1].tokens != 1:
         raise ArtifactError(
-            f"no entry takes one token, the smallest takes {found[-1].tokens}; "
+            f"no entry takes one token, the smallest takes {entries[-1].tokens}; "
             "compile the model with --entry decode:S=1, too"
         )
-    return found
 
 
 def _entry(name: str, ports: Ports) -> Entry:

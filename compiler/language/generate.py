@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .decoding import Decoding, Speculated
+from .diffusion import Denoised, Denoising
 from .tokens import Stream, Tokenizer
 
 
@@ -14,7 +15,8 @@ from .tokens import Stream, Tokenizer
 class Generated:
     """A text that a model made. token_ids: with the one that ended it. Seconds: of prompt and of decoding.
 
-    decoded: tokens after the first. end: why there are no more tokens. speculated: what came of drafts.
+    decoded: tokens that the prompt's pass did not give, the first one by one. end: why there are no more
+    tokens. speculated, denoised: what came of drafts, and of masks.
     """
 
     token_ids: tuple[int, ...]
@@ -24,6 +26,7 @@ class Generated:
     decode_seconds: float
     decoded: int
     speculated: Speculated | None = None
+    denoised: Denoised | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -41,16 +44,17 @@ class Ending:
 
 
 def generate(
-    decoding: Decoding,
+    decoding: Decoding | Denoising,
     tokenizer: Tokenizer,
     context: Sequence[int],
     ending: Ending,
     show: Callable[[str], None],
 ) -> Generated:
-    """The text of tokens up to an ending; `show` is given it piece by piece. context: the tokens before.
+    """The text of tokens as they come, up to an ending; `show` is given it piece by piece.
 
-    The tokenizer's own ends end it, too. Raises InputError for a prompt that cannot be taken. The
-    program then holds the prompt and all tokens but the last.
+    context: the tokens before. The tokenizer's own ends end it, too. Raises InputError for a prompt that
+    cannot be taken. The program then holds the prompt and all tokens but the last, or the complete blocks
+    before the last one.
     """
     ends = {*tokenizer.ends, *ending.tokens}
     stream = Stream(tokenizer, context, ending.texts)
@@ -80,5 +84,6 @@ def generate(
     coming.close()
     if not stream.stopped:
         give(stream.rest())
-    times, made = (decoding.prompt_seconds, decoding.seconds), max(0, len(tokens) - 1)
-    return Generated(tuple(tokens), "".join(pieces), end, *times, made, decoding.speculated)
+    times, made = (decoding.prompt_seconds, decoding.seconds), max(0, len(tokens) - decoding.with_prompt)
+    came = decoding.speculated, decoding.denoised
+    return Generated(tuple(tokens), "".join(pieces), end, *times, made, *came)

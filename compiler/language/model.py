@@ -14,7 +14,7 @@ from ...runtime.ports import Ports
 from ...runtime.program import InputError, Kept
 from ..errors import VerificationFailed
 from ..show.text import plural
-from .entries import Entry, language_encoder, language_entries
+from .entries import Entry, judge_step, language_encoder, language_entries
 
 
 class Decoder(Protocol):
@@ -58,11 +58,14 @@ class TokenModel:
 
     @property
     def step(self) -> str:
-        """The entry that takes one token."""
+        """The entry that takes one token. Raises ArtifactError where none does."""
+        judge_step(self._entries)
         return self._entries[-1].name
 
     def entry_for(self, tokens: int) -> Entry:
-        """The entry that takes the first of so many tokens: the largest that they fill."""
+        """The entry that takes the first of so many tokens: the largest that they fill. Raises ArtifactError
+        where no entry takes one token."""
+        judge_step(self._entries)
         return next(e for e in self._entries if e.tokens <= tokens)
 
     @property
@@ -79,6 +82,11 @@ class TokenModel:
     def room(self) -> int | None:
         """Positions that are free; None where there is no limit."""
         return None if self.capacity is None else self.capacity - self.length
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a call leaves states to the next one."""
+        return any(ports.states for ports in self._program.entries.values())
 
     @property
     def changes(self) -> int:
@@ -148,7 +156,7 @@ class TokenModel:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """How many tokens a pass may take that gives logits after each of them, ascending from 1."""
+        """How many tokens a pass may take that gives logits after each of them, ascending."""
         return tuple(sorted({e.tokens for e in self._entries if e.rows == e.tokens}))
 
     def widest(self, room: int | None) -> int:

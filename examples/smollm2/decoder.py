@@ -4,8 +4,9 @@ S new tokens follow P cached ones. Inputs: input_ids and position_ids, int64 [1,
 past_key_values.I.key and .value, [1, kv_heads, P, head]. Outputs: logits, [1, S, vocabulary], and
 present.I.key and .value, the caches with the new tokens at their end.
 
-A query sees the keys in slots 0 to its own position. So the same graph works on caches of a fixed capacity in
-which a token's slot is its position: what lies in the slots after it changes nothing.
+A query sees the keys in slots 0 to its own position; in a graph that is not causal, those up to the last of
+the S new tokens. So the same graph works on caches of a fixed capacity in which a token's slot is its
+position: what lies in the slots after those changes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ Weight = Callable[[str, tuple[int, ...]], TensorProto]
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder; those of SmolLM2-135M if not given. positions: rows of the rotary tables."""
+    """The sizes of a decoder; those of SmolLM2-135M if not given. positions: rows of the rotary tables.
+
+    causal: whether a token sees none of those that are given with it and come after it.
+    """
 
     layers: int = 30
     width: int = 576
@@ -38,6 +42,7 @@ class Shape:
     theta: float = 100_000.0
     epsilon: float = 1e-5
     positions: int = 1024
+    causal: bool = True
 
 
 TINY = Shape(layers=2, width=32, hidden=64, heads=4, kv_heads=2, head=8, vocabulary=128, positions=64)
@@ -65,7 +70,7 @@ def decoder(shape: Shape, weight: Weight, name: str = "decoder") -> onnx.ModelPr
     for i in range(shape.layers):
         key, value = _cached(g, shape, i, x, rotary)
         if not bias:  # every layer's keys are as many
-            bias = _bias(g, key)
+            bias = _bias(g, shape, key)
         x = _attended(g, shape, i, x, rotary, key, value, bias)
         x = _fed_forward(g, shape, i, x)
     # The table is there once: looked up above, multiplied with here.
@@ -169,12 +174,13 @@ def _cached(g: _Graph, shape: Shape, i: int, x: str, rotary: tuple[str, str]) ->
     return out[0], out[1]
 
 
-def _bias(g: _Graph, key: str) -> str:
+def _bias(g: _Graph, shape: Shape, key: str) -> str:
     """What is added to scores, [1, S, P + S]: 0 where a query sees a key, else the least float."""
     length = g.add("length", "Gather", g.add("key_shape", "Shape", key), g.constant("axis", np.array(2)))
     slots = g.add("slots", "Range", g.constant("zero", np.array(0)), length, g.constant("one", np.array(1)))
     query = g.add("query_positions", "Unsqueeze", "position_ids", g.integers(-1))
-    visible = g.add("visible", "LessOrEqual", slots, query)
+    last = query if shape.causal else g.add("last_position", "ReduceMax", query, axes=[1])
+    visible = g.add("visible", "LessOrEqual", slots, last)
     least = g.constant("least", np.array(np.finfo(np.float32).min))
     return g.add("bias", "Where", visible, g.number(0), least)
 
