@@ -202,6 +202,8 @@ def main() -> None:
     if given.stream:
         print(json.dumps(streamed(given.stream, given.threads, given.tokens, given.logits)))
         return
+    if unknown := sorted(set(given.models) - SHAPES.keys()):
+        parser.error(f"no shape {unknown[0]!r}, but {', '.join(SHAPES)}")
     for name in given.models or SHAPES:
         if given.write_only:
             print(written(name, RESULTS))
