@@ -30,29 +30,37 @@ def measure(model: Path, flags: Sequence[str]) -> Compiling:
         output, cache = Path(folder) / "p.wafer", Path(folder) / "cache"
         command = [str(Path(sys.executable).with_name("waferc")), "compile", str(model), *flags]
         command += ["-q", "-o", str(output)]
-        cold, first = _timed(command, cache)
-        warm, second = _timed(command, cache)
-    return Compiling(cold, warm, max(first, second))
+        cold, warm = timed(command, cache), timed(command, cache)
+    return Compiling(cold.seconds, warm.seconds, max(cold.peak, warm.peak))
 
 
-def _timed(command: Sequence[str], cache: Path) -> tuple[float, int]:
-    """Seconds and peak bytes of one process.
+@dataclass(frozen=True)
+class Took:
+    """What a process took: seconds of wall time, seconds of processors, and the most bytes of memory."""
 
-    It is started by a small one of its own: a child's peak counts from its parent's memory.
+    seconds: float
+    processors: float
+    peak: int
+
+
+def timed(command: Sequence[str], cache: Path) -> Took:
+    """Runs a command. Raises CalledProcessError.
+
+    It is started by a small process of its own: a child's peak counts from its parent's memory.
     """
     starter = [sys.executable, __file__, *command]
     env = {**os.environ, "WAFERC_CACHE": str(cache)}
     done = subprocess.run(starter, env=env, stdout=subprocess.PIPE, text=True, check=True)
-    seconds, peak = done.stdout.split()
-    return float(seconds), int(peak)
+    seconds, processors, peak = done.stdout.split()
+    return Took(float(seconds), float(processors), int(peak))
 
 
 def main() -> int:
-    """Runs the command given as arguments; prints its seconds and its peak bytes."""
+    """Runs the command given as arguments; prints its seconds, those of processors, and its peak bytes."""
     start = time.perf_counter()
     process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
-    print(time.perf_counter() - start, used.ru_maxrss * 1024)
+    print(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
     process.returncode = os.waitstatus_to_exitcode(status)
     return process.returncode
 

@@ -12,6 +12,7 @@ import numpy as np
 from .absent import lacking
 from .graph import Graph
 from .op import Array
+from .stored_bits import stored_bits
 
 FIRST = 4096  # bytes that tell most constants apart
 BLOCK = 1 << 24  # bytes that are compared together
@@ -31,14 +32,20 @@ def agreed(graphs: Mapping[str, Graph]) -> dict[str, Graph]:
     """The graphs with constants of one name only where they are the same.
 
     A constant that an earlier graph has by another name goes by that name; one whose name is an earlier
-    graph's for another constant gets a new one.
+    graph's for another constant gets a new one. What is still as a model stores it is taken apart.
     """
     known: dict[str, Array] = {}
     out: dict[str, Graph] = {}
-    for entry, graph in graphs.items():
+    for entry, given in graphs.items():
+        graph = _apart(given)
         out[entry] = made = _renamed(graph, _names(graph, known))
         known |= made.constants
     return out
+
+
+def _apart(graph: Graph) -> Graph:
+    apart = {n: bits.apart() for n, v in graph.constants.items() if (bits := stored_bits(v)) is not None}
+    return replace(graph, constants={**graph.constants, **apart}) if apart else graph
 
 
 def equal(a: Array, b: Array) -> bool:
@@ -49,6 +56,9 @@ def equal(a: Array, b: Array) -> bool:
         return False
     if lacking([a, b]) is not None:
         return bool(a == b)
+    stored, other = stored_bits(a), stored_bits(b)
+    if stored is not None and other is not None and stored.alike(other):
+        return equal(stored.source, other.source)
     x, y = _raw(a), _raw(b)
     cuts = [0, FIRST, *range(BLOCK, x.size, BLOCK), x.size]
     return all(np.array_equal(x[i:j], y[i:j]) for i, j in pairwise(cuts))

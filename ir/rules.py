@@ -16,6 +16,7 @@ from .dtypes import DType
 from .folding import MOST_SEEN, Folding
 from .graph import DependsOnData, InvalidModel, Node, Tensor, TooLarge, Unsupported
 from .op import Array, Bound, Op, gather
+from .stored_bits import stored_bits
 
 MOST_BYTES = 1 << 42  # of one tensor: a hundred times what the largest wafer holds
 
@@ -85,7 +86,8 @@ class GraphBuilder:
 
     def constant(self, value: Array, hint: str = "const") -> str:
         """A new constant tensor."""
-        value = np.ascontiguousarray(value) if value.ndim and lacking([value]) is None else value
+        if value.ndim and lacking([value]) is None and stored_bits(value) is None:
+            value = np.ascontiguousarray(value)
         name = self.tensor(hint, value.shape, dtypes.of_numpy(value.dtype))
         self.constants[name] = value
         return name
@@ -135,6 +137,10 @@ class GraphBuilder:
     def slope(self, name: str) -> Array:
         """By how much each element of a tensor grows with each position that the caches hold."""
         return np.zeros(self.shape(name), np.int64)
+
+    def follows_length(self, name: str) -> bool:
+        """Whether a tensor is a constant with a slope."""
+        return False
 
     def sloping(self, value: Array, slope: Array, hint: str) -> str:
         """A constant with a slope."""

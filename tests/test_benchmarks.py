@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from waferc import compile_model
+from waferc import LanguageModel, compile_model
 from waferc.compiler.verify.call_inputs import random_feed
 from waferc.compiler.verify.compare import Rule, compare
 from waferc.compiler.verify.golden import OnnxRuntime
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import decoders
 import generate
 import kernels
+import packed
 import run
 from plot import plot
 
@@ -48,6 +49,23 @@ def test_generated_models(name: str) -> None:
     for output, value in golden.items():
         assert compare(output, ours[output], value, Rule()).passed, output
         assert 0.3 < value.std() < 3, output
+
+
+def test_a_decoder_in_blocks_of_4_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every matrix is in blocks in the file beside it, and the logits are onnxruntime's."""
+    shape = packed.Shape(2, 64, 96, 4, 2, 16, vocabulary=64, positions=64)
+    monkeypatch.setitem(packed.SHAPES, "tiny", shape)
+    path = packed.written("tiny", tmp_path)
+    at = path.stat().st_mtime_ns
+    assert packed.written("tiny", tmp_path).stat().st_mtime_ns == at
+    weights = 2 * 64 * 64 + 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 96)
+    outside = [t for t in onnx.load(path, load_external_data=False).graph.initializer if t.data_location]
+    assert sum(int(np.prod(t.dims)) for t in outside) == weights / 2 + weights / 32
+    model = LanguageModel(path, wafer="16x16", capacity=32)
+    logits, _ = packed.followed(model, 6)
+    wanted, _ = packed.by_onnxruntime(path, logits.argmax(1).tolist(), 6)
+    assert compare("logits", logits, wanted, Rule()).passed
+    assert 0.3 < logits.std() < 3
 
 
 def test_later_tokens_are_not_seen() -> None:

@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from plans import Model
 from sampled import sampled
 from single import close, golden
+from test_smollm2 import Decoder
 from test_sweeps import agree, placements
 from test_sweeps import placed as placed_by_hand
 from waferc.compiler.importer import Binding, import_entries, import_model
@@ -499,6 +500,60 @@ def test_a_decoder_cut_in_experts(chosen: int) -> None:
     given |= {f"past_key_values.0.{kind}": normal(1, 1, 3, 8) for kind in ("key", "value")}
     theirs = golden(dense if chosen == 4 else cut, given)["logits"]
     close(evaluate(graph, given)["logits"], theirs)
+
+
+SMOLLM2 = Path(__file__).resolve().parent.parent / "build" / "smollm2.onnx"
+SENTENCE = (504, 3575, 282, 4649, 314)  # "The capital of France is"
+ONE_TOKEN: Mapping[str, Any] = {"capacity": 32, "entries": {"decode": {"S": 1}}}
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> onnx.ModelProto:
+    if not SMOLLM2.exists():
+        pytest.skip(f"{SMOLLM2} IS MISSING: run `make smollm2`")
+    return onnx.load(SMOLLM2)
+
+
+@pytest.mark.models
+def test_smollm2_in_experts_that_are_all_chosen_is_smollm2(smollm2: onnx.ModelProto, tmp_path: Path) -> None:
+    """Its greedy tokens, and its logits but for the order of sums."""
+    theirs, ids = Decoder(smollm2, Shape()), list(SENTENCE)
+    wanted = [theirs.logits(ids)[-1]]
+    for _ in range(11):
+        wanted.append(theirs.logits([int(wanted[-1].argmax())])[-1])
+    del theirs
+    onnx.save(upcycled(smollm2, experts=8, chosen=8), tmp_path / "experts.onnx")
+    ours = waferc.LanguageModel(tmp_path / "experts.onnx", wafer="wse3", **ONE_TOKEN)
+    for logits in wanted:
+        found = ours.logits(ids)
+        close(found, logits)
+        ids = [int(found.argmax())]
+        assert ids == [logits.argmax()]
+
+
+@pytest.mark.models
+def test_smollm2_with_two_experts_takes_as_many_cycles_on_any_routing(
+    smollm2: onnx.ModelProto, tmp_path: Path
+) -> None:
+    """Each router chooses otherwise, and so does each for another token."""
+    taken: set[tuple[float, int, int]] = set()
+    routings: set[bytes] = set()
+    for seed in range(3):
+        cut = upcycled(smollm2, experts=8, chosen=2, seed=seed)
+        names = [o for n in cut.graph.node if n.op_type == "TopK" for o in n.output[1:]]
+        assert len(names) == 30
+        for name in names:
+            cut.graph.output.append(helper.make_tensor_value_info(name, TensorProto.INT64, [1, "S", 2]))
+        chosen = Decoder(cut, Shape()).values(list(SENTENCE), names)
+        assert chosen.shape == (30, len(SENTENCE), 2)
+        routings |= {np.sort(chosen[:, at]).tobytes() for at in range(len(SENTENCE))}
+        del cut.graph.output[-len(names) :]
+        onnx.save(cut, tmp_path / "experts.onnx")
+        del cut
+        made = waferc.compile_model(tmp_path / "experts.onnx", wafer="wse3", until="plan", **ONE_TOKEN)
+        taken.add((made.figures.cycles, made.figures.tasks, made.figures.fullest_link_bytes))
+    assert len(routings) == 3 * len(SENTENCE)
+    assert len(taken) == 1
 
 
 def test_a_saved_program_of_experts_runs(tmp_path: Path) -> None:

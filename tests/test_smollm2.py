@@ -35,6 +35,14 @@ class Decoder:
 
     def logits(self, ids: list[int]) -> Array:
         """[tokens, vocabulary]"""
+        return self._called(ids)["logits"][0]
+
+    def values(self, ids: list[int], outputs: list[str]) -> Array:
+        """[outputs, tokens, ...] of those outputs"""
+        found = self._called(ids)
+        return np.stack([found[name][0] for name in outputs])
+
+    def _called(self, ids: list[int]) -> dict[str, Array]:
         n, at = len(ids), self._length
         room = self._capacity - n if self._capacity else at
         feed = {"input_ids": np.array([ids]), "position_ids": np.arange(at, at + n)[None]}
@@ -47,7 +55,7 @@ class Decoder:
             else:
                 self._caches[name] = present
         self._length += n
-        return found["logits"][0]
+        return found
 
 
 @pytest.fixture(scope="module")

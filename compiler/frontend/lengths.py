@@ -79,6 +79,9 @@ class LengthBuilder(GraphBuilder):
         found = self._slopes.get(name)
         return super().slope(name) if found is None else found
 
+    def follows_length(self, name: str) -> bool:
+        return name in self._slopes
+
     def sloping(self, value: Array, slope: Array, hint: str) -> str:
         return self._sloped(self.constant(value, hint), slope)
 

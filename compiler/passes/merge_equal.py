@@ -8,6 +8,7 @@ from ...ir.absent import lacking
 from ...ir.entries import equal
 from ...ir.graph import Graph, Node
 from ...ir.op import Array, Op
+from ...ir.stored_bits import give_back, stored_bits
 
 
 def merge_equal(graph: Graph) -> Graph:
@@ -42,5 +43,8 @@ def _sample(value: Array) -> tuple[object, ...]:
     """What equal constants have in common; a model's weights are too many to look at each byte."""
     if (lack := lacking([value])) is not None:
         return (lack,)
-    some = value.reshape(-1)[:: max(1, value.size // 256)]
-    return value.dtype, value.shape, some.tobytes()
+    bits = stored_bits(value)
+    seen = value if bits is None else bits.source
+    some = seen.reshape(-1)[:: max(1, seen.size // 256)].tobytes()
+    give_back(seen)  # of a file each of them has shown pages
+    return value.dtype, value.shape, some

@@ -15,6 +15,7 @@ from ...ir.graph import Graph, Node
 from ...ir.op import Array, assemble, gather
 from ...ir.ops.packed import block_of
 from ...ir.packing import PLACES, WORD, Kind, Words, count, packed
+from ...ir.stored_bits import stored_bits
 from ..errors import UsageError, quoted
 from .quantised_weights import can_wait, is_weight
 from .rewriter import Rewriter, sources
@@ -31,8 +32,8 @@ class Stored:
     """A tensor of weights as numbers.
 
     blocks: by dimension how many successive weights share a scale; 1: each has its own, 0: all share it.
-    numbers: uint8 in the tensor's shape. scales, zeros: one dimension for each of the tensor's, where all
-    share it of one element. Made when they are wanted, as they take memory.
+    numbers: uint8, or `StoredBits`, in the tensor's shape, made when they are wanted, as they take memory.
+    scales, zeros: one dimension for each of the tensor's, where all share it of one element.
     """
 
     tensor: str
@@ -150,7 +151,8 @@ def _constants(r: Rewriter, stored: Stored, how: Words) -> tuple[str, ...]:
         shape = tuple(n // count(bits) if d == dim else n for d, n in enumerate(stored.shape))
         words = folded(lack, f"{name}_words", shape, WORD.numpy)
     else:
-        words = packed(numbers, dim, bits)
+        stored_as = stored_bits(numbers)
+        words = packed(numbers, dim, bits) if stored_as is None else stored_as.words(dim)
     out = [r.constant(words, f"{name}_words")]
     for what, values in (("scales", stored.scales), ("zeros", stored.zeros)):
         if values is not None:
@@ -179,6 +181,7 @@ def _stored(graph: Graph, node: Node) -> Stored | None:
     blocks = _blocks(node)
     if dtype.bits not in PLACES or dtype.is_float or not scale_type.is_float or blocks is None:
         return None
+    shape = graph.tensors[node.output].shape
     at_hand = lacking([scale]) is None
     if at_hand and not np.isfinite(scale.astype(np.float32)).all():
         return None
@@ -196,11 +199,12 @@ def _stored(graph: Graph, node: Node) -> Stored | None:
     def numbers() -> Array:
         if (lack := lacking([number])) is not None:
             return folded(lack, node.output, graph.tensors[node.output].shape, np.dtype(np.uint8))
+        if stored_bits(number) is not None and not half and op.reads[0] == op.write and number.shape == shape:
+            return number
         seen = gather(_unsigned(number, half), op.reads[0], op.axes, 0)
         return assemble(np.broadcast_to(seen, [n for _, n in op.axes]), op.write, op.axes)
 
     kind = Kind(dtype.bits, point, scale_type, op.out_type)
-    shape = graph.tensors[node.output].shape
     return Stored(node.output, shape, kind, blocks, numbers, scales, zeros, (node,))
 
 

@@ -221,7 +221,7 @@ def _gemm(g: GraphBuilder, spec: Spec) -> Sequence[str]:
     if b_read == ["n", "k"] and (turned := transposed(g, b, (1, 0))):
         b, b_read = turned, ["k", "n"]
     given, wide = g.dtype(a), g.dtype(a).wide
-    if _may_scale(g, b, alpha):
+    if alpha != 1 and _may_scale(g, b, alpha):  # a table's values are not looked at for nothing
         b, alpha = scaled(g, b, alpha), 1.0
     out = product_of(g, (a, a_read), (b, b_read), hint, wide)
     if not given.is_float and not (alpha.is_integer() and beta.is_integer()):

@@ -1,20 +1,22 @@
 """Products and look-ups of constants that onnxruntime keeps in a few bits: blocks of them share a scale.
 
-The bits are taken apart when the model is read. What is left is the standard's DequantizeLinear of a constant
-in blocks, which a pass makes words of again (`compiler/passes/packed_weights.py`), now in the kernels' order.
+What is left is the standard's DequantizeLinear of a constant in blocks, `StoredBits`, of which a pass makes
+words in the kernels' order (`compiler/passes/packed_weights.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..absent import folded, lacking
 from ..dtypes import F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, I4, I32, I64, U2, U4, U8, DType
 from ..graph import Unsupported
-from ..op import Array
+from ..op import Array, product
 from ..rules import GraphBuilder, Spec
+from ..stored_bits import StoredBits, bits_apart, give_back
 from .contract import product_of
 from .contrib import FLOATS, Writer, contrib, need, operand, shaped
 from .conversion import cast
@@ -34,14 +36,6 @@ NF4 = (
 )  # fmt: skip
 
 
-def bits_apart(packed: Array, bits: int) -> Array:
-    """The numbers in bytes, those in a byte's low bits first, along the last dimension."""
-    each = 8 // bits
-    shifts = np.arange(each, dtype=np.uint8) * np.uint8(bits)
-    parts = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
-    return parts.reshape(*packed.shape[:-1], packed.shape[-1] * each)
-
-
 def remade(w: Writer, name: str, shape: Sequence[int], dtype: DType, make: Callable[[Array], Array]) -> str:
     """A constant made of another one's values, once for all graphs of the model; absent where that is."""
     value = w.g.known(name, "what is packed")
@@ -52,7 +46,36 @@ def remade(w: Writer, name: str, shape: Sequence[int], dtype: DType, make: Calla
     if key not in w.g.remade:
         made = make(value).astype(dtype.numpy).reshape(tuple(shape))
         w.g.remade[key] = np.ascontiguousarray(made), value
+        give_back(value)
     return w.g.constant(w.g.remade[key][0], name)
+
+
+def numbers_of(
+    w: Writer, name: str, rows: Sequence[int], numbers: int, dtype: DType, order: Sequence[int]
+) -> str:
+    """The numbers of a constant of bytes, [rows, bytes], once for all graphs of the model.
+
+    numbers: those that are meant of each row. order: the dimensions' order in the result.
+    """
+    value = w.g.known(name, "what is packed")
+    if (lack := lacking([value])) is not None:
+        whole = (*rows, numbers)
+        return w.g.constant(folded(lack, name, [whole[d] for d in order], dtype.numpy), name)
+    key = (value.__array_interface__["data"][0], value.shape, tuple(rows), numbers, dtype, tuple(order))
+    if key not in w.g.remade:
+        source = value.reshape(*rows, int(product(value.shape[len(rows) :])))
+        made: Any = StoredBits(source, dtype.bits, numbers, order, dtype.numpy)
+        w.g.remade[key] = made, value
+    return w.g.constant(w.g.remade[key][0], name)
+
+
+def turned(w: Writer, name: str, shape: Sequence[int], order: Sequence[int]) -> str:
+    """A tensor in another shape, its dimensions then in another order; a constant once for all graphs."""
+    g = w.g
+    if g.value(name) is None or g.follows_length(name):
+        return transpose(g, reshape(g, name, shape, w.hint), order, w.hint)
+    out = [shape[d] for d in order]
+    return remade(w, name, out, g.dtype(name), lambda s: s.reshape(tuple(shape)).transpose(order))
 
 
 def judge_block(op_type: str, size: int) -> None:
@@ -89,10 +112,7 @@ def _product_of_bits(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         out = w.constant(np.zeros((*g.shape(x)[:-1], columns), np.float32))
     else:
         shaped(g, packed, columns, blocks, size * own["bits"] // 8, name="B")
-        numbers = remade(
-            w, packed, (depth, columns), stored,
-            lambda b: bits_apart(b, own["bits"]).reshape(columns, blocks * size)[:, :depth].T,
-        )  # fmt: skip
+        numbers = numbers_of(w, packed, (columns,), depth, stored, (1, 0))
         weights = _weights(w, spec, numbers, blocks)
         out = product_of(
             g,
@@ -115,7 +135,7 @@ def _weights(w: Writer, spec: Spec, numbers: str, blocks: int) -> str:
         int(np.prod(g.shape(spec.inputs[2]))) == columns * blocks,
         f"scales are {g.tensors[spec.inputs[2]]}, not [{columns}, {blocks}]",
     )
-    scales = transpose(g, reshape(g, spec.inputs[2], (columns, blocks), w.hint), (1, 0), w.hint)
+    scales = turned(w, spec.inputs[2], (columns, blocks), (1, 0))
     zeros = _zeros(w, spec, blocks)
     at = operand(spec, 4)
     if not at and not g.dtype(zeros).is_float:
@@ -203,7 +223,7 @@ def _unpacked(w: Writer, packed: str, count: int, stored: DType, bits: int) -> s
         -(-count * bits // 8) == shape[-1],
         f"{w.g.tensors[packed]} for {count} numbers of {bits} bits in a row",
     )
-    return remade(w, packed, (*shape[:-1], count), stored, lambda b: bits_apart(b, bits)[..., :count])
+    return numbers_of(w, packed, shape[:-1], count, stored, range(len(shape)))
 
 
 @contrib("MatMulBnb4", "A:T1 B:T2 absmax:T1 -> Y:T1", {"T1": FLOATS, "T2": (U8,)},

@@ -14,10 +14,11 @@ import numpy as np
 from ..dtypes import BF16, F16, F32, U8
 from ..graph import Unsupported
 from ..rules import GraphBuilder, Spec
+from ..stored_bits import bits_apart
 from .activation import Gelu, Log, Relu, Sigmoid
 from .contract import product_of, transposed
 from .contrib import FLOATS, Maybe, Writer, contrib, need, operand, shaped
-from .contrib_blocks import STORED, bits_apart, judge_block, remade
+from .contrib_blocks import STORED, judge_block, numbers_of, remade, turned
 from .conversion import Where, cast
 from .elementwise import Add, Div, Max, Min, Mul
 from .logic import Equal, Greater
@@ -178,11 +179,8 @@ def _numbers(w: Writer, spec: Spec, layer: int) -> Layer | None:
         or (g.shape(scales) == (experts, outputs) and blocks == 1),
         f"fc{layer}_scales are {g.tensors[scales]}, not [{experts}, {outputs}, {blocks}]",
     )
-    numbers = remade(
-        w, name, (experts, inputs, outputs), stored, lambda b: bits_apart(b, bits).transpose(0, 2, 1)
-    )
-    turned = reshape(g, w.wide(scales), (experts, outputs, blocks), w.hint)
-    turned = transpose(g, turned, (0, 2, 1), w.hint)
+    numbers = numbers_of(w, name, (experts, outputs), inputs, stored, (0, 2, 1))
+    steps = w.wide(turned(w, scales, (experts, outputs, blocks), (0, 2, 1)))
     each = (experts, blocks, outputs)
     if not zeros:
         points = w.constant(np.asarray(1 << (bits - 1)).astype(stored.numpy))
@@ -196,7 +194,7 @@ def _numbers(w: Writer, spec: Spec, layer: int) -> Layer | None:
         points = remade(w, zeros, each, stored, lambda z: bits_apart(z, bits)[:, None, :outputs])
     if bias:
         shaped(g, bias, experts, outputs, name=f"fc{layer}_experts_bias")
-    weights = w("DequantizeLinear", numbers, turned, points, axis=1, block_size=block)
+    weights = w("DequantizeLinear", numbers, steps, points, axis=1, block_size=block)
     return Layer(weights, bias)
 
 
