@@ -29,6 +29,17 @@ def test_a_row_goes_on_below_where_there_is_no_room() -> None:
     assert lines == ["address  bytes", "    name", "  1,000  2,000", f"    {'a' * 16}"]
 
 
+def test_no_column_gives_all_while_another_has_room() -> None:
+    """Of a long name and a long text both stay legible, and rows take few lines."""
+    split = "x: m/4 n/3 k/12, y: n/128, partial sums over k"
+    rows = [[i, f"/model/model.0/auto_model/encoder/layer.{i % 3}/MatMul", 3000, split] for i in range(12)]
+    lines = table(["step", "node", "start", "split"], rows, 90, wrap=["split"])
+    assert len(lines) == 1 + 2 * len(rows) and max(map(len, lines)) <= 90
+    assert "layer.1/MatMul" in lines[3] and lines[3].endswith("x: m/4 n/3 k/12, y: n/128,")
+    narrow = table(["step", "node", "start", "split"], rows, 48, wrap=["split"])
+    assert all("MatMul" in line for line in narrow[2::3]) and max(map(len, narrow)) <= 48
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(

@@ -195,7 +195,7 @@ def _origin(saved: Saved, how: Drawn) -> dict[str, str]:
     words += [f"--node {shlex.quote(n)}" for n in how.nodes]
     words += [f"--step {how.step}"] if how.step is not None else []
     words += [f"--tensor {shlex.quote(how.tensor)}"] if how.tensor is not None else []
-    words += [f"--at {at:g}" for at in how.moments]
+    words += [f"--at {at:.15g}" for at in how.moments]
     words += [f"--{name} {n}" for name, n in (("layers", how.layers), ("film", how.film)) if n]
     words += [f"--crop {how.crop[0]},{how.crop[1]},{how.crop[2]}x{how.crop[3]}"] if how.crop else []
     words += [f"--entry {shlex.quote(saved.entry)}"] if len(saved.entries) > 1 else []

@@ -63,7 +63,8 @@ def _table(name: str, rows: Rows) -> Iterator[str]:
     number = {t: all(isinstance(r.get(t, 0), int | float) for r in rows) for t in titles}
     yield f"<h2>{TITLES[name]}</h2>"
     heads = "".join(f"<th{_aligned(number[t])}>{escape(_head(t))}</th>" for t in titles)
-    yield f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>'
+    yield f'<div class="scroll" tabindex="0" role="region" aria-label="{TITLES[name]}">'
+    yield f"<table><thead><tr>{heads}</tr></thead><tbody>"
     for row in rows[:MOST_ROWS]:
         cells = "".join(f"<td{_aligned(number[t])}>{escape(_told(row.get(t, '')))}</td>" for t in titles)
         yield f"<tr>{cells}</tr>"

@@ -47,7 +47,7 @@ def at_cycle(plan: Plan, timing: Timing, at: float) -> dict[str, Any]:
     Raises UsageError for one that the call has not.
     """
     if not 0 <= at <= timing.cycles:
-        raise UsageError(f"--at {at:g}: a call takes cycles 0 to {timing.cycles:,.0f}")
+        raise UsageError(f"--at {at:.15g}: a call takes cycles 0 to {timing.cycles:,.0f}")
     running: list[tuple[Step, int]] = []
     for s in plan.steps:
         start, end = timing.start[s.position], timing.end[s.position]

@@ -358,19 +358,21 @@ def _arrows(links: NDArray[np.float64], f: Frame) -> list[Shape]:
 
 
 def _way(panel: Panel, f: Frame) -> list[Shape]:
-    """A path from core to core, numbered along the way where there is room."""
+    """A path from core to core, along rows and then columns, numbered along the way where there is room."""
     places = [c for c in panel.metric.line if f.has(*c)]
     shapes: list[Shape] = []
-    for a, b in pairwise(places):
-        shapes.append(Line(*f.middle(*a), *f.middle(*b), WAY, 2))
-    seen: set[tuple[int, int]] = set()
+    for (ax, ay), (bx, by) in pairwise(places):
+        corners = [f.middle(ax, ay), f.middle(bx, ay), f.middle(bx, by)]
+        shapes += [Line(*c, *d, WAY, 2) for c, d in pairwise(corners) if c != d]
+    taken: list[tuple[int, int]] = []
     for i, core in enumerate(places):
-        if core not in seen and f.cell * f.width >= 200:
-            seen.add(core)
-            x, y = f.middle(*core)
-            width = text_width(str(i + 1), 10) + 6
-            shapes.append(Rectangle(x - width // 2, y - 7, width, 14, WAY, WHITE))
-            shapes.append(Text(x, y, str(i + 1), 10, WAY, "m"))
+        x, y = f.middle(*core)
+        width = text_width(str(i + 1), 10) + 6
+        if f.cell * f.width < 200 or any(abs(x - u) < width + 2 and abs(y - v) < 16 for u, v in taken):
+            continue
+        taken.append((x, y))
+        shapes.append(Rectangle(x - width // 2, y - 7, width, 14, WAY, WHITE))
+        shapes.append(Text(x, y, str(i + 1), 10, WAY, "m"))
     return shapes
 
 

@@ -123,7 +123,7 @@ def sheet_of(plan: Plan, timing: Timing, asked: Asked) -> Sheet:
     moments = [timing.cycles * (i + 0.5) / asked.film for i in range(asked.film)] or list(asked.at)
     for at in asked.at:
         if not 0 <= at <= timing.cycles:
-            raise UsageError(f"--at {at:g}: a call takes cycles 0 to {timing.cycles:,.0f}")
+            raise UsageError(f"--at {at:.15g}: a call takes cycles 0 to {timing.cycles:,.0f}")
     selections = [
         Selection(s.steps, s.tensor, at, s.label)
         for s in _selections(plan, timing, asked)

@@ -13,7 +13,10 @@ from itertools import zip_longest
 from typing import Any
 
 NARROW = 12  # characters below which a text that goes on in the next line is not narrowed
-READABLE = 16  # characters below which no other text is: rows go on in a next line instead
+READABLE = 16  # characters below which no other text is narrowed
+LEGIBLE = 28  # characters below which it is not while its row can go on in a next line instead
+SHORT_LINE = 28  # characters to which texts that go on are narrowed at first,
+SHORT_NAME = 44  # and then the others, before any is narrowed further
 USUAL = 80  # characters of a line where nothing says how wide it is
 INDENT = 4  # of the next lines of a row
 
@@ -78,9 +81,15 @@ class Column:
     @property
     def least(self) -> int:
         """The width below which it is not narrowed."""
-        if self.right:
-            return self.width
-        return min(self.width, max(len(self.texts[0]), NARROW if self.folds else READABLE))
+        return self.narrowed_to(NARROW if self.folds else READABLE)
+
+    @property
+    def wanted(self) -> int:
+        """The width for which its rows rather go on in a next line."""
+        return self.narrowed_to(NARROW if self.folds else LEGIBLE)
+
+    def narrowed_to(self, width: int) -> int:
+        return self.width if self.right else min(self.width, max(len(self.texts[0]), width))
 
     def parts(self) -> list[list[str]]:
         """Each text in lines that fit."""
@@ -126,7 +135,7 @@ def _narrowed_groups(
     lines: list[list[Column]] = [[]]
     for column in columns:
         room = width - (INDENT if len(lines) > 1 else 0)
-        if lines[-1] and sum(c.least + 2 for c in lines[-1]) + column.least > room:
+        if lines[-1] and sum(c.wanted + 2 for c in lines[-1]) + column.wanted > room:
             lines.append([])
         lines[-1].append(column)
     out: list[tuple[int, list[tuple[Column, list[list[str]]]]]] = []
@@ -137,14 +146,20 @@ def _narrowed_groups(
 
 
 def _narrowed(columns: Sequence[Column], width: int) -> list[Column]:
-    """Columns of which the widest texts are narrowed until all fit into `width`, if they can."""
+    """Columns of which the widest texts are narrowed until all fit into `width`, if they can.
+
+    Texts that go on in the next line come first, but no one column gives all while another has room to give.
+    """
     widths = [c.width for c in columns]
-    while sum(widths) + 2 * (len(widths) - 1) > width:
-        able = [i for i, c in enumerate(columns) if widths[i] > c.least]
-        if not able:
-            break
-        widest = max([i for i in able if columns[i].folds] or able, key=lambda i: widths[i])
-        widths[widest] -= 1
+    for folds, floor in ((True, SHORT_LINE), (False, SHORT_NAME), (True, 0), (False, 0)):
+        while (excess := sum(widths) + 2 * (len(widths) - 1) - width) > 0:
+            able = [i for i, c in enumerate(columns) if c.folds == folds and widths[i] > max(c.least, floor)]
+            if not able:
+                break
+            widest = max(able, key=lambda i: widths[i])
+            lower = max([widths[i] for i in able if widths[i] < widths[widest]], default=0)
+            least = max(columns[widest].least, floor, lower - 1)
+            widths[widest] -= min(excess, widths[widest] - least)
     return [replace(c, width=w) for c, w in zip(columns, widths, strict=True)]
 
 

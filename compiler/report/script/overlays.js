@@ -276,28 +276,39 @@ function drawRoute(c, stage, plan, { step, move, source }) {
 
 // -- the critical path -----------------------------------------------------------------------------
 
+const MOST_LEGS = 48; // of a critical path that are all drawn alike
+const NEAR_LEGS = 10; // before and behind the clock's, of a longer one
+
+// The critical path with its legs' numbers; of a long one those that the clock is near stand out.
 const drawPath = (page) => (c, stage) => {
-  if (!state.path) return;
-  const legs = page.plan.path, points = legs.map((leg) => stage.middle(...leg.core));
-  for (const [wide, colour] of [[5, theme.page], [2.5, theme.mark]]) {
+  const legs = page.plan.path;
+  if (!state.path || !legs.length) return;
+  const points = legs.map((leg) => stage.middle(...leg.core)), now = page.plan.legAt(state.at), long = legs.length > MOST_LEGS;
+  const first = long ? Math.max(0, now - NEAR_LEGS) : 0, last = long ? Math.min(legs.length - 1, now + NEAR_LEGS) : legs.length - 1;
+  const line = (from, until, wide, colour) => {
     c.lineWidth = wide;
     c.strokeStyle = colour;
     c.beginPath();
-    points.forEach((p, i) => {
-      if (!i) return c.moveTo(...p);
-      const corner = stage.middle(legs[i].core[0], legs[i - 1].core[1]);
-      c.lineTo(...corner);
-      return c.lineTo(...p);
-    });
+    c.moveTo(...points[from]);
+    for (let i = from + 1; i <= until; i++) {
+      c.lineTo(...stage.middle(legs[i].core[0], legs[i - 1].core[1]));
+      c.lineTo(...points[i]);
+    }
     c.stroke();
+  };
+  if (long) {
+    c.globalAlpha = 0.3;
+    line(0, legs.length - 1, 1, theme.mark);
+    c.globalAlpha = 1;
   }
-  const now = page.plan.legAt(state.at), taken = [];
-  const order = [...legs.keys()].sort((a, b) => (b === now) - (a === now));
-  for (const i of order) {
-    const [x, y] = points[i];
-    if (taken.some((p) => Math.hypot(p[0] - x, p[1] - y) < 20)) continue;
+  line(first, last, 5, theme.page);
+  line(first, last, 2.5, theme.mark);
+  const taken = [], order = Array.from({ length: last - first + 1 }, (_, i) => first + i).sort((a, b) => Math.abs(a - now) - Math.abs(b - now));
+  for (const i of long ? order : order.sort((a, b) => (b === now) - (a === now) || a - b)) {
+    const [x, y] = points[i], r = i < 99 ? 9 : 11;
+    if (taken.some((p) => Math.hypot(p[0] - x, p[1] - y) < 2 * r + 2)) continue;
     taken.push([x, y]);
-    dot(c, x, y, i === now ? theme.mark : theme.page, theme.mark, 9);
+    dot(c, x, y, i === now ? theme.mark : theme.page, theme.mark, r);
     c.fillStyle = i === now ? theme.page : theme.ink;
     c.font = "bold 10px system-ui, sans-serif";
     c.textAlign = "center";
