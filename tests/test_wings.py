@@ -41,7 +41,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("remedies",),
         ("pipeline",),
         ("language_model", "comparison"),
-        ("text_encoder",),
+        ("text_encoder", "sweep"),
         ("serve",),
         ("cli", "onnx_backend"),
     ),

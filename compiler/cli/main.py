@@ -16,11 +16,12 @@ from .run import run
 from .serve import serve
 from .shapes import shapes
 from .show import inspect, report
+from .sweep import sweep
 from .verify import verify
 
 ORDER = (
     *(check, compile_verb, run, generate, serve, verify, heatmap, report, inspect, diff, bench),
-    *(compare, wafers, shapes, operators),
+    *(compare, sweep, wafers, shapes, operators),
 )
 
 

@@ -60,6 +60,11 @@ def all_layers(shape: Shape, context: int) -> bytes:
     return proto.SerializeToString()
 
 
+def verifying(shape: Shape, context: int, tokens: int) -> bytes:
+    """The model of so many tokens at once behind others, whose keys and values are inputs."""
+    return decoder.decoder(shape, Step(tokens, context)).SerializeToString()
+
+
 def kind_of(shape: Shape, layer: int) -> str:
     words = ["layer"]
     if shape.experts is not None and shape.dense:

@@ -204,7 +204,8 @@ def _in_row(piece: Piece, shape: Shape, request: Request, among: tuple[int, tupl
     among: layers on the wafer, and what lies before and behind them.
     """
     wafer, (count, ends) = request.machine(), among
-    for on_one in sorted({count, max(1, count // 2), 1}, reverse=True):
+    # Two that nearly fill a wafer have had no plan so far, and to look for one takes half a minute.
+    for on_one in sorted({count if count > 2 else 1, max(1, count // 2)}, reverse=True):
         own = piece if on_one > 1 else _fewer(piece, shape, request.capacity or 1, FEW)
         row = Row(own.inside, on_one, ends)
         try:

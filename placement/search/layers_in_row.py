@@ -86,8 +86,9 @@ def _stacked(graph: Graph, wafer: Wafer, s: Stacks, row: Row, policy: Policy, re
     high = replace(wafer, height=max(wafer.height, count * s.rows))
     found = layers_of(graph, row.inside)
     share = policy.resident_share * min(row.inside, s.each) / s.each
-    ways = round(policy.ways_kept * min(1.0, policy.few_nodes / found.period)) if found else policy.ways_kept
-    own = replace(policy, resident_share=share, ways_kept=ways)
+    # Of layers with more ops fewer ways are gone on with: experts would take a minute.
+    larger = max(1.0, found.period / policy.few_nodes) if found is not None else 1.0
+    own = replace(policy, resident_share=share, ways_kept=round(policy.ways_kept / larger**2))
     search = Search(graph, high, "latency", ALONE, own, report)
     search.begin("layers in stacks", 0.0, 1.0)
     sizes: list[Size] = [(f"layers {i * s.each} on", s.columns, s.rows) for i in range(count)]
