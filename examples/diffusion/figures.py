@@ -309,9 +309,9 @@ def bits_alike(text: Text, wafer: str) -> str:
         raise SystemExit("threads or guard changed a bit")
     apart = max(each[2] for each in found)
     return (
-        f"On {wafer}, 64 characters in blocks of 16 by 8 steps, {calls} passes: one thread, two\n"
-        "threads and `--guard` give the same bytes of logits in every pass and the same text; onnxruntime's logits are within\n"
-        f"{apart:.1e} of the largest."
+        f"On {wafer}, 64 characters in blocks of 16 by 8 steps, {calls} passes: one thread, two threads and "
+        "`--guard` give the same\nbytes of logits in every pass and the same text; onnxruntime's logits are "
+        f"within {apart:.1e} of the largest."
     )
 
 
