@@ -335,3 +335,27 @@ def test_a_mask_in_the_prompt_is_found(here: Path) -> None:
 def test_what_the_command_line_refuses(here: Path, words: tuple[str, ...], message: str) -> None:
     done = waferc("generate", str(here / words[0]), *words[1:])
     assert done.exit_code != 0 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+# -- the example's model -------------------------------------------------------------------------
+
+TRAINED = Path(__file__).resolve().parent.parent / "examples" / "diffusion" / "kjv-diffusion.onnx"
+VERSE = "in the beginning god created the heaven and the earth and the ea"
+
+
+@pytest.mark.thorough
+def test_the_trained_model_fills_in_a_verse(tmp_path: Path) -> None:
+    """By one thread and two, the same; and most of what is masked is as it was."""
+    folder = TRAINED.parent
+    entry = ("--wafer", "32x32", "--entry", "whole:S=64", "--capacity", "65")
+    words = ("--tokenizer", str(folder / "tokenizer.json"))
+    path = str(tmp_path / "kjv.wafer")
+    good("compile", str(TRAINED), *entry, *words, "-o", path)
+    masked = "".join("[MASK]" if i % 5 == 2 else c for i, c in enumerate(VERSE[:-1]))
+    how = ("generate", path, masked, "--diffusion", "--steps", "4", "--max-tokens", "1", "--json", "-")
+    one, two = (json.loads(good(*how, "--threads", str(n))) for n in (1, 2))
+    assert one["token_ids"] == two["token_ids"] and one["diffusion"] == two["diffusion"]
+    text = VERSE[:2] + one["text"]
+    assert len(text) == 64 and one["diffusion"]["taken"] == [4, 4, 3, 3]
+    right = [text[i] == VERSE[i] for i in range(2, 63, 5)]
+    assert sum(right) >= 0.6 * len(right), text

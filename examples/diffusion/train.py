@@ -190,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("kind", choices=("diffusion", "twin"))
     parser.add_argument("file", type=Path)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--positions", type=int, default=4096, help="of a step, over its batch")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
