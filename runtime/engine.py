@@ -27,6 +27,7 @@ def _start() -> None:
     llvm.set_option("waferc", OPTIONS)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()  # for instructions by name, as `compiler.verify.quiet` has them
 
 
 @cache

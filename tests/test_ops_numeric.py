@@ -21,8 +21,8 @@ from waferc.ir.graph import Graph, InvalidModel, Unsupported
 from waferc.ir.op import CLOSED, Array, Op
 from waferc.ir.ops.contract import Contract
 from waferc.ir.ops.loops import neutral
-from waferc.ir.ops.normalize import Normalize
 from waferc.ir.ops.reduce import REDUCTIONS, Reduce, reduce_over
+from waferc.ir.ops.row_passes import Normalize
 from waferc.ir.rules import REGISTRY, GraphBuilder, Spec
 
 

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 
-import llvmlite.binding as llvm
-
 from ...runtime.engine import Code, bitcode
 
 NOPS = 256  # a turn's
@@ -50,7 +48,6 @@ def _source() -> str:
 
 @cache
 def _native() -> tuple[Code, Callable[..., int], Callable[..., int]]:
-    llvm.initialize_native_asmparser()  # `nop` is no instruction of LLVM's
     code = Code(bitcode(_source()))
     return code, code.function("nops", 2, returns=True), code.function("chain", 2, returns=True)
 
