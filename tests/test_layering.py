@@ -18,7 +18,7 @@ ORDER = ("ir", "placement", "codegen", "runtime", "compiler")
 DOOR = "waferc"  # the folder of the names for users, which imports the packages when they are asked for
 FILES = sorted(p for package in (*ORDER, DOOR) for p in (ROOT / package).rglob("*.py"))
 PLOTTING = {"matplotlib", "PIL", "plotly"}
-MAY_PLOT = {"compiler/show/drawing.py", "compiler/show/plot.py"}
+MAY_PLOT = {"compiler/show/drawing.py", "compiler/show/plot.py", "compiler/sweep/pictures.py"}
 PURE = {"ml_dtypes", "numpy", *sys.stdlib_module_names}  # all that ir may import besides itself
 LATE = {"networkx"}  # what it may import, too, in the functions that need it
 

@@ -18,6 +18,7 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 1.6rem; }
 table { border-collapse: collapse; }
 th, td { text-align: left; padding: .15rem .8rem .15rem 0; border-bottom: 1px solid var(--line); }
 th, td { vertical-align: top; }
+td:first-child { white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 svg rect.one { fill: var(--one); } svg rect.many { fill: var(--many); }
 svg text { fill: currentColor; font-size: 12px; }
@@ -93,13 +94,13 @@ def _bars(ways: Sequence[Way]) -> Iterator[str]:
         height = 22 * len(known)
         yield f"<h2>{heading}</h2>"
         size = f'width="720" height="{height}" viewBox="0 0 720 {height}"'
-        yield f'<svg role="img" aria-label="{heading}" {size}>'
+        yield f'<div class="scroll" tabindex="0"><svg role="img" aria-label="{heading}" {size}>'
         for i, w in enumerate(known):
             value, y = getattr(w, kind), 22 * i
             yield f'<text x="0" y="{y + 15}">{escape(printable(w.machine))}</text>'
             yield f'<rect class="{kind}" x="240" y="{y + 3}" width="{BAR * value / most:.1f}" height="16"/>'
             yield f'<text x="{246 + BAR * value / most:.1f}" y="{y + 15}">{value:,.0f}</text>'
-        yield "</svg>"
+        yield "</svg></div>"
 
 
 def _table(ways: Sequence[Way]) -> Iterator[str]:
