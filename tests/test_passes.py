@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -543,6 +543,51 @@ def test_parts_that_are_no_halves_stay() -> None:
     graph = simplify(import_model(proto))
     feed = {"x": normal(2, 16), "z": normal(2, 8), "sin": normal(2, 16)}
     np.testing.assert_array_equal(evaluate(graph, feed)["y"], golden(proto, feed)["y"])
+
+
+# -- queries in groups ------------------------------------------------------------------------------
+def grouped(bias: bool = True, plain: bool = False, outputs: Sequence[str] = ("y",)) -> onnx.ModelProto:
+    """Scores of 2 groups of 3 heads of 4 elements, turned by halves, against 5 keys a group.
+
+    plain: the product's result is read once more, not head by head.
+    """
+    shapes = {"heads": (1, 6, 1, 4), "apart": (1, 2, 1, 5, 4), "each": (1, 2, 3, 5, 4), "keys": (1, 6, 5, 4)}
+    rows: list[Any] = [
+        ("MatMul", "x w", "p"),
+        ("Add", "p b", "q") if bias else ("Identity", "p", "q"),
+        ("Reshape", "q heads", "h"),
+        ("Split", "h", "low high", {"axis": -1, "num_outputs": 2}),
+        ("Neg", "high", "minus"),
+        ("Concat", "minus low", "turned", {"axis": -1}),
+        ("Mul", "turned sin", "s"),
+        ("Mul", "h cos", "c"),
+        ("Add", "c s", "r"),
+        ("Reshape", "k apart", "k1"),
+        ("Expand", "k1 each", "k2"),
+        ("Reshape", "k2 keys", "k3"),
+        ("Transpose", "k3", "k4", {"perm": [0, 1, 3, 2]}),
+        ("MatMul", "r k4", "y"),
+    ]
+    if plain:
+        rows.append(("Softmax", "q", "z", {"axis": -1}))
+    constants = {n: ints(*shape) for n, shape in shapes.items()} | {"w": normal(7, 24), "b": normal(24)}
+    return several(rows, {"x": (1, 7), "k": (1, 2, 5, 4), "sin": (4,), "cos": (4,)}, outputs, constants)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_heads_of_a_group_lie_side_by_side(bias: bool) -> None:
+    graph = simplify(import_model(grouped(bias)))
+    check(grouped(bias))
+    heads = [e for n in graph.nodes for r in n.op.reads for e in r if len(e.terms) > 2]
+    assert len(heads) == 2  # of the turned and of the plain half: group, then depth, then head
+    assert all(sorted(abs(c) for _, c in e.terms) == [1, 3, 6, 12] for e in heads)
+
+
+def test_columns_that_are_read_in_their_order_stay() -> None:
+    for proto in (grouped(plain=True, outputs=["y", "z"]), grouped(outputs=["y", "q"])):
+        check(proto)
+        graph = simplify(import_model(proto))
+        assert not any("by_group" in t for t in graph.constants)
 
 
 # -- what ops answer --------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from .dead_nodes import eliminate_dead
 from .embed_scalars import embed_scalars
 from .free_cache_cuts import cut_caches_freely
 from .fuse_elementwise import fuse_elementwise
+from .grouped_queries import order_by_group
 from .indexed_products import index_products
 from .late_scales import scale_results
 from .merge_equal import merge_equal
@@ -73,6 +74,7 @@ FIT = (
             ("spread normalisations", spread_normalisations),
             ("late scales", scale_results),
             ("free cache cuts", cut_caches_freely),
+            ("queries by group", order_by_group),
         )
     ),
     Stage(

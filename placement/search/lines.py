@@ -35,8 +35,11 @@ def line_plans(search: Search) -> None:
     limits = search.estimator.limits(nodes)
     ahead = tuple(nearest_product(search.graph, i, search.policy) for i in nodes)
 
+    tried = set[tuple[int, int]]()
+
     def cycles(size: tuple[int, int]) -> float:
         """Of a plan on a region of this size; infinite where it does not fit."""
+        tried.add(size)
         name = "x".join(map(str, size))
         search.tell(name, 0.0)
         built = _built(search, size, limits, ahead)
@@ -47,6 +50,9 @@ def line_plans(search: Search) -> None:
         return took
 
     climb(line_shapes(search.wafer, search.side, search.policy), search.side, False, cycles, search.policy)
+    for even in even_shapes(search.wafer, search.side, search.policy):
+        if even not in tried:
+            cycles(even)
 
 
 def _built(
@@ -105,6 +111,13 @@ def vectors(graph: Graph) -> bool:
 
 def _single(op: Op) -> set[str]:
     return {a for a, n in op.axes if n == 1}
+
+
+def even_shapes(wafer: Wafer, side: float, policy: Policy) -> list[tuple[int, int]]:
+    """The largest power of two up to the likely side, if one may be a side: most axes divide there."""
+    power = 1 << max(0, int(math.log2(max(side, 1.0))))
+    most = logical_width(wafer, wafer.width), wafer.height
+    return [(min(power, most[0]), min(power, most[1]))] if power in policy.line_sides else []
 
 
 def line_shapes(wafer: Wafer, side: float, policy: Policy) -> list[tuple[int, int]]:
