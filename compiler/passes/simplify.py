@@ -17,12 +17,12 @@ from .dead_nodes import eliminate_dead
 from .embed_scalars import embed_scalars
 from .free_cache_cuts import cut_caches_freely
 from .fuse_elementwise import fuse_elementwise
-from .grouped_queries import order_by_group
 from .indexed_products import index_products
 from .late_scales import scale_results
 from .merge_equal import merge_equal
 from .packed_weights import keep_packed
 from .quantised_weights import keep_quantised
+from .queries_by_group import order_by_group
 from .rotary_halves import merge_halves
 from .spread_normalisations import spread_normalisations
 from .transposed_weights import read_transposed
