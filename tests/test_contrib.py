@@ -127,3 +127,22 @@ def test_a_grouped_attentions_batch_has_one_length() -> None:
         else:
             with pytest.raises(UnsupportedOperator, match=r"seqlens_k \[3, 2\] with a total"):
                 import_model(proto)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_no_key_counts_as_one_more_of_score_0(kind: type[np.floating[Any]]) -> None:
+    """smooth_softmax, in the type of the queries."""
+    rows = np.random.default_rng(3).standard_normal((3, 8)).astype(kind)
+    inputs = [rows.reshape(1, 1, 24), None, None, *[np.zeros((1, 1, 0, 8), kind)] * 2]
+    inputs += [np.zeros(1, np.int32), np.asarray(1, np.int32)]
+    heads = {"num_heads": 1, "kv_num_heads": 1, "smooth_softmax": 1}
+    proto = model("GroupQueryAttention", inputs, [5, 6], domain="com.microsoft", **heads)
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    q, k, v = rows.astype(np.float64)
+    power = np.exp(q @ k / np.sqrt(8))
+    graph = import_model(proto)
+    names = [i.name for i in proto.graph.input]
+    given = dict(zip(names, [x for i, x in enumerate(inputs) if x is not None and i < 5], strict=True))
+    out = evaluate(graph, given)[graph.outputs[0]]
+    assert out.dtype == kind
+    np.testing.assert_allclose(out.ravel(), v * power / (1 + power), rtol=1e-5)

@@ -308,6 +308,19 @@ def test_axes_of_a_scan(wrong: Mapping[str, Sequence[int]]) -> None:
         import_model(made([scan], [value("x", F, [2, 3])], [value("y", F, None)]))
 
 
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect", "wrap"])
+def test_a_pad_leaves_no_dimension_below_0(mode: str) -> None:
+    for x, widths in ((normal(0, 2), [1, 0, -3, 0]), (normal(4, 2), [-3, 0, -2, 0])):
+        with pytest.raises(InvalidInput, match=r"node 'it' \(Pad\): Pad crops .* to "):
+            import_model(one("Pad", x, np.int64(widths), constants=[1], mode=mode))
+
+
+def test_nothing_has_no_edge() -> None:
+    for mode in ("edge", "reflect", "wrap"):
+        with pytest.raises(InvalidInput, match=f"Pad by 1 in mode {mode} of a dimension of 0"):
+            import_model(one("Pad", normal(0, 2), np.int64([1, 0, 0, 0]), constants=[1], mode=mode))
+
+
 def test_inputs_that_are_scanned_together_are_as_long() -> None:
     ends = [value("a", F, [3]), value("b", F, [3])], [value("c", F, [3])]
     body = helper.make_graph([node("Add", ["a", "b"], ["c"])], "body", *ends)

@@ -109,7 +109,7 @@ def _product_of_bits(g: GraphBuilder, spec: Spec) -> Sequence[str]:
         raise Unsupported("weights that are packed for one machine")
     stored, blocks = _bits(spec.op_type, own["bits"]), -(-depth // size)
     if 0 in g.shape(packed):
-        out = w.constant(np.zeros((*g.shape(x)[:-1], columns), np.float32))
+        out = w.constant(np.zeros((*g.shape(x)[:-1], columns), g.dtype(x).numpy))
     else:
         shaped(g, packed, columns, blocks, size * own["bits"] // 8, name="B")
         numbers = numbers_of(w, packed, (columns,), depth, stored, (1, 0))

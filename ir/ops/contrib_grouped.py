@@ -289,4 +289,4 @@ def _sink(w: Writer, spec: Spec) -> str:
         shaped(w.g, spec.inputs[11], count, name="head_sink")
         return spec.inputs[11]
     smooth = spec.attributes["smooth_softmax"] == 1
-    return w.constant(np.zeros(count, np.float32)) if smooth else ""
+    return w.constant(np.zeros(count, w.g.dtype(spec.inputs[0]).numpy)) if smooth else ""

@@ -362,8 +362,11 @@ def mirror(g: GraphBuilder, tensor: str, mode: str, dim: int, widths: tuple[int,
     shape = g.shape(tensor)
     n = shape[dim]
     crop = Cut(max(0, -before), 1, n - max(0, -before) - max(0, -after))
+    if crop.count < 0:
+        raise InvalidModel(f"Pad crops {n} to {crop.count}")
     before, after = max(0, before), max(0, after)
-    limit = {"reflect": crop.count - 1, "wrap": crop.count}.get(mode, before + after)
+    edge = before + after if crop.count else 0  # what has no edge cannot be padded with it
+    limit = {"reflect": crop.count - 1, "wrap": crop.count}.get(mode, edge)
     if max(before, after) > limit:
         raise InvalidModel(f"Pad by {max(before, after)} in mode {mode} of a dimension of {crop.count}")
     first, last = crop.start, crop.start + crop.count - 1

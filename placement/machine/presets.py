@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...ir.disk import read_regular
 from .wafer import Wafer, WaferError
@@ -16,6 +17,53 @@ FOLDER = Path(__file__).parent / "presets"
 GRID = re.compile(r"(\d{1,5})x(\d{1,5})")
 MOST_BYTES = 1 << 24  # of a TOML file: dead cores are listed one by one
 MOST_PARTS = 100  # of a name in it
+Form = tuple[str, Callable[[Any], bool]]  # in words, and whether a value has it
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _row(*kinds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Arrays of so many values, each of its kind."""
+
+    def holds(value: Any) -> bool:
+        row = cast(list[Any], value) if isinstance(value, list) else []
+        return len(row) == len(kinds) and all(k(v) for k, v in zip(kinds, row, strict=True))
+
+    return holds
+
+
+def _list(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Arrays of values of a kind."""
+    return lambda value: isinstance(value, list) and all(map(kind, cast(list[Any], value)))
+
+
+def _table(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Tables of values of a kind."""
+    return lambda value: isinstance(value, dict) and all(map(kind, cast(dict[str, Any], value).values()))
+
+
+NUMBER: Form = "a number", _number
+FORMS: dict[str, Form] = {
+    # Of the fields of a wafer that are not plain numbers.
+    "name": ("a text", _text),
+    "vector": ("a table of [setup, elements per cycle]", _table(_row(_number, _number))),
+    "clocks_hz": ("a list of numbers", _list(_number)),
+    "assumed": ("a list of names", _list(_text)),
+    "fitted": ("a table of texts", _table(_text)),
+    "dead_cores": ("a list of [x, y]", _list(_row(_whole, _whole))),
+    "dead_links": ("a list of [x, y, direction]", _list(_row(_whole, _whole, _text))),
+    **{f.name: ("a whole number", _whole) for f in fields(Wafer) if f.type == "int"},
+}
 SQUARES = ("8x8", "16x16", "32x32", "64x64", "128x128")
 
 
@@ -59,6 +107,10 @@ def parse(text: str, where: str) -> Wafer:
     known = {f.name for f in fields(Wafer)}
     if unknown := sorted(set(data) - known):
         raise WaferError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    for name, value in data.items():
+        says, holds = FORMS.get(name, NUMBER)
+        if not holds(value):
+            raise WaferError(f"{where}: {name} = {repr(value)[:40]} is not {says}")
     try:
         vector = {k: (float(v[0]), float(v[1])) for k, v in data.pop("vector", {}).items()}
         for key in ("dead_cores", "dead_links", "assumed", "clocks_hz"):
@@ -77,11 +129,6 @@ def parse(text: str, where: str) -> Wafer:
             wafer = replace(start, **{**own, **data, "vector": {**start.vector, **vector}})
         else:
             wafer = Wafer(**data, vector=vector)
-        for f in fields(Wafer):
-            number = isinstance(getattr(preset("wse3"), f.name), int | float) if base is not None else False
-            value = getattr(wafer, f.name)
-            if number and not isinstance(value, int | float):
-                raise WaferError(f"{where}: {f.name} = {value!r} is not a number")
         wafer.check()
     except (TypeError, ValueError, IndexError) as e:
         if isinstance(e, WaferError):

@@ -119,7 +119,7 @@ class Wafer:
                     f"is [{setup:g}, {rate:g}]; they are from 0 and above 0"
                 )
         for what, names in (("assumed", self.assumed), ("fitted", self.fitted)):
-            for name in names:
+            for name in map(str, names):  # of a file: whatever it holds
                 group, _, kind = name.partition(".")
                 own = self.vector.get(kind) if group == "vector" else getattr(self, name, None)
                 if not isinstance(own, int | float | tuple):

@@ -1,7 +1,8 @@
-"""Results in which no two runtimes need agree: what is drawn, and powers of integers.
+"""Results in which no two runtimes need agree: what is drawn, inverses, and powers of integers.
 
 The standard does not say what an integer is that is to be past its type's range; ours, onnxruntime's and
 NumPy's powers differ there (docs/numerics.md). Of a type that is not told a power may be one of integers.
+A changed matrix may be singular, whose inverse is whatever roundings make of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ DRAWING = (
     "Bernoulli",
     "Dropout",
 )
+SINGULAR = ("Inverse",)
 FLOATS = (
     TensorProto.FLOAT,
     TensorProto.FLOAT16,
@@ -38,7 +40,7 @@ def is_undefined(content: bytes) -> bool:
         return True
     graphs = [(model.graph, dict[str, int]())]
     for nodes in (model.graph.node, *(f.node for f in model.functions)):
-        if any(n.op_type in DRAWING for n in _all(nodes)):
+        if any(n.op_type in (*DRAWING, *SINGULAR) for n in _all(nodes)):
             return True
     if any(n.op_type == "Pow" for f in model.functions for n in _all(f.node)):
         return True
