@@ -98,6 +98,7 @@ def test_a_description_may_start_from_a_preset(tmp_path: Path) -> None:
         ("clocks_hz = 1", r"mine: clocks_hz = 1 is not a list of numbers"),
         ("assumed = [1]", r"mine: assumed = \[1\] is not a list of names"),
         ("fitted = ['hop']", r"mine: fitted = \['hop'\] is not a table of texts"),
+        ('base = "8x8"\ncolours = 1000000000', r"1000000000 colours; there are from 1 to 1024"),
         ('base = "8x8"\nhop = -1', r"hop = -1; must be finite and not negative"),
         ('base = "8x8"\nhop = nan', r"hop = nan; must be finite"),
         ('base = "8x8"\nturn = inf', r"turn = inf; must be finite"),

@@ -19,6 +19,7 @@ from ...ir.op import Op, Work
 LINKS = ("east", "west", "south", "north")  # directions of a router's outgoing links
 STEP = {"east": (1, 0), "west": (-1, 0), "south": (0, 1), "north": (0, -1)}
 MAX_SIDE = 4096
+MAX_COLOURS = 1024  # each has tables of its own in the planner and the judge
 KINDS = (
     *("copy_f16", "copy_f32", "fma_f16", "fma_f32", "fma_mixed", "slice_f16", "slice_f32"),
     *("unpack_f16", "unpack_f32"),
@@ -95,6 +96,10 @@ class Wafer:
         if not (1 <= self.width <= MAX_SIDE and 1 <= self.height <= MAX_SIDE):
             raise WaferError(
                 f"wafer {self.name}: {self.width}x{self.height} cores; sides go from 1 to {MAX_SIDE}"
+            )
+        if not 1 <= self.colours <= MAX_COLOURS:
+            raise WaferError(
+                f"wafer {self.name}: {str(self.colours)[:24]} colours; there are from 1 to {MAX_COLOURS}"
             )
         for f in fields(self):
             v = getattr(self, f.name)
