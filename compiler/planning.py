@@ -35,7 +35,7 @@ from ..placement.search.layers_in_row import Row, in_row
 from ..placement.search.search import Search
 from ..placement.search.second_entry import plan_beside
 from ..runtime.cache import read_entry, sources_in, write_entry
-from .errors import DoesNotFit, InvalidInput, UsageError, quoted
+from .errors import DoesNotFit, InvalidInput, UsageError, quoted, shown
 from .request import Request
 from .stopwatch import Stopwatch, tell
 
@@ -216,7 +216,7 @@ def constrained_plan(graph: Graph, wafer: Wafer, constraints: str | Path, watch:
     except (planner.DoesNotFit, Unroutable) as e:
         raise _refusal(e) from None
     except (written.PlacementError, IllegalPlan) as e:
-        raise InvalidInput(f"{where}: {e}") from None
+        raise InvalidInput(f"{where}: {shown(str(e), 500)}") from None
 
 
 def _refusal(e: planner.DoesNotFit | Unroutable) -> DoesNotFit:

@@ -363,6 +363,17 @@ def test_phases_are_dumped_and_a_placement_can_be_fed_back(program: str, here: P
             assert a.read(entry) == b.read(entry)
 
 
+@pytest.mark.parametrize("word", ["a\nb", "a\x1b[31m", "a\u2028b"])
+def test_a_placement_of_hostile_words_is_refused_in_one_line(here: Path, word: str) -> None:
+    good("compile", *TINY, "--dump-phases-to", "phases", "--compile-to", "plan", "-o", "tiny.plan")
+    data = json.loads((here / "phases" / "placement.json").read_text())
+    data["ops"][0]["split"] = [[word, "x", 4]]
+    (here / "bad.json").write_text(json.dumps(data))
+    done = waferc("compile", *TINY, "--constraints", "bad.json", "-o", "fed.wafer")
+    assert done.exit_code == 3 and done.stderr.rstrip("\n").isprintable()
+    assert "axes are" in done.stderr
+
+
 def test_passes_that_find_something_are_dumped_in_turn(here: Path) -> None:
     model = Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits.onnx"
     flags = ("--dim", "batch=1", "--wafer", "16x16", "--compile-to", "graph", "-o", "graph.txt")
