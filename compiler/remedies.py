@@ -34,7 +34,7 @@ class Remedies:
     make: Make
 
     def __str__(self) -> str:
-        found = list(self._by_totals() if self.need > _total(self.asked.machine()) else self._by_plans())
+        found = list(self._by_totals() if self.need > self.asked.machine().memory else self._by_plans())
         if not found:
             return "a larger --wafer"
         return ", ".join(found[:-1]) + (" or " if len(found) > 1 else "") + found[-1]
@@ -50,7 +50,7 @@ class Remedies:
 
     # -- where the sum of all is too much -------------------------------------------------------
     def _by_totals(self) -> Iterator[str]:
-        room = _total(self.asked.machine())
+        room = self.asked.machine().memory
         for kind in ("f16", "bf16") if self.asked.weights == "f32" else ():
             narrow = self._graphs(weights=kind, activations="f32")
             if narrow is not None:
@@ -58,12 +58,12 @@ class Remedies:
                     enough = "" if less <= room else ", too many still"
                     yield f"--weights {kind} (needs {less:,} bytes at least{enough})"
                 break
-        larger = [w for w in _larger(self.asked.machine()) if _total(w) >= self.need]
+        larger = [w for w in _larger(self.asked.machine()) if w.memory >= self.need]
         if larger:
-            yield f"--wafer {larger[0].name} (has {_total(larger[0]):,})"
+            yield f"--wafer {larger[0].name} (has {larger[0].memory:,})"
         elif any(True for _ in _larger(self.asked.machine())):
-            most = max(map(preset, presets()), key=_total)
-            yield f"a wafer larger than {most.name} (has {_total(most):,})"
+            most = max(map(preset, presets()), key=lambda w: w.memory)
+            yield f"a wafer larger than {most.name} (has {most.memory:,})"
         if not larger:
             (low, count), (high, fewer) = self.wafers.items()
             yield (
@@ -150,10 +150,6 @@ def need(graphs: Mapping[str, Graph]) -> int:
     return max((least(g).bytes for g in graphs.values()), default=0)
 
 
-def _total(wafer: Wafer) -> int:
-    return (wafer.cores - len(set(wafer.dead_cores))) * wafer.sram_bytes
-
-
 def _larger(wafer: Wafer) -> list[Wafer]:
     """The presets with more SRAM, least first."""
-    return sorted((w for w in map(preset, presets()) if _total(w) > _total(wafer)), key=_total)
+    return sorted((w for w in map(preset, presets()) if w.memory > wafer.memory), key=lambda w: w.memory)

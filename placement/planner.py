@@ -63,9 +63,8 @@ def run(search: Search) -> None:
             f"wafer {wafer.name} has {wafer.colours} colours; the shared lanes take {LANES}, reductions "
             f"{LEAST - LANES - HOST} and the host {HOST}"
         )
-    cores = _cores_alive(wafer)
-    if (found := least(graph)).bytes > cores * wafer.sram_bytes:
-        raise too_much(found, wafer, cores)
+    if (found := least(graph)).bytes > wafer.memory:
+        raise too_much(found, wafer, wafer.cores_alive)
     for number, way in enumerate(WAYS):
         if way.when(search):
             search.begin(way.name, number / len(WAYS), 1 / len(WAYS))
@@ -90,10 +89,6 @@ class Way:
 def _roomy(search: Search) -> bool:
     """Whether constants leave enough of all SRAM, and fit the largest region."""
     return holds(search.need, search.sizes[-1], search.wafer, search.policy)
-
-
-def _cores_alive(wafer: Wafer) -> int:
-    return wafer.cores - len(set(wafer.dead_cores))
 
 
 def _climb(search: Search) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli import good, waferc
 from test_generate import F32, I64
+from test_speculation import Growing
 from waferc import Diffusion, InputError, LanguageModel, UsageError
 from waferc.compiler.errors import ArtifactError
 from waferc.compiler.language.diffusion import Denoising
@@ -21,7 +22,6 @@ from waferc.compiler.language.model import TokenModel
 from waferc.compiler.language.sampling import Sampling
 from waferc.ir.op import Array
 from waferc.runtime.ports import Port, Ports
-from waferc.runtime.program import Kept
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "smollm2"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "diffusion"))
@@ -33,7 +33,7 @@ VOCABULARY, MASK = 9, 8
 WHOLE = 24  # places of a model without caches
 
 
-class Both:
+class Both(Growing):
     """A program whose logits at a place depend on all tokens that it sees. sizes: of its entries.
 
     capacity: of its caches; None: it has none. causal: a token sees none behind it.
@@ -47,8 +47,8 @@ class Both:
         self.places = random.standard_normal((256, VOCABULARY))
         self.sizes, self.capacity, self.causal = sizes, capacity, causal
         self.states = states or capacity is not None
-        self.length = self.changes = 0
-        self.held, self.calls = list[int](), list[tuple[int, list[int]]]()
+        super().__init__()
+        self.calls = list[tuple[int, list[int]]]()
 
     @property
     def entries(self) -> Mapping[str, Ports]:
@@ -80,20 +80,6 @@ class Both:
         sums = np.cumsum(spread, 0) if self.causal else np.tile(spread.sum(0), (len(seen), 1))
         found = self.own[seen] + np.sin(sums) + self.places[: len(seen)]
         return {"logits": found[begin:].astype(np.float32)[None]}
-
-    def reset(self) -> None:
-        self.rewind(0)
-
-    def rewind(self, length: int) -> None:
-        assert length <= self.length
-        self.length = length
-        del self.held[length:]
-
-    def keep(self) -> Kept:
-        raise NotImplementedError
-
-    def restore(self, kept: Kept) -> None:
-        raise NotImplementedError
 
 
 PROMPTS = st.lists(st.integers(0, MASK - 1), max_size=11)

@@ -20,7 +20,29 @@ from waferc.runtime.program import Kept
 VOCABULARY = 6
 
 
-class Chain:
+class Growing:
+    """What stands for a program of one text: the tokens that its caches hold."""
+
+    def __init__(self) -> None:
+        self.length = self.changes = 0
+        self.held = list[int]()
+
+    def reset(self) -> None:
+        self.rewind(0)
+
+    def rewind(self, length: int) -> None:
+        assert length <= self.length
+        self.length = length
+        del self.held[length:]
+
+    def keep(self) -> Kept:
+        raise NotImplementedError
+
+    def restore(self, kept: Kept) -> None:
+        raise NotImplementedError
+
+
+class Chain(Growing):
     """A program whose next token depends on the last one alone.
 
     leak: of a pass's last token on all its logits.
@@ -37,8 +59,7 @@ class Chain:
         random = np.random.default_rng(seed)
         self.table = random.standard_normal((vocabulary, vocabulary)).astype(np.float32)
         self.sizes, self.capacity, self.leak = sizes, capacity, leak
-        self.length = self.changes = 0
-        self.held = list[int]()
+        super().__init__()
 
     @property
     def entries(self) -> Mapping[str, Ports]:
@@ -53,20 +74,6 @@ class Chain:
         self.length += len(ids)
         assert self.length <= self.capacity
         return {"logits": (self.table[ids] + self.leak * ids[-1])[None]}
-
-    def reset(self) -> None:
-        self.rewind(0)
-
-    def rewind(self, length: int) -> None:
-        assert length <= self.length
-        self.length = length
-        del self.held[length:]
-
-    def keep(self) -> Kept:
-        raise NotImplementedError
-
-    def restore(self, kept: Kept) -> None:
-        raise NotImplementedError
 
 
 def drafter(name: str, sampling: Sampling) -> Drafter | None:

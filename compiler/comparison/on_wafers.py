@@ -32,7 +32,7 @@ from ..pipeline import compile_model
 from ..planning import best_plans, plan_in_row
 from ..request import Request, Weights
 from ..shapes.shape import Shape
-from ..shapes.sizes import BITS, held, memory, wafers_needed
+from ..shapes.sizes import BITS, held, wafers_needed
 from ..show.critical_parts import path_rows
 from ..show.figures import figures
 from ..stopwatch import Stopwatch
@@ -181,7 +181,7 @@ def estimate(shape: Shape, wafer: Wafer, system: System, weights: Weights, conte
     planned, strips = [_stretch(around, made.plan, 0)], 0
     for piece in layers:
         kept = _held_by_layer(piece, request, context)
-        on_one = shape.layers if count == 1 else max(1, int(system.fill * memory(wafer) // kept))
+        on_one = shape.layers if count == 1 else max(1, int(system.fill * wafer.memory // kept))
         before, after = (n if n > kept else 0 for n in _ends(made.graph))  # as the planner lays them
         strips = bool(before) + bool(after) if count == 1 else 2
         ends = (before, after) if count == 1 else (0, 0)

@@ -75,14 +75,9 @@ def cached(shape: Shape, context: int) -> int:
     return out
 
 
-def memory(wafer: Wafer) -> int:
-    """Bytes of all cores that live."""
-    return (wafer.cores - len(set(wafer.dead_cores))) * wafer.sram_bytes
-
-
 def wafers_needed(held: float, wafer: Wafer, fill: float) -> int:
     """Wafers that hold so many bytes where a share `fill` of each is used."""
-    return max(1, math.ceil(held / (fill * memory(wafer))))
+    return max(1, math.ceil(held / (fill * wafer.memory)))
 
 
 def held(shape: Shape, bits: float, experts: float | None, context: int) -> float:

@@ -21,7 +21,6 @@ from ..pipeline import compile_model
 from ..planning import name_of
 from ..request import Request, Weights
 from ..shapes.shape import Shape, shape
-from ..shapes.sizes import memory
 from .study import OPTIONS, Study, Value, wafer_of
 
 Row = dict[str, Any]
@@ -90,7 +89,7 @@ def evaluate(point: Point) -> Row:
     accepted = sum(a**i for i in range(point.option("tokens")))
     one, many = accepted / of.seconds(), accepted * of.throughput
     held = sum(p.bytes * p.times for p in of.stretches)
-    cores = memory(point.wafer) * of.wafers
+    cores = point.wafer.memory * of.wafers
     shares = of.shares
     figures: Row = {
         "tokens_s": round(one, 3),

@@ -84,6 +84,16 @@ class Wafer:
     def cores(self) -> int:
         return self.width * self.height
 
+    @property
+    def cores_alive(self) -> int:
+        """The cores that may hold a tile."""
+        return self.cores - len(set(self.dead_cores))
+
+    @property
+    def memory(self) -> int:
+        """Bytes of all cores that live."""
+        return self.cores_alive * self.sram_bytes
+
     def dead(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """bool [height, width]: the cores that hold no tile."""
         out = np.zeros((self.height, self.width), np.bool_)
@@ -124,7 +134,7 @@ class Wafer:
                     f"is [{setup:g}, {rate:g}]; they are from 0 and above 0"
                 )
         for what, names in (("assumed", self.assumed), ("fitted", self.fitted)):
-            for name in map(str, names):  # of a file: whatever it holds
+            for name in names:
                 group, _, kind = name.partition(".")
                 own = self.vector.get(kind) if group == "vector" else getattr(self, name, None)
                 if not isinstance(own, int | float | tuple):

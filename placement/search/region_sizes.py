@@ -19,9 +19,7 @@ def shapes(wafer: Wafer, policy: Policy) -> list[tuple[int, int]]:
 
 def holds(need: int, largest: tuple[int, int], wafer: Wafer, policy: Policy) -> bool:
     """Whether so many bytes leave enough of all SRAM, and fit the largest region."""
-    sram = wafer.sram_bytes
-    alive = wafer.cores - len(set(wafer.dead_cores))
-    return need <= policy.crowded * alive * sram and need <= largest[0] * largest[1] * sram
+    return need <= policy.crowded * wafer.memory and need <= largest[0] * largest[1] * wafer.sram_bytes
 
 
 def likely_side(graph: Graph, wafer: Wafer) -> float:
